@@ -1,0 +1,220 @@
+#!/bin/sh
+# Builds jin-txn, puts it into PREFIX/bin and protects one repository with it.
+{ # The brace closes on the last line: a shell runs nothing of a cut download.
+set -eu
+
+usage() {
+    cat <<'USAGE'
+usage: ./install.sh [--prefix DIR] [REPO]
+
+Builds jin-txn from this directory, installs the binary as DIR/bin/jin-txn,
+protects REPO with it and runs a self-test. Running it again upgrades.
+
+  REPO            the repository to protect; default: the one you call this from.
+                  A directory that is missing or empty becomes a new repository
+  --prefix DIR    where to install; default: ~/.local
+  -h, --help      print this
+
+environment: CARGO_TARGET_DIR is respected
+USAGE
+}
+
+main() {
+    parse "$@"
+    callers_path=$PATH
+    [ -z "${HOME:-}" ] || PATH="$PATH:$HOME/.cargo/bin" # rustup's, for shells that did not read its profile
+    need_cmd cargo 'install Rust: https://rustup.rs'
+    need_cmd git 'install git 2.39 or newer'
+    unset CDPATH # it makes `cd` print
+    # Called from a hook or a `git` alias, these would redirect every git below.
+    unset GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX
+
+    # Everything that can be refused is refused before the build.
+    find_source
+    find_repository
+    make_bin_dir
+
+    build
+    install_binary
+    protect_repository
+    self_test
+    summary
+}
+
+parse() {
+    prefix='' repository='' repository_given=no options=yes
+    while [ $# -gt 0 ]; do
+        case $options:$1 in
+            yes:-h | yes:--help) usage; exit 0 ;;
+            yes:--prefix) [ $# -ge 2 ] || usage_error '--prefix needs a directory'; shift; set_prefix "$1" ;;
+            yes:--prefix=*) set_prefix "${1#--prefix=}" ;;
+            yes:--) options=no ;;
+            yes:-?*) usage_error "unknown option \`$1\`" ;;
+            *)
+                [ "$repository_given" = no ] || usage_error "more than one repository: \`$repository\` and \`$1\`"
+                [ -n "$1" ] || usage_error 'the repository is an empty string'
+                repository_given=yes repository=$1
+                ;;
+        esac
+        shift
+    done
+    if [ -z "$prefix" ]; then
+        [ -n "${HOME:-}" ] || usage_error 'HOME is not set, so --prefix has no default'
+        prefix=$HOME/.local
+    fi
+}
+
+set_prefix() {
+    [ -n "$1" ] || usage_error '--prefix needs a directory'
+    prefix=$1
+}
+
+find_source() {
+    source=$(cd -- "$(dirname -- "$0")" && pwd -P)
+    [ -f "$source/Cargo.toml" ] || die "no jin-txn sources in \`$source\`" 'run install.sh from a checkout of jin-txn'
+}
+
+# Sets `repository` to an absolute path and `must_init` to yes when it is still to be made.
+find_repository() {
+    must_init=no
+    if [ "$repository_given" = no ]; then
+        repository=$(pwd -P)
+        cause=$(git rev-parse --git-dir 2>&1) ||
+            die "git finds no repository in \`$repository\`" \
+                'go to the repository to protect, or name it: ./install.sh REPO' "$cause"
+        return
+    fi
+
+    repository=$(absolute "$repository")
+    if [ ! -e "$repository" ] && [ ! -L "$repository" ]; then
+        must_init=yes
+    elif [ ! -d "$repository" ]; then
+        die "\`$repository\` is not a directory" 'name the repository to protect: ./install.sh REPO'
+    elif is_empty "$repository"; then
+        must_init=yes
+    else
+        cause=$(git -C "$repository" rev-parse --git-dir 2>&1) ||
+            die "\`$repository\` has files in it and git finds no repository there" \
+                "to make it one: git init $(quoted "$repository")" "$cause"
+    fi
+}
+
+make_bin_dir() {
+    mkdir -p "$(absolute "$prefix")/bin" || die "cannot create \`$prefix/bin\`" 'choose another --prefix DIR'
+    bin_dir=$(cd -- "$(absolute "$prefix")/bin" && pwd)
+    binary=$bin_dir/jin-txn
+    [ -w "$bin_dir" ] || die "cannot write to \`$bin_dir\`" 'choose another --prefix DIR'
+    [ ! -d "$binary" ] || die "\`$binary\` is a directory" 'move it away, or choose another --prefix DIR'
+}
+
+build() {
+    say "building jin-txn in $source"
+    target=$(absolute "${CARGO_TARGET_DIR:-$source/target}")
+    # From its own directory, so that cargo sees this checkout's toolchain and configuration.
+    (cd -- "$source" && cargo build --release --locked --target-dir "$target") ||
+        die 'the build failed' 'cargo says why above; nothing was installed'
+    built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/jin-txn
+    [ -f "$built" ] || die "cargo left no binary at \`$built\`" 'does a cargo configuration set another build target?'
+}
+
+# The old binary, which hooks may be running, stays whole until the new one takes
+# its name. Synced first: after a power cut an empty file under that name would
+# be a hook that lets everything through.
+install_binary() {
+    replacement=$bin_dir/.jin-txn.new.$$
+    trap 'rm -f "$replacement"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    cp "$built" "$replacement"
+    chmod 755 "$replacement"
+    sync "$replacement"
+    mv -f "$replacement" "$binary"
+    trap - EXIT INT TERM HUP
+    say "installed $binary"
+}
+
+protect_repository() {
+    if [ "$must_init" = yes ]; then
+        git init --quiet "$repository" || die "cannot create a repository at \`$repository\`" 'git says why above'
+        say "created an empty git repository in $repository"
+    fi
+    "$binary" install "$repository" ||
+        die "\`$repository\` is not protected" \
+            "the binary is installed; once the cause above is gone: $(quoted "$binary") install $(quoted "$repository")"
+}
+
+self_test() {
+    say 'self-test: jin-txn demo'
+    "$binary" demo ||
+        die 'the self-test failed: do not rely on jin-txn on this machine' \
+            "to take it out again: $(quoted "$binary") -C $(quoted "$repository") uninstall"
+}
+
+summary() {
+    cat <<SUMMARY
+
+jin-txn is installed, and its self-test passed.
+  binary      $binary
+  protects    $(git -C "$repository" rev-parse --path-format=absolute --git-common-dir)
+
+to see it:    cd $(quoted "$repository") && git txn status
+to undo it:   $(quoted "$binary") -C $(quoted "$repository") uninstall
+              rm $(quoted "$binary")
+SUMMARY
+    case :$callers_path: in
+        *":$bin_dir:"*) ;;
+        *)
+            warn "\`$bin_dir\` is not in PATH" \
+                "protection and \`git txn\` work without it; to type \`jin-txn\`: export PATH=$(quoted "$bin_dir"):\$PATH"
+            ;;
+    esac
+}
+
+# Does not resolve links and does not need the path to exist.
+absolute() {
+    case $1 in
+        /*) printf '%s\n' "$1" ;;
+        *) printf '%s\n' "$(pwd -P)/$1" ;;
+    esac
+}
+
+is_empty() {
+    [ -r "$1" ] && [ -z "$(ls -A -- "$1")" ]
+}
+
+# A path that can be pasted into a shell.
+quoted() {
+    case $1 in
+        *[!A-Za-z0-9_./:@%+,=-]*) printf "'%s'\n" "$(printf '%s\n' "$1" | sed "s/'/'\\\\''/g")" ;;
+        *) printf '%s\n' "$1" ;;
+    esac
+}
+
+need_cmd() {
+    command -v "$1" >/dev/null 2>&1 || die "\`$1\` is not in PATH" "$2"
+}
+
+say() {
+    printf '%s\n' "$1"
+}
+
+warn() {
+    printf 'warning: %s\nhint: %s\n' "$1" "$2" >&2
+}
+
+# die WHAT HINT [CAUSE]
+die() {
+    printf 'error: %s\n' "$1" >&2
+    [ -z "${3:-}" ] || printf 'caused by: %s\n' "$3" >&2
+    printf 'hint: %s\n' "$2" >&2
+    exit 1
+}
+
+usage_error() {
+    printf 'error: %s\nhint: see ./install.sh --help\n' "$1" >&2
+    exit 2
+}
+
+main "$@"
+exit
+}

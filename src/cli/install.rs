@@ -1,0 +1,217 @@
+//! `jin-txn install`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use camino::Utf8PathBuf;
+use serde::{Deserialize, Serialize};
+
+use super::{Session, require_git};
+use crate::durable;
+use crate::git::refs::absent_is_none;
+use crate::git::{Repository, command};
+use crate::owner;
+use crate::state_dir::{StateDir, Wait};
+use crate::wal::Log;
+
+/// The hooks that we are.
+pub(super) const HOOKS: [&str; 2] = ["reference-transaction", "post-checkout"];
+
+/// Protect a repository: link the hooks, set up `git txn`
+///
+/// Running it again repairs and upgrades. `jin-txn uninstall` puts everything back.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The repository (default: the one we are in)
+    #[arg(value_name = "REPO")]
+    repo: Option<PathBuf>,
+}
+
+/// What install found, so that uninstall can put it back byte for byte.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Installed {
+    pub version: u32,
+    /// The hooks directory did not exist.
+    pub made_hooks_dir: bool,
+    /// The configuration before and after.
+    pub config_before: Option<String>,
+    pub config_after: Option<String>,
+}
+
+impl Installed {
+    fn path(state: &StateDir) -> PathBuf {
+        state.path().join("install.json")
+    }
+
+    pub(super) fn load(state: &StateDir) -> anyhow::Result<Option<Installed>> {
+        let path = Self::path(state);
+        let Some(bytes) = absent_is_none(fs::read(&path))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    fn store(&self, state: &StateDir) -> anyhow::Result<()> {
+        Ok(durable::replace(&Self::path(state), &serde_json::to_vec_pretty(self)?)?)
+    }
+
+    pub(super) fn forget(state: &StateDir) -> anyhow::Result<()> {
+        Ok(durable::remove_file(&Self::path(state))?)
+    }
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    version: u32,
+    git_dir: String,
+    binary: Utf8PathBuf,
+    hooks: Vec<String>,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let git = require_git()?;
+    let repo = match &args.repo {
+        Some(dir) => Repository::discover(&session.directory.join(dir))
+            .or_else(|_| Repository::open(&session.directory.join(dir)))?,
+        None => session.repository()?,
+    };
+    let binary = this_binary()?;
+    refuse_hooks_path(&git, &repo)?;
+    let hooks = hooks_dir(&repo);
+    for name in HOOKS {
+        refuse_foreign(&hooks.join(name), name)?;
+    }
+
+    let state = StateDir::of(&repo);
+    state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+    let boot = owner::boot_id()?;
+    Log::new(&state, &boot, Wait::UpTo(super::PATIENCE)).open().context("cannot begin the log")?;
+
+    let mut installed = Installed::load(&state)?.unwrap_or_default();
+    installed.version = 1;
+    if !hooks.is_dir() {
+        installed.made_hooks_dir = true;
+        installed.store(&state)?;
+        durable::create_dirs(&hooks, 0o777)?;
+    }
+    set_alias(&git, &repo, &binary, &mut installed, &state)?;
+    // The hooks last: from here on every transaction is logged.
+    for name in HOOKS {
+        let link = hooks.join(name);
+        if fs::read_link(&link).ok().as_deref() != Some(binary.as_std_path()) {
+            durable::symlink(binary.as_std_path(), &link).with_context(|| format!("cannot link {}", link.display()))?;
+        }
+    }
+    durable::fsync_dir(&hooks)?;
+
+    if session.json {
+        let hooks = HOOKS.iter().map(|n| hooks.join(n).display().to_string()).collect();
+        session.print_json(&Outcome { version: 1, git_dir: repo.common_dir.display().to_string(), binary, hooks })?;
+    } else {
+        session.say(&format!("jin-txn: {} is protected", repo.common_dir.display()));
+        session.say("jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back");
+    }
+    Ok(super::exit::DONE)
+}
+
+/// The hooks and the alias point to this very file, by its absolute path.
+fn this_binary() -> anyhow::Result<Utf8PathBuf> {
+    let exe = std::env::current_exe().context("cannot find out where this program lies")?;
+    let exe = Utf8PathBuf::from_path_buf(exe);
+    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))
+}
+
+pub(super) fn hooks_dir(repo: &Repository) -> PathBuf {
+    repo.common_dir.join("hooks")
+}
+
+/// Hooks that git would not look for in the repository: ours would never be called.
+fn refuse_hooks_path(git: &Path, repo: &Repository) -> anyhow::Result<()> {
+    // Our own children run with core.hooksPath set, which `config --get` would show: list the files only.
+    let listed =
+        command::run(git, &repo.git_dir, &["config", "--show-scope", "--get-all", "core.hooksPath"], b"", None)?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let Some(set) = text.lines().find(|line| !line.starts_with("command\t")) else { return Ok(()) };
+    let (scope, path) = set.split_once('\t').unwrap_or(("some", set));
+    anyhow::bail!(
+        "core.hooksPath is set to `{}` ({scope} configuration): git does not look into the repository's hooks\n\
+         hint: copy hooks/reference-transaction and hooks/post-checkout of jin-txn there, or unset it",
+        path.escape_debug()
+    )
+}
+
+fn refuse_foreign(path: &Path, name: &str) -> anyhow::Result<()> {
+    if fs::symlink_metadata(path).is_err() || is_ours(path) {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "there is a `{name}` hook already: {}\n\
+         hint: nothing was changed; move it away, or call `jin-txn hook {name} \"$@\"` from it",
+        path.display()
+    )
+}
+
+/// A link to a jin-txn, wherever that lies (or lay).
+pub(super) fn is_ours(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|n| n == "jin-txn"))
+}
+
+fn set_alias(
+    git: &Path,
+    repo: &Repository,
+    binary: &Utf8PathBuf,
+    installed: &mut Installed,
+    state: &StateDir,
+) -> anyhow::Result<()> {
+    let config = repo.common_dir.join("config");
+    let read = || fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()));
+    let alias = format!("!{}", shell_quoted(binary.as_str()));
+    let git_dir = &repo.common_dir;
+    let current = command::run(git, git_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;
+    let current = String::from_utf8_lossy(&current.stdout).trim_end().to_owned();
+    if current == alias {
+        return Ok(());
+    }
+    let ours = current.is_empty() || (current.starts_with('!') && current.contains("jin-txn"));
+    anyhow::ensure!(
+        ours,
+        "there is an alias `txn` already: `{}`\nhint: nothing was changed; rename it",
+        current.escape_debug()
+    );
+    let before = read()?;
+    if installed.config_after.as_ref() != Some(&before) {
+        installed.config_before = current.is_empty().then_some(before);
+    }
+    // What will be put back is durable before the configuration changes.
+    installed.store(state)?;
+    let ran = command::run(git, git_dir, &["config", "--local", "alias.txn", &alias], b"", None)?;
+    anyhow::ensure!(ran.success, "cannot set the alias `txn`: {}", ran.stderr);
+    installed.config_after = Some(read()?);
+    installed.store(state)
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Why the repository is not protected; empty when it is.
+pub(super) fn problems(repo: &Repository) -> anyhow::Result<Vec<String>> {
+    let mut problems = Vec::new();
+    if !StateDir::of(repo).exists() {
+        problems.push("it has no .jin directory: run `jin-txn install`".to_owned());
+        return Ok(problems);
+    }
+    for name in HOOKS {
+        let path = hooks_dir(repo).join(name);
+        if fs::symlink_metadata(&path).is_err() {
+            problems.push(format!("the {name} hook is missing: run `jin-txn install`"));
+        } else if !is_ours(&path) {
+            problems.push(format!("the {name} hook is somebody else's: {}", path.display()));
+        } else if !path.exists() {
+            problems.push(format!("the {name} hook points to a jin-txn that is gone: run `jin-txn install`"));
+        }
+    }
+    if let Err(error) = refuse_hooks_path(&super::real_git()?, repo) {
+        problems.push(error.to_string().lines().next().unwrap_or_default().to_owned());
+    }
+    Ok(problems)
+}

@@ -1,0 +1,115 @@
+//! `jin-txn log`
+
+use serde::Serialize;
+
+use super::{Session, utc};
+use crate::owner;
+use crate::state_dir::{StateDir, TxId, Wait};
+use crate::wal::{Begin, Body, Log, Outcome, Record};
+
+/// List transactions, newest first
+#[derive(clap::Args)]
+pub struct Args {
+    /// Show at most N transactions
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+}
+
+/// A transaction as the log tells it.
+#[derive(Serialize)]
+pub(super) struct Told<'l> {
+    pub id: TxId,
+    pub time: u64,
+    pub state: &'static str,
+    pub refs: usize,
+    pub operation: &'l str,
+    #[serde(skip)]
+    pub begin: &'l Begin,
+    #[serde(skip)]
+    pub recovered: Option<&'l Record>,
+}
+
+#[derive(Serialize)]
+struct Listed<'l> {
+    version: u32,
+    transactions: Vec<Told<'l>>,
+    damage: Vec<String>,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
+    let state = StateDir::of(&repo);
+    let boot = owner::boot_id()?;
+    let log = Log::new(&state, &boot, Wait::UpTo(super::PATIENCE));
+    // One more than asked for: the oldest segment read may hold a transaction's end without its begin.
+    let scan = if state.exists() {
+        log.scan_until(|records| count_begins(records) > args.limit)?
+    } else {
+        crate::wal::Scan::default()
+    };
+    let told = tell(&scan.records);
+    let transactions: Vec<Told<'_>> = told.into_iter().rev().take(args.limit).collect();
+    let damage: Vec<String> =
+        scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why)).collect();
+    for line in &damage {
+        session.say(&format!("warning: the log is damaged: {line}"));
+    }
+    if session.json {
+        session.print_json(&Listed { version: 1, transactions, damage })?;
+        return Ok(super::exit::DONE);
+    }
+    for tx in transactions {
+        let count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
+        session.print(&format!(
+            "{:<8} {}  {:<12} {count:>8}  {}",
+            tx.id.to_string(),
+            utc(tx.time),
+            tx.state,
+            tx.operation
+        ));
+    }
+    Ok(super::exit::DONE)
+}
+
+fn count_begins(records: &[Record]) -> usize {
+    records.iter().filter(|r| matches!(r.body, Body::Begin(_))).count()
+}
+
+/// The transactions in `records`, oldest first.
+pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
+    let mut told: Vec<Told<'_>> = Vec::new();
+    for record in records {
+        let Some(id) = record.tx else { continue };
+        if let Body::Begin(begin) = &record.body {
+            told.push(Told {
+                id,
+                time: record.time,
+                state: "begun",
+                refs: begin.refs.len(),
+                operation: &begin.operation,
+                begin,
+                recovered: None,
+            });
+            continue;
+        }
+        let Some(tx) = told.iter_mut().rev().find(|t| t.id == id) else { continue };
+        tx.state = match &record.body {
+            Body::Committed { .. } => "committed",
+            Body::Aborted => "aborted",
+            Body::Absorbed { .. } => "absorbed",
+            Body::Recovered { outcome, .. } => match outcome {
+                Outcome::Committed => "completed",
+                Outcome::RolledBack => "rolled back",
+                Outcome::NeedsHuman => "needs you",
+                Outcome::Acknowledged => "closed",
+            },
+            _ => tx.state,
+        };
+        if matches!(record.body, Body::Recovered { .. }) {
+            tx.recovered = Some(record);
+        }
+    }
+    // Parts of another transaction are no news of their own.
+    told.retain(|t| t.state != "absorbed");
+    told
+}

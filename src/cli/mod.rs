@@ -1,0 +1,318 @@
+//! The command line. One file per command: its arguments (the doc comments are the help) and its run.
+//! Only this layer prints, reads the environment and knows exit codes.
+
+pub mod check;
+pub mod demo;
+pub mod git;
+pub mod install;
+pub mod log;
+pub mod recover;
+pub mod show;
+pub mod status;
+pub mod uninstall;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::git::{Repository, command};
+use crate::recovery::{Options, Report};
+use crate::state_dir::{Busy, Wait};
+
+/// Exit codes, the same for every command.
+pub mod exit {
+    /// Done, or clean.
+    pub const DONE: u8 = 0;
+    /// The command failed.
+    pub const FAILED: u8 = 1;
+    /// An interrupted transaction or a stale lock waits for recovery.
+    pub const INTERRUPTED: u8 = 3;
+    /// A human has to decide.
+    pub const NEEDS_HUMAN: u8 = 4;
+    /// A live or unknowable owner is in the way.
+    pub const BUSY: u8 = 5;
+}
+
+/// The oldest git that has the reference-transaction hook.
+const OLDEST_GIT: (u32, u32) = (2, 28);
+
+/// How long commands wait for another recovery, and for a hook that outlived its git.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Crash-safe transactions for Git.
+///
+/// Writes every ref transaction to a write-ahead log before git may apply it, and after a crash brings the
+/// repository to where each transaction happened wholly or not at all.
+#[derive(Parser)]
+#[command(name = "jin-txn", version, max_term_width = 100)]
+struct Cli {
+    /// Run as if started in DIR
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+
+    /// The git directory to work on
+    #[arg(long, value_name = "DIR", global = true)]
+    git_dir: Option<PathBuf>,
+
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Install(install::Args),
+    Uninstall(uninstall::Args),
+    Status(status::Args),
+    Check(check::Args),
+    Recover(recover::Args),
+    Log(log::Args),
+    Show(show::Args),
+    Git(git::Args),
+    Demo(demo::Args),
+}
+
+/// What every command gets.
+pub struct Session {
+    /// Where we run, `-C` included.
+    pub directory: PathBuf,
+    /// `--git-dir` or `GIT_DIR`, absolute.
+    pub git_dir: Option<PathBuf>,
+    /// Print JSON.
+    pub json: bool,
+    /// Say nothing but errors.
+    pub quiet: bool,
+}
+
+/// Parses and runs the command line.
+#[must_use]
+pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(std::iter::once(called_as).chain(args)) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(print_error(&error)),
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let here = leave_alias()?;
+    let directory = cli.directory.as_ref().map_or_else(|| here.clone(), |dir| here.join(dir));
+    let from_environment = || std::env::var_os("GIT_DIR").map(PathBuf::from);
+    let git_dir = cli.git_dir.or_else(from_environment).map(|dir| directory.join(dir));
+    let context = Session { directory, git_dir, json: cli.json, quiet: cli.quiet };
+    match cli.command {
+        Command::Install(args) => install::run(&context, &args),
+        Command::Uninstall(args) => uninstall::run(&context, &args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Check(args) => check::run(&context, &args),
+        Command::Recover(args) => recover::run(&context, &args),
+        Command::Log(args) => log::run(&context, &args),
+        Command::Show(args) => show::run(&context, &args),
+        Command::Git(args) => git::run(&context, &args),
+        Command::Demo(args) => demo::run(&context, &args),
+    }
+}
+
+/// `git txn` runs us at the top of the worktree and says in GIT_PREFIX where the user is: go there. What git set
+/// for the alias is taken away, so that a git which we start finds the repository as the user's shell would.
+pub(crate) fn leave_alias() -> anyhow::Result<PathBuf> {
+    let top = std::env::current_dir().context("the current directory is gone")?;
+    let Some(prefix) = std::env::var_os("GIT_PREFIX") else { return Ok(top) };
+    let here = top.join(prefix);
+    std::env::set_current_dir(&here).with_context(|| format!("cannot go to {}", here.display()))?;
+    Ok(here)
+}
+
+/// Did git start us as an alias, and is its GIT_DIR only what discovery finds anyway?
+pub(crate) fn alias_git_dir_is_redundant(here: &Path) -> bool {
+    let (Some(_), Some(dir)) = (std::env::var_os("GIT_PREFIX"), std::env::var_os("GIT_DIR")) else { return false };
+    let found = Repository::discover(here).map(|r| r.git_dir);
+    found.is_ok_and(|found| std::fs::canonicalize(dir).is_ok_and(|given| given == found))
+}
+
+impl Session {
+    /// The repository to work on.
+    ///
+    /// # Errors
+    /// There is none, or it belongs to somebody else and git would not touch it either.
+    pub fn repository(&self) -> anyhow::Result<Repository> {
+        let repo = match &self.git_dir {
+            Some(dir) => Repository::open(dir)?,
+            None => Repository::discover(&self.directory)?,
+        };
+        if repo.is_foreign()? {
+            // safe.directory is git's to judge.
+            let asked = command::run(&real_git()?, &repo.git_dir, &["rev-parse", "--git-dir"], b"", None)?;
+            anyhow::ensure!(asked.success, "{}", asked.stderr);
+        }
+        Ok(repo)
+    }
+
+    /// Options for recovery by a command.
+    ///
+    /// # Errors
+    /// There is no git.
+    pub fn recovery_options(&self) -> anyhow::Result<Options> {
+        Ok(Options { wait: Wait::UpTo(PATIENCE), ..Options::new(real_git()?) })
+    }
+
+    /// A line for people, on stderr.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            print_line(&mut std::io::stderr().lock(), line);
+        }
+    }
+
+    /// Data, on stdout.
+    pub fn print(&self, line: &str) {
+        print_line(&mut std::io::stdout().lock(), line);
+    }
+
+    /// Data as JSON, on stdout.
+    ///
+    /// # Errors
+    /// Encoding fails only when memory does.
+    pub fn print_json(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+        self.print(&serde_json::to_string_pretty(value)?);
+        Ok(())
+    }
+}
+
+/// A closed pipe (`jin-txn log | head`) is no error.
+fn print_line(out: &mut impl Write, line: &str) {
+    if writeln!(out, "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+fn print_error(error: &anyhow::Error) -> u8 {
+    let mut stderr = std::io::stderr().lock();
+    print_line(&mut stderr, &format!("error: {error}"));
+    for cause in error.chain().skip(1) {
+        print_line(&mut stderr, &format!("caused by: {cause}"));
+    }
+    if let Some(hint) = hint(error) {
+        print_line(&mut stderr, &format!("hint: {hint}"));
+    }
+    if error.is::<Busy>() { exit::BUSY } else { exit::FAILED }
+}
+
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    use crate::git::repository::NotFound;
+    if error.is::<Busy>() {
+        return Some("another jin-txn is at work; try again in a moment");
+    }
+    if error.is::<NotFound>() {
+        return Some("run this inside a git repository, or name one with -C DIR");
+    }
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>())?;
+    match io.kind() {
+        std::io::ErrorKind::PermissionDenied => Some("check who owns the repository's .git/.jin directory"),
+        std::io::ErrorKind::StorageFull => Some("free some space; nothing was changed"),
+        _ => None,
+    }
+}
+
+/// The exit code of a command that looked, or recovered.
+#[must_use]
+pub fn exit_code(report: &Report) -> u8 {
+    if report.needs_human() {
+        exit::NEEDS_HUMAN
+    } else if report.has_work() {
+        exit::INTERRUPTED
+    } else if report.is_busy() {
+        exit::BUSY
+    } else {
+        exit::DONE
+    }
+}
+
+/// The git that a hook's own git is.
+#[must_use]
+pub fn git_of_hook() -> PathBuf {
+    std::env::var_os("GIT_EXEC_PATH").map_or_else(|| PathBuf::from("git"), |dir| PathBuf::from(dir).join("git"))
+}
+
+/// The first git in PATH that is not this program under another name.
+///
+/// # Errors
+/// There is none.
+pub fn real_git() -> anyhow::Result<PathBuf> {
+    let me = std::fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_git = |candidate: &PathBuf| {
+        let metadata = std::fs::metadata(candidate);
+        metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0 && Some((m.dev(), m.ino())) != me)
+    };
+    let found = std::env::split_paths(&path).map(|dir| dir.join("git")).find(is_git);
+    found.context("there is no git in PATH: install git 2.28 or newer")
+}
+
+/// Refuses a git that has no reference-transaction hook.
+pub(crate) fn require_git() -> anyhow::Result<PathBuf> {
+    let program = real_git()?;
+    let (major, minor) = command::version(&program)?;
+    anyhow::ensure!(
+        (major, minor) >= OLDEST_GIT,
+        "{} is git {major}.{minor}: jin-txn needs 2.28 or newer, which calls the reference-transaction hook",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// `2026-11-22 20:18:05Z`.
+#[must_use]
+pub fn utc(unix: u64) -> String {
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    // Civil date from days since 1970-01-01, counted in eras of 400 years that begin in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        for (unix, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399, "2000-02-28 23:59:59Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (1_709_251_200, "2024-03-01 00:00:00Z"),
+            (1_795_378_685, "2026-11-22 20:18:05Z"),
+        ] {
+            assert_eq!(utc(unix), text);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,61 @@
+//! `jin-txn recover`
+
+use super::status::Described;
+use super::{Session, exit};
+use crate::recovery::{self, Options};
+use crate::state_dir::TxId;
+
+/// Recover interrupted transactions and remove stale locks
+///
+/// What was applied wholly is recorded as committed, what was applied partly is rolled back, and locks of dead
+/// processes go to quarantine in .git/.jin/quarantine. Somebody else's values are never touched. Running it
+/// again changes nothing.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Treat owners that cannot be seen (other container or host) as dead: only if you know that they are
+    #[arg(long)]
+    force: bool,
+
+    /// Close a transaction that waits for you, as it is
+    #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
+    acknowledge: Option<TxId>,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
+    let options = Options { dry_run: args.dry_run, force: args.force, ..session.recovery_options()? };
+    if let Some(id) = args.acknowledge {
+        recovery::acknowledge(&repo, id, &options)?;
+        session.say(&format!("jin-txn: closed {id}"));
+        return Ok(exit::DONE);
+    }
+    let report = recovery::recover(&repo, &options)?;
+    if session.json {
+        session.print_json(&Described::new(&report))?;
+    } else if args.dry_run {
+        for line in super::status::describe(&report) {
+            session.print(&line);
+        }
+    } else {
+        for line in report.headlines() {
+            session.say(&line);
+        }
+        for line in super::status::obstacles(&report) {
+            session.say(&line);
+        }
+        if report.is_clean() {
+            session.say("jin-txn: nothing to recover");
+        }
+    }
+    Ok(if report.needs_human() {
+        exit::NEEDS_HUMAN
+    } else if report.is_busy() {
+        exit::BUSY
+    } else {
+        exit::DONE
+    })
+}

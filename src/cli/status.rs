@@ -1,0 +1,139 @@
+//! `jin-txn status`
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Session, exit_code, install};
+use crate::recovery::{self, Finding, Report};
+use crate::state_dir::StateDir;
+
+/// Say whether the repository is protected, and what is unfinished
+///
+/// The exit code is that of `check`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+#[derive(Serialize)]
+struct Status {
+    version: u32,
+    git_dir: String,
+    protected: bool,
+    problems: Vec<String>,
+    wal_bytes: u64,
+    #[serde(flatten)]
+    found: Described,
+}
+
+/// A report as JSON has it.
+#[derive(Serialize)]
+pub struct Described {
+    state: &'static str,
+    #[serde(flatten)]
+    report: Report,
+}
+
+impl Described {
+    /// Describes `report`.
+    #[must_use]
+    pub fn new(report: &Report) -> Described {
+        let state = match exit_code(report) {
+            super::exit::DONE => "clean",
+            super::exit::INTERRUPTED => "interrupted",
+            super::exit::NEEDS_HUMAN => "needs-human",
+            _ => "busy",
+        };
+        let mut report = report.clone();
+        report.transactions.retain(|t| !t.quiet);
+        Described { state, report }
+    }
+}
+
+pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
+    let problems = install::problems(&repo)?;
+    let report = recovery::check(&repo, &session.recovery_options()?)?;
+    let status = Status {
+        version: 1,
+        git_dir: repo.common_dir.display().to_string(),
+        protected: problems.is_empty(),
+        problems,
+        wal_bytes: wal_bytes(&StateDir::of(&repo).wal()),
+        found: Described::new(&report),
+    };
+    if session.json {
+        session.print_json(&status)?;
+        return Ok(exit_code(&report));
+    }
+    if status.protected {
+        session.print(&format!("protected: {}", status.git_dir));
+    } else {
+        session.print(&format!("not protected: {}", status.git_dir));
+        for problem in &status.problems {
+            session.print(&format!("  {problem}"));
+        }
+    }
+    for line in describe(&report) {
+        session.print(&line);
+    }
+    Ok(exit_code(&report))
+}
+
+fn wal_bytes(wal: &PathBuf) -> u64 {
+    let Ok(entries) = std::fs::read_dir(wal) else { return 0 };
+    entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}
+
+/// A report in words: what is there, and what to do next.
+#[must_use]
+pub fn describe(report: &Report) -> Vec<String> {
+    if report.is_clean() {
+        return vec!["clean: nothing is unfinished".to_owned()];
+    }
+    let mut lines = Vec::new();
+    for tx in report.transactions.iter().filter(|t| !t.quiet) {
+        let would = match tx.finding {
+            Finding::Committed | Finding::Finished => "interrupted, would be completed",
+            Finding::RolledBack => "interrupted, would be rolled back",
+            Finding::NeedsHuman => "needs you",
+            Finding::Removed | Finding::Left => "interrupted, cannot be recovered right now",
+        };
+        let pid = tx.pid.map_or_else(String::new, |p| format!(", pid {p}"));
+        lines.push(format!("{}: {would} (`{}`{pid})", tx.id, tx.operation));
+        lines.extend(tx.actions.iter().map(|action| format!("  {action}")));
+    }
+    for lock in &report.locks {
+        let what = match lock.finding {
+            Finding::Finished => "complete, would be renamed into place",
+            _ if lock.held => "held",
+            _ => "stale",
+        };
+        lines.push(format!("{}: {what} ({})", lock.path, lock.because));
+    }
+    lines.extend(report.busy.iter().cloned());
+    lines.extend(report.notes.iter().cloned());
+    lines.extend(report.damage.iter().map(|d| format!("the log is damaged: {d}")));
+    lines.extend(next_step(report));
+    lines
+}
+
+/// What recovery had to leave, in words.
+#[must_use]
+pub fn obstacles(report: &Report) -> Vec<String> {
+    let held = report.locks.iter().filter(|l| l.held).map(|l| format!("jin-txn: left {} alone: {}", l.path, l.because));
+    held.chain(report.busy.iter().map(|b| format!("jin-txn: {b}"))).collect()
+}
+
+fn next_step(report: &Report) -> Option<String> {
+    match exit_code(report) {
+        super::exit::INTERRUPTED => Some("hint: run `git txn recover`".to_owned()),
+        super::exit::NEEDS_HUMAN => Some(
+            "hint: `git txn show ID` tells what happened; `git txn recover --acknowledge ID` closes it as it is"
+                .to_owned(),
+        ),
+        super::exit::BUSY => {
+            Some("hint: wait until it is done; if it cannot be alive: `git txn recover --force`".to_owned())
+        }
+        _ => None,
+    }
+}

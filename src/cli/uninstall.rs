@@ -1,0 +1,84 @@
+//! `jin-txn uninstall`
+
+use std::fs;
+
+use anyhow::Context;
+
+use super::install::{HOOKS, Installed, hooks_dir, is_ours};
+use super::{Session, exit_code, real_git};
+use crate::durable;
+use crate::git::{Repository, command};
+use crate::recovery;
+use crate::state_dir::StateDir;
+
+/// Take jin-txn out of a repository again
+///
+/// Hooks and configuration are as they were before `install`. The log and the quarantine stay in .git/.jin unless
+/// you say --purge.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Remove .git/.jin as well: the log, and everything in quarantine
+    #[arg(long)]
+    purge: bool,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
+    let state = StateDir::of(&repo);
+    anyhow::ensure!(state.exists(), "{} is not protected", repo.common_dir.display());
+    let report = recovery::recover(&repo, &session.recovery_options()?)?;
+    for line in report.headlines() {
+        session.say(&line);
+    }
+    if args.purge && (report.needs_human() || report.is_busy()) {
+        for line in super::status::describe(&report) {
+            session.say(&line);
+        }
+        anyhow::ensure!(exit_code(&report) == super::exit::DONE, "something is unfinished: nothing was removed");
+    }
+    let hooks = hooks_dir(&repo);
+    for name in HOOKS {
+        let path = hooks.join(name);
+        if is_ours(&path) {
+            durable::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    if let Some(installed) = Installed::load(&state)? {
+        if installed.made_hooks_dir {
+            durable::remove_dir_if_empty(&hooks)?;
+        }
+        restore_config(&repo, &installed)?;
+        Installed::forget(&state)?;
+    }
+    if args.purge {
+        durable::remove_tree(state.path())?;
+        session.say(&format!("jin-txn: {} is no longer protected", repo.common_dir.display()));
+    } else {
+        session.say(&format!(
+            "jin-txn: {} is no longer protected; the log stays in {}",
+            repo.common_dir.display(),
+            state.path().display()
+        ));
+    }
+    Ok(super::exit::DONE)
+}
+
+/// Byte for byte when nobody changed the configuration since; else our setting alone goes.
+fn restore_config(repo: &Repository, installed: &Installed) -> anyhow::Result<()> {
+    let config = repo.common_dir.join("config");
+    let now = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+    if let (Some(before), Some(after)) = (&installed.config_before, &installed.config_after)
+        && now == *after
+    {
+        let permissions = fs::metadata(&config)?.permissions();
+        durable::replace(&config, before.as_bytes())?;
+        return Ok(fs::set_permissions(&config, permissions)?);
+    }
+    let git = real_git()?;
+    let alias = command::run(&git, &repo.common_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;
+    if String::from_utf8_lossy(&alias.stdout).contains("jin-txn") {
+        let ran = command::run(&git, &repo.common_dir, &["config", "--local", "--unset", "alias.txn"], b"", None)?;
+        anyhow::ensure!(ran.success, "cannot remove the alias `txn`: {}", ran.stderr);
+    }
+    Ok(())
+}

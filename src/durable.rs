@@ -1,0 +1,174 @@
+//! The only door to disk for our own state.
+//!
+//! Everything that jin-txn writes, renames, links or removes goes through here, so that the order of
+//! effects can be read (and faults injected) in one place. We trust `fsync`: after it returned, the
+//! bytes survive a crash of the process. A failed `fsync` is never retried on the same file.
+//!
+//! Limit: files and directories only; locks live in [`crate::state_dir`].
+#![allow(clippy::disallowed_methods)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags};
+
+/// Makes the *names* in `dir` durable (created, renamed and removed entries).
+///
+/// # Errors
+/// The directory cannot be opened or synced.
+pub fn fsync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Publishes `bytes` under `dir/name`: the file appears whole or not at all, and never replaces one.
+/// No fsync: what is published here is a hint that the log backs up.
+///
+/// # Errors
+/// `AlreadyExists` when `dir/name` exists; otherwise what the file system said.
+pub fn publish_new(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let tmp = write_tmp(dir, tmp_name, bytes)?;
+    rename_new(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
+}
+
+/// Like [`publish_new`], but replaces a file of that name.
+///
+/// # Errors
+/// What the file system said; the old file is then still in place.
+pub fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let tmp = write_tmp(dir, tmp_name, bytes)?;
+    fs::rename(&tmp, dir.join(name)).inspect_err(|_| discard(&tmp))
+}
+
+fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
+    let tmp = dir.join(tmp_name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o666).open(&tmp)?;
+    file.write_all(bytes).inspect_err(|_| discard(&tmp))?;
+    Ok(tmp)
+}
+
+/// Best effort: a temporary file that stays behind is swept by recovery.
+fn discard(path: &Path) {
+    if fs::remove_file(path).is_err() {
+        // Nothing is lost: recovery sweeps temporary files of processes that are gone.
+    }
+}
+
+/// Renames `from` to `to` and fails with `AlreadyExists` when `to` is there.
+///
+/// # Errors
+/// What the file system said.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without RENAME_NOREPLACE (and old kernels): link refuses to replace as well.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Renames `from` over `to`.
+///
+/// # Errors
+/// What the file system said.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
+/// Gives the file `original` a second name.
+///
+/// # Errors
+/// What the file system said (`AlreadyExists` when `link` is there).
+pub fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
+    fs::hard_link(original, link)
+}
+
+/// Removes a file; one that is gone already is fine.
+///
+/// # Errors
+/// What the file system said.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    absent_is_fine(fs::remove_file(path))
+}
+
+/// Removes a directory of ours with everything in it; one that is gone already is fine.
+///
+/// # Errors
+/// What the file system said.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    absent_is_fine(fs::remove_dir_all(path))
+}
+
+/// Removes a directory when it is empty; says whether it went.
+///
+/// # Errors
+/// What the file system said, other than "not empty" and "not there".
+pub fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Creates a directory and its parents with `mode` (before umask).
+///
+/// # Errors
+/// What the file system said.
+pub fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
+///
+/// # Errors
+/// `AlreadyExists` when it is there; otherwise what the file system said.
+pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// Cuts a file to `len` bytes and syncs it.
+///
+/// # Errors
+/// What the file system said.
+pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(len)?;
+    file.sync_all()
+}
+
+/// Replaces `path` with `bytes` durably: the old content or the new one, never a mixture.
+///
+/// # Errors
+/// What the file system said; the old content is then still in place.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = atomic_write_file::OpenOptions::new().open(path)?;
+    file.write_all(bytes)?;
+    file.commit()
+}
+
+/// Makes `link` a symbolic link to `target`, replacing what is there by one rename.
+///
+/// # Errors
+/// What the file system said; the old entry is then still in place.
+pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    let mut tmp = link.as_os_str().to_owned();
+    tmp.push(format!(".jin-tmp.{}", std::process::id()));
+    let tmp = std::path::PathBuf::from(tmp);
+    remove_file(&tmp)?;
+    std::os::unix::fs::symlink(target, &tmp)?;
+    fs::rename(&tmp, link).inspect_err(|_| discard(&tmp))
+}

@@ -1,0 +1,206 @@
+//! Running git itself: the only writer of refs.
+//!
+//! Every hook is off for these children (ours would log recovery as a transaction; the user's have seen
+//! these updates already), and what a hook's environment says about "the" repository is taken away.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::repository::Repository;
+use super::{RefName, Value};
+
+/// The variables that tie git to a repository (`git rev-parse --local-env-vars`), and those that change
+/// what a ref update does.
+const LOCAL_VARIABLES: [&str; 19] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REFLOG_ACTION",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
+/// What a git child printed, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code 0.
+    pub success: bool,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+/// Runs git on the git directory `git_dir` and waits for it.
+///
+/// # Errors
+/// It cannot be started.
+pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: Option<&Path>) -> anyhow::Result<Ran> {
+    let mut full: Vec<OsString> =
+        vec!["--git-dir".into(), git_dir.into(), "-c".into(), "core.hooksPath=/dev/null".into()];
+    full.extend(args.iter().map(OsString::from));
+    let mut command = duct::cmd(program, full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
+    for variable in LOCAL_VARIABLES {
+        command = command.env_remove(variable);
+    }
+    command = command.env("JIN_TXN", "off").env("LC_ALL", "C");
+    if let Some(index) = index {
+        command = command.env("GIT_INDEX_FILE", index);
+    }
+    let output = command.run().with_context(|| format!("cannot run {}", program.display()))?;
+    Ok(Ran {
+        success: output.status.success(),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// The value of a configuration setting, `None` when it is not set.
+///
+/// # Errors
+/// git cannot be started.
+pub fn config(program: &Path, repo: &Repository, key: &str) -> anyhow::Result<Option<String>> {
+    let ran = run(program, &repo.git_dir, &["config", "--get", key], b"", None)?;
+    Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
+}
+
+/// Options that switch off hooks which are set in the configuration (2.54 and newer).
+fn config_hooks_off(program: &Path, git_dir: &Path) -> anyhow::Result<Vec<String>> {
+    let listed = run(program, git_dir, &["config", "--name-only", "--get-regexp", r"^hook\..*\.event$"], b"", None)?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let names = text.lines().filter_map(|key| key.strip_prefix("hook.")?.strip_suffix(".event"));
+    Ok(names.flat_map(|name| ["-c".to_owned(), format!("hook.{name}.enabled=false")]).collect())
+}
+
+/// One ref to be written, if it still has the expected value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefWrite {
+    /// Canonical name.
+    pub name: RefName,
+    /// The value that it must have.
+    pub from: Value,
+    /// The value to give it.
+    pub to: Value,
+}
+
+/// Writes all refs, or none, in one `git update-ref` session (symrefs one by one afterwards).
+///
+/// # Errors
+/// git cannot be started, or refuses: a ref has another value by now, or somebody holds its lock.
+pub fn write_refs(program: &Path, git_dir: &Path, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
+    let mut stdin = Vec::new();
+    let mut symrefs = Vec::new();
+    for RefWrite { name, from, to } in writes {
+        let (name, zero) = (name.as_bytes(), null_of(from, to));
+        let old = from.oid().map_or_else(|| zero.clone(), |o| o.as_str().to_owned());
+        match to {
+            Value::Oid(new) => {
+                push_line(&mut stdin, &[b"update ", name, b"\0", new.as_str().as_bytes(), b"\0", old.as_bytes(), b"\0"])
+            }
+            Value::Absent => push_line(&mut stdin, &[b"delete ", name, b"\0", old.as_bytes(), b"\0"]),
+            Value::Symref(target) => symrefs.push((name, target)),
+            Value::Broken => anyhow::bail!("a broken value cannot be written"),
+        }
+    }
+    if !stdin.is_empty() {
+        let mut args = config_hooks_off(program, git_dir)?;
+        args.extend(["update-ref", "--no-deref", "-m", message, "-z", "--stdin"].map(str::to_owned));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let ran = run(program, git_dir, &args, &stdin, None)?;
+        anyhow::ensure!(ran.success, "git update-ref refused: {}", ran.stderr);
+    }
+    for (name, target) in symrefs {
+        write_symref(program, git_dir, name, target, message)?;
+    }
+    Ok(())
+}
+
+/// Points a symref (a `HEAD`) to `target`.
+///
+/// # Errors
+/// git cannot be started or refuses.
+pub fn write_symref(
+    program: &Path,
+    git_dir: &Path,
+    name: &[u8],
+    target: &RefName,
+    message: &str,
+) -> anyhow::Result<()> {
+    let name = std::str::from_utf8(name).context("a symref with a name that is no UTF-8")?;
+    let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is no UTF-8")?;
+    let mut args = config_hooks_off(program, git_dir)?;
+    args.extend(["symbolic-ref", "-m", message, name, target].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let ran = run(program, git_dir, &args, b"", None)?;
+    anyhow::ensure!(ran.success, "git symbolic-ref refused: {}", ran.stderr);
+    Ok(())
+}
+
+fn push_line(stdin: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        stdin.extend_from_slice(part);
+    }
+}
+
+/// Zeros of the repository's hash length, taken from whichever value there is.
+fn null_of(from: &Value, to: &Value) -> String {
+    from.oid().or(to.oid()).map_or_else(|| "0".repeat(40), super::Oid::null_like)
+}
+
+/// The visible values of `names`, asked from git (for reftable, which only git reads).
+///
+/// # Errors
+/// git cannot be started or fails.
+pub fn read_refs(program: &Path, git_dir: &Path, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
+    let mut values = Vec::new();
+    for name in names {
+        let text = std::ffi::OsStr::from_bytes(name.as_bytes()).to_string_lossy();
+        let symbolic = run(program, git_dir, &["symbolic-ref", "-q", "--no-recurse", &text], b"", None);
+        // `--no-recurse` came with 2.39; without it a symref to a symref is followed, which HEAD never is.
+        if let Ok(ran) = symbolic
+            && let Ok(target) = RefName::parse(ran.stdout.trim_ascii())
+        {
+            values.push(Value::Symref(target));
+            continue;
+        }
+        let ran = run(program, git_dir, &["rev-parse", "-q", "--verify", &text], b"", None)?;
+        values.push(super::Oid::parse(ran.stdout.trim_ascii()).map_or(Value::Absent, Value::Oid));
+    }
+    Ok(values)
+}
+
+/// The version of the git program, as `(major, minor)`.
+///
+/// # Errors
+/// It cannot be started, or does not say.
+pub fn version(program: &Path) -> anyhow::Result<(u32, u32)> {
+    let output = duct::cmd(program, ["version"]).stdout_capture().stderr_null().unchecked().run();
+    let output = output.with_context(|| format!("cannot run {}: is git installed?", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');
+    let mut number = || numbers.next().and_then(|n| n.parse().ok());
+    number().zip(number()).with_context(|| {
+        let mut shown = String::new();
+        for c in text.chars().take(80) {
+            write!(shown, "{}", c.escape_debug()).expect("writing to a string cannot fail");
+        }
+        format!("`{} version` says {shown}, which is no git version", program.display())
+    })
+}

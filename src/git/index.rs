@@ -1,0 +1,59 @@
+//! Is an `index.lock` that a dead `git commit` left behind the index that belongs to its commit?
+//!
+//! `commit -a` writes the new index into `index.lock`, commits, and renames the lock into place. When it dies in
+//! between, the lock is right and the index is old: then the lock is renamed into place.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use sha1::Digest;
+
+use super::command;
+use super::{Oid, Value};
+
+/// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
+/// every path that the commit changed must be in it as the commit has it.
+///
+/// # Errors
+/// The lock cannot be read, or git cannot be run.
+pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
+    if !has_valid_checksum(lock, new.as_str().len() / 2)? {
+        return Ok(false);
+    }
+    let new = new.as_str();
+    let changed = match old {
+        Value::Oid(old) => {
+            command::run(program, git_dir, &["diff-tree", "-r", "-z", "--name-only", old.as_str(), new], b"", None)?
+        }
+        _ => command::run(program, git_dir, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", new], b"", None)?,
+    };
+    let differs =
+        command::run(program, git_dir, &["diff-index", "--cached", "-z", "--name-only", new], b"", Some(lock))?;
+    if !changed.success || !differs.success {
+        return Ok(false);
+    }
+    let changed: HashSet<&[u8]> = changed.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).collect();
+    let touched = differs.stdout.split(|b| *b == 0).any(|path| changed.contains(path));
+    Ok(!touched)
+}
+
+/// The last bytes of an index are the hash of all before them; zeros when `index.skipHash` is set.
+fn has_valid_checksum(index: &Path, hash_len: usize) -> io::Result<bool> {
+    let content = fs::read(index)?;
+    let Some((body, sum)) = content.len().checked_sub(hash_len).map(|at| content.split_at(at)) else {
+        return Ok(false);
+    };
+    if !body.starts_with(b"DIRC") {
+        return Ok(false);
+    }
+    if sum.iter().all(|b| *b == 0) {
+        return Ok(true);
+    }
+    Ok(match hash_len {
+        20 => sha1::Sha1::digest(body).as_slice() == sum,
+        32 => sha2::Sha256::digest(body).as_slice() == sum,
+        _ => false,
+    })
+}

@@ -1,0 +1,168 @@
+//! Lock files: where git makes them, and whether their owner is dead.
+//!
+//! A lock goes only with proof, never by age. Proofs, any of which serves:
+//! - recovery made it (its content says so, and recovery has one runner);
+//! - the log has the identity of this very file as the lock of a dead owner's transaction;
+//! - no process could hold it: see [`super::processes`].
+//!
+//! Limit: a program that is not git and holds a lock without keeping it open cannot be seen.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::processes::Processes;
+use super::refs::{FileId, absent_is_none, read_small};
+use super::repository::Repository;
+use crate::owner::{Liveness, Stat};
+
+/// The content of locks that recovery takes, so that a later recovery knows them.
+pub const RECOVERY_LOCK: &[u8] = b"jin-txn recovery\n";
+
+/// A lock file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Which file it is.
+    pub id: FileId,
+}
+
+/// Is the owner of a lock dead, and how do we know?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Dead: it may go.
+    pub owner: Liveness,
+    /// One line for people.
+    pub because: String,
+}
+
+/// Locks that block nearly every command; looked at in every check.
+#[must_use]
+pub fn well_known(repo: &Repository) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = ["index.lock", "HEAD.lock"].iter().map(|n| repo.git_dir.join(n)).collect();
+    let shared = ["packed-refs.lock", "packed-refs.new", "config.lock", "shallow.lock", "reftable/tables.list.lock"];
+    paths.extend(shared.iter().map(|n| repo.common_dir.join(n)));
+    paths
+}
+
+/// How far to look for locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The git directory, the worktrees' directories and `refs/`: what can block a command.
+    Blocking,
+    /// Everything where git makes locks.
+    Everything,
+}
+
+/// Finds all lock files of the repository.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> = vec![repo.common_dir.clone()];
+    while let Some(dir) = todo.pop() {
+        let Some(entries) = absent_is_none(fs::read_dir(&dir))? else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            if is_lock_name(&name) {
+                // It may be gone by now: git is at work.
+                if let Some(id) = FileId::at(&entry.path())? {
+                    found.push(LockFile { path: entry.path(), id });
+                }
+            } else if entry.file_type()?.is_dir() && is_searched(repo, &dir, &name, depth) {
+                todo.push(entry.path());
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn is_lock_name(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(b".lock") || name == "packed-refs.new"
+}
+
+fn is_searched(repo: &Repository, parent: &Path, name: &OsStr, depth: Depth) -> bool {
+    let at_top = parent == repo.common_dir;
+    let name = name.as_bytes();
+    if at_top && matches!(name, b".jin" | b"hooks" | b"modules" | b"lfs" | b"annex") {
+        return false;
+    }
+    if depth == Depth::Blocking && (name == b"logs" || name == b"objects") {
+        return false;
+    }
+    // The 256 directories of loose objects hold no locks.
+    !(parent.ends_with("objects") && name.len() == 2)
+}
+
+/// Identities of locks that the log has for dead owners, by path.
+pub type KnownDead = HashMap<PathBuf, FileId>;
+
+/// Judges locks; scans the processes at most once.
+pub struct Judge<'r> {
+    repo: &'r Repository,
+    known_dead: KnownDead,
+    ancestors: Vec<Stat>,
+    processes: Option<Processes>,
+    force: bool,
+}
+
+impl<'r> Judge<'r> {
+    /// A judge for `repo`. `ancestors`: the processes above us, whose own locks are alive.
+    /// `force`: a human vouches that what cannot be known is dead.
+    #[must_use]
+    pub fn new(repo: &'r Repository, known_dead: KnownDead, ancestors: Vec<Stat>, force: bool) -> Self {
+        Judge { repo, known_dead, ancestors, processes: None, force }
+    }
+
+    /// Is the owner of `lock` dead?
+    ///
+    /// # Errors
+    /// The lock cannot be read.
+    pub fn judge(&mut self, lock: &LockFile) -> io::Result<Verdict> {
+        let dead = |because: &str| Verdict { owner: Liveness::Dead, because: because.to_owned() };
+        if read_small(&lock.path)?.is_some_and(|(content, _)| content == RECOVERY_LOCK) {
+            return Ok(dead("an earlier recovery made it and did not finish"));
+        }
+        if self.known_dead.get(&lock.path) == Some(&lock.id) {
+            return Ok(dead("the log has it as the lock of a process that is dead"));
+        }
+        if let Some(verdict) = self.told_by_pid_file(lock)? {
+            return Ok(verdict);
+        }
+        Ok(self.could_anybody_hold(lock))
+    }
+
+    /// Could any process have made this file at its ctime and still be at work?
+    pub fn could_anybody_hold(&mut self, lock: &LockFile) -> Verdict {
+        let (repo, ancestors) = (self.repo, &self.ancestors);
+        let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors));
+        let mut verdict = processes.holder_of(lock);
+        if self.force && verdict.owner == Liveness::Unknowable {
+            verdict = Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
+        }
+        verdict
+    }
+
+    /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`. A live pid proves life; a dead one proves
+    /// nothing (the file may be older than the lock, or come from another pid namespace).
+    fn told_by_pid_file(&self, lock: &LockFile) -> io::Result<Option<Verdict>> {
+        let name = lock.path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+        let Some(base) = name.strip_suffix(b".lock").filter(|b| !b.ends_with(b"~pid")) else { return Ok(None) };
+        let beside = lock.path.with_file_name(OsStr::from_bytes(&[base, b"~pid.lock"].concat()));
+        let Some((content, _)) = read_small(&beside)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&content);
+        let pid: Option<u32> = text.trim().strip_prefix("pid ").and_then(|p| p.parse().ok());
+        let alive = pid.and_then(Stat::of).filter(|s| !s.is_gone() && crate::owner::looks_like_git(s));
+        Ok(alive.map(|s| Verdict {
+            owner: Liveness::Alive,
+            because: format!("pid {} holds it, says {}", s.pid, beside.display()),
+        }))
+    }
+}

@@ -1,0 +1,15 @@
+//! All that knows git's own files: where a repository lies, how refs, reflogs and locks look on disk.
+//!
+//! Reading happens here without child processes (hooks are called several times in every command);
+//! refs are *written* only by git itself, through [`command`].
+
+pub mod command;
+pub mod index;
+pub mod locks;
+pub mod processes;
+pub mod reflog;
+pub mod refs;
+pub mod repository;
+
+pub use refs::{FileId, Oid, RefName, RefStore, Value};
+pub use repository::{RefFormat, Repository};

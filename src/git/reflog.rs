@@ -1,0 +1,97 @@
+//! Reflogs: one line per update, `<old> SP <new> SP <who> TAB <message> LF`, appended before the ref is renamed
+//! into place.
+//!
+//! A transaction that was rolled back leaves entries behind for updates that never happened. They are cut off
+//! only when everything behind the recorded size is known to be that transaction's, and under the ref's lock,
+//! because git appends under that lock.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::refs::absent_is_none;
+
+/// The message that recovery leaves with its own updates, by which it knows them again.
+pub const OUR_MESSAGE: &str = "jin-txn: ";
+
+/// A parsed line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine<'l> {
+    /// Value before (hex).
+    pub old: &'l [u8],
+    /// Value after (hex).
+    pub new: &'l [u8],
+    /// The reason.
+    pub message: &'l [u8],
+}
+
+impl<'l> LogLine<'l> {
+    /// Parses a line without its line feed.
+    #[must_use]
+    pub fn parse(line: &'l [u8]) -> Option<LogLine<'l>> {
+        let first = line.iter().position(|b| *b == b' ')?;
+        let second = first + 1 + line[first + 1..].iter().position(|b| *b == b' ')?;
+        let message = line.iter().position(|b| *b == b'\t').map_or(&[][..], |tab| &line[tab + 1..]);
+        Some(LogLine { old: &line[..first], new: &line[first + 1..second], message })
+    }
+
+    /// Did recovery write it?
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.message.starts_with(OUR_MESSAGE.as_bytes())
+    }
+}
+
+/// What lies behind the recorded size of a reflog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing, or the log is shorter than recorded (expired since): not ours to touch.
+    Nothing,
+    /// Only entries that `known` recognised, or a cut one: safe to take away.
+    Known(Vec<u8>),
+    /// Somebody else's entries are among them.
+    Foreign,
+}
+
+/// Looks at what was appended to `log` since it had `recorded` bytes (`None`: it did not exist).
+///
+/// # Errors
+/// The log cannot be read.
+pub fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Tail> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Tail::Nothing) };
+    let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
+    let Some(added) = content.get(from..).filter(|a| !a.is_empty()) else { return Ok(Tail::Nothing) };
+    if from > 0 && content[from - 1] != b'\n' {
+        return Ok(Tail::Foreign);
+    }
+    let complete = |line: &&[u8]| line.ends_with(b"\n");
+    let all_known = added
+        .split_inclusive(|b| *b == b'\n')
+        .filter(complete)
+        .all(|line| LogLine::parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some_and(|l| known(&l)));
+    Ok(if all_known { Tail::Known(added.to_vec()) } else { Tail::Foreign })
+}
+
+/// The first entry behind the recorded size, and whether more follow: proof of what a transaction did there.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String, String, bool)>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
+    let mut lines = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n');
+    let Some(first) = lines.next().and_then(|l| l.strip_suffix(b"\n")) else { return Ok(None) };
+    let Some(line) = LogLine::parse(first) else { return Ok(None) };
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    Ok(Some((text(line.old), text(line.new), lines.next().is_some())))
+}
+
+/// The value that the last complete entry of a log leads to.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn newest_value(log: &Path) -> io::Result<Option<String>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let last = content.strip_suffix(b"\n").and_then(|c| c.rsplit(|b| *b == b'\n').next());
+    Ok(last.and_then(LogLine::parse).map(|l| String::from_utf8_lossy(l.new).into_owned()))
+}

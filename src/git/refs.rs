@@ -1,0 +1,643 @@
+//! Refs of the files backend, read as they lie on disk.
+//!
+//! A ref's *visible value* is its loose file's content, else its entry in `packed-refs`, else
+//! [`Value::Absent`]. Names are canonical: the ref's path below the common directory, so that
+//! `HEAD` of a linked worktree is `worktrees/<name>/HEAD`, whoever asks.
+//!
+//! Limit: reftable repositories are read through git only (see [`crate::git::command`]).
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::repository::Repository;
+
+/// The name of a ref, valid by git's rules (`git check-ref-format`), canonical in one repository.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RefName(Box<[u8]>);
+
+/// A name that cannot be a ref.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadName {
+    name: String,
+    why: &'static str,
+}
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no valid ref name: {}", self.name, self.why)
+    }
+}
+
+impl std::error::Error for BadName {}
+
+impl RefName {
+    /// Checks a name as git does. What passes is safe to join to the common directory: it has no `..`,
+    /// no empty component, does not start with `/`, and holds no control character.
+    ///
+    /// # Errors
+    /// The rule that the name breaks.
+    pub fn parse(name: &[u8]) -> Result<RefName, BadName> {
+        match broken_rule(name) {
+            None => Ok(RefName(name.into())),
+            Some(why) => Err(BadName { name: escape(name).into_owned(), why }),
+        }
+    }
+
+    /// The bytes of the name.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The name as a relative path.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+
+    /// Is it a `HEAD`, of whichever worktree?
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        let name = self.as_bytes();
+        name == b"HEAD" || (name.starts_with(b"worktrees/") && name.ends_with(b"/HEAD"))
+    }
+}
+
+fn broken_rule(name: &[u8]) -> Option<&'static str> {
+    let bad_byte = |b: &u8| *b < 0x20 || *b == 0x7f || b" ~^:?*[\\".contains(b);
+    if name.is_empty() || name == b"@" {
+        return Some("it is empty or `@`");
+    }
+    if name.iter().any(bad_byte) {
+        return Some("it has a control character, a space or one of ~^:?*[\\");
+    }
+    if name.windows(2).any(|w| w == b".." || w == b"@{") {
+        return Some("it has `..` or `@{`");
+    }
+    for part in name.split(|b| *b == b'/') {
+        if part.is_empty() {
+            return Some("it has an empty component");
+        }
+        if part.starts_with(b".") || part.ends_with(b".") || part.ends_with(b".lock") {
+            return Some("a component starts or ends with `.` or ends with `.lock`");
+        }
+    }
+    if name.starts_with(b"refs/") || name.starts_with(b"worktrees/") {
+        return None;
+    }
+    // Pseudo-refs and their like: HEAD, ORIG_HEAD, AUTO_MERGE, ...
+    let pseudo = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-';
+    (!name.iter().all(pseudo)).then_some("outside of `refs/` a name is made of A-Z, 0-9, `_` and `-`")
+}
+
+impl fmt::Display for RefName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escape(&self.0))
+    }
+}
+
+impl fmt::Debug for RefName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RefName({self})")
+    }
+}
+
+/// Bytes as UTF-8 text that can be turned back: what is no UTF-8, and the backslash itself (which no ref
+/// name may hold, but a path may), is written as `\xNN`; so are control characters, so that a hostile name
+/// cannot speak to a terminal.
+#[must_use]
+pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
+    let plain = |t: &str| !t.chars().any(|c| c == '\\' || c.is_control());
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && plain(text)
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '\\' || c.is_control() {
+                let mut buffer = [0; 4];
+                for byte in c.encode_utf8(&mut buffer).bytes() {
+                    push_escaped(&mut out, byte);
+                }
+            } else {
+                out.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            push_escaped(&mut out, *byte);
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn push_escaped(out: &mut String, byte: u8) {
+    use fmt::Write;
+    write!(out, "\\x{byte:02x}").expect("writing to a string cannot fail");
+}
+
+/// The inverse of [`escape`]; `None` when the text is no such escape.
+#[must_use]
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        let code = rest.get(at..at + 4)?.strip_prefix("\\x")?;
+        out.push(u8::from_str_radix(code, 16).ok()?);
+        rest = &rest[at + 4..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Some(out)
+}
+
+impl Serialize for RefName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&escape(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for RefName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let bytes = unescape(&text).ok_or_else(|| de::Error::custom("a ref name with a broken escape"))?;
+        RefName::parse(&bytes).map_err(de::Error::custom)
+    }
+}
+
+/// An object name: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Oid {
+    len: u8,
+    hex: [u8; 64],
+}
+
+impl Oid {
+    /// Takes 40 or 64 hex digits; anything else is `None`.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Oid> {
+        let right =
+            matches!(text.len(), 40 | 64) && text.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        right.then(|| {
+            let mut hex = [0; 64];
+            hex[..text.len()].copy_from_slice(text);
+            Oid { len: u8::try_from(text.len()).expect("40 or 64"), hex }
+        })
+    }
+
+    /// The hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.hex[..usize::from(self.len)]).expect("hex digits are ASCII")
+    }
+
+    /// All zeros: git's way to write "none".
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.as_str().bytes().all(|b| b == b'0')
+    }
+
+    /// The null object name of the same hash function.
+    #[must_use]
+    pub fn null_like(&self) -> String {
+        "0".repeat(usize::from(self.len))
+    }
+}
+
+impl fmt::Debug for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The value of a ref. `Absent` is a value like any other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// There is no such ref.
+    Absent,
+    /// It names an object.
+    Oid(Oid),
+    /// It points to another ref.
+    Symref(RefName),
+    /// There is a file, but its content is no value: empty, cut or garbage.
+    Broken,
+}
+
+impl Value {
+    /// Parses the content of a loose ref file (or of a complete lock file).
+    #[must_use]
+    pub fn of_file(content: &[u8]) -> Value {
+        let text = content.trim_ascii_end();
+        if let Some(target) = text.strip_prefix(b"ref:") {
+            return RefName::parse(target.trim_ascii()).map_or(Value::Broken, Value::Symref);
+        }
+        Oid::parse(text).map_or(Value::Broken, Value::Oid)
+    }
+
+    /// Parses a value as the hook's stdin has it: zeros are `Absent`, `ref:<target>` a symref.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn of_payload(text: &[u8]) -> Result<Value, BadName> {
+        if let Some(target) = text.strip_prefix(b"ref:") {
+            return RefName::parse(target).map(Value::Symref);
+        }
+        match Oid::parse(text) {
+            Some(oid) if oid.is_null() => Ok(Value::Absent),
+            Some(oid) => Ok(Value::Oid(oid)),
+            None => Err(BadName { name: escape(text).into_owned(), why: "an object name was expected" }),
+        }
+    }
+
+    /// The object that it names, if it does.
+    #[must_use]
+    pub fn oid(&self) -> Option<&Oid> {
+        if let Value::Oid(oid) = self { Some(oid) } else { None }
+    }
+
+    fn to_text(&self) -> Cow<'_, str> {
+        match self {
+            Value::Absent => Cow::Borrowed("absent"),
+            Value::Broken => Cow::Borrowed("broken"),
+            Value::Oid(oid) => Cow::Borrowed(oid.as_str()),
+            Value::Symref(target) => Cow::Owned(format!("ref: {target}")),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        match text.as_ref() {
+            "absent" => return Ok(Value::Absent),
+            "broken" => return Ok(Value::Broken),
+            _ => {}
+        }
+        if let Some(target) = text.strip_prefix("ref: ") {
+            let bytes = unescape(target).ok_or_else(|| de::Error::custom("a symref with a broken escape"))?;
+            return RefName::parse(&bytes).map(Value::Symref).map_err(de::Error::custom);
+        }
+        Oid::parse(text.as_bytes()).map(Value::Oid).ok_or_else(|| de::Error::custom("a ref value that is none"))
+    }
+}
+
+/// Identity of a file: a later file with the same inode differs in size or times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[i64; 4]", into = "[i64; 4]")]
+pub struct FileId {
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time, nanoseconds since the epoch.
+    pub mtime: i64,
+    /// Status change time, nanoseconds since the epoch.
+    pub ctime: i64,
+}
+
+impl From<[i64; 4]> for FileId {
+    fn from([ino, size, mtime, ctime]: [i64; 4]) -> Self {
+        FileId { ino: ino.cast_unsigned(), size: size.cast_unsigned(), mtime, ctime }
+    }
+}
+
+impl From<FileId> for [i64; 4] {
+    fn from(id: FileId) -> Self {
+        [id.ino.cast_signed(), id.size.cast_signed(), id.mtime, id.ctime]
+    }
+}
+
+impl FileId {
+    /// The identity in `metadata`.
+    #[must_use]
+    pub fn of(metadata: &fs::Metadata) -> FileId {
+        FileId {
+            ino: metadata.ino(),
+            size: metadata.len(),
+            mtime: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+            ctime: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
+        }
+    }
+
+    /// The identity of what lies at `path` (links are not followed); `None` when nothing does.
+    ///
+    /// # Errors
+    /// What the file system said, other than "not there".
+    pub fn at(path: &Path) -> io::Result<Option<FileId>> {
+        absent_is_none(fs::symlink_metadata(path)).map(|m| m.as_ref().map(FileId::of))
+    }
+
+    /// The same file, perhaps renamed since: a rename keeps inode, size and mtime, but not ctime.
+    #[must_use]
+    pub fn is_same_file(&self, other: &FileId) -> bool {
+        (self.ino, self.size, self.mtime) == (other.ino, other.size, other.mtime)
+    }
+}
+
+/// "Not there" in all its forms is `None`.
+pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// What a reader sees of a ref.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The visible value.
+    pub value: Value,
+    /// The loose file, if there is one.
+    pub loose: Option<FileId>,
+    /// Is there an entry in `packed-refs`, and which? (read only when asked for or needed)
+    pub packed: Option<Value>,
+}
+
+/// Reads refs of the files backend. `packed-refs` is read once, when first needed.
+pub struct RefStore<'r> {
+    repo: &'r Repository,
+    packed: OnceCell<PackedRefs>,
+}
+
+impl<'r> RefStore<'r> {
+    /// A reader for `repo`.
+    #[must_use]
+    pub fn new(repo: &'r Repository) -> Self {
+        RefStore { repo, packed: OnceCell::new() }
+    }
+
+    /// The canonical name of a ref that git named from the worktree of `repo`.
+    ///
+    /// # Errors
+    /// It is no valid name.
+    pub fn canonical(&self, name: &[u8]) -> Result<RefName, BadName> {
+        if let Some(main) = name.strip_prefix(b"main-worktree/") {
+            return RefName::parse(main);
+        }
+        if name.starts_with(b"worktrees/") || !is_per_worktree(name) {
+            return RefName::parse(name);
+        }
+        match self.repo.worktree_name() {
+            None => RefName::parse(name),
+            Some(worktree) => RefName::parse(name)
+                .and_then(|_| RefName::parse(&[b"worktrees/".as_slice(), worktree, b"/", name].concat())),
+        }
+    }
+
+    /// The path of the loose file.
+    #[must_use]
+    pub fn file(&self, name: &RefName) -> PathBuf {
+        self.repo.common_dir.join(name.as_path())
+    }
+
+    /// The path of the lock file.
+    #[must_use]
+    pub fn lock(&self, name: &RefName) -> PathBuf {
+        with_suffix(self.file(name), ".lock")
+    }
+
+    /// The path of the reflog: shared refs log into the common directory, others into their worktree's.
+    #[must_use]
+    pub fn log(&self, name: &RefName) -> PathBuf {
+        log_path(&self.repo.common_dir, name)
+    }
+
+    /// What a reader sees of `name`.
+    ///
+    /// # Errors
+    /// A file cannot be read for another reason than not being there.
+    pub fn read(&self, name: &RefName) -> io::Result<Seen> {
+        if let Some((content, id)) = read_small(&self.file(name))? {
+            return Ok(Seen { value: Value::of_file(&content), loose: Some(id), packed: None });
+        }
+        let packed = self.packed_value(name)?;
+        Ok(Seen { value: packed.clone().unwrap_or(Value::Absent), loose: None, packed })
+    }
+
+    /// The entry in `packed-refs`, whether or not a loose file hides it.
+    ///
+    /// # Errors
+    /// `packed-refs` cannot be read.
+    pub fn packed_value(&self, name: &RefName) -> io::Result<Option<Value>> {
+        if !name.as_bytes().starts_with(b"refs/") {
+            return Ok(None);
+        }
+        if self.packed.get().is_none() {
+            let loaded = PackedRefs::load(&self.repo.common_dir)?;
+            // Set only here, in one thread: a second `set` cannot happen.
+            self.packed.get_or_init(|| loaded);
+        }
+        Ok(self.packed.get().and_then(|p| p.find(name.as_bytes())).map(Value::Oid))
+    }
+}
+
+/// Refs that every worktree has its own of (git's `is_per_worktree_ref` and pseudo-refs).
+fn is_per_worktree(name: &[u8]) -> bool {
+    let own = [b"refs/bisect/".as_slice(), b"refs/worktree/", b"refs/rewritten/"];
+    !name.starts_with(b"refs/") || own.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The reflog of the ref `name` below `common_dir`.
+#[must_use]
+pub fn log_path(common_dir: &Path, name: &RefName) -> PathBuf {
+    let bytes = name.as_bytes();
+    if let Some(rest) = bytes.strip_prefix(b"worktrees/")
+        && let Some(slash) = rest.iter().position(|b| *b == b'/')
+    {
+        let (worktree, own) = (&rest[..slash], &rest[slash + 1..]);
+        let base = common_dir.join("worktrees").join(OsStr::from_bytes(worktree));
+        return base.join("logs").join(OsStr::from_bytes(own));
+    }
+    common_dir.join("logs").join(name.as_path())
+}
+
+/// `path` with `suffix` appended to its last component.
+#[must_use]
+pub fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
+    let mut name = path.into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Reads a file that should be small, with its identity; `None` when there is no such *file*.
+///
+/// # Errors
+/// What the file system said, other than "not there" and "is a directory".
+pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // NONBLOCK: a FIFO in the place of a ref must not hang us.
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
+    let Some(file) = absent_is_none(File::options().read(true).custom_flags(nonblock).open(path))? else {
+        return Ok(None);
+    };
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Ok(None);
+    }
+    let mut content = Vec::with_capacity(64);
+    file.take(4096).read_to_end(&mut content)?;
+    Ok(Some((content, FileId::of(&metadata))))
+}
+
+/// `packed-refs` in memory. git writes it sorted by name and says so in the header.
+struct PackedRefs {
+    text: Vec<u8>,
+    sorted: bool,
+}
+
+impl PackedRefs {
+    fn load(common_dir: &Path) -> io::Result<PackedRefs> {
+        let text = absent_is_none(fs::read(common_dir.join("packed-refs")))?.unwrap_or_default();
+        let header = text.split(|b| *b == b'\n').next().unwrap_or_default();
+        let sorted = header.starts_with(b"# pack-refs with:") && header.ends_with(b" sorted ")
+            || header.split(|b| *b == b' ').any(|word| word == b"sorted");
+        Ok(PackedRefs { text, sorted })
+    }
+
+    fn find(&self, name: &[u8]) -> Option<Oid> {
+        if self.sorted {
+            self.search(name)
+        } else {
+            self.lines(0).find_map(|l| entry(l).filter(|e| e.1 == name)).map(|e| e.0)
+        }
+    }
+
+    fn lines(&self, from: usize) -> impl Iterator<Item = &[u8]> {
+        self.text[from..].split(|b| *b == b'\n')
+    }
+
+    /// Binary search over the text: go to the middle, back to the start of its line, skip what is no entry.
+    fn search(&self, name: &[u8]) -> Option<Oid> {
+        let (mut low, mut high) = (0, self.text.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let start = self.text[low..middle].iter().rposition(|b| *b == b'\n').map_or(low, |at| low + at + 1);
+            // The first entry at or after `start`: comments and peeled lines (`^...`) are none.
+            let mut at = start;
+            let found = loop {
+                if at >= high {
+                    break None;
+                }
+                let end = self.text[at..].iter().position(|b| *b == b'\n').map_or(self.text.len(), |n| at + n);
+                match entry(&self.text[at..end]) {
+                    Some(found) => break Some((found, end + 1)),
+                    None => at = end + 1,
+                }
+            };
+            match found {
+                None => high = start,
+                Some(((oid, here), next)) => match here.cmp(name) {
+                    std::cmp::Ordering::Equal => return Some(oid),
+                    std::cmp::Ordering::Less => low = next,
+                    std::cmp::Ordering::Greater => high = start,
+                },
+            }
+        }
+        None
+    }
+}
+
+/// `<oid> SP <name>`; comments, peeled values and garbage are no entries.
+fn entry(line: &[u8]) -> Option<(Oid, &[u8])> {
+    let space = line.iter().position(|b| *b == b' ')?;
+    Some((Oid::parse(&line[..space])?, &line[space + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_leave_the_repository_or_trick_git_are_refused() {
+        for bad in [
+            "",
+            "@",
+            "refs/../../etc/passwd",
+            "/etc/passwd",
+            "refs/heads/a..b",
+            "refs/heads/.hidden",
+            "refs/heads/a.lock",
+            "refs//heads",
+            "refs/heads/",
+            "refs/heads/a b",
+            "refs/heads/a\nb",
+            "refs/heads/a\x1b[2J",
+            "refs/heads/@{0}",
+            "--upload-pack=x",
+            "config",
+            "hooks/pre-commit",
+            "refs/heads/a\\b",
+        ] {
+            assert!(RefName::parse(bad.as_bytes()).is_err(), "{bad:?} must be refused");
+        }
+        for good in
+            ["HEAD", "ORIG_HEAD", "refs/heads/ma-in", "refs/heads/ä", "worktrees/x/HEAD", "refs/stash", "refs/heads/-x"]
+        {
+            assert!(RefName::parse(good.as_bytes()).is_ok(), "{good:?} is fine");
+        }
+    }
+
+    #[test]
+    fn any_bytes_survive_the_way_through_text() {
+        for bytes in [b"refs/heads/x".as_slice(), b"\xff\x00a\\b\n", "ä\u{1b}".as_bytes(), b"\\x41"] {
+            let text = escape(bytes).into_owned();
+            assert!(!text.chars().any(char::is_control), "{text:?} is safe on a terminal");
+            assert_eq!(unescape(&text).unwrap(), bytes);
+        }
+        assert_eq!(unescape("a\\x4"), None, "a cut escape is none");
+    }
+
+    #[test]
+    fn a_packed_ref_is_found_wherever_it_stands() {
+        let oid = |n: usize| format!("{n:040x}");
+        let mut text = String::from("# pack-refs with: peeled fully-peeled sorted \n");
+        for n in 0..100 {
+            text += &format!("{} refs/heads/b{n:03}\n", oid(n));
+            if n % 3 == 0 {
+                text += &format!("^{}\n", oid(n + 1000));
+            }
+        }
+        for sorted in [true, false] {
+            let packed = PackedRefs { text: text.clone().into_bytes(), sorted };
+            for n in 0..100 {
+                let found = packed.find(format!("refs/heads/b{n:03}").as_bytes());
+                assert_eq!(found, Oid::parse(oid(n).as_bytes()), "entry {n}, sorted {sorted}");
+            }
+            for missing in ["refs/heads/a", "refs/heads/b0005", "refs/heads/z", "# pack-refs"] {
+                assert_eq!(packed.find(missing.as_bytes()), None, "{missing}");
+            }
+        }
+        assert_eq!(PackedRefs { text: Vec::new(), sorted: true }.find(b"refs/heads/x"), None);
+    }
+
+    #[test]
+    fn an_empty_or_cut_ref_file_is_broken_not_absent() {
+        for content in [b"".as_slice(), b"\0\0\0", b"abc\n", b"ref: ../x\n"] {
+            assert_eq!(Value::of_file(content), Value::Broken, "{content:?}");
+        }
+        assert_eq!(Value::of_file(b"ref: refs/heads/x\n"), Value::Symref(RefName::parse(b"refs/heads/x").unwrap()));
+    }
+}

@@ -1,0 +1,156 @@
+//! Where a repository lies, found without asking git.
+//!
+//! Rules are git's own: `GIT_DIR` first, else upwards from a directory; `.git` may be a directory, a
+//! link or a file (`gitdir: <path>`); `commondir` leads from a linked worktree to the shared part.
+//!
+//! Limit: `safe.directory` is git's to judge; callers that were not started by git ask it when
+//! [`Repository::is_foreign`] says that the repository belongs to somebody else.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// How a repository stores its refs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefFormat {
+    /// One file a ref, plus `packed-refs`.
+    Files,
+    /// `reftable/`: a transaction is one atomic table append.
+    Reftable,
+}
+
+/// A repository as seen from one of its worktrees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// The git directory of this worktree, absolute.
+    pub git_dir: PathBuf,
+    /// The git directory that all worktrees share, absolute.
+    pub common_dir: PathBuf,
+    /// How refs are stored.
+    pub ref_format: RefFormat,
+}
+
+/// Why no repository was found.
+#[derive(Debug)]
+pub enum NotFound {
+    /// No directory from here upwards is a repository.
+    Nowhere(PathBuf),
+    /// A path that should be a git directory is none.
+    NotAGitDir(PathBuf),
+}
+
+impl std::fmt::Display for NotFound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NotFound::Nowhere(from) => write!(f, "not a git repository (nor any parent of it): {}", from.display()),
+            NotFound::NotAGitDir(dir) => write!(f, "not a git directory: {}", dir.display()),
+        }
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+impl Repository {
+    /// Opens the git directory `git_dir` (a worktree's own or the main one).
+    ///
+    /// # Errors
+    /// It is no git directory.
+    pub fn open(git_dir: &Path) -> Result<Repository, NotFound> {
+        let broken = || NotFound::NotAGitDir(git_dir.to_owned());
+        let git_dir = fs::canonicalize(git_dir).map_err(|_| broken())?;
+        let common_dir = match fs::read(git_dir.join("commondir")) {
+            Ok(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
+            Err(_) => git_dir.clone(),
+        };
+        let has_refs = common_dir.join("refs").is_dir() && common_dir.join("objects").is_dir();
+        if !has_refs || fs::symlink_metadata(git_dir.join("HEAD")).is_err() {
+            return Err(broken());
+        }
+        let ref_format = detect_ref_format(&common_dir);
+        Ok(Repository { git_dir, common_dir, ref_format })
+    }
+
+    /// Finds the repository that `dir` lies in, going upwards.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn discover(dir: &Path) -> Result<Repository, NotFound> {
+        let mut at = Some(dir);
+        while let Some(here) = at {
+            let dot_git = here.join(".git");
+            match fs::metadata(&dot_git) {
+                Ok(m) if m.is_file() => return Self::open(&here.join(read_gitfile(&dot_git)?)),
+                Ok(_) if Self::open(&dot_git).is_ok() => return Self::open(&dot_git),
+                _ => {}
+            }
+            if here.join("HEAD").exists() && here.join("objects").is_dir() {
+                return Self::open(here);
+            }
+            at = here.parent();
+        }
+        Err(NotFound::Nowhere(dir.to_owned()))
+    }
+
+    /// Finds the repository as git tells its hooks: `GIT_DIR` when set (relative to `cwd`), else `cwd`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of_environment(git_dir: Option<&Path>, cwd: &Path) -> Result<Repository, NotFound> {
+        match git_dir {
+            Some(dir) => Self::open(&cwd.join(dir)),
+            None => Self::discover(cwd),
+        }
+    }
+
+    /// The name of the worktree below `worktrees/`, `None` for the main one.
+    #[must_use]
+    pub fn worktree_name(&self) -> Option<&[u8]> {
+        let inside = self.git_dir.strip_prefix(&self.common_dir).ok()?;
+        inside.strip_prefix("worktrees").ok().map(|name| name.as_os_str().as_bytes())
+    }
+
+    /// The git directory of every worktree: the main one first.
+    #[must_use]
+    pub fn all_git_dirs(&self) -> Vec<PathBuf> {
+        let mut dirs = vec![self.common_dir.clone()];
+        if let Ok(entries) = fs::read_dir(self.common_dir.join("worktrees")) {
+            let mut linked: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+            linked.sort();
+            dirs.append(&mut linked);
+        }
+        dirs
+    }
+
+    /// A path below the common directory, as people know it (`refs/heads/x.lock`).
+    #[must_use]
+    pub fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.common_dir).unwrap_or(path).display().to_string()
+    }
+
+    /// Does the git directory belong to another user than the one we run as?
+    ///
+    /// # Errors
+    /// The git directory cannot be looked at.
+    pub fn is_foreign(&self) -> io::Result<bool> {
+        Ok(fs::metadata(&self.common_dir)?.uid() != rustix::process::geteuid().as_raw())
+    }
+}
+
+fn detect_ref_format(common_dir: &Path) -> RefFormat {
+    // With reftable, `refs/heads` is a stub *file*, so that old gits refuse the repository.
+    let stub = fs::symlink_metadata(common_dir.join("refs/heads")).is_ok_and(|m| m.is_file());
+    if stub { RefFormat::Reftable } else { RefFormat::Files }
+}
+
+fn read_gitfile(path: &Path) -> Result<PathBuf, NotFound> {
+    let text = fs::read(path).map_err(|_| NotFound::NotAGitDir(path.to_owned()))?;
+    let target = text.strip_prefix(b"gitdir:").ok_or_else(|| NotFound::NotAGitDir(path.to_owned()))?;
+    Ok(line_path(target))
+}
+
+/// The path on the only line of one of git's pointer files.
+fn line_path(text: &[u8]) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(text.trim_ascii().to_vec()))
+}

@@ -1,0 +1,81 @@
+//! What git calls: the `reference-transaction` and `post-checkout` hooks.
+//!
+//! ```text
+//! preparing (2.54+)  recover if something is unfinished or a lock is stale; announce in a marker
+//! prepared           read before-images; marker; log `begin` + fsync; only then let git go on
+//! committed          judge from the refs; log `committed` + fsync; marker away
+//! aborted            log `aborted`; marker away; recover what had to wait for these locks
+//! post-checkout      the check; log the checkout
+//! ```
+//! Only `preparing` and `prepared` can veto. A hook that has nothing to do starts no process, writes
+//! nothing and syncs nothing.
+//!
+//! Limit: what git changes without calling a hook (index, worktree, `stash drop` of an older entry, reflog
+//! expiry, other implementations of git) is not seen here.
+
+pub mod observe;
+pub mod payload;
+pub mod post_checkout;
+pub mod reference_transaction;
+
+use std::path::PathBuf;
+
+use crate::git::Repository;
+use crate::git::repository::NotFound;
+
+/// What a hook takes from its environment; read once, in `main`.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// `GIT_DIR`.
+    pub git_dir: Option<PathBuf>,
+    /// The current directory.
+    pub cwd: PathBuf,
+    /// The git program for recovery, absolute or a name to look up in `PATH`.
+    pub git_program: PathBuf,
+    /// `GIT_QUARANTINE_PATH` is set: objects are not yet part of the repository, refs must not change.
+    pub quarantined: bool,
+}
+
+impl Environment {
+    /// The repository that git called the hook for.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn repository(&self) -> Result<Repository, NotFound> {
+        Repository::of_environment(self.git_dir.as_deref(), &self.cwd)
+    }
+}
+
+/// May git go on?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes.
+    Go,
+    /// No: nothing is changed.
+    Veto,
+}
+
+/// The answer of a hook, with the lines to show. A healthy repository sees none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// May git go on?
+    pub answer: Answer,
+    /// Lines for stderr.
+    pub messages: Vec<String>,
+}
+
+impl Reply {
+    /// Go on, in silence.
+    #[must_use]
+    pub fn go() -> Reply {
+        Reply { answer: Answer::Go, messages: Vec::new() }
+    }
+
+    fn go_saying(messages: Vec<String>) -> Reply {
+        Reply { answer: Answer::Go, messages }
+    }
+
+    fn veto(messages: Vec<String>) -> Reply {
+        Reply { answer: Answer::Veto, messages }
+    }
+}

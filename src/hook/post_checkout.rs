@@ -1,0 +1,55 @@
+//! The `post-checkout` hook: everything is in place; look after what is unfinished and log the checkout.
+//!
+//! Its exit status would become the checkout's, so it is always 0.
+
+use super::{Environment, Reply};
+use crate::marker::{Listing, State};
+use crate::owner::{self, Liveness, Place};
+use crate::recovery::{self, Mode, Options};
+use crate::state_dir::{StateDir, Wait};
+use crate::wal::{Body, Log, Sync};
+
+/// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.
+#[must_use]
+pub fn run(args: &[String], environment: &Environment) -> Reply {
+    match handle(args, environment) {
+        Ok(messages) => Reply::go_saying(messages),
+        Err(error) => Reply::go_saying(vec![format!("jin-txn: warning: {error:#}")]),
+    }
+}
+
+fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<String>> {
+    let repo = environment.repository()?;
+    let state = StateDir::of(&repo);
+    if !state.exists() {
+        return Ok(Vec::new());
+    }
+    let place = Place::here()?;
+    if let [from, to, flag] = args {
+        let body = Body::Checkout { from: from.clone(), to: to.clone(), branch: flag == "1" };
+        // Nothing depends on this record: no sync.
+        Log::new(&state, &place.boot, Wait::UpTo(std::time::Duration::from_secs(10))).append(None, &body, Sync::No)?;
+    }
+    let git = owner::nearest_git();
+    let mut unfinished = false;
+    for entry in Listing::read(state.path())?.markers {
+        match entry.read() {
+            Ok(Some(marker)) => {
+                let mine = git.as_ref().is_some_and(|g| g.process() == marker.owner.process);
+                let dead = recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;
+                unfinished |= !mine && dead && entry.state != State::Failed;
+            }
+            Ok(None) => {}
+            Err(_) => unfinished = true,
+        }
+    }
+    if !unfinished || environment.quarantined {
+        return Ok(Vec::new());
+    }
+    let options = Options { mode: Mode::AfterTransaction, ..Options::new(environment.git_program.clone()) };
+    match recovery::recover(&repo, &options) {
+        Ok(report) => Ok(report.headlines()),
+        Err(error) if error.is::<crate::state_dir::Busy>() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}

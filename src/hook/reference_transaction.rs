@@ -1,0 +1,481 @@
+//! The `reference-transaction` hook.
+//!
+//! Calls of one transaction are matched by owner and payload. One git process may nest them: deleting a
+//! packed ref runs a transaction on `packed-refs` inside of the real one, with payloads that are equal or a
+//! part of it. The inner one is found again by its lock, which git releases only after the outer `committed`.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::observe::{self, Observed};
+use super::payload::Payload;
+use super::{Answer, Environment, Reply};
+use crate::durable;
+use crate::git::refs::FileId;
+use crate::git::{RefName, RefStore, Repository, Value};
+use crate::marker::{Entry, Listing, Marker, Phase, State};
+use crate::owner::{self, Liveness, Owner, Place, Stat};
+use crate::recovery::{self, Mode, Options};
+use crate::state_dir::{StateDir, TxId, Wait};
+use crate::wal::log::unix_time;
+use crate::wal::{Begin, Body, Log, Settled, Sync};
+
+/// How long a hook waits for the append lock before it vetoes (`jin.lockTimeout`).
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A call of the hook, with what every state needs.
+struct Call<'c> {
+    environment: &'c Environment,
+    repo: Repository,
+    state: StateDir,
+    payload: Payload<'c>,
+    listing: Listing,
+}
+
+/// Runs the hook for `state` (git's argument) with `input` (git's stdin).
+#[must_use]
+pub fn run(state: &str, input: &mut dyn Read, environment: &Environment) -> Reply {
+    let vetoes = matches!(state, "preparing" | "prepared");
+    if !vetoes && !matches!(state, "committed" | "aborted") {
+        return Reply::go();
+    }
+    let mut bytes = Vec::new();
+    if let Err(e) = input.read_to_end(&mut bytes) {
+        return failed(vetoes, &anyhow::Error::new(e).context("cannot read what git sends to the hook"), environment);
+    }
+    match handle(state, &bytes, environment) {
+        Ok(reply) => reply,
+        Err(error) => failed(vetoes, &error, environment),
+    }
+}
+
+fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Result<Reply> {
+    let payload = Payload::parse(input).map_err(anyhow::Error::msg)?;
+    if payload.lines.is_empty() {
+        return Ok(Reply::go());
+    }
+    let repo = environment.repository()?;
+    let state_dir = StateDir::of(&repo);
+    if !state_dir.exists() {
+        state_dir.create().with_context(|| format!("cannot create {}", state_dir.path().display()))?;
+    }
+    let listing =
+        Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
+    let call = Call { environment, repo, state: state_dir, payload, listing };
+    match state {
+        "preparing" => call.preparing(),
+        "prepared" => call.prepared(),
+        "committed" => call.committed(),
+        _ => call.aborted(),
+    }
+}
+
+/// The log or the payload cannot be had: before the change that means no change, after it a warning.
+fn failed(vetoes: bool, error: &anyhow::Error, environment: &Environment) -> Reply {
+    let mut messages = vec![format!("jin-txn: error: {error:#}")];
+    if vetoes && !advice_only(environment) {
+        messages.push("jin-txn: hint: nothing was changed; to work without protection: JIN_TXN=off git ...".into());
+        return Reply::veto(messages);
+    }
+    messages.push("jin-txn: hint: this change is not protected; `git txn status` says more".into());
+    Reply::go_saying(messages)
+}
+
+/// `jin.onError=warn`. Asked only when something failed already.
+fn advice_only(environment: &Environment) -> bool {
+    let Ok(repo) = environment.repository() else { return false };
+    let setting = crate::git::command::config(&environment.git_program, &repo, "jin.onError");
+    setting.is_ok_and(|value| value.as_deref() == Some("warn"))
+}
+
+/// Markers by whose they are.
+struct Markers {
+    mine: Vec<(Entry, Marker)>,
+    /// Somebody else's that nobody works on any more.
+    dead: bool,
+    /// Somebody else's that is or may be alive.
+    others: bool,
+}
+
+impl Call<'_> {
+    fn log<'s>(&'s self, place: &Place) -> Log<'s> {
+        Log::new(&self.state, &place.boot, Wait::UpTo(LOCK_TIMEOUT))
+    }
+
+    /// git, on whose behalf we run. Without one we are an orphan: git was killed, and nobody listens.
+    fn git(&self) -> anyhow::Result<Stat> {
+        owner::nearest_git().context("there is no git process above this hook")
+    }
+
+    fn sort_markers(&self, git: &Stat) -> anyhow::Result<Markers> {
+        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false };
+        if self.listing.markers.is_empty() {
+            return Ok(sorted);
+        }
+        let place = Place::here()?;
+        for entry in &self.listing.markers {
+            let Ok(marker) = entry.read() else {
+                sorted.dead = true;
+                continue;
+            };
+            let Some(marker) = marker else { continue };
+            if marker.owner.process == git.process() && marker.owner.place == place {
+                sorted.mine.push((entry.clone(), marker));
+                continue;
+            }
+            match recovery::liveness_of(&marker, &place, &self.state) {
+                // What waits for a human does not become more urgent with every command.
+                Liveness::Dead if entry.state == State::Failed => {}
+                Liveness::Dead => sorted.dead = true,
+                Liveness::Alive | Liveness::Unknowable => sorted.others = true,
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// git is about to lock: the last moment at which recovery can clear the way for this very command.
+    fn preparing(&self) -> anyhow::Result<Reply> {
+        let git = self.git()?;
+        let markers = self.sort_markers(&git)?;
+        let mut messages = Vec::new();
+        if markers.dead || self.stale_lock_in_the_way(&git)? {
+            messages = self.recover(Mode::Preparing)?.messages;
+        }
+        let announced = markers.mine.iter().any(|(entry, _)| entry.state == State::InProgress);
+        if !announced && observe::may_change(&self.repo, &self.payload)? {
+            let place = Place::here()?;
+            let id = self.log(&place).next_id()?;
+            self.marker(id, &git, place, Phase::Preparing)?.create(self.state.path())?;
+        }
+        Ok(Reply::go_saying(messages))
+    }
+
+    /// git holds all locks and has changed nothing.
+    fn prepared(&self) -> anyhow::Result<Reply> {
+        let git = self.git()?;
+        let markers = self.sort_markers(&git)?;
+        let argv = owner::argv(git.pid).unwrap_or_default();
+        let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&argv))?;
+        let mut messages = Vec::new();
+        if markers.dead {
+            let named = self.names(&seen);
+            let outcome = self.recover(Mode::Prepared { refs: named })?;
+            messages = outcome.messages;
+            if outcome.must_wait {
+                messages.push("jin-txn: this change is refused until that is recovered: run your command again".into());
+                return Ok(Reply::veto(messages));
+            }
+        }
+        if !seen.pruned.is_empty() && (markers.others || markers.dead) {
+            self.note_moved(&seen)?;
+        }
+        if seen.changes.is_empty() {
+            return Ok(Reply::go_saying(messages));
+        }
+        let again = |(entry, marker): &&(Entry, Marker)| self.is_this(entry, marker) && self.is_unfinished(marker);
+        if markers.mine.iter().find(again).is_some() {
+            return Ok(Reply::go_saying(messages));
+        }
+        self.begin(&git, &argv, seen, markers.mine)?;
+        Ok(Reply::go_saying(messages))
+    }
+
+    fn begin(&self, git: &Stat, argv: &[String], seen: Observed, mine: Vec<(Entry, Marker)>) -> anyhow::Result<()> {
+        let place = Place::here()?;
+        let log = self.log(&place);
+        let rename = observe::rename_of(&self.repo, &seen.changes, argv)?;
+        let announced = mine.iter().find(|(e, m)| e.state == State::InProgress && m.phase == Phase::Preparing);
+        let id = announced.map_or_else(|| log.next_id(), |(entry, _)| Ok(entry.id))?;
+
+        // The marker first, the record second: whatever is in flight has a marker that anybody sees.
+        let mut marker = self.marker(id, git, place.clone(), Phase::Prepared)?;
+        marker.probe = probe(&self.repo, &seen);
+        marker.index_lock =
+            seen.index_lock.map(|lock| (self.repo.relative(&self.repo.git_dir.join("index.lock")), lock));
+        marker.renaming = rename.is_some();
+        let entry =
+            if announced.is_some() { marker.update(self.state.path()) } else { marker.create(self.state.path()) };
+        let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
+
+        let logged = self.save_reflogs(id, &seen).and_then(|()| {
+            let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
+            let begin = Begin {
+                origin: "hook".into(),
+                operation: marker.operation.clone(),
+                owner: marker.owner.clone(),
+                helper: marker.helper,
+                worktree: crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
+                    .into_owned(),
+                reftable: self.repo.ref_format == crate::git::RefFormat::Reftable,
+                batched: observe::may_be_batched(argv),
+                refs: seen.changes,
+                watched: seen.watched,
+                packed_lock: seen.packed_lock,
+                index_lock: seen.index_lock,
+                rename,
+            };
+            let still_ours = || entry.path.exists();
+            log.append_if(Some(id), &Body::Begin(Box::new(begin)), Sync::Yes, still_ours)
+        });
+        match logged {
+            Ok(Some(_)) => {}
+            Ok(None) => anyhow::bail!("another process removed the marker of {id} while it was being logged"),
+            Err(error) => {
+                entry.remove()?;
+                return Err(error);
+            }
+        }
+        self.absorb(&log, id, mine)
+    }
+
+    /// Transactions of the same process whose locks are still held are parts of this one.
+    fn absorb(&self, log: &Log<'_>, by: TxId, mine: Vec<(Entry, Marker)>) -> anyhow::Result<()> {
+        for (entry, marker) in mine {
+            let inner =
+                entry.state == State::InProgress && marker.phase == Phase::Prepared && self.is_unfinished(&marker);
+            if inner && entry.id != by {
+                log.append(Some(entry.id), &Body::Absorbed { by }, Sync::No)?;
+                durable::remove_tree(&self.state.tx(entry.id))?;
+                entry.remove()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// git has changed the refs; what it did is read from them, not from the payload.
+    fn committed(&self) -> anyhow::Result<Reply> {
+        let git = self.git()?;
+        let mut markers = self.sort_markers(&git)?;
+        let mine = std::mem::take(&mut markers.mine);
+        let inner = mine.iter().any(|(e, m)| self.is_this(e, m) && self.is_unfinished(m));
+        if inner {
+            return Ok(Reply::go());
+        }
+        for (mut entry, marker) in mine {
+            if self.is_this(&entry, &marker) {
+                let place = marker.owner.place.clone();
+                self.log(&place).append(Some(entry.id), &Body::Committed { refs: self.settled()? }, Sync::Yes)?;
+                entry.become_state(State::Committed)?;
+                if !marker.renaming && !self.index_is_pending(&marker) {
+                    self.forget(entry)?;
+                }
+            } else if self.is_only_announced(&entry, &marker) {
+                self.forget(entry)?;
+            }
+        }
+        self.recover_if(markers.dead)
+    }
+
+    /// git gave up and released its locks.
+    fn aborted(&self) -> anyhow::Result<Reply> {
+        let git = self.git()?;
+        let mut markers = self.sort_markers(&git)?;
+        for (mut entry, marker) in std::mem::take(&mut markers.mine) {
+            if self.is_this(&entry, &marker) {
+                if self.is_unfinished(&marker) {
+                    continue;
+                }
+                let place = marker.owner.place.clone();
+                self.log(&place).append(Some(entry.id), &Body::Aborted, Sync::Yes)?;
+                entry.become_state(State::Failed)?;
+                self.forget(entry)?;
+            } else if self.is_only_announced(&entry, &marker) {
+                self.forget(entry)?;
+            }
+        }
+        self.recover_if(markers.dead)
+    }
+
+    fn recover_if(&self, wanted: bool) -> anyhow::Result<Reply> {
+        if !wanted {
+            return Ok(Reply::go());
+        }
+        Ok(Reply::go_saying(self.recover(Mode::AfterTransaction)?.messages))
+    }
+
+    fn recover(&self, mode: Mode) -> anyhow::Result<HookRecovery> {
+        if self.environment.quarantined {
+            return Ok(HookRecovery { messages: Vec::new(), must_wait: false });
+        }
+        let options = Options { mode, ..Options::new(self.environment.git_program.clone()) };
+        match recovery::recover(&self.repo, &options) {
+            Ok(report) => Ok(HookRecovery { messages: report.headlines(), must_wait: report.must_wait }),
+            // Somebody else is recovering right now; hooks never wait for that.
+            Err(error) if error.is::<crate::state_dir::Busy>() => {
+                Ok(HookRecovery { messages: Vec::new(), must_wait: false })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A lock that is older than the git process above us is not that process's.
+    fn stale_lock_in_the_way(&self, git: &Stat) -> anyhow::Result<bool> {
+        let started = owner::realtime_of_start(git.start);
+        let refs = RefStore::new(&self.repo);
+        let mut candidates: Vec<std::path::PathBuf> = crate::git::locks::well_known(&self.repo);
+        for line in &self.payload.lines {
+            let name = refs.canonical(line.name)?;
+            candidates.push(refs.lock(&name));
+            if let Ok(Some(Value::Symref(target))) = refs.read(&name).map(|s| Some(s.value)) {
+                candidates.push(refs.lock(&target));
+            }
+        }
+        for path in candidates {
+            if FileId::at(&path)?.is_some_and(|lock| lock.ctime < started) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn marker(&self, id: TxId, git: &Stat, place: Place, phase: Phase) -> anyhow::Result<Marker> {
+        Ok(Marker {
+            id,
+            timestamp: unix_time(),
+            operation: operation(git),
+            owner: Owner { process: git.process(), place },
+            helper: owner::myself()?,
+            phase,
+            payload: self.payload.key,
+            probe: None,
+            index_lock: None,
+            renaming: false,
+        })
+    }
+
+    /// The same transaction, called again.
+    fn is_this(&self, entry: &Entry, marker: &Marker) -> bool {
+        entry.state == State::InProgress && marker.phase == Phase::Prepared && marker.payload == self.payload.key
+    }
+
+    /// git still holds a lock that it took for this transaction.
+    fn is_unfinished(&self, marker: &Marker) -> bool {
+        let Some((path, lock)) = &marker.probe else { return false };
+        let found = crate::git::refs::unescape(path).map(|p| self.repo.common_dir.join(os_path(&p)));
+        found.is_some_and(|path| matches!(FileId::at(&path), Ok(Some(now)) if now == *lock))
+    }
+
+    /// `commit -a` renames index.lock into place only after the refs are done.
+    fn index_is_pending(&self, marker: &Marker) -> bool {
+        let Some((path, lock)) = &marker.index_lock else { return false };
+        matches!(FileId::at(&self.repo.common_dir.join(path)), Ok(Some(now)) if now == *lock)
+    }
+
+    /// An announcement whose transaction never came to `prepared`, or came to nothing; kept while the locks of
+    /// this call exist, because then this call is an inner one.
+    fn is_only_announced(&self, entry: &Entry, marker: &Marker) -> bool {
+        entry.state == State::InProgress && marker.phase == Phase::Preparing && !self.any_lock_left()
+    }
+
+    fn any_lock_left(&self) -> bool {
+        let refs = RefStore::new(&self.repo);
+        self.payload.lines.iter().any(|line| {
+            let name = refs.canonical(line.name);
+            name.is_ok_and(|n| matches!(FileId::at(&refs.lock(&n)), Ok(Some(_))))
+        })
+    }
+
+    /// The refs as they are now, for those that have the new value.
+    fn settled(&self) -> anyhow::Result<Vec<Settled>> {
+        let refs = RefStore::new(&self.repo);
+        let mut settled = Vec::with_capacity(self.payload.lines.len());
+        for line in &self.payload.lines {
+            let name = refs.canonical(line.name)?;
+            let now = refs.read(&name)?;
+            if now.value == Value::of_payload(line.new)? {
+                settled.push(Settled { name, value: now.value, file: now.loose });
+            }
+        }
+        Ok(settled)
+    }
+
+    /// pack-refs erases the identity that proves who wrote a ref: log where it went, while it is known.
+    fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
+        let moved = |(name, was): &(RefName, crate::git::refs::Seen)| Settled {
+            name: name.clone(),
+            value: was.value.clone(),
+            file: was.loose,
+        };
+        let refs = seen.pruned.iter().map(moved).collect();
+        let place = Place::here()?;
+        self.log(&place).append(None, &Body::Moved { refs }, Sync::Yes)?;
+        Ok(())
+    }
+
+    /// git removes the reflogs of deleted refs before the refs: keep a second name for each.
+    fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
+        let refs = RefStore::new(&self.repo);
+        let dir = self.state.tx(id);
+        let deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
+        for (index, change) in deleted {
+            if !dir.is_dir() {
+                durable::create_dirs(&dir, 0o777)?;
+            }
+            let saved = dir.join(recovery::saved_log_name(index));
+            match durable::hard_link(&refs.log(&change.name), &saved) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self, seen: &Observed) -> Vec<RefName> {
+        let changed = seen.changes.iter().map(|c| c.name.clone());
+        changed.chain(seen.watched.iter().map(|w| w.name.clone())).collect()
+    }
+
+    /// The transaction is over: its files go, the marker last.
+    fn forget(&self, entry: Entry) -> anyhow::Result<()> {
+        if entry.state != State::InProgress {
+            let staged = self.state.tx(entry.id);
+            if staged.is_dir() {
+                durable::remove_tree(&staged)?;
+            }
+        }
+        entry.remove()?;
+        Ok(())
+    }
+}
+
+struct HookRecovery {
+    messages: Vec<String>,
+    must_wait: bool,
+}
+
+/// A lock that git keeps until the transaction is over.
+fn probe(repo: &Repository, seen: &Observed) -> Option<(String, FileId)> {
+    let refs = RefStore::new(repo);
+    let of_change = seen.changes.iter().find_map(|c| Some((refs.lock(&c.name), c.lock?)));
+    let (path, lock) = of_change.or_else(|| Some((repo.common_dir.join("packed-refs.lock"), seen.packed_lock?)))?;
+    let relative = path.strip_prefix(&repo.common_dir).unwrap_or(&path);
+    Some((crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(relative.as_os_str())).into_owned(), lock))
+}
+
+fn os_path(bytes: &[u8]) -> &Path {
+    Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}
+
+/// What git was asked to do, fit to be shown.
+fn operation(git: &Stat) -> String {
+    const LONGEST: usize = 500;
+    let argv = owner::argv(git.pid).unwrap_or_default();
+    let Some((program, rest)) = argv.split_first() else { return git.comm.clone() };
+    let program = program.rsplit('/').next().unwrap_or(program);
+    let words = std::iter::once(program).chain(rest.iter().map(String::as_str));
+    let line: String =
+        words.collect::<Vec<_>>().join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.chars().take(LONGEST).collect()
+}
+
+/// `preparing` and `prepared` answer with the exit code, the others are not asked.
+#[must_use]
+pub fn exit_code(answer: Answer) -> u8 {
+    match answer {
+        Answer::Go => 0,
+        Answer::Veto => 1,
+    }
+}

@@ -1,0 +1,247 @@
+//! Marker files: one per transaction that is not finished, in `.jin/`.
+//!
+//! ```text
+//!                 the owner's hook                     cleaned up
+//!  in_progress ──────────────────────▶ committed ─────────────────▶ (no file)
+//!       │        all of it applied         a crash here: the work is done, the cleanup is not
+//!       │
+//!       └──────────────────────────▶ failed ──────────────────────▶ (no file)
+//!          nothing applied / undone      a crash here: undone, the cleanup is not; or a human decides
+//! ```
+//! A marker appears whole (written aside, then renamed without replacing) and changes its state by one
+//! rename. It is a hint that one `readdir` finds; what happened is in the log.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::git::FileId;
+use crate::owner::{Owner, Process};
+use crate::state_dir::TxId;
+
+const PREFIX: &str = ".transaction_";
+const TMP_PREFIX: &str = "tmp.";
+
+/// What a marker's file name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Begun; not known to be finished.
+    InProgress,
+    /// Applied; cleanup, or work of the owner that belongs to it, is pending.
+    Committed,
+    /// Not done: undone with cleanup pending, or waiting for a human.
+    Failed,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            State::InProgress => "in_progress",
+            State::Committed => "committed",
+            State::Failed => "failed",
+        }
+    }
+}
+
+/// How far the owner had come when it wrote the marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It announced the transaction and is about to lock (git 2.54 and newer).
+    Preparing,
+    /// It holds all locks.
+    Prepared,
+}
+
+/// Tells the calls of one transaction from those of another of the same process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadKey {
+    /// CRC-32C of the hook's stdin.
+    pub crc: u32,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its number of lines.
+    pub count: u64,
+}
+
+/// The content of a marker: one JSON object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The transaction.
+    pub id: TxId,
+    /// Unix time in seconds at which the marker was written.
+    pub timestamp: u64,
+    /// What the owner was asked to do, e.g. `git rebase --update-refs main`.
+    pub operation: String,
+    /// Who makes the transaction.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// The hook or child that works on it; unfinished work is dead only when both are.
+    pub helper: Process,
+    /// How far it had come.
+    pub phase: Phase,
+    /// What tells its later calls.
+    pub payload: PayloadKey,
+    /// A lock of this transaction: while it exists unchanged, git has not finished it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<(String, FileId)>,
+    /// `index.lock` of the owner's worktree, complete and waiting to be renamed into place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_lock: Option<(String, FileId)>,
+    /// The owner is renaming a branch: work follows after `committed`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renaming: bool,
+}
+
+/// A marker file that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The transaction, as the name says.
+    pub id: TxId,
+    /// The state, as the name says.
+    pub state: State,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What one `readdir` of the state directory shows.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Markers, oldest transaction first.
+    pub markers: Vec<Entry>,
+    /// Temporary files, with the pid in their names.
+    pub temporary: Vec<(u32, PathBuf)>,
+}
+
+impl Listing {
+    /// Reads the state directory once. One that does not exist has no markers.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn read(state_dir: &Path) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        let Some(entries) = crate::git::refs::absent_is_none(fs::read_dir(state_dir))? else { return Ok(listing) };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some((state, id)) = parse_name(name) {
+                listing.markers.push(Entry { id, state, path: entry.path() });
+            } else if let Some(pid) = name.strip_prefix(TMP_PREFIX).and_then(|p| p.split('.').next()?.parse().ok()) {
+                listing.temporary.push((pid, entry.path()));
+            }
+        }
+        listing.markers.sort_by_key(|entry| (entry.id, entry.state));
+        Ok(listing)
+    }
+}
+
+fn parse_name(name: &str) -> Option<(State, TxId)> {
+    let rest = name.strip_prefix(PREFIX)?;
+    [State::InProgress, State::Committed, State::Failed].into_iter().find_map(|state| {
+        let id = rest.strip_prefix(state.as_str())?.strip_prefix('.')?;
+        Some((state, id.parse().ok()?))
+    })
+}
+
+fn file_name(state: State, id: TxId) -> String {
+    format!("{PREFIX}{}.{id}", state.as_str())
+}
+
+impl Entry {
+    /// The marker of `id` in `state`.
+    #[must_use]
+    pub fn new(state_dir: &Path, state: State, id: TxId) -> Entry {
+        Entry { id, state, path: state_dir.join(file_name(state, id)) }
+    }
+
+    /// Reads the content; `None` when the file is gone.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no marker.
+    pub fn read(&self) -> anyhow::Result<Option<Marker>> {
+        use anyhow::Context;
+        let Some(bytes) = crate::git::refs::absent_is_none(fs::read(&self.path))? else { return Ok(None) };
+        let broken = || format!("the marker {} is damaged", self.path.display());
+        let marker: Marker = serde_json::from_slice(&bytes).with_context(broken)?;
+        if marker.id != self.id {
+            return Err(anyhow::anyhow!("it names {} instead of {}", marker.id, self.id)).with_context(broken);
+        }
+        Ok(Some(marker))
+    }
+
+    /// Moves the marker into `state`: one rename that replaces nothing.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn become_state(&mut self, state: State) -> io::Result<()> {
+        if self.state == state {
+            return Ok(());
+        }
+        let to = self.path.with_file_name(file_name(state, self.id));
+        durable::rename_new(&self.path, &to)?;
+        self.path = to;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Removes the marker: everything about the transaction is done.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn remove(self) -> io::Result<()> {
+        durable::remove_file(&self.path)
+    }
+}
+
+impl Marker {
+    /// Publishes the marker as in progress; fails when there is one of that id.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn create(&self, state_dir: &Path) -> anyhow::Result<Entry> {
+        let entry = Entry::new(state_dir, State::InProgress, self.id);
+        durable::publish_new(state_dir, &self.tmp_name(), &file_name(entry.state, self.id), &self.encode()?)?;
+        Ok(entry)
+    }
+
+    /// Publishes the next phase of a marker that this owner published before.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn update(&self, state_dir: &Path) -> anyhow::Result<Entry> {
+        let entry = Entry::new(state_dir, State::InProgress, self.id);
+        durable::publish(state_dir, &self.tmp_name(), &file_name(entry.state, self.id), &self.encode()?)?;
+        Ok(entry)
+    }
+
+    fn tmp_name(&self) -> String {
+        format!("{TMP_PREFIX}{}.{}", self.helper.pid, self.id)
+    }
+
+    fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_state_and_id_and_nothing_else_is_a_marker() {
+        for state in [State::InProgress, State::Committed, State::Failed] {
+            assert_eq!(parse_name(&file_name(state, TxId(7))), Some((state, TxId(7))));
+        }
+        for other in
+            [".transaction_", ".transaction_in_progress", ".transaction_in_progress.x", ".transaction_odd.tx-1", "wal"]
+        {
+            assert_eq!(parse_name(other), None, "{other}");
+        }
+    }
+}

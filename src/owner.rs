@@ -1,0 +1,332 @@
+//! Who makes a transaction, and is it still alive?
+//!
+//! A process is known by pid *and* start time (pids are reused), within one boot and one pid
+//! namespace. Everything comes from `/proc`; nothing is sent a signal.
+//!
+//! Limit: Linux only. A process in a pid namespace that we cannot see into is [`Liveness::Unknowable`]
+//! and treated as alive everywhere.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+/// The inode of the initial pid namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// How far up the process tree we look for git: hook managers put a few processes in between.
+const MAX_ANCESTORS: usize = 16;
+
+/// A process, told from a later one with the same pid by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id, in the pid namespace of whoever wrote this down.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start: u64,
+}
+
+/// Boot, machine and pid namespace: where a [`Process`] means something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// Host name: information for people, never proof.
+    pub host: String,
+    /// Inode of the pid namespace.
+    pub pidns: u64,
+}
+
+/// The process that makes a transaction, and where it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The process.
+    #[serde(flatten)]
+    pub process: Process,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// What we know of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// It runs.
+    Alive,
+    /// It is gone (a zombie counts as gone: it runs nothing any more).
+    Dead,
+    /// We cannot see; treated as alive.
+    Unknowable,
+}
+
+impl Liveness {
+    /// Several processes are dead only when each of them is.
+    #[must_use]
+    pub fn and(self, other: Liveness) -> Liveness {
+        use Liveness::{Alive, Dead, Unknowable};
+        match (self, other) {
+            (Dead, Dead) => Dead,
+            (Alive, _) | (_, Alive) => Alive,
+            (Unknowable, _) | (_, Unknowable) => Unknowable,
+        }
+    }
+}
+
+/// The fields of `/proc/PID/stat` that we use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Process id.
+    pub pid: u32,
+    /// The kernel's name for it: the first 15 bytes of the executable's name.
+    pub comm: String,
+    /// One letter: `R`, `S`, `Z`, ...
+    pub state: char,
+    /// Parent's pid; 0 when the parent is outside of our pid namespace.
+    pub parent: u32,
+    /// Kernel flags of the process (`PF_KTHREAD` and so on).
+    pub flags: u64,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+}
+
+impl Stat {
+    /// Reads `/proc/PID/stat`; `None` when there is no such process.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Stat> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// The command name stands in parentheses and may hold anything, `)` and spaces included.
+    fn parse(text: &str) -> Option<Stat> {
+        let (open, close) = (text.find('(')?, text.rfind(')')?);
+        let mut rest = text.get(close + 2..)?.split(' ');
+        let pid = text.get(..open)?.trim().parse().ok()?;
+        let state = rest.next()?.chars().next()?;
+        let parent = rest.next()?.parse().ok()?;
+        let flags = rest.nth(4)?.parse().ok()?;
+        let start = rest.nth(12)?.parse().ok()?;
+        Some(Stat { pid, comm: text.get(open + 1..close)?.to_owned(), state, parent, flags, start })
+    }
+
+    /// Zombies and processes being torn down execute nothing any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// `PF_KTHREAD`: the kernel's own threads hold no lock files.
+    #[must_use]
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & 0x0020_0000 != 0
+    }
+
+    /// The process that this describes.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Process { pid: self.pid, start: self.start }
+    }
+}
+
+/// The arguments of a process, as far as they can be read.
+#[must_use]
+pub fn argv(pid: u32) -> Option<Vec<String>> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let args = raw.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned());
+    let mut args: Vec<String> = args.collect();
+    if args.last().is_some_and(String::is_empty) {
+        args.pop();
+    }
+    Some(args)
+}
+
+/// Is this a git process, by name? `git`, `git-receive-pack`, ...
+#[must_use]
+pub fn is_git_name(name: &str) -> bool {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    base == "git" || base.starts_with("git-")
+}
+
+impl Place {
+    /// Where this process runs.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted or not readable.
+    pub fn here() -> io::Result<Place> {
+        Ok(Place { boot: boot_id()?, host: host(), pidns: pid_namespace("self")? })
+    }
+
+    /// Do we see every process of this machine? Only from the initial pid namespace.
+    #[must_use]
+    pub fn sees_everything(&self) -> bool {
+        self.pidns == INITIAL_PID_NAMESPACE
+    }
+}
+
+/// The id of this boot.
+///
+/// # Errors
+/// `/proc` is not mounted or not readable.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn pid_namespace(pid: &str) -> io::Result<u64> {
+    Ok(fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
+}
+
+/// This process.
+///
+/// # Errors
+/// `/proc` is not mounted or not readable.
+pub fn myself() -> io::Result<Process> {
+    let pid = std::process::id();
+    let stat = Stat::of(pid).ok_or_else(|| io::Error::other("/proc/self/stat cannot be read"))?;
+    Ok(stat.process())
+}
+
+/// The ancestors of this process, nearest first.
+#[must_use]
+pub fn ancestors() -> Vec<Stat> {
+    let mut found = Vec::new();
+    let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
+    while pid > 1 && found.len() < MAX_ANCESTORS {
+        let Some(stat) = Stat::of(pid) else { break };
+        pid = stat.parent;
+        found.push(stat);
+    }
+    found
+}
+
+/// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
+/// parent (hook managers stand in between). `None` when git died already and we are an orphan.
+#[must_use]
+pub fn nearest_git() -> Option<Stat> {
+    let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
+    for _ in 0..MAX_ANCESTORS {
+        if pid <= 1 {
+            return None;
+        }
+        let stat = Stat::of(pid)?;
+        if looks_like_git(&stat) {
+            return Some(stat);
+        }
+        pid = stat.parent;
+    }
+    None
+}
+
+/// By the kernel's name, or by argv[0] (a wrapper may have renamed the file).
+#[must_use]
+pub fn looks_like_git(stat: &Stat) -> bool {
+    is_git_name(&stat.comm) || argv(stat.pid).and_then(|a| a.into_iter().next()).is_some_and(|a| is_git_name(&a))
+}
+
+impl Owner {
+    /// Is the process still there, seen from `here`?
+    ///
+    /// `local_disk`: the repository lies on a file system that no other machine can mount at the same
+    /// time; only then does another boot id prove death.
+    #[must_use]
+    pub fn liveness(&self, process: Process, here: &Place, local_disk: bool) -> Liveness {
+        if self.place.boot != here.boot {
+            return if local_disk { Liveness::Dead } else { Liveness::Unknowable };
+        }
+        if self.place.pidns == here.pidns {
+            return liveness_here(process);
+        }
+        // A foreign pid namespace: its pids mean nothing to us. It is dead for certain only when we see
+        // every process of the machine and none is a member.
+        if here.sees_everything() && !namespace_has_members(self.place.pidns) {
+            return Liveness::Dead;
+        }
+        Liveness::Unknowable
+    }
+}
+
+fn liveness_here(process: Process) -> Liveness {
+    match Stat::of(process.pid) {
+        Some(stat) if stat.start == process.start && !stat.is_gone() => Liveness::Alive,
+        _ => Liveness::Dead,
+    }
+}
+
+fn namespace_has_members(pidns: u64) -> bool {
+    all_pids().into_iter().any(|pid| match pid_namespace(&pid.to_string()) {
+        Ok(inode) => inode == pidns,
+        // A process that just ended is no member; one that we may not look into might be.
+        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
+    })
+}
+
+/// All pids that `/proc` shows.
+#[must_use]
+pub fn all_pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Realtime (Unix epoch, nanoseconds) of a start time in clock ticks since boot. The true start lies at
+/// most one tick (10 ms) later.
+#[must_use]
+pub fn realtime_of_start(start: u64) -> i64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let nanos = |id| {
+        let t = clock_gettime(id);
+        t.tv_sec * 1_000_000_000 + t.tv_nsec
+    };
+    let booted = nanos(ClockId::Realtime) - nanos(ClockId::Boottime);
+    let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
+    booted + i64::try_from(start).unwrap_or(i64::MAX / tick) * tick
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_and_spaces_is_parsed() {
+        let line = "42 (a) b) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 1 1 1";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.pid, stat.comm.as_str(), stat.parent, stat.start), (42, "a) b", 7, 9876));
+    }
+
+    #[test]
+    fn several_processes_are_dead_only_when_each_is() {
+        use Liveness::{Alive, Dead, Unknowable};
+        for (a, b, both) in [
+            (Dead, Dead, Dead),
+            (Dead, Alive, Alive),
+            (Alive, Dead, Alive),
+            (Unknowable, Dead, Unknowable),
+            (Unknowable, Alive, Alive),
+        ] {
+            assert_eq!(a.and(b), both, "{a:?} and {b:?}");
+        }
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let here = Place::here().unwrap();
+        let me = myself().unwrap();
+        let owner = Owner { process: me, place: here.clone() };
+        assert_eq!(owner.liveness(me, &here, true), Liveness::Alive);
+        let earlier = Process { start: me.start.wrapping_sub(1), ..me };
+        assert_eq!(owner.liveness(earlier, &here, true), Liveness::Dead, "same pid, another start time");
+    }
+
+    #[test]
+    fn another_boot_proves_death_only_on_a_local_disk() {
+        let here = Place::here().unwrap();
+        let me = myself().unwrap();
+        let place = Place { boot: "00000000-0000-0000-0000-000000000000".into(), ..here.clone() };
+        let owner = Owner { process: me, place };
+        assert_eq!(owner.liveness(me, &here, true), Liveness::Dead);
+        assert_eq!(owner.liveness(me, &here, false), Liveness::Unknowable, "a network disk may be in use elsewhere");
+    }
+}

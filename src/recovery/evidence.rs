@@ -1,0 +1,248 @@
+//! What can be known about an unfinished transaction: read from the disk and from the log.
+//!
+//! Authorship is proven by identity, never by equal values: git renames a lock into place, so the loose file of
+//! a ref that the transaction wrote *is* its lock: same inode, size and mtime.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::plan::{RefEvidence, RefState};
+use crate::git::refs::Seen;
+use crate::git::{RefFormat, RefName, RefStore, Repository, Value, command, reflog};
+use crate::marker::{Entry, Marker};
+use crate::state_dir::TxId;
+use crate::wal::{Begin, Body, Record, RefChange};
+
+/// How the log says that a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The log does not say.
+    None,
+    /// `committed`, or recovery found all of it applied.
+    Committed,
+    /// `aborted`, part of another one, or taken back by recovery.
+    Over,
+    /// Recovery left it to a human.
+    NeedsHuman,
+}
+
+/// A transaction whose owner is dead and whose marker is still there.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// Its marker file.
+    pub entry: Entry,
+    /// The marker's content; `None` when it is damaged.
+    pub marker: Option<Marker>,
+    /// Its `begin` record; `None` when it was never logged.
+    pub begin: Option<Box<Begin>>,
+    /// How the log says it ended.
+    pub ending: Ending,
+    /// Its refs, when the log does not know how it ended.
+    pub refs: Vec<RefEvidence>,
+}
+
+impl Unfinished {
+    /// The transaction.
+    #[must_use]
+    pub fn id(&self) -> TxId {
+        self.entry.id
+    }
+
+    /// What the owner was asked to do.
+    #[must_use]
+    pub fn operation(&self) -> &str {
+        match (&self.begin, &self.marker) {
+            (Some(begin), _) => &begin.operation,
+            (None, Some(marker)) => &marker.operation,
+            (None, None) => "unknown operation",
+        }
+    }
+
+    /// The git directory of the worktree that it was made in.
+    #[must_use]
+    pub fn git_dir(&self, repo: &Repository) -> PathBuf {
+        let inside = self.begin.as_ref().map_or("", |b| b.worktree.as_str());
+        let dir = safe_worktree(inside).map_or_else(|| repo.common_dir.clone(), |d| repo.common_dir.join(d));
+        if dir.join("HEAD").exists() { dir } else { repo.common_dir.clone() }
+    }
+}
+
+/// `worktrees/<name>`, or nothing: the log never leads out of the repository.
+fn safe_worktree(text: &str) -> Option<PathBuf> {
+    let bytes = crate::git::refs::unescape(text)?;
+    let name = RefName::parse(&bytes).ok()?;
+    name.as_bytes().starts_with(b"worktrees/").then(|| name.as_path().to_owned())
+}
+
+/// The newest words of the log on each ref.
+pub struct History<'l> {
+    records: &'l [Record],
+    by_ref: HashMap<&'l RefName, Vec<usize>>,
+}
+
+impl<'l> History<'l> {
+    /// Indexes `records` (in the order of the log).
+    #[must_use]
+    pub fn new(records: &'l [Record]) -> Self {
+        let mut by_ref: HashMap<&RefName, Vec<usize>> = HashMap::new();
+        for (at, record) in records.iter().enumerate() {
+            for name in names(&record.body) {
+                by_ref.entry(name).or_default().push(at);
+            }
+        }
+        History { records, by_ref }
+    }
+
+    /// The `begin` of a transaction, with its place.
+    #[must_use]
+    pub fn begin(&self, id: TxId) -> Option<(usize, &'l Begin)> {
+        self.records.iter().enumerate().rev().find_map(|(at, record)| match &record.body {
+            Body::Begin(begin) if record.tx == Some(id) => Some((at, begin.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// How the log says that `id` ended, after its `begin`.
+    #[must_use]
+    pub fn ending(&self, id: TxId, begin_at: usize) -> Ending {
+        use crate::wal::Outcome;
+        let mine = self.records[begin_at..].iter().rev().filter(|r| r.tx == Some(id));
+        let ending = mine.filter_map(|r| match &r.body {
+            Body::Committed { .. } => Some(Ending::Committed),
+            Body::Aborted | Body::Absorbed { .. } => Some(Ending::Over),
+            Body::Recovered { outcome, .. } => Some(match outcome {
+                Outcome::Committed => Ending::Committed,
+                Outcome::RolledBack | Outcome::Acknowledged => Ending::Over,
+                Outcome::NeedsHuman => Ending::NeedsHuman,
+            }),
+            _ => None,
+        });
+        ending.into_iter().next().unwrap_or(Ending::None)
+    }
+
+    /// Records after `at` that speak of `name`.
+    fn later(&self, name: &RefName, at: usize) -> impl Iterator<Item = &'l Record> {
+        let places = self.by_ref.get(name).map_or(&[][..], Vec::as_slice);
+        let records = self.records;
+        places.iter().filter(move |p| **p > at).map(move |p| &records[*p])
+    }
+}
+
+fn names(body: &Body) -> Vec<&RefName> {
+    match body {
+        Body::Begin(begin) => begin.refs.iter().map(|c| &c.name).collect(),
+        Body::Committed { refs } | Body::Moved { refs } | Body::Recovered { refs, .. } => {
+            refs.iter().map(|s| &s.name).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The evidence about every ref of the transaction `id`.
+///
+/// # Errors
+/// The disk cannot be read.
+pub fn of_refs(
+    repo: &Repository,
+    program: &Path,
+    history: &History<'_>,
+    id: TxId,
+    begin_at: usize,
+    begin: &Begin,
+) -> anyhow::Result<Vec<RefEvidence>> {
+    if repo.ref_format == RefFormat::Reftable {
+        return of_reftable(repo, program, begin);
+    }
+    let refs = RefStore::new(repo);
+    let mut evidence = Vec::with_capacity(begin.refs.len());
+    for change in &begin.refs {
+        let now = refs.read(&change.name)?;
+        let later: Vec<&Record> = history.later(&change.name, begin_at).filter(|r| r.tx != Some(id)).collect();
+        let state = match overwritten(change, &later) {
+            Some(state) => state,
+            None => authorship(change, &now, &later, &refs)?,
+        };
+        evidence.push(RefEvidence {
+            name: change.name.clone(),
+            before: change.before.clone(),
+            after: change.after.clone(),
+            now: now.value,
+            state,
+        });
+    }
+    Ok(evidence)
+}
+
+/// A later logged transaction names the ref: whatever is there now is not this one's to write, and the later
+/// one's before-image says whether this one had been applied.
+fn overwritten(change: &RefChange, later: &[&Record]) -> Option<RefState> {
+    later.iter().find_map(|record| match &record.body {
+        Body::Begin(begin) => {
+            let next = begin.refs.iter().find(|c| c.name == change.name)?;
+            let applied = next.before.as_ref() == Some(&change.after) && change.before.as_ref() != Some(&change.after);
+            Some(if applied { RefState::Overwritten } else { RefState::Unapplied })
+        }
+        Body::Recovered { refs, .. } => {
+            let settled = refs.iter().find(|s| s.name == change.name)?;
+            Some(if settled.value == change.after { RefState::Overwritten } else { RefState::Unapplied })
+        }
+        _ => None,
+    })
+}
+
+fn authorship(change: &RefChange, now: &Seen, later: &[&Record], refs: &RefStore<'_>) -> anyhow::Result<RefState> {
+    if change.before.as_ref() == Some(&now.value) {
+        return Ok(RefState::Unapplied);
+    }
+    if now.value != change.after {
+        return if logged_by(change, refs, false)? { Ok(RefState::Overwritten) } else { Ok(RefState::ThirdParty) };
+    }
+    if change.after == Value::Absent {
+        return Ok(RefState::Applied);
+    }
+    let renamed_lock = now.loose.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock));
+    let moved = now.loose.is_none() && was_moved(change, later);
+    if renamed_lock || moved || logged_by(change, refs, true)? {
+        return Ok(RefState::Applied);
+    }
+    Ok(RefState::ThirdParty)
+}
+
+/// pack-refs took the loose file, which was this transaction's lock, into `packed-refs`.
+fn was_moved(change: &RefChange, later: &[&Record]) -> bool {
+    later.iter().any(|record| {
+        let Body::Moved { refs } = &record.body else { return false };
+        refs.iter().any(|s| {
+            let same_file = s.file.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock));
+            s.name == change.name && s.value == change.after && same_file
+        })
+    })
+}
+
+/// The reflog's first entry behind the recorded size is exactly this update: git wrote it under the lock.
+fn logged_by(change: &RefChange, refs: &RefStore<'_>, must_be_last: bool) -> anyhow::Result<bool> {
+    let Some((old, new, more)) = reflog::entry_at(&refs.log(&change.name), change.log)? else { return Ok(false) };
+    let is = |value: Option<&Value>, hex: &str| match value {
+        Some(Value::Oid(oid)) => oid.as_str() == hex,
+        Some(Value::Absent) => hex.bytes().all(|b| b == b'0'),
+        _ => false,
+    };
+    let this = is(change.before.as_ref(), &old) && is(Some(&change.after), &new);
+    Ok(this && more != must_be_last)
+}
+
+/// A table append is atomic: either all after-images are visible, or the transaction counts as not done.
+fn of_reftable(repo: &Repository, program: &Path, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
+    let names: Vec<&RefName> = begin.refs.iter().map(|c| &c.name).collect();
+    let values = command::read_refs(program, &repo.common_dir, &names)?;
+    let all_visible = begin.refs.iter().zip(&values).all(|(change, now)| change.after == *now);
+    let state = if all_visible { RefState::Applied } else { RefState::Unapplied };
+    let evidence = begin.refs.iter().zip(values).map(|(change, now)| RefEvidence {
+        name: change.name.clone(),
+        before: None,
+        after: change.after.clone(),
+        now,
+        state,
+    });
+    Ok(evidence.collect())
+}

@@ -1,0 +1,375 @@
+//! Carries a plan out. Every step is idempotent and checks what it finds, so that it can be cut anywhere.
+//!
+//! Reflogs of deleted refs come back *before* the refs (git would begin new ones), reflog entries of what never
+//! happened go *after* them, and the marker goes last: while it exists, recovery comes back.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::evidence::{Ending, Unfinished};
+use super::plan::{Plan, RefState, Verdict};
+use super::rename::Groups;
+use super::report::{Finding, TxFinding, plural};
+use super::{Session, quarantine_name};
+use crate::durable;
+use crate::git::command::{self, RefWrite};
+use crate::git::locks::{Judge, LockFile, RECOVERY_LOCK};
+use crate::git::reflog::{self, LogLine, Tail};
+use crate::git::refs::{FileId, absent_is_none};
+use crate::git::{RefName, RefStore, Repository, Value};
+use crate::marker::{Entry, Listing, State};
+use crate::state_dir::{StateDir, TxId};
+use crate::wal::{Begin, Body, Log, Outcome, Settled, Sync};
+
+/// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
+#[must_use]
+pub fn saved_log_name(index: usize) -> String {
+    format!("reflog.{index}")
+}
+
+/// Something that is in the way right now; the transaction stays for the next run.
+#[derive(Debug)]
+pub(super) struct InTheWay(pub String);
+
+impl std::fmt::Display for InTheWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InTheWay {}
+
+impl Session<'_> {
+    /// Ends one transaction.
+    pub(super) fn settle(
+        &mut self,
+        tx: &Unfinished,
+        plan: &Plan,
+        renames: &Groups<'_>,
+        judge: &mut Judge<'_>,
+        finished_index: &[TxId],
+    ) -> anyhow::Result<()> {
+        let Some(begin) = &tx.begin else { return self.settle_unlogged(tx) };
+        if let Some(group) = renames.of(tx.id()) {
+            // Every transaction of a rename ends with its first one, which is visited last.
+            return if group.source.id() == tx.id() { self.settle_rename(group, judge) } else { Ok(()) };
+        }
+        match tx.ending {
+            Ending::Over => self.close(tx.entry.clone(), State::Failed),
+            Ending::NeedsHuman => {
+                self.find(
+                    tx,
+                    Finding::NeedsHuman,
+                    vec!["it waits for you: `git txn recover --acknowledge`".into()],
+                    false,
+                );
+                Ok(())
+            }
+            Ending::Committed => {
+                let pending = self.index_still_pending(tx, begin)?;
+                if pending && !finished_index.contains(&tx.id()) {
+                    return Ok(());
+                }
+                self.close(tx.entry.clone(), State::Committed)
+            }
+            Ending::None => {
+                let done = self.carry_out(tx, begin, plan);
+                self.or_leave(tx, done)
+            }
+        }
+    }
+
+    /// What stands in the way is reported and left for the next run; anything else is an error.
+    pub(super) fn or_leave(&mut self, tx: &Unfinished, done: anyhow::Result<()>) -> anyhow::Result<()> {
+        match done {
+            Err(error) if error.is::<InTheWay>() => {
+                self.find(tx, Finding::Left, vec![format!("{error:#}")], false);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn settle_unlogged(&mut self, tx: &Unfinished) -> anyhow::Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if tx.marker.is_none() {
+            // Unreadable and unknown to the log: nothing began, but keep what it was.
+            let aside = self.state.quarantine().join(quarantine_name(&format!("marker.{}", tx.id())));
+            durable::rename_new(&tx.entry.path, &aside)?;
+            return Ok(());
+        }
+        self.close(tx.entry.clone(), State::Failed)
+    }
+
+    fn carry_out(&mut self, tx: &Unfinished, begin: &Begin, plan: &Plan) -> anyhow::Result<()> {
+        let mut actions = describe(tx, plan);
+        let (finding, outcome, state) = match plan.verdict {
+            Verdict::Commit => (Finding::Committed, Outcome::Committed, State::Committed),
+            Verdict::NothingApplied | Verdict::RollBack => (Finding::RolledBack, Outcome::RolledBack, State::Failed),
+            Verdict::Overtaken => (Finding::RolledBack, Outcome::Acknowledged, State::Failed),
+            Verdict::NeedsHuman => (Finding::NeedsHuman, Outcome::NeedsHuman, State::Failed),
+        };
+        let undoes = matches!(plan.verdict, Verdict::NothingApplied | Verdict::RollBack);
+        if self.options.dry_run {
+            self.find(tx, finding, actions, false);
+            return Ok(());
+        }
+        if undoes && !begin.reftable {
+            actions.extend(self.restore_reflogs(tx.id(), begin)?);
+        }
+        self.write(tx, &plan.writes)?;
+        if undoes && !begin.reftable {
+            actions.extend(self.trim_reflogs(begin)?);
+        }
+        let refs = self.settled_values(begin)?;
+        self.log.append(Some(tx.id()), &Body::Recovered { outcome, actions: actions.clone(), refs }, Sync::Yes)?;
+        let mut entry = tx.entry.clone();
+        entry.become_state(state)?;
+        if plan.verdict != Verdict::NeedsHuman {
+            self.close(entry, state)?;
+        }
+        self.find(tx, finding, actions, false);
+        Ok(())
+    }
+
+    /// Compare-and-swap: a ref that moved since the evidence was taken stops all of it.
+    pub(super) fn write(&self, tx: &Unfinished, writes: &[RefWrite]) -> anyhow::Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{}rolled back {}", reflog::OUR_MESSAGE, tx.id());
+        command::write_refs(&self.options.git_program, &tx.git_dir(self.repo), writes, &message)
+            .map_err(|error| InTheWay(format!("{error:#}")).into())
+    }
+
+    /// Puts reflogs back that git removed for deletions that did not happen in the end.
+    pub(super) fn restore_reflogs(&self, id: TxId, begin: &Begin) -> anyhow::Result<Vec<String>> {
+        let refs = RefStore::new(self.repo);
+        let mut actions = Vec::new();
+        for (index, change) in begin.refs.iter().enumerate() {
+            let saved = self.state.tx(id).join(saved_log_name(index));
+            let log = refs.log(&change.name);
+            if saved.exists() && fs::symlink_metadata(&log).is_err() {
+                put_log_back(&saved, &log)?;
+                actions.push(format!("put back the reflog of {}", change.name));
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Cuts entries off that tell of updates which did not happen, or of our taking them back.
+    pub(super) fn trim_reflogs(&self, begin: &Begin) -> anyhow::Result<Vec<String>> {
+        let pairs: Vec<(String, String)> = begin.refs.iter().filter_map(hex_pair).collect();
+        let symbolic = begin.refs.iter().any(|c| matches!(c.after, Value::Symref(_)));
+        let known = |line: &LogLine<'_>| {
+            let of_transaction =
+                pairs.iter().any(|(old, new)| old.as_bytes() == line.old && new.as_bytes() == line.new);
+            line.is_ours() || of_transaction || symbolic
+        };
+        let changed = begin.refs.iter().map(|c| (&c.name, c.log));
+        let watched = begin.watched.iter().map(|w| (&w.name, w.log));
+        let mut actions = Vec::new();
+        for (name, recorded) in changed.chain(watched) {
+            actions.extend(self.trim_reflog(name, recorded, known)?);
+        }
+        Ok(actions)
+    }
+
+    /// Under the ref's lock: git appends to the reflog while it holds that.
+    pub(super) fn trim_reflog(
+        &self,
+        name: &RefName,
+        recorded: Option<u64>,
+        known: impl Fn(&LogLine<'_>) -> bool,
+    ) -> anyhow::Result<Option<String>> {
+        let refs = RefStore::new(self.repo);
+        let log = refs.log(name);
+        if !matches!(reflog::tail(&log, recorded, &known)?, Tail::Known(_)) {
+            return Ok(None);
+        }
+        let lock = refs.lock(name);
+        if let Some(parent) = lock.parent() {
+            durable::create_dirs(parent, 0o777)?;
+        }
+        match durable::create_new(&lock, RECOVERY_LOCK) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(InTheWay(format!("{} is locked", self.repo.relative(&log))).into());
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot lock {}", lock.display())),
+        }
+        let result = self.trim_locked(name, &log, recorded, known);
+        durable::remove_file(&lock)?;
+        result
+    }
+
+    fn trim_locked(
+        &self,
+        name: &RefName,
+        log: &Path,
+        recorded: Option<u64>,
+        known: impl Fn(&LogLine<'_>) -> bool,
+    ) -> anyhow::Result<Option<String>> {
+        let Tail::Known(bytes) = reflog::tail(log, recorded, known)? else { return Ok(None) };
+        let aside = self.state.quarantine().join(quarantine_name(&format!("reflog-tail.{name}")));
+        durable::replace(&aside, &bytes).with_context(|| format!("cannot keep {}", aside.display()))?;
+        match recorded {
+            Some(size) => durable::truncate(log, size)?,
+            None => durable::remove_file(log)?,
+        }
+        Ok(Some(format!("trimmed the reflog of {name}")))
+    }
+
+    pub(super) fn settled_values(&self, begin: &Begin) -> anyhow::Result<Vec<Settled>> {
+        if begin.reftable {
+            return Ok(Vec::new());
+        }
+        let refs = RefStore::new(self.repo);
+        let settle = |change: &crate::wal::RefChange| {
+            let now = refs.read(&change.name)?;
+            Ok(Settled { name: change.name.clone(), value: now.value, file: now.loose })
+        };
+        begin.refs.iter().map(settle).collect::<io::Result<_>>().map_err(Into::into)
+    }
+
+    /// `commit -a` had not yet renamed its index into place, and the lock could not be judged.
+    fn index_still_pending(&self, tx: &Unfinished, begin: &Begin) -> io::Result<bool> {
+        let lock = tx.git_dir(self.repo).join("index.lock");
+        Ok(begin.index_lock.is_some() && FileId::at(&lock)? == begin.index_lock)
+    }
+
+    /// Removes what the transaction left in `.jin`: staged files first, the marker last.
+    pub(super) fn close(&self, mut entry: Entry, state: State) -> anyhow::Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if entry.state == State::InProgress {
+            entry.become_state(state)?;
+        }
+        durable::remove_tree(&self.state.tx(entry.id))?;
+        entry.remove()?;
+        Ok(())
+    }
+
+    pub(super) fn find(&mut self, tx: &Unfinished, finding: Finding, actions: Vec<String>, quiet: bool) {
+        let pid = tx.begin.as_ref().map(|b| b.owner.process.pid);
+        let operation = tx.operation().to_owned();
+        self.report.transactions.push(TxFinding { id: tx.id(), operation, pid, finding, actions, quiet });
+    }
+}
+
+fn describe(tx: &Unfinished, plan: &Plan) -> Vec<String> {
+    let names = |state: RefState| {
+        let of_state = tx.refs.iter().filter(move |r| r.state == state);
+        of_state.map(|r| r.name.to_string()).collect::<Vec<_>>()
+    };
+    let total = tx.refs.len();
+    let mut actions: Vec<String> =
+        plan.writes.iter().map(|w| format!("{} is back at {}", w.name, shorten(&w.to))).collect();
+    match plan.verdict {
+        Verdict::Commit => actions.push(format!("all {total} {} had been applied", plural(total, "ref"))),
+        Verdict::NothingApplied => actions.push("nothing had been applied".to_owned()),
+        Verdict::Overtaken => actions.push("its only ref has moved on since".to_owned()),
+        Verdict::RollBack => {}
+        Verdict::NeedsHuman => {
+            for name in names(RefState::ThirdParty).into_iter().chain(names(RefState::Overwritten)) {
+                actions.push(format!("{name} has been moved by somebody else and is left alone"));
+            }
+        }
+    }
+    actions
+}
+
+fn shorten(value: &Value) -> String {
+    value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned())
+}
+
+fn hex_pair(change: &crate::wal::RefChange) -> Option<(String, String)> {
+    let before = change.before.as_ref()?;
+    let zeros = before.oid().or(change.after.oid())?.null_like();
+    let hex = |value: &Value| match value {
+        Value::Oid(oid) => Some(oid.as_str().to_owned()),
+        Value::Absent => Some(zeros.clone()),
+        _ => None,
+    };
+    Some((hex(before)?, hex(&change.after)?))
+}
+
+/// Gives a saved reflog its place again; the saved name goes with the transaction's other files.
+pub(super) fn put_log_back(saved: &Path, log: &Path) -> anyhow::Result<()> {
+    if let Some(parent) = log.parent() {
+        durable::create_dirs(parent, 0o777)?;
+    }
+    match durable::hard_link(saved, log) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(e).with_context(|| format!("cannot restore {}", log.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Renames `index.lock` into place, as the dead `git commit` was about to.
+pub(super) fn finish_index(lock: &LockFile) -> anyhow::Result<()> {
+    let index = lock.path.with_extension("");
+    durable::rename(&lock.path, &index).with_context(|| format!("cannot rename {} into place", lock.path.display()))
+}
+
+/// Moves a lock into quarantine; `false` when it was gone or another one by then.
+pub(super) fn quarantine_lock(state: &StateDir, repo: &Repository, lock: &LockFile) -> anyhow::Result<bool> {
+    let aside = free_name(&state.quarantine(), &quarantine_name(&repo.relative(&lock.path)))?;
+    match durable::rename_new(&lock.path, &aside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.with_context(|| format!("cannot move {} to quarantine", lock.path.display()))?,
+    }
+    let arrived = FileId::at(&aside)?;
+    if arrived.is_some_and(|id| id.ino == lock.id.ino && id.mtime == lock.id.mtime) {
+        return Ok(true);
+    }
+    // Somebody made a new lock of that name in between: it is theirs, it goes back.
+    durable::hard_link(&aside, &lock.path)
+        .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", aside.display()))?;
+    durable::remove_file(&aside)?;
+    Ok(false)
+}
+
+/// `name` in `dir`, numbered when it is taken.
+pub(super) fn free_name(dir: &Path, name: &str) -> io::Result<PathBuf> {
+    let mut number = 1;
+    let mut path = dir.join(name);
+    while absent_is_none(fs::symlink_metadata(&path))?.is_some() {
+        number += 1;
+        path = dir.join(format!("{name}.{number}"));
+    }
+    Ok(path)
+}
+
+/// Staged files of transactions without a marker: a crash while cleaning up.
+pub(super) fn sweep_staged(state: &StateDir) -> anyhow::Result<()> {
+    let Some(entries) = absent_is_none(fs::read_dir(state.tx_root()))? else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let id: Option<TxId> = entry.file_name().to_str().and_then(|n| n.parse().ok());
+        // The marker is written first and removed last; read after the staged files were seen.
+        let used = |id: TxId| Ok::<_, io::Error>(Listing::read(state.path())?.markers.iter().any(|m| m.id == id));
+        if let Some(id) = id
+            && !used(id)?
+        {
+            durable::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A human has seen a transaction that waited: its marker goes.
+pub(super) fn close_acknowledged(log: &Log<'_>, state: &StateDir, entry: Entry) -> anyhow::Result<()> {
+    let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
+    log.append(Some(entry.id), &body, Sync::Yes)?;
+    durable::remove_tree(&state.tx(entry.id))?;
+    entry.remove()?;
+    Ok(())
+}

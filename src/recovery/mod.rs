@@ -1,0 +1,374 @@
+//! Recovery: find what is unfinished, decide, mend, record.
+//!
+//! First law: recovery never makes it worse. Where the evidence is not conclusive it touches nothing, says so,
+//! and keeps what a human needs. It is idempotent: killed anywhere and run again it comes to the same end.
+//!
+//! ```text
+//! evidence ──▶ plan (pure) ──▶ locks ──▶ reflogs back ──▶ refs (compare-and-swap) ──▶ reflogs trimmed
+//!                                                             ──▶ record + fsync ──▶ marker away
+//! ```
+//! One runner at a time, under `recovery.lock`, which the git children inherit.
+
+pub mod evidence;
+mod execute;
+pub mod plan;
+mod rename;
+mod report;
+mod worktrees;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::git::locks::{Depth, Judge, KnownDead, LockFile};
+use crate::git::{RefName, RefStore, Repository, locks};
+use crate::marker::{Entry, Listing, Marker, Phase, State};
+use crate::owner::{self, Liveness, Place, Process, Stat};
+use crate::state_dir::{StateDir, Wait};
+use crate::wal::log::unix_time;
+use crate::wal::{Log, Record};
+
+use evidence::{Ending, History, Unfinished};
+pub use execute::saved_log_name;
+use plan::{Plan, Verdict};
+pub use report::{Finding, LockFinding, Report, TxFinding};
+
+/// Who asks for recovery, and so which locks are in our own way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// A command of ours: nothing is locked by those above us.
+    Command,
+    /// A hook, before git locks.
+    Preparing,
+    /// A hook, while git holds the locks of these refs: what would have to write one of them must wait.
+    Prepared {
+        /// The refs that git has locked.
+        refs: Vec<RefName>,
+    },
+    /// A hook, after git released its locks.
+    AfterTransaction,
+}
+
+/// How to recover.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who asks.
+    pub mode: Mode,
+    /// The git to run.
+    pub git_program: PathBuf,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// A human vouches that owners who cannot be seen are dead.
+    pub force: bool,
+    /// How long to wait for another runner, and for a hook that outlived its git.
+    pub wait: Wait,
+}
+
+impl Options {
+    /// For a hook: wait for nothing.
+    #[must_use]
+    pub fn new(git_program: PathBuf) -> Options {
+        Options { mode: Mode::Command, git_program, dry_run: false, force: false, wait: Wait::No }
+    }
+}
+
+/// Is anybody still working on the transaction of `marker`?
+#[must_use]
+pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness {
+    let local = is_local_disk(state.path());
+    let of = |process: Process| marker.owner.liveness(process, here, local);
+    of(marker.owner.process).and(of(marker.helper))
+}
+
+/// File systems that only one machine can have mounted: there, another boot means that all owners are dead.
+fn is_local_disk(path: &Path) -> bool {
+    // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
+    const LOCAL: [i64; 8] =
+        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
+    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.iter().any(|magic| i64::try_from(s.f_type).is_ok_and(|t| t == *magic)))
+}
+
+/// Looks for anything unfinished without mending it: markers of the dead, and locks.
+///
+/// # Errors
+/// The repository or its state cannot be read.
+pub fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
+    let dry = Options { dry_run: true, ..options.clone() };
+    let state = StateDir::of(repo);
+    if !needs_recovery(repo)? {
+        return Ok(Report::default());
+    }
+    if !state.exists() {
+        return Session::run(repo, &state, &dry);
+    }
+    state.while_recovering(dry.wait, || Session::run(repo, &state, &dry))
+}
+
+/// The cheap question, asked before every command: is there a marker or a lock at all?
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
+    let listing = Listing::read(StateDir::of(repo).path())?;
+    Ok(!listing.markers.is_empty()
+        || !listing.temporary.is_empty()
+        || !locks::find(repo, Depth::Blocking)?.is_empty()
+        || worktrees::any_unfinished(repo))
+}
+
+/// Recovers whatever the dead left unfinished.
+///
+/// # Errors
+/// The state cannot be read or written, or another runner is at work ([`crate::state_dir::Busy`]).
+pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
+    let state = StateDir::of(repo);
+    if !state.exists() {
+        state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+    }
+    state.while_recovering(options.wait, || Session::run(repo, &state, options))
+}
+
+/// Closes a transaction that waits for a human, who has looked at it.
+///
+/// # Errors
+/// There is no such transaction, or it does not wait.
+pub fn acknowledge(repo: &Repository, id: crate::state_dir::TxId, options: &Options) -> anyhow::Result<()> {
+    let state = StateDir::of(repo);
+    state.while_recovering(options.wait, || {
+        let waiting = Listing::read(state.path())?.markers.into_iter().find(|m| m.id == id && m.state == State::Failed);
+        let entry = waiting.with_context(|| format!("{id} does not wait for anybody"))?;
+        let place = Place::here()?;
+        let log = Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
+        execute::close_acknowledged(&log, &state, entry)
+    })
+}
+
+/// One run of recovery.
+struct Session<'r> {
+    repo: &'r Repository,
+    state: &'r StateDir,
+    options: &'r Options,
+    log: Log<'r>,
+    report: Report,
+}
+
+impl<'r> Session<'r> {
+    fn run(repo: &'r Repository, state: &'r StateDir, options: &'r Options) -> anyhow::Result<Report> {
+        let place = Place::here().context("cannot read /proc: without it nobody's death can be proven")?;
+        let log = Log::new(state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
+        let mut session = Session { repo, state, options, log, report: Report::default() };
+
+        let listing = Listing::read(state.path())?;
+        let dead = session.find_dead(&listing, &place)?;
+        let scan = session.read_log(&dead)?;
+        session.report.damage = scan.1;
+        let history = History::new(&scan.0);
+        let unfinished = session.gather(dead, &history)?;
+        let plans: Vec<Plan> = unfinished.iter().map(|u| plan::plan(&u.refs)).collect();
+
+        if session.must_wait(&unfinished, &plans) {
+            session.report.must_wait = true;
+            return Ok(session.report);
+        }
+        let ancestors = owner::ancestors();
+        let mut judge = Judge::new(repo, known_dead(repo, &unfinished), ancestors, options.force);
+        let finished_index = session.mend_locks(&mut judge, &unfinished, &plans)?;
+        let renames = rename::group(&unfinished);
+        // Newest first: what a later transaction did is undone before what it was built on.
+        for (transaction, plan) in unfinished.iter().zip(&plans).rev() {
+            session.settle(transaction, plan, &renames, &mut judge, &finished_index)?;
+        }
+        rename::mend_stray_log(&mut session, &mut judge, &unfinished)?;
+        worktrees::mend(&mut session, &mut judge)?;
+        session.sweep(&listing)?;
+        Ok(session.report)
+    }
+
+    /// Markers that nobody works on any more. The others are reported.
+    fn find_dead(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<Vec<(Entry, Option<Marker>)>> {
+        let mut dead = Vec::new();
+        for entry in &listing.markers {
+            let marker = match entry.read() {
+                Ok(Some(marker)) => marker,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.report.notes.push(format!("{error:#}"));
+                    dead.push((entry.clone(), None));
+                    continue;
+                }
+            };
+            match self.wait_for_orphan(&marker, place) {
+                Liveness::Dead => dead.push((entry.clone(), Some(marker))),
+                Liveness::Unknowable if self.options.force => dead.push((entry.clone(), Some(marker))),
+                liveness => self.report.busy.push(report::busy_line(&marker, liveness)),
+            }
+        }
+        Ok(dead)
+    }
+
+    /// A hook that outlived its git is done in a moment: a command waits for it.
+    fn wait_for_orphan(&self, marker: &Marker, place: &Place) -> Liveness {
+        let local = is_local_disk(self.state.path());
+        let start = Instant::now();
+        loop {
+            let liveness = liveness_of(marker, place, self.state);
+            let owner = marker.owner.liveness(marker.owner.process, place, local);
+            let Wait::UpTo(limit) = self.options.wait else { return liveness };
+            if liveness != Liveness::Alive || owner != Liveness::Dead || start.elapsed() > limit {
+                return liveness;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The part of the log that speaks of the dead. A marker is written before its record, so segments that
+    /// ended long before the oldest marker cannot.
+    fn read_log(&self, dead: &[(Entry, Option<Marker>)]) -> anyhow::Result<(Vec<Record>, Vec<String>)> {
+        const CLOCK_MARGIN: u64 = 3600;
+        let logged = |m: &Option<Marker>| m.as_ref().is_none_or(|m| m.phase == Phase::Prepared);
+        let wanted: Vec<_> = dead.iter().filter(|(_, m)| logged(m)).collect();
+        if wanted.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let oldest = wanted.iter().map(|(_, m)| m.as_ref().map_or(0, |m| m.timestamp)).min().unwrap_or(0);
+        let scan = self.log.scan_until(|records| {
+            let found = |entry: &Entry| History::new(records).begin(entry.id).is_some();
+            let old_enough = records.first().is_some_and(|r| r.time + CLOCK_MARGIN < oldest);
+            old_enough || wanted.iter().all(|(entry, _)| found(entry))
+        })?;
+        let damage = scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why));
+        Ok((scan.records, damage.collect()))
+    }
+
+    fn gather(&self, dead: Vec<(Entry, Option<Marker>)>, history: &History<'_>) -> anyhow::Result<Vec<Unfinished>> {
+        let mut unfinished = Vec::new();
+        for (entry, marker) in dead {
+            let Some((at, begin)) = history.begin(entry.id) else {
+                unfinished.push(Unfinished { entry, marker, begin: None, ending: Ending::None, refs: Vec::new() });
+                continue;
+            };
+            let ending = history.ending(entry.id, at);
+            let refs = match ending {
+                Ending::None => evidence::of_refs(self.repo, &self.options.git_program, history, entry.id, at, begin)?,
+                _ => Vec::new(),
+            };
+            unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin.clone())), ending, refs });
+        }
+        Ok(unfinished)
+    }
+
+    /// git holds the locks of refs that recovery would have to write.
+    fn must_wait(&self, unfinished: &[Unfinished], plans: &[Plan]) -> bool {
+        let Mode::Prepared { refs } = &self.options.mode else { return false };
+        let writes = plans.iter().flat_map(|p| &p.writes);
+        let renamed = unfinished.iter().filter(|u| rename::is_open(u)).flat_map(|u| &u.refs);
+        writes.map(|w| &w.name).chain(renamed.map(|r| &r.name)).any(|name| refs.contains(name))
+    }
+
+    /// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.
+    fn mend_locks(
+        &mut self,
+        judge: &mut Judge<'_>,
+        unfinished: &[Unfinished],
+        plans: &[Plan],
+    ) -> anyhow::Result<Vec<crate::state_dir::TxId>> {
+        let mut finished = Vec::new();
+        for lock in locks::find(self.repo, Depth::Everything)? {
+            let verdict = judge.judge(&lock)?;
+            if verdict.owner != Liveness::Dead {
+                self.report.locks.push(report::lock_finding(self.repo, &lock, &verdict, Finding::Left));
+                continue;
+            }
+            if let Some(id) = self.index_to_finish(&lock, unfinished, plans)? {
+                if !self.options.dry_run {
+                    execute::finish_index(&lock)?;
+                }
+                self.report.locks.push(report::lock_finding(self.repo, &lock, &verdict, Finding::Finished));
+                finished.push(id);
+                continue;
+            }
+            let gone = self.options.dry_run || execute::quarantine_lock(self.state, self.repo, &lock)?;
+            let finding = if gone { Finding::Removed } else { Finding::Left };
+            self.report.locks.push(report::lock_finding(self.repo, &lock, &verdict, finding));
+        }
+        Ok(finished)
+    }
+
+    /// The committed transaction whose new index this lock is.
+    fn index_to_finish(
+        &self,
+        lock: &LockFile,
+        unfinished: &[Unfinished],
+        plans: &[Plan],
+    ) -> anyhow::Result<Option<crate::state_dir::TxId>> {
+        for (transaction, plan) in unfinished.iter().zip(plans) {
+            let Some(begin) = &transaction.begin else { continue };
+            let git_dir = transaction.git_dir(self.repo);
+            let recorded = begin.index_lock == Some(lock.id) && lock.path == git_dir.join("index.lock");
+            let applied = match transaction.ending {
+                Ending::Committed => true,
+                Ending::None => plan.verdict == Verdict::Commit,
+                Ending::Over | Ending::NeedsHuman => false,
+            };
+            if !recorded || !applied {
+                continue;
+            }
+            let Some((before, after)) = head_move(self.repo, &git_dir, begin)? else { continue };
+            let program = &self.options.git_program;
+            if crate::git::index::belongs_to(program, &git_dir, &lock.path, &before, &after)? {
+                return Ok(Some(transaction.id()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Temporary files of processes that are gone, and staged files without a marker.
+    fn sweep(&mut self, listing: &Listing) -> anyhow::Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        for (pid, path) in &listing.temporary {
+            if Stat::of(*pid).is_none_or(|s| s.is_gone()) {
+                crate::durable::remove_file(path)?;
+            }
+        }
+        execute::sweep_staged(self.state)
+    }
+}
+
+/// Where the transaction moved what the worktree's HEAD points to: before and after.
+fn head_move(
+    repo: &Repository,
+    git_dir: &Path,
+    begin: &crate::wal::Begin,
+) -> anyhow::Result<Option<(crate::git::Value, crate::git::Oid)>> {
+    use crate::git::Value;
+    let worktree = Repository { git_dir: git_dir.to_owned(), ..repo.clone() };
+    let refs = RefStore::new(&worktree);
+    let head = refs.canonical(b"HEAD")?;
+    let moved = match refs.read(&head)?.value {
+        Value::Symref(target) => target,
+        _ => head,
+    };
+    let change = begin.refs.iter().find(|c| c.name == moved);
+    Ok(change.and_then(|c| Some((c.before.clone()?, *c.after.oid()?))))
+}
+
+/// Locks that the log has for transactions of the dead. Of a batched one they may be somebody else's.
+fn known_dead(repo: &Repository, unfinished: &[Unfinished]) -> KnownDead {
+    let refs = RefStore::new(repo);
+    let mut known = KnownDead::new();
+    for begin in unfinished.iter().filter_map(|u| u.begin.as_ref()).filter(|b| !b.batched) {
+        let changed = begin.refs.iter().map(|c| (&c.name, c.lock));
+        let watched = begin.watched.iter().map(|w| (&w.name, w.lock));
+        known.extend(changed.chain(watched).filter_map(|(name, lock)| Some((refs.lock(name), lock?))));
+        let packed = if begin.reftable { "reftable/tables.list.lock" } else { "packed-refs.lock" };
+        known.extend(begin.packed_lock.map(|lock| (repo.common_dir.join(packed), lock)));
+    }
+    known
+}
+
+fn quarantine_name(what: &str) -> String {
+    format!("{}-{}", unix_time(), what.replace('/', "%"))
+}

@@ -1,0 +1,181 @@
+//! What recovery found and did: a value that every surface prints in its own way.
+
+use serde::Serialize;
+
+use crate::git::Repository;
+use crate::git::locks::{LockFile, Verdict as LockVerdict};
+use crate::marker::Marker;
+use crate::owner::Liveness;
+use crate::state_dir::TxId;
+
+/// What was done about something that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// All of it was there: recorded as committed.
+    Committed,
+    /// Taken back, or nothing of it had happened.
+    RolledBack,
+    /// A human has to look.
+    NeedsHuman,
+    /// Work that was left half done was completed.
+    Finished,
+    /// Moved into quarantine.
+    Removed,
+    /// Left alone: its owner is alive, cannot be seen, or stands in the way right now.
+    Left,
+}
+
+/// An unfinished transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TxFinding {
+    /// Its id.
+    pub id: TxId,
+    /// What the owner was asked to do.
+    pub operation: String,
+    /// The owner's pid, when known.
+    pub pid: Option<u32>,
+    /// How it ended.
+    pub finding: Finding,
+    /// What was done, a line each.
+    pub actions: Vec<String>,
+    /// Nothing was visible to the user, so nothing is said.
+    #[serde(skip)]
+    pub quiet: bool,
+}
+
+/// A lock file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LockFinding {
+    /// Path below the git directory.
+    pub path: String,
+    /// What was done.
+    pub finding: Finding,
+    /// The evidence.
+    pub because: String,
+    /// Is its owner alive or unknowable?
+    pub held: bool,
+}
+
+/// Everything that one run of recovery found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Unfinished transactions of the dead.
+    pub transactions: Vec<TxFinding>,
+    /// Lock files.
+    pub locks: Vec<LockFinding>,
+    /// Transactions whose owner is alive or cannot be seen.
+    pub busy: Vec<String>,
+    /// Damaged places of the log.
+    pub damage: Vec<String>,
+    /// Anything else worth a line.
+    pub notes: Vec<String>,
+    /// git holds locks that the plan needs: recovery is due when it has released them.
+    #[serde(skip)]
+    pub must_wait: bool,
+}
+
+impl Report {
+    /// Is there nothing that recovery would have to mend?
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let quiet = self.transactions.iter().all(|t| t.quiet);
+        quiet && self.locks.is_empty() && self.busy.is_empty() && !self.needs_human() && self.notes.is_empty()
+    }
+
+    /// Does something wait for recovery? (of a dry run)
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let open = |t: &TxFinding| !t.quiet && !matches!(t.finding, Finding::NeedsHuman | Finding::Left);
+        self.transactions.iter().any(open)
+            || self.locks.iter().any(|l| l.finding != Finding::Left)
+            || !self.notes.is_empty()
+    }
+
+    /// Must a human decide something?
+    #[must_use]
+    pub fn needs_human(&self) -> bool {
+        !self.damage.is_empty() || self.transactions.iter().any(|t| t.finding == Finding::NeedsHuman)
+    }
+
+    /// Is somebody at work, or not to be seen, whose transaction or lock is in the way?
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let held = self.locks.iter().any(|l| l.held);
+        held || !self.busy.is_empty() || self.transactions.iter().any(|t| t.finding == Finding::Left)
+    }
+
+    /// One line per transaction, lock without a transaction, and note, for stderr.
+    #[must_use]
+    pub fn headlines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.transactions.iter().filter(|t| !t.quiet).map(TxFinding::headline).collect();
+        let removed: Vec<&str> = self.paths(Finding::Removed).collect();
+        if !removed.is_empty() {
+            lines.push(format!(
+                "jin-txn: moved {} stale {} to quarantine: {}",
+                removed.len(),
+                plural(removed.len(), "lock"),
+                short_list(&removed)
+            ));
+        }
+        for path in self.paths(Finding::Finished) {
+            lines.push(format!("jin-txn: finished the commit's index: {path} is now in place"));
+        }
+        lines.extend(self.notes.iter().map(|note| format!("jin-txn: {note}")));
+        lines.extend(self.damage.iter().map(|d| format!("jin-txn: warning: the log is damaged: {d}")));
+        lines
+    }
+
+    fn paths(&self, finding: Finding) -> impl Iterator<Item = &str> {
+        self.locks.iter().filter(move |l| l.finding == finding).map(|l| l.path.as_str())
+    }
+}
+
+impl TxFinding {
+    fn headline(&self) -> String {
+        let Self { id, operation, finding, actions, .. } = self;
+        let pid = self.pid.map_or_else(String::new, |p| format!(", pid {p}"));
+        let what = match finding {
+            Finding::Committed | Finding::Finished => "completed",
+            Finding::RolledBack => "rolled back",
+            Finding::NeedsHuman => "needs you:",
+            Finding::Removed | Finding::Left => "cannot recover yet:",
+        };
+        let done = if actions.is_empty() { String::new() } else { format!(": {}", short_list(actions)) };
+        format!("jin-txn: {what} {id} (`{operation}`{pid}){done}; see `git txn show {id}`")
+    }
+}
+
+/// `1 lock`, `2 locks`.
+#[must_use]
+pub fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+fn short_list<T: AsRef<str>>(items: &[T]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = items.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join(", "))
+}
+
+pub(super) fn busy_line(marker: &Marker, liveness: Liveness) -> String {
+    let Marker { id, operation, owner, .. } = marker;
+    let (pid, host) = (owner.process.pid, &owner.place.host);
+    match liveness {
+        Liveness::Unknowable => {
+            format!("{id} (`{operation}`, pid {pid} on {host}) may be alive: its process cannot be seen from here")
+        }
+        _ => format!("{id} (`{operation}`, pid {pid}) is at work"),
+    }
+}
+
+pub(super) fn lock_finding(repo: &Repository, lock: &LockFile, verdict: &LockVerdict, finding: Finding) -> LockFinding {
+    LockFinding {
+        path: repo.relative(&lock.path),
+        finding,
+        because: verdict.because.clone(),
+        held: verdict.owner != Liveness::Dead,
+    }
+}

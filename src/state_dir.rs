@@ -1,0 +1,213 @@
+//! `.jin/` in the common git directory: its paths, its two locks, its id.
+//!
+//! `append.lock` is held for microseconds, `recovery.lock` by the one runner of recovery. Both are
+//! `flock`s on files that are never deleted: a dead holder's lock is gone with it.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use fd_lock::{RwLock, RwLockWriteGuard};
+use serde::{Deserialize, Serialize, de};
+
+use crate::durable;
+use crate::git::Repository;
+
+/// Name of the state directory below the common git directory.
+pub const NAME: &str = ".jin";
+
+/// How long to wait for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// At most this long.
+    UpTo(Duration),
+}
+
+/// The number of a transaction; unique in its repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxId(pub u64);
+
+impl fmt::Display for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tx-{}", self.0)
+    }
+}
+
+impl FromStr for TxId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("tx-").unwrap_or(text);
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        match digits.parse() {
+            Ok(number) if plain => Ok(TxId(number)),
+            _ => Err(format!("`{}` is no transaction id (they look like tx-7)", text.escape_debug())),
+        }
+    }
+}
+
+impl Serialize for TxId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TxId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A lock that could not be had in time.
+#[derive(Debug)]
+pub struct Busy {
+    /// The lock file.
+    pub path: PathBuf,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "another process holds {}", self.path.display())
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// The state directory of one repository.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// The state directory of `repo`, whether or not it exists.
+    #[must_use]
+    pub fn of(repo: &Repository) -> StateDir {
+        StateDir { path: repo.common_dir.join(NAME) }
+    }
+
+    /// Does it exist? A symbolic link or a file in its place does not count.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|m| m.is_dir())
+    }
+
+    /// Creates the directory with its parts and makes their names durable.
+    ///
+    /// # Errors
+    /// Something else lies there, or the file system refuses.
+    pub fn create(&self) -> io::Result<()> {
+        if !self.exists() {
+            if fs::symlink_metadata(&self.path).is_ok() {
+                return Err(io::Error::other(format!("{} is not a directory", self.path.display())));
+            }
+            durable::create_dirs(&self.path, 0o777)?;
+        }
+        for part in [self.wal(), self.quarantine(), self.tx_root()] {
+            if !part.is_dir() {
+                durable::create_dirs(&part, 0o777)?;
+            }
+        }
+        durable::fsync_dir(&self.path)?;
+        durable::fsync_dir(self.path.parent().unwrap_or(Path::new("/")))
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log's segments.
+    #[must_use]
+    pub fn wal(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+
+    /// What recovery moved aside.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.path.join("quarantine")
+    }
+
+    /// Staged files of all transactions.
+    #[must_use]
+    pub fn tx_root(&self) -> PathBuf {
+        self.path.join("tx")
+    }
+
+    /// Staged files of one transaction.
+    #[must_use]
+    pub fn tx(&self, id: TxId) -> PathBuf {
+        self.tx_root().join(id.to_string())
+    }
+
+    /// Runs `work` under `append.lock`.
+    ///
+    /// # Errors
+    /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
+    pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut lock = self.open_lock("append.lock", Inherit::No)?;
+        let _held = acquire(&mut lock, wait, || self.path.join("append.lock"))?;
+        work()
+    }
+
+    /// Runs `work` as the only runner of recovery. Children of `work` inherit the lock, so that it holds
+    /// until the last of them is gone, whatever happens to this process.
+    ///
+    /// # Errors
+    /// [`Busy`] when another runner is at it; otherwise what `work` says.
+    pub fn while_recovering<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut lock = self.open_lock("recovery.lock", Inherit::Yes)?;
+        let _held = acquire(&mut lock, wait, || self.path.join("recovery.lock"))?;
+        work()
+    }
+
+    fn open_lock(&self, name: &str, inherit: Inherit) -> io::Result<RwLock<File>> {
+        let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o666).custom_flags(nofollow);
+        let file = options.open(self.path.join(name))?;
+        if inherit == Inherit::Yes {
+            rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+        }
+        Ok(RwLock::new(file))
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Inherit {
+    Yes,
+    No,
+}
+
+fn acquire(
+    lock: &mut RwLock<File>,
+    wait: Wait,
+    path: impl Fn() -> PathBuf,
+) -> anyhow::Result<RwLockWriteGuard<'_, File>> {
+    let busy = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock => anyhow::Error::new(Busy { path: path() }),
+        _ => e.into(),
+    };
+    if let Wait::UpTo(limit) = wait {
+        // flock has no timeout of its own; holders keep these locks for microseconds.
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        while start.elapsed() < limit {
+            if lock.try_write().is_ok() {
+                break;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+    lock.try_write().map_err(busy)
+}

@@ -1,0 +1,108 @@
+//! Rotation and retention.
+//!
+//! A full segment is followed by a new one whose first record, a `checkpoint`, says what was unfinished.
+//! Segments go when the log is larger than [`RETAINED_SIZE`] or older than [`RETAINED_SECONDS`], oldest
+//! first, and never while a transaction is unfinished that they speak of.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::Context;
+
+use super::log::{Head, Log, unix_time};
+use super::record::{self, Body, Lsn};
+use crate::durable;
+use crate::marker::Listing;
+use crate::state_dir::TxId;
+
+/// A segment is closed when it has this many bytes.
+pub const SEGMENT_SIZE: u64 = 4 << 20;
+
+/// The log is kept below this size (plus the segment in use).
+pub const RETAINED_SIZE: u64 = 64 << 20;
+
+/// Records older than 30 days go.
+pub const RETAINED_SECONDS: u64 = 30 * 24 * 3600;
+
+/// Begins a new segment. Under `append.lock`.
+pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
+    let state = log.state();
+    let in_flight: Vec<TxId> = Listing::read(state.path())?.markers.into_iter().map(|m| m.id).collect();
+    let body = Body::Checkpoint {
+        in_flight: in_flight.clone(),
+        boot: log.boot().to_owned(),
+        state_dir: fs::metadata(state.path())?.ino(),
+    };
+    let first = head.next_lsn;
+    let path = log.segment_path(first);
+    let line = body.encode()?.line(first, None, unix_time())?;
+    // A segment that a crash left without its first record: nothing in it, nothing to keep.
+    if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
+        durable::remove_file(&path)?;
+    }
+    // File, then directory: a record in a segment without a durable name would be lost with it.
+    let cannot = || format!("cannot begin the log segment {}", path.display());
+    durable::create_new(&path, &line).and_then(|f| f.sync_all()).with_context(cannot)?;
+    durable::fsync_dir(&state.wal())?;
+    head.segment = first;
+    head.next_lsn = first + 1;
+    head.size = line.len() as u64;
+    log.store_head(head)?;
+    drop_old(log, &in_flight)
+}
+
+fn drop_old(log: &Log<'_>, in_flight: &[TxId]) -> anyhow::Result<()> {
+    let segments = log.segments()?;
+    let mut sizes = Vec::new();
+    for first in &segments {
+        sizes.push(fs::metadata(log.segment_path(*first))?.len());
+    }
+    let mut total: u64 = sizes.iter().sum();
+    let oldest_kept = unix_time().saturating_sub(RETAINED_SECONDS);
+    // The newest segment is in use; a segment is as old as the first record of the next one.
+    for (index, size) in sizes.iter().enumerate().take(segments.len().saturating_sub(1)) {
+        let too_old = started(log, segments[index + 1])?.is_some_and(|time| time < oldest_kept);
+        if (total <= RETAINED_SIZE && !too_old) || mentions(log, segments[index], in_flight)? {
+            break;
+        }
+        durable::remove_file(&log.segment_path(segments[index]))?;
+        total -= size;
+    }
+    sweep_quarantine(log, oldest_kept)
+}
+
+/// The time of the first record of a segment.
+fn started(log: &Log<'_>, segment: Lsn) -> anyhow::Result<Option<u64>> {
+    let bytes = fs::read(log.segment_path(segment))?;
+    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    Ok(record::decode(first).ok().map(|r| r.time))
+}
+
+fn mentions(log: &Log<'_>, segment: Lsn, ids: &[TxId]) -> anyhow::Result<bool> {
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let bytes = fs::read(log.segment_path(segment))?;
+    let headers = bytes.split(|b| *b == b'\n').filter_map(|line| record::decode_header(line).ok());
+    Ok(headers.filter_map(|h| h.tx).any(|tx| ids.contains(&tx)))
+}
+
+/// What recovery moved aside is kept as long as the log that explains it.
+fn sweep_quarantine(log: &Log<'_>, oldest_kept: u64) -> anyhow::Result<()> {
+    let Some(entries) = crate::git::refs::absent_is_none(fs::read_dir(log.state().quarantine()))? else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let time = name.to_str().and_then(|n| n.split('-').next()?.parse::<u64>().ok());
+        if time.is_some_and(|t| t < oldest_kept) {
+            if entry.file_type()?.is_dir() {
+                durable::remove_tree(&entry.path())?;
+            } else {
+                durable::remove_file(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}

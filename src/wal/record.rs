@@ -1,0 +1,435 @@
+//! Records: `<crc32c, 8 hex digits> SP <JSON> LF`.
+//!
+//! The JSON carries `v` (format), `lsn`, `tx`, `time` (Unix seconds), `type` and `data`. The checksum
+//! covers the JSON text. JSON never holds a raw line feed, so a line is a record.
+//!
+//! A record of a newer format or an unknown type is kept and shown, and never acted upon.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::git::{FileId, RefName, Value};
+use crate::owner::{Owner, Process};
+use crate::state_dir::TxId;
+
+/// The format that we write.
+pub const FORMAT: u32 = 1;
+
+/// Log sequence number: the position of a record in the repository's history, counted from 1.
+pub type Lsn = u64;
+
+/// One ref of a transaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefChange {
+    /// Canonical name.
+    #[serde(rename = "ref")]
+    pub name: RefName,
+    /// Before-image: the visible value, read under git's lock. `None` where we cannot read it (reftable).
+    pub before: Option<Value>,
+    /// After-image.
+    pub after: Value,
+    /// The loose file before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileId>,
+    /// The lock; renamed into place it becomes the loose file, and is known by inode, size and mtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<FileId>,
+    /// Size of the reflog before; `None` when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<u64>,
+}
+
+/// A ref that git locks and logs in a transaction without changing its value (HEAD, mostly).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Canonical name.
+    #[serde(rename = "ref")]
+    pub name: RefName,
+    /// Its lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<FileId>,
+    /// Size of its reflog before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<u64>,
+}
+
+/// The transaction deletes a branch that is being renamed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rename {
+    /// The reflog on its way, at `logs/refs/.tmp-renamed-log`; `None` when the branch has none.
+    pub log: Option<FileId>,
+    /// The new name, as the command line has it.
+    pub to: Option<RefName>,
+}
+
+/// `begin`: everything that recovery needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begin {
+    /// Who makes the transaction: `hook` is stock git, watched by us.
+    pub origin: String,
+    /// git's command line.
+    pub operation: String,
+    /// The git process.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// The hook process.
+    pub helper: Process,
+    /// The worktree's git directory, relative to the common one; empty for the main worktree.
+    pub worktree: String,
+    /// `true` when refs are stored in a reftable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reftable: bool,
+    /// git may have rejected some of these updates and go on with the others, so that a lock listed here
+    /// may belong to somebody else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batched: bool,
+    /// The refs that change.
+    pub refs: Vec<RefChange>,
+    /// The refs that are locked or logged only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watched: Vec<Watched>,
+    /// `packed-refs.lock`, when git had to take it for this transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed_lock: Option<FileId>,
+    /// `index.lock` of the worktree, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_lock: Option<FileId>,
+    /// Set when this deletion is half of a rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<Rename>,
+}
+
+/// A ref as a transaction or recovery left it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Canonical name.
+    #[serde(rename = "ref")]
+    pub name: RefName,
+    /// The value now.
+    pub value: Value,
+    /// The loose file now, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileId>,
+}
+
+/// How recovery ended a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All of it had been applied.
+    Committed,
+    /// Some of it had been applied and was taken back, or nothing had been.
+    RolledBack,
+    /// It waits for a human: somebody else's value is in the way.
+    NeedsHuman,
+    /// A human has seen it.
+    Acknowledged,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// About to be done.
+    Begin(Box<Begin>),
+    /// Done, as `committed` saw it.
+    Committed {
+        /// The refs as they are now.
+        refs: Vec<Settled>,
+    },
+    /// git gave up before it changed anything.
+    Aborted,
+    /// This transaction is part of another one of the same process, which has all of it.
+    Absorbed {
+        /// The other one.
+        by: TxId,
+    },
+    /// A `pack-refs` took the loose file away: from here on the packed entry speaks for this transaction.
+    Moved {
+        /// The refs that moved.
+        refs: Vec<Settled>,
+    },
+    /// Recovery settled the transaction; this is the newest word on its refs.
+    Recovered {
+        /// How.
+        outcome: Outcome,
+        /// What was done, a line each.
+        actions: Vec<String>,
+        /// The refs as recovery left them.
+        refs: Vec<Settled>,
+    },
+    /// A checkout was completed.
+    Checkout {
+        /// HEAD before.
+        from: String,
+        /// HEAD after.
+        to: String,
+        /// A branch checkout (else a file checkout).
+        branch: bool,
+    },
+    /// The first record of a segment.
+    Checkpoint {
+        /// Transactions that were unfinished.
+        in_flight: Vec<TxId>,
+        /// Boot id.
+        boot: String,
+        /// Inode of the state directory: a copy has another one.
+        state_dir: u64,
+    },
+    /// Written by a newer version.
+    Unknown {
+        /// Its type.
+        kind: String,
+    },
+}
+
+/// A record with its place in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Its number.
+    pub lsn: Lsn,
+    /// The transaction that it is about, if any.
+    pub tx: Option<TxId>,
+    /// Unix time in seconds.
+    pub time: u64,
+    /// What it says.
+    pub body: Body,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    v: u32,
+    lsn: Lsn,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tx: Option<TxId>,
+    time: u64,
+    #[serde(rename = "type", borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Refs {
+    refs: Vec<Settled>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct By {
+    by: TxId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Recovered {
+    outcome: Outcome,
+    actions: Vec<String>,
+    refs: Vec<Settled>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Checkout {
+    from: String,
+    to: String,
+    branch: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    in_flight: Vec<TxId>,
+    boot: String,
+    state_dir: u64,
+}
+
+/// A body, encoded before its number is known (encoding a large one under the lock would keep others waiting).
+pub struct Encoded {
+    kind: &'static str,
+    data: Box<RawValue>,
+}
+
+impl Body {
+    /// Encodes the part that does not depend on the record's number.
+    ///
+    /// # Errors
+    /// Encoding fails only when memory does.
+    pub fn encode(&self) -> serde_json::Result<Encoded> {
+        use serde_json::value::to_raw_value;
+        let (kind, data) = match self {
+            Body::Begin(begin) => ("begin", to_raw_value(begin)?),
+            Body::Committed { refs } => ("committed", to_raw_value(&Refs { refs: refs.clone() })?),
+            Body::Aborted => ("aborted", to_raw_value(&serde_json::Map::new())?),
+            Body::Absorbed { by } => ("absorbed", to_raw_value(&By { by: *by })?),
+            Body::Moved { refs } => ("moved", to_raw_value(&Refs { refs: refs.clone() })?),
+            Body::Recovered { outcome, actions, refs } => (
+                "recovered",
+                to_raw_value(&Recovered { outcome: *outcome, actions: actions.clone(), refs: refs.clone() })?,
+            ),
+            Body::Checkout { from, to, branch } => {
+                ("checkout", to_raw_value(&Checkout { from: from.clone(), to: to.clone(), branch: *branch })?)
+            }
+            Body::Checkpoint { in_flight, boot, state_dir } => (
+                "checkpoint",
+                to_raw_value(&Checkpoint { in_flight: in_flight.clone(), boot: boot.clone(), state_dir: *state_dir })?,
+            ),
+            Body::Unknown { .. } => ("unknown", to_raw_value(&serde_json::Map::new())?),
+        };
+        Ok(Encoded { kind, data })
+    }
+
+    fn decode(kind: &str, data: &RawValue) -> serde_json::Result<Body> {
+        let data = data.get();
+        Ok(match kind {
+            "begin" => Body::Begin(serde_json::from_str(data)?),
+            "committed" => Body::Committed { refs: serde_json::from_str::<Refs>(data)?.refs },
+            "aborted" => Body::Aborted,
+            "absorbed" => Body::Absorbed { by: serde_json::from_str::<By>(data)?.by },
+            "moved" => Body::Moved { refs: serde_json::from_str::<Refs>(data)?.refs },
+            "recovered" => {
+                let Recovered { outcome, actions, refs } = serde_json::from_str(data)?;
+                Body::Recovered { outcome, actions, refs }
+            }
+            "checkout" => {
+                let Checkout { from, to, branch } = serde_json::from_str(data)?;
+                Body::Checkout { from, to, branch }
+            }
+            "checkpoint" => {
+                let Checkpoint { in_flight, boot, state_dir } = serde_json::from_str(data)?;
+                Body::Checkpoint { in_flight, boot, state_dir }
+            }
+            other => Body::Unknown { kind: other.to_owned() },
+        })
+    }
+
+    /// Does this record end its transaction?
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Body::Committed { .. } | Body::Aborted | Body::Absorbed { .. } | Body::Recovered { .. })
+    }
+}
+
+impl Encoded {
+    /// The whole line, checksum and line feed included.
+    ///
+    /// # Errors
+    /// Encoding fails only when memory does.
+    pub fn line(&self, lsn: Lsn, tx: Option<TxId>, time: u64) -> serde_json::Result<Vec<u8>> {
+        let wire = Wire { v: FORMAT, lsn, tx, time, kind: self.kind.into(), data: &self.data };
+        let mut line = vec![b' '; 9];
+        serde_json::to_writer(&mut line, &wire)?;
+        let crc = format!("{:08x}", crc32c::crc32c(&line[9..]));
+        line[..8].copy_from_slice(crc.as_bytes());
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// The header of a line that passed its checksum: enough to follow the log without decoding everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Its number.
+    pub lsn: Lsn,
+    /// The transaction that it is about.
+    pub tx: Option<TxId>,
+}
+
+/// Checks a line (without its line feed) and decodes its header.
+///
+/// # Errors
+/// Why it does not count.
+pub fn decode_header(line: &[u8]) -> Result<Header, BadLine> {
+    let wire = decode_wire(line)?;
+    Ok(Header { lsn: wire.lsn, tx: wire.tx })
+}
+
+/// Checks and decodes a line (without its line feed).
+///
+/// # Errors
+/// Why it does not count.
+pub fn decode(line: &[u8]) -> Result<Record, BadLine> {
+    let wire = decode_wire(line)?;
+    let body = if wire.v == FORMAT {
+        Body::decode(&wire.kind, wire.data).map_err(|e| BadLine::NotARecord(e.to_string()))?
+    } else {
+        Body::Unknown { kind: wire.kind.into_owned() }
+    };
+    Ok(Record { lsn: wire.lsn, tx: wire.tx, time: wire.time, body })
+}
+
+fn decode_wire(line: &[u8]) -> Result<Wire<'_>, BadLine> {
+    let (crc, json) = match line.split_at_checked(9) {
+        Some((head, json)) if head[8] == b' ' => (&head[..8], json),
+        _ => return Err(BadLine::TooShort),
+    };
+    let lower_hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+    let crc = std::str::from_utf8(crc).ok().filter(|t| t.bytes().all(|b| lower_hex(&b)));
+    let expected = crc.and_then(|t| u32::from_str_radix(t, 16).ok()).ok_or(BadLine::Checksum)?;
+    if crc32c::crc32c(json) != expected {
+        return Err(BadLine::Checksum);
+    }
+    serde_json::from_slice(json).map_err(|e| BadLine::NotARecord(e.to_string()))
+}
+
+/// Why a line does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadLine {
+    /// No room for a checksum.
+    TooShort,
+    /// The checksum does not match.
+    Checksum,
+    /// The checksum matches, yet it is no record.
+    NotARecord(String),
+}
+
+impl std::fmt::Display for BadLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BadLine::TooShort => f.write_str("the line is cut"),
+            BadLine::Checksum => f.write_str("the checksum does not match"),
+            BadLine::NotARecord(why) => write!(f, "no record: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Vec<u8> {
+        let body = Body::Checkout { from: "a".repeat(40), to: "b".repeat(40), branch: true };
+        let mut line = body.encode().unwrap().line(9, Some(TxId(3)), 1_700_000_000).unwrap();
+        assert_eq!(line.pop(), Some(b'\n'));
+        line
+    }
+
+    #[test]
+    fn a_record_survives_the_way_to_disk() {
+        let record = decode(&line()).unwrap();
+        assert_eq!((record.lsn, record.tx), (9, Some(TxId(3))));
+        assert!(matches!(record.body, Body::Checkout { branch: true, .. }));
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_noticed() {
+        let good = line();
+        for at in 0..good.len() {
+            for bit in [1, 0x80] {
+                let mut bad = good.clone();
+                bad[at] ^= bit;
+                assert!(decode(&bad).is_err(), "byte {at} flipped by {bit:#x}");
+            }
+            assert!(decode(&good[..at]).is_err(), "cut to {at} bytes");
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_kept_and_a_ref_outside_the_repository_is_no_record() {
+        let encode = |kind: &'static str, data: &str| {
+            let data = RawValue::from_string(data.to_owned()).unwrap();
+            let mut line = Encoded { kind, data }.line(1, None, 0).unwrap();
+            line.pop();
+            line
+        };
+        let odd = decode(&encode("from-the-future", "{}")).unwrap();
+        assert_eq!(odd.body, Body::Unknown { kind: "from-the-future".into() });
+        let outside = r#"{"refs":[{"ref":"refs/../../etc/passwd","value":"absent"}]}"#;
+        assert!(matches!(decode(&encode("moved", outside)), Err(BadLine::NotARecord(_))));
+    }
+}
