@@ -242,7 +242,7 @@ impl Owner {
         }
         // A foreign pid namespace: its pids mean nothing to us. It is dead for certain only when we see
         // every process of the machine and none is a member.
-        if here.sees_everything() && !namespace_has_members(self.place.pidns) {
+        if here.sees_everything() && !namespace_lives(self.place.pidns, process.start) {
             return Liveness::Dead;
         }
         Liveness::Unknowable
@@ -256,12 +256,21 @@ fn liveness_here(process: Process) -> Liveness {
     }
 }
 
-fn namespace_has_members(pidns: u64) -> bool {
-    all_pids().into_iter().any(|pid| match pid_namespace(&pid.to_string()) {
-        Ok(inode) => inode == pidns,
+/// Does the namespace live that had a process which started at `since`? Its first process started no later and
+/// lives as long as the namespace: members that all started later belong to a new one with a reused inode.
+fn namespace_lives(pidns: u64, since: u64) -> bool {
+    all_pids().into_iter().filter(|pid| is_nested(*pid)).any(|pid| match pid_namespace(&pid.to_string()) {
+        Ok(inode) => inode == pidns && Stat::of(pid).is_some_and(|s| s.start <= since && !s.is_gone()),
         // A process that just ended is no member; one that we may not look into might be.
         Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
     })
+}
+
+/// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
+fn is_nested(pid: u32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    levels.is_none_or(|pids| pids.split_ascii_whitespace().count() > 1)
 }
 
 /// All pids that `/proc` shows.

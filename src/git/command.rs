@@ -57,12 +57,13 @@ pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: O
         vec!["--git-dir".into(), git_dir.into(), "-c".into(), "core.hooksPath=/dev/null".into()];
     full.extend(args.iter().map(OsString::from));
     let mut command = duct::cmd(program, full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
-    for variable in LOCAL_VARIABLES {
-        command = command.env_remove(variable);
-    }
+    // duct lets the innermost wrapper win: what is set comes before what is taken away.
     command = command.env("JIN_TXN", "off").env("LC_ALL", "C");
     if let Some(index) = index {
         command = command.env("GIT_INDEX_FILE", index);
+    }
+    for variable in LOCAL_VARIABLES {
+        command = command.env_remove(variable);
     }
     let output = command.run().with_context(|| format!("cannot run {}", program.display()))?;
     Ok(Ran {

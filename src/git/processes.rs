@@ -45,6 +45,9 @@ const LOCKLESS: [&str; 24] = [
     "version",
 ];
 
+/// "No such process": it ended while we looked.
+const ESRCH: i32 = 3;
+
 struct Candidate {
     pid: u32,
     started: i64,
@@ -147,10 +150,13 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
     if is_lockless(&argv) || stat.comm.starts_with("git-remote-") {
         return false;
     }
-    let (Ok(mut at), Ok(environ)) =
-        (fs::read_link(format!("/proc/{}/cwd", stat.pid)), fs::read(format!("/proc/{}/environ", stat.pid)))
-    else {
-        return true;
+    let looked = fs::read_link(format!("/proc/{}/cwd", stat.pid))
+        .and_then(|cwd| Ok((cwd, fs::read(format!("/proc/{}/environ", stat.pid))?)));
+    let (mut at, environ) = match looked {
+        Ok(found) => found,
+        // A process that is being torn down has no current directory any more, and makes no file either.
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(ESRCH) => return false,
+        Err(_) => return true,
     };
     let variable = |name: &[u8]| {
         let mut all = environ.split(|b| *b == 0);
@@ -161,9 +167,22 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
         at.push(dir);
     }
     let git_dir = options.git_dir.map(PathBuf::from).or_else(|| variable(b"GIT_DIR="));
-    let found = Repository::of_environment(git_dir.as_deref(), &at);
-    // Where it works cannot be told: it may be here.
-    found.map_or(true, |other| other.common_dir == repo.common_dir)
+    may_be_in(repo, git_dir.as_deref(), &at)
+}
+
+/// Could a git with this GIT_DIR and this current directory mean `repo`?
+fn may_be_in(repo: &Repository, git_dir: Option<&Path>, cwd: &Path) -> bool {
+    match (Repository::of_environment(git_dir, cwd), git_dir) {
+        (Ok(other), _) => other.common_dir == repo.common_dir,
+        // A directory that is being made, or is gone: a part of this repository, or one of another.
+        (Err(_), Some(dir)) => {
+            let dir = cwd.join(dir);
+            let dir = fs::canonicalize(&dir).unwrap_or(dir);
+            dir.is_file() || dir.starts_with(&repo.common_dir) || dir.join("commondir").exists()
+        }
+        // No repository there: it has not found this one either. A deleted directory says nothing.
+        (Err(_), None) => !cwd.is_dir(),
+    }
 }
 
 fn is_lockless(argv: &[String]) -> bool {
@@ -247,6 +266,34 @@ fn is_lock_path(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_git_is_excluded_only_when_it_readably_works_elsewhere() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(scratch.path()).unwrap();
+        let make = |name: &str| {
+            for part in ["refs/heads", "objects"] {
+                crate::durable::create_dirs(&root.join(name).join(part), 0o777).unwrap();
+            }
+            crate::durable::create_new(&root.join(name).join("HEAD"), b"ref: refs/heads/main\n").unwrap();
+            root.join(name)
+        };
+        let (here, other) = (make("here"), make("other"));
+        let repo = Repository::open(&here).unwrap();
+        let rows = [
+            ("GIT_DIR names it, cwd is /", Some(here.clone()), PathBuf::from("/"), true),
+            ("GIT_DIR names another, cwd is in it", Some(other.clone()), here.clone(), false),
+            ("cwd is in it", None, here.join("refs"), true),
+            ("cwd is in another", None, other.join("refs"), false),
+            ("cwd is in none", None, PathBuf::from("/"), false),
+            ("a worktree of it that is being made", Some(here.join("worktrees/x")), other.clone(), true),
+            ("a worktree of another that is being made", Some(other.join("worktrees/x")), here.clone(), false),
+            ("cwd is gone", None, root.join("gone"), true),
+        ];
+        for (name, git_dir, cwd, may_be_here) in rows {
+            assert_eq!(may_be_in(&repo, git_dir.as_deref(), &cwd), may_be_here, "{name}");
+        }
+    }
 
     #[test]
     fn the_command_is_found_behind_global_options() {

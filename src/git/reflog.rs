@@ -60,7 +60,9 @@ pub enum Tail {
 pub fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Tail> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Tail::Nothing) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
-    let Some(added) = content.get(from..).filter(|a| !a.is_empty()) else { return Ok(Tail::Nothing) };
+    // A log that did not exist and is empty now: git died between creating it and its first entry.
+    let created = recorded.is_none();
+    let Some(added) = content.get(from..).filter(|a| created || !a.is_empty()) else { return Ok(Tail::Nothing) };
     if from > 0 && content[from - 1] != b'\n' {
         return Ok(Tail::Foreign);
     }

@@ -84,9 +84,11 @@ pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness 
 /// File systems that only one machine can have mounted: there, another boot means that all owners are dead.
 fn is_local_disk(path: &Path) -> bool {
     // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
-    const LOCAL: [i64; 8] =
+    const LOCAL: [u32; 8] =
         [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
-    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.iter().any(|magic| i64::try_from(s.f_type).is_ok_and(|t| t == *magic)))
+    // The kernel's magic numbers have 32 bits; the field's type differs from platform to platform.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.contains(&(s.f_type as u32)))
 }
 
 /// Looks for anything unfinished without mending it: markers of the dead, and locks.
