@@ -110,10 +110,10 @@ impl Stat {
         Some(Stat { pid, comm: text.get(open + 1..close)?.to_owned(), state, parent, flags, start })
     }
 
-    /// Zombies and processes being torn down execute nothing any more.
+    /// Zombies and processes being torn down (`PF_EXITING`) execute nothing any more.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        matches!(self.state, 'Z' | 'X' | 'x') || self.flags & 0x4 != 0
     }
 
     /// `PF_KTHREAD`: the kernel's own threads hold no lock files.

@@ -53,13 +53,17 @@ impl std::fmt::Display for NotFound {
 impl std::error::Error for NotFound {}
 
 impl Repository {
-    /// Opens the git directory `git_dir` (a worktree's own or the main one).
+    /// Opens the git directory `git_dir` (a worktree's own or the main one), or the one that a `.git` file names.
     ///
     /// # Errors
     /// It is no git directory.
     pub fn open(git_dir: &Path) -> Result<Repository, NotFound> {
         let broken = || NotFound::NotAGitDir(git_dir.to_owned());
         let git_dir = fs::canonicalize(git_dir).map_err(|_| broken())?;
+        if git_dir.is_file() {
+            let target = git_dir.parent().unwrap_or(Path::new("/")).join(read_gitfile(&git_dir)?);
+            return if target.is_dir() { Self::open(&target) } else { Err(broken()) };
+        }
         let common_dir = match fs::read(git_dir.join("commondir")) {
             Ok(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
             Err(_) => git_dir.clone(),
@@ -81,7 +85,7 @@ impl Repository {
         while let Some(here) = at {
             let dot_git = here.join(".git");
             match fs::metadata(&dot_git) {
-                Ok(m) if m.is_file() => return Self::open(&here.join(read_gitfile(&dot_git)?)),
+                Ok(m) if m.is_file() => return Self::open(&dot_git),
                 Ok(_) if Self::open(&dot_git).is_ok() => return Self::open(&dot_git),
                 _ => {}
             }
