@@ -91,9 +91,9 @@ pub struct Marker {
     /// `index.lock` of the owner's worktree, complete and waiting to be renamed into place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_lock: Option<(String, FileId)>,
-    /// The owner is renaming a branch: work follows after `committed`.
+    /// The owner has work to do after `committed`: a new name to create, or a reflog to remove.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub renaming: bool,
+    pub follow_up: bool,
 }
 
 /// A marker file that was found.
@@ -107,13 +107,33 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
+/// A marker on its way; its name says who is writing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Temporary {
+    /// The pid namespace of the writer.
+    pub pidns: u64,
+    /// The writer.
+    pub writer: Process,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Temporary {
+    fn parse(name: &str, path: PathBuf) -> Option<Temporary> {
+        let mut words = name.strip_prefix(TMP_PREFIX)?.split('.');
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (pidns, pid, start) = (number()?, number()?, number()?);
+        Some(Temporary { pidns, writer: Process { pid: u32::try_from(pid).ok()?, start }, path })
+    }
+}
+
 /// What one `readdir` of the state directory shows.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Markers, oldest transaction first.
     pub markers: Vec<Entry>,
-    /// Temporary files, with the pid in their names.
-    pub temporary: Vec<(u32, PathBuf)>,
+    /// Files that somebody was writing aside, to be renamed into place at once.
+    pub temporary: Vec<Temporary>,
 }
 
 impl Listing {
@@ -130,8 +150,8 @@ impl Listing {
             let Some(name) = name.to_str() else { continue };
             if let Some((state, id)) = parse_name(name) {
                 listing.markers.push(Entry { id, state, path: entry.path() });
-            } else if let Some(pid) = name.strip_prefix(TMP_PREFIX).and_then(|p| p.split('.').next()?.parse().ok()) {
-                listing.temporary.push((pid, entry.path()));
+            } else {
+                listing.temporary.extend(Temporary::parse(name, entry.path()));
             }
         }
         listing.markers.sort_by_key(|entry| (entry.id, entry.state));
@@ -219,7 +239,8 @@ impl Marker {
     }
 
     fn tmp_name(&self) -> String {
-        format!("{TMP_PREFIX}{}.{}", self.helper.pid, self.id)
+        let Process { pid, start } = self.helper;
+        format!("{TMP_PREFIX}{}.{pid}.{start}.{}", self.owner.place.pidns, self.id)
     }
 
     fn encode(&self) -> anyhow::Result<Vec<u8>> {

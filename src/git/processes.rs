@@ -17,6 +17,10 @@ use crate::owner::{self, Liveness, Place, Stat};
 /// Clocks: a process's start is known to 10 ms and through two clocks, a file's time to 4 ms and one clock.
 const MARGIN: i64 = 2_000_000_000;
 
+/// For a process above us the two-second margin would call every recent lock its own. What is uncertain here is
+/// only the clocks' steps: a start is rounded down to a tick (10 ms), a file's time lags by up to another one.
+pub const CLOCK_MARGIN: i64 = 30_000_000;
+
 /// Commands that never take a lock in a repository that exists already, or that are us.
 const LOCKLESS: [&str; 24] = [
     "archive",
@@ -48,10 +52,27 @@ const LOCKLESS: [&str; 24] = [
 /// "No such process": it ended while we looked.
 const ESRCH: i32 = 3;
 
+/// Commands that change refs and never touch the index.
+const INDEXLESS: [&str; 12] = [
+    "branch",
+    "fetch",
+    "gc",
+    "maintenance",
+    "notes",
+    "pack-refs",
+    "push",
+    "receive-pack",
+    "remote",
+    "symbolic-ref",
+    "tag",
+    "update-ref",
+];
+
 struct Candidate {
     pid: u32,
     started: i64,
     what: String,
+    uses_index: bool,
 }
 
 struct Open {
@@ -99,9 +120,11 @@ impl Processes {
     #[must_use]
     pub fn holder_of(&self, lock: &LockFile) -> Verdict {
         let alive = |because| Verdict { owner: Liveness::Alive, because };
-        // For what runs above us the margin would say "maybe" to every lock of the last two seconds, and the
-        // clock's step is all that is uncertain: a lock that is older than such a process is not its own.
-        if let Some(above) = self.ancestors.iter().find(|a| lock.id.ctime >= a.started) {
+        // A lock that is older than a process above us is not that one's own. Of index.lock even that is not
+        // believed: git takes it before it calls any hook, so a command that uses the index has its own there.
+        let is_index = lock.path.ends_with("index.lock");
+        let own = |a: &&Candidate| lock.id.ctime >= a.started - CLOCK_MARGIN || (is_index && a.uses_index);
+        if let Some(above) = self.ancestors.iter().find(own) {
             return alive(format!("{} (pid {}), which runs this, may hold it", above.what, above.pid));
         }
         if let Some(open) = self.open.iter().find(|o| o.path == lock.path) {
@@ -123,7 +146,8 @@ impl Candidate {
         let argv = owner::argv(stat.pid).unwrap_or_default();
         let what = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
         let what = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect();
-        Candidate { pid: stat.pid, started: owner::realtime_of_start(stat.start), what }
+        let uses_index = !global_options(&argv).command.is_some_and(|c| INDEXLESS.contains(&c));
+        Candidate { pid: stat.pid, started: owner::realtime_of_start(stat.start), what, uses_index }
     }
 }
 

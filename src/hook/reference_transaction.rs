@@ -21,7 +21,7 @@ use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
-use crate::wal::{Begin, Body, Log, Settled, Sync};
+use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
 
 /// How long a hook waits for the append lock before it vetoes (`jin.lockTimeout`).
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,10 +112,11 @@ impl Call<'_> {
 
     fn sort_markers(&self, git: &Stat) -> anyhow::Result<Markers> {
         let mut sorted = Markers { mine: Vec::new(), dead: false, others: false };
-        if self.listing.markers.is_empty() {
+        if self.listing.markers.is_empty() && self.listing.temporary.is_empty() {
             return Ok(sorted);
         }
         let place = Place::here()?;
+        sorted.dead = self.listing.temporary.iter().any(|t| recovery::is_abandoned(t, &place, &self.state));
         for entry in &self.listing.markers {
             let Ok(marker) = entry.read() else {
                 sorted.dead = true;
@@ -195,7 +196,7 @@ impl Call<'_> {
         marker.probe = probe(&self.repo, &seen);
         marker.index_lock =
             seen.index_lock.map(|lock| (self.repo.relative(&self.repo.git_dir.join("index.lock")), lock));
-        marker.renaming = rename.is_some();
+        marker.follow_up = rename.is_some() || seen.changes.iter().any(leaves_reflog);
         let entry =
             if announced.is_some() { marker.update(self.state.path()) } else { marker.create(self.state.path()) };
         let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
@@ -259,10 +260,10 @@ impl Call<'_> {
                 let place = marker.owner.place.clone();
                 self.log(&place).append(Some(entry.id), &Body::Committed { refs: self.settled()? }, Sync::Yes)?;
                 entry.become_state(State::Committed)?;
-                if !marker.renaming && !self.index_is_pending(&marker) {
+                if !marker.follow_up && !self.index_is_pending(&marker) {
                     self.forget(entry)?;
                 }
-            } else if self.is_only_announced(&entry, &marker) {
+            } else if self.is_only_announced(&entry, &marker) || self.is_followed_up(&entry, &marker) {
                 self.forget(entry)?;
             }
         }
@@ -313,7 +314,7 @@ impl Call<'_> {
 
     /// A lock that is older than the git process above us is not that process's.
     fn stale_lock_in_the_way(&self, git: &Stat) -> anyhow::Result<bool> {
-        let started = owner::realtime_of_start(git.start);
+        let started = owner::realtime_of_start(git.start) - crate::git::processes::CLOCK_MARGIN;
         let refs = RefStore::new(&self.repo);
         let mut candidates: Vec<std::path::PathBuf> = crate::git::locks::well_known(&self.repo);
         for line in &self.payload.lines {
@@ -342,13 +343,20 @@ impl Call<'_> {
             payload: self.payload.key,
             probe: None,
             index_lock: None,
-            renaming: false,
+            follow_up: false,
         })
     }
 
     /// The same transaction, called again.
     fn is_this(&self, entry: &Entry, marker: &Marker) -> bool {
         entry.state == State::InProgress && marker.phase == Phase::Prepared && marker.payload == self.payload.key
+    }
+
+    /// `branch -D` up to 2.39 deletes a packed ref first, and its reflog in a second transaction with the same
+    /// payload.
+    fn is_followed_up(&self, entry: &Entry, marker: &Marker) -> bool {
+        let renaming = || self.repo.common_dir.join(observe::RENAMED_LOG).exists();
+        entry.state == State::Committed && marker.payload == self.payload.key && !renaming()
     }
 
     /// git still holds a lock that it took for this transaction.
@@ -444,6 +452,11 @@ impl Call<'_> {
 struct HookRecovery {
     messages: Vec<String>,
     must_wait: bool,
+}
+
+/// Deleted under `packed-refs.lock` alone: git removes the reflog only in a later transaction.
+fn leaves_reflog(change: &RefChange) -> bool {
+    change.after == Value::Absent && change.lock.is_none() && change.log.is_some()
 }
 
 /// A lock that git keeps until the transaction is over.

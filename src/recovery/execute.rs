@@ -73,6 +73,12 @@ impl Session<'_> {
                 if pending && !finished_index.contains(&tx.id()) {
                     return Ok(());
                 }
+                let dropped = self.drop_reflogs(begin);
+                match dropped {
+                    Ok(actions) if actions.is_empty() => {}
+                    Ok(actions) => self.find(tx, Finding::Finished, actions, false),
+                    Err(error) => return self.or_leave(tx, Err(error)),
+                }
                 self.close(tx.entry.clone(), State::Committed)
             }
             Ending::None => {
@@ -125,6 +131,9 @@ impl Session<'_> {
         self.write(tx, &plan.writes)?;
         if undoes && !begin.reftable {
             actions.extend(self.trim_reflogs(begin)?);
+        }
+        if plan.verdict == Verdict::Commit && !begin.reftable {
+            actions.extend(self.drop_reflogs(begin)?);
         }
         let refs = self.settled_values(begin)?;
         self.log.append(Some(tx.id()), &Body::Recovered { outcome, actions: actions.clone(), refs }, Sync::Yes)?;
@@ -180,6 +189,35 @@ impl Session<'_> {
         Ok(actions)
     }
 
+    /// Moves reflogs of deleted refs to quarantine that git had not yet removed: a new branch of that name would
+    /// begin with them.
+    fn drop_reflogs(&self, begin: &Begin) -> anyhow::Result<Vec<String>> {
+        let refs = RefStore::new(self.repo);
+        let mut actions = Vec::new();
+        for change in begin.refs.iter().filter(|c| c.after == Value::Absent && c.log.is_some()) {
+            let log = refs.log(&change.name);
+            let is_left = || -> io::Result<bool> {
+                let same = FileId::at(&log)?.map(|id| id.size) == change.log;
+                Ok(same && refs.read(&change.name)?.value == Value::Absent)
+            };
+            if !is_left()? {
+                continue;
+            }
+            actions.push(format!("removed the reflog of {}, which is deleted", change.name));
+            if self.options.dry_run {
+                continue;
+            }
+            self.while_locked(&change.name, || {
+                if is_left()? {
+                    let aside = quarantine_name(&format!("reflog.{}", change.name));
+                    durable::rename_new(&log, &free_name(&self.state.quarantine(), &aside)?)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(actions)
+    }
+
     /// Under the ref's lock: git appends to the reflog while it holds that.
     pub(super) fn trim_reflog(
         &self,
@@ -192,18 +230,23 @@ impl Session<'_> {
         if !matches!(reflog::tail(&log, recorded, &known)?, Tail::Known(_)) {
             return Ok(None);
         }
-        let lock = refs.lock(name);
+        self.while_locked(name, || self.trim_locked(name, &log, recorded, known))
+    }
+
+    /// Runs `work` under git's lock of `name`; a lock that somebody else has is [`InTheWay`].
+    fn while_locked<T>(&self, name: &RefName, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let lock = RefStore::new(self.repo).lock(name);
         if let Some(parent) = lock.parent() {
             durable::create_dirs(parent, 0o777)?;
         }
         match durable::create_new(&lock, RECOVERY_LOCK) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(InTheWay(format!("{} is locked", self.repo.relative(&log))).into());
+                return Err(InTheWay(format!("{} is there", self.repo.relative(&lock))).into());
             }
             Err(e) => return Err(e).with_context(|| format!("cannot lock {}", lock.display())),
         }
-        let result = self.trim_locked(name, &log, recorded, known);
+        let result = work();
         durable::remove_file(&lock)?;
         result
     }

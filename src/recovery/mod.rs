@@ -23,8 +23,8 @@ use anyhow::Context;
 
 use crate::git::locks::{Depth, Judge, KnownDead, LockFile};
 use crate::git::{RefName, RefStore, Repository, locks};
-use crate::marker::{Entry, Listing, Marker, Phase, State};
-use crate::owner::{self, Liveness, Place, Process, Stat};
+use crate::marker::{Entry, Listing, Marker, Phase, State, Temporary};
+use crate::owner::{self, Liveness, Place, Process};
 use crate::state_dir::{StateDir, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Log, Record};
@@ -79,6 +79,14 @@ pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness 
     let local = is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
     of(marker.owner.process).and(of(marker.helper))
+}
+
+/// Did the writer of a marker die before it could rename it into place?
+#[must_use]
+pub fn is_abandoned(temporary: &Temporary, here: &Place, state: &StateDir) -> bool {
+    let place = Place { pidns: temporary.pidns, ..here.clone() };
+    let writer = owner::Owner { process: temporary.writer, place };
+    writer.liveness(temporary.writer, here, is_local_disk(state.path())) == Liveness::Dead
 }
 
 /// File systems that only one machine can have mounted: there, another boot means that all owners are dead.
@@ -183,7 +191,7 @@ impl<'r> Session<'r> {
         }
         rename::mend_stray_log(&mut session, &mut judge, &unfinished)?;
         worktrees::mend(&mut session, &mut judge)?;
-        session.sweep(&listing)?;
+        session.sweep(&listing, &place)?;
         Ok(session.report)
     }
 
@@ -325,15 +333,13 @@ impl<'r> Session<'r> {
         Ok(None)
     }
 
-    /// Temporary files of processes that are gone, and staged files without a marker.
-    fn sweep(&mut self, listing: &Listing) -> anyhow::Result<()> {
+    /// Markers that were never published, and staged files without a marker.
+    fn sweep(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
-        for (pid, path) in &listing.temporary {
-            if Stat::of(*pid).is_none_or(|s| s.is_gone()) {
-                crate::durable::remove_file(path)?;
-            }
+        for temporary in listing.temporary.iter().filter(|t| is_abandoned(t, place, self.state)) {
+            crate::durable::remove_file(&temporary.path)?;
         }
         execute::sweep_staged(self.state)
     }

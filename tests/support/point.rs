@@ -298,12 +298,12 @@ fn input(repo: &Repo) -> Vec<u8> {
     fs::read(repo.scratch().join(INPUT)).unwrap_or_default()
 }
 
-/// Waits until two clock ticks have passed since the last change in a git directory.
+/// Waits until several clock ticks have passed since the last change in a git directory.
 ///
-/// The kernel tells the start of a process in ticks of 10 ms. Whoever proves that a process is younger than a lock compares that
+/// The kernel tells the start of a process in ticks of 10 ms, and the time of a file up to one tick late. Whoever proves that a process is younger than a lock compares that
 /// with the lock's ctime, so what starts in the same tick as the crash proves nothing. People are never that fast, tests are.
 pub fn let_the_clock_tick(git_dir: &Path) {
-    const TICKS: Duration = Duration::from_millis(20);
+    const TICKS: Duration = Duration::from_millis(50);
     let newest = snapshot::walk(git_dir, &|_| true)
         .iter()
         .filter_map(|path| fs::symlink_metadata(path).ok())
