@@ -8,7 +8,7 @@ use std::io;
 
 use super::payload::{Line, Payload};
 use crate::git::refs::{BadName, Seen, read_small, with_suffix};
-use crate::git::{FileId, RefName, RefStore, Repository, Value};
+use crate::git::{FileId, RefFormat, RefName, RefStore, Repository, Value};
 use crate::wal::{RefChange, Rename, Watched};
 
 /// A transaction as observed at `prepared`.
@@ -72,6 +72,9 @@ enum Effect {
 /// # Errors
 /// The payload or the disk cannot be read.
 pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Result<Observed, Problem> {
+    if repo.ref_format == RefFormat::Reftable {
+        return observe_reftable(repo, payload);
+    }
     let refs = RefStore::new(repo);
     let mut seen = Observed::default();
     let packed_lock = FileId::at(&repo.common_dir.join("packed-refs.lock"))?;
@@ -100,6 +103,28 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
     }
     if !seen.changes.is_empty() {
         watch_head(repo, &refs, &mut seen)?;
+        seen.index_lock = FileId::at(&repo.git_dir.join("index.lock"))?;
+    }
+    Ok(seen)
+}
+
+/// Of a reftable only git can read values, and a hook starts no git: what the payload says is what we have. The
+/// table's lock stands for the locks of all refs.
+fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> Result<Observed, Problem> {
+    let refs = RefStore::new(repo);
+    let mut seen = Observed::default();
+    for line in &payload.lines {
+        let deletes = Line::is_null(line.new);
+        // HEAD beside a branch is only logged; deletions of pseudo-refs accompany every commit and are mostly none.
+        let beside = line.name == b"HEAD" && payload.lines.iter().any(|l| l.name != b"HEAD" && l.new == line.new);
+        if beside || (deletes && !line.name.starts_with(b"refs/")) {
+            continue;
+        }
+        let (name, after) = (refs.canonical(line.name)?, Value::of_payload(line.new)?);
+        seen.changes.push(RefChange { name, before: None, after, file: None, lock: None, log: None });
+    }
+    if !seen.changes.is_empty() {
+        seen.packed_lock = FileId::at(&repo.common_dir.join("reftable/tables.list.lock"))?;
         seen.index_lock = FileId::at(&repo.git_dir.join("index.lock"))?;
     }
     Ok(seen)

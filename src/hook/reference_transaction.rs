@@ -15,7 +15,7 @@ use super::payload::Payload;
 use super::{Answer, Environment, Reply};
 use crate::durable;
 use crate::git::refs::FileId;
-use crate::git::{RefName, RefStore, Repository, Value};
+use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, Marker, Phase, State};
 use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
@@ -210,7 +210,7 @@ impl Call<'_> {
                 helper: marker.helper,
                 worktree: crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
                     .into_owned(),
-                reftable: self.repo.ref_format == crate::git::RefFormat::Reftable,
+                reftable: self.repo.ref_format == RefFormat::Reftable,
                 batched: observe::may_be_batched(argv),
                 refs: seen.changes,
                 watched: seen.watched,
@@ -277,6 +277,11 @@ impl Call<'_> {
         for (mut entry, marker) in std::mem::take(&mut markers.mine) {
             if self.is_this(&entry, &marker) {
                 if self.is_unfinished(&marker) {
+                    continue;
+                }
+                let readable = self.repo.ref_format == RefFormat::Files;
+                if readable && self.settled()?.len() == self.payload.lines.len() {
+                    // It is all there, whatever the call says: recovery settles it when the owner is gone.
                     continue;
                 }
                 let place = marker.owner.place.clone();
@@ -391,9 +396,13 @@ impl Call<'_> {
         let refs = RefStore::new(&self.repo);
         let mut settled = Vec::with_capacity(self.payload.lines.len());
         for line in &self.payload.lines {
-            let name = refs.canonical(line.name)?;
+            let (name, after) = (refs.canonical(line.name)?, Value::of_payload(line.new)?);
+            if self.repo.ref_format == RefFormat::Reftable {
+                settled.push(Settled { name, value: after, file: None });
+                continue;
+            }
             let now = refs.read(&name)?;
-            if now.value == Value::of_payload(line.new)? {
+            if now.value == after {
                 settled.push(Settled { name, value: now.value, file: now.loose });
             }
         }
@@ -462,8 +471,8 @@ fn leaves_reflog(change: &RefChange) -> bool {
 /// A lock that git keeps until the transaction is over.
 fn probe(repo: &Repository, seen: &Observed) -> Option<(String, FileId)> {
     let refs = RefStore::new(repo);
-    let of_change = seen.changes.iter().find_map(|c| Some((refs.lock(&c.name), c.lock?)));
-    let (path, lock) = of_change.or_else(|| Some((repo.common_dir.join("packed-refs.lock"), seen.packed_lock?)))?;
+    // packed-refs.lock is none: git may keep it from one transaction to the next.
+    let (path, lock) = seen.changes.iter().find_map(|c| Some((refs.lock(&c.name), c.lock?)))?;
     let relative = path.strip_prefix(&repo.common_dir).unwrap_or(&path);
     Some((crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(relative.as_os_str())).into_owned(), lock))
 }
