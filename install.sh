@@ -24,7 +24,7 @@ main() {
     callers_path=$PATH
     [ -z "${HOME:-}" ] || PATH="$PATH:$HOME/.cargo/bin" # rustup's, for shells that did not read its profile
     need_cmd cargo 'install Rust: https://rustup.rs'
-    need_cmd git 'install git 2.39 or newer'
+    need_cmd git 'install git 2.28 or newer'
     unset CDPATH # it makes `cd` print
     # Called from a hook or a `git` alias, these would redirect every git below.
     unset GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX
@@ -107,14 +107,32 @@ make_bin_dir() {
     [ ! -d "$binary" ] || die "\`$binary\` is a directory" 'move it away, or choose another --prefix DIR'
 }
 
+# A hook starts several times in every git command, and a third of a dynamic
+# program's start is the dynamic linker: where the C library allows it, the
+# binary is static. That needs an explicit target, or build scripts and macros
+# would be built that way too.
 build() {
     say "building jin-txn in $source"
     target=$(absolute "${CARGO_TARGET_DIR:-$source/target}")
-    # From its own directory, so that cargo sees this checkout's toolchain and configuration.
-    (cd -- "$source" && cargo build --release --locked --target-dir "$target") ||
-        die 'the build failed' 'cargo says why above; nothing was installed'
+    host=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+    case ${CARGO_BUILD_TARGET:+set}:$host in
+        :*-linux-gnu)
+            built=$target/$host/release/jin-txn
+            (
+                export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
+                run_cargo --target "$host"
+            ) && return
+            say 'no static C library here: building a dynamic binary, whose hooks start a little slower'
+            ;;
+    esac
+    run_cargo || die 'the build failed' 'cargo says why above; nothing was installed'
     built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/jin-txn
     [ -f "$built" ] || die "cargo left no binary at \`$built\`" 'does a cargo configuration set another build target?'
+}
+
+# From its own directory, so that cargo sees this checkout's toolchain and configuration.
+run_cargo() {
+    (cd -- "$source" && cargo build --release --locked --target-dir "$target" "$@")
 }
 
 # The old binary, which hooks may be running, stays whole until the new one takes
