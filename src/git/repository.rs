@@ -86,8 +86,12 @@ impl Repository {
             let dot_git = here.join(".git");
             match fs::metadata(&dot_git) {
                 Ok(m) if m.is_file() => return Self::open(&dot_git),
-                Ok(_) if Self::open(&dot_git).is_ok() => return Self::open(&dot_git),
-                _ => {}
+                Ok(_) => {
+                    if let Ok(found) = Self::open(&dot_git) {
+                        return Ok(found);
+                    }
+                }
+                Err(_) => {}
             }
             if here.join("HEAD").exists() && here.join("objects").is_dir() {
                 return Self::open(here);
