@@ -9,7 +9,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -171,4 +171,45 @@ pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     remove_file(&tmp)?;
     std::os::unix::fs::symlink(target, &tmp)?;
     fs::rename(&tmp, link).inspect_err(|_| discard(&tmp))
+}
+
+/// Is `path` on a file system that only one machine can have mounted? Only there everybody who could work on it runs
+/// on this machine, and another boot means that they are all dead.
+#[must_use]
+pub fn is_local_disk(path: &Path) -> bool {
+    // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
+    const LOCAL: [u32; 8] =
+        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
+    // The kernel's magic numbers have 32 bits; the field's type differs from platform to platform.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.contains(&(s.f_type as u32)))
+}
+
+/// Gives a file or directory that we made the access that its directory gives (`core.sharedRepository`): what the
+/// umask took from the group comes back when the group may write to the directory.
+///
+/// # Errors
+/// What the file system said.
+pub fn share_like_directory(path: &Path) -> io::Result<()> {
+    let parent = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.mode();
+    let own = fs::metadata(path)?;
+    let shared = if own.is_dir() { parent & 0o2077 } else { parent & 0o066 };
+    if parent & 0o020 == 0 || own.mode() & shared == shared {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode((own.mode() & 0o7777) | shared))
+}
+
+/// Gives `original` a second name, or copies it where the file system or the kernel's policy refuses links.
+///
+/// # Errors
+/// What the file system said (`AlreadyExists` when `second` is there).
+pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
+    match fs::hard_link(original, second) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+            let bytes = fs::read(original)?;
+            create_new(second, &bytes).map(|_| ())
+        }
+        other => other,
+    }
 }

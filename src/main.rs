@@ -54,7 +54,7 @@ fn answer(reply: &Reply) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     for line in &reply.messages {
         // Nobody is left to tell when stderr is gone.
-        if writeln!(stderr, "{line}").is_err() {
+        if writeln!(stderr, "{}", cli::printable(line)).is_err() {
             break;
         }
     }

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
@@ -160,7 +161,8 @@ impl Place {
     /// Do we see every process of this machine? Only from the initial pid namespace.
     #[must_use]
     pub fn sees_everything(&self) -> bool {
-        self.pidns == INITIAL_PID_NAMESPACE
+        // A `/proc` that hides other users' processes hides the first one, too.
+        self.pidns == INITIAL_PID_NAMESPACE && Stat::of(1).is_some()
     }
 }
 
@@ -195,7 +197,7 @@ pub fn myself() -> io::Result<Process> {
 pub fn ancestors() -> Vec<Stat> {
     let mut found = Vec::new();
     let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
-    while pid > 1 && found.len() < MAX_ANCESTORS {
+    while pid > 0 && found.len() < MAX_ANCESTORS {
         let Some(stat) = Stat::of(pid) else { break };
         pid = stat.parent;
         found.push(stat);
@@ -204,16 +206,18 @@ pub fn ancestors() -> Vec<Stat> {
 }
 
 /// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
-/// parent (hook managers stand in between). `None` when git died already and we are an orphan.
+/// parent (hook managers stand in between), and not a git that only runs an alias. `None` when git died already and
+/// we are an orphan.
 #[must_use]
 pub fn nearest_git() -> Option<Stat> {
     let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
     for _ in 0..MAX_ANCESTORS {
-        if pid <= 1 {
+        // In a container git itself may be pid 1.
+        if pid == 0 {
             return None;
         }
         let stat = Stat::of(pid)?;
-        if looks_like_git(&stat) {
+        if looks_like_git(&stat) && !crate::git::processes::only_runs_us(&argv(pid).unwrap_or_default()) {
             return Some(stat);
         }
         pid = stat.parent;
@@ -221,10 +225,14 @@ pub fn nearest_git() -> Option<Stat> {
     None
 }
 
-/// By the kernel's name, or by argv[0] (a wrapper may have renamed the file).
+/// By the kernel's name or by argv[0] (a wrapper may have renamed the file), unless the program is readably
+/// something else: a hook manager that is a script called `git-...`.
 #[must_use]
 pub fn looks_like_git(stat: &Stat) -> bool {
-    is_git_name(&stat.comm) || argv(stat.pid).and_then(|a| a.into_iter().next()).is_some_and(|a| is_git_name(&a))
+    let named =
+        is_git_name(&stat.comm) || argv(stat.pid).and_then(|a| a.into_iter().next()).is_some_and(|a| is_git_name(&a));
+    let program = || fs::read_link(format!("/proc/{}/exe", stat.pid));
+    named && program().map_or(true, |exe| exe.file_name().is_none_or(|n| n.to_string_lossy().starts_with("git")))
 }
 
 impl Owner {
@@ -280,16 +288,22 @@ pub fn all_pids() -> Vec<u32> {
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
 
+fn clock(id: ClockId) -> i64 {
+    let t = clock_gettime(id);
+    t.tv_sec * 1_000_000_000 + t.tv_nsec
+}
+
+/// Realtime now (Unix epoch, nanoseconds).
+#[must_use]
+pub fn now() -> i64 {
+    clock(ClockId::Realtime)
+}
+
 /// Realtime (Unix epoch, nanoseconds) of a start time in clock ticks since boot. The true start lies at
 /// most one tick (10 ms) later.
 #[must_use]
 pub fn realtime_of_start(start: u64) -> i64 {
-    use rustix::time::{ClockId, clock_gettime};
-    let nanos = |id| {
-        let t = clock_gettime(id);
-        t.tv_sec * 1_000_000_000 + t.tv_nsec
-    };
-    let booted = nanos(ClockId::Realtime) - nanos(ClockId::Boottime);
+    let booted = clock(ClockId::Realtime) - clock(ClockId::Boottime);
     let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
     booted + i64::try_from(start).unwrap_or(i64::MAX / tick) * tick
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use fd_lock::{RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize, de};
 
@@ -19,6 +20,9 @@ use crate::git::Repository;
 
 /// Name of the state directory below the common git directory.
 pub const NAME: &str = ".jin";
+
+const APPEND_LOCK: &str = "append.lock";
+const RECOVERY_LOCK: &str = "recovery.lock";
 
 /// How long to wait for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,20 +107,40 @@ impl StateDir {
     ///
     /// # Errors
     /// Something else lies there, or the file system refuses.
-    pub fn create(&self) -> io::Result<()> {
+    pub fn create(&self) -> anyhow::Result<()> {
         if !self.exists() {
             if fs::symlink_metadata(&self.path).is_ok() {
-                return Err(io::Error::other(format!("{} is not a directory", self.path.display())));
+                anyhow::bail!("{} is not a directory", self.path.display());
             }
             durable::create_dirs(&self.path, 0o777)?;
+            durable::share_like_directory(&self.path)?;
         }
         for part in [self.wal(), self.quarantine(), self.tx_root()] {
-            if !part.is_dir() {
+            if fs::symlink_metadata(&part).is_err() {
                 durable::create_dirs(&part, 0o777)?;
+                durable::share_like_directory(&part)?;
             }
         }
+        for lock in [APPEND_LOCK, RECOVERY_LOCK] {
+            self.open_lock(lock, Inherit::No)?;
+        }
+        self.verify()?;
         durable::fsync_dir(&self.path)?;
-        durable::fsync_dir(self.path.parent().unwrap_or(Path::new("/")))
+        durable::fsync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
+        Ok(())
+    }
+
+    /// Refuses a state directory whose parts are not directories: a link would lead us out of the repository.
+    ///
+    /// # Errors
+    /// Which part is none.
+    pub fn verify(&self) -> io::Result<()> {
+        for part in [self.path.clone(), self.wal(), self.quarantine(), self.tx_root()] {
+            if !fs::symlink_metadata(&part)?.is_dir() {
+                return Err(io::Error::other(format!("{} is not a directory", part.display())));
+            }
+        }
+        Ok(())
     }
 
     /// The directory itself.
@@ -154,8 +178,8 @@ impl StateDir {
     /// # Errors
     /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
     pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mut lock = self.open_lock("append.lock", Inherit::No)?;
-        let _held = acquire(&mut lock, wait, || self.path.join("append.lock"))?;
+        let mut lock = self.open_lock(APPEND_LOCK, Inherit::No)?;
+        let _held = acquire(&mut lock, wait, || self.path.join(APPEND_LOCK))?;
         work()
     }
 
@@ -165,16 +189,29 @@ impl StateDir {
     /// # Errors
     /// [`Busy`] when another runner is at it; otherwise what `work` says.
     pub fn while_recovering<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mut lock = self.open_lock("recovery.lock", Inherit::Yes)?;
-        let _held = acquire(&mut lock, wait, || self.path.join("recovery.lock"))?;
+        let mut lock = self.open_lock(RECOVERY_LOCK, Inherit::Yes)?;
+        let _held = acquire(&mut lock, wait, || self.path.join(RECOVERY_LOCK))?;
         work()
     }
 
-    fn open_lock(&self, name: &str, inherit: Inherit) -> io::Result<RwLock<File>> {
+    fn open_lock(&self, name: &str, inherit: Inherit) -> anyhow::Result<RwLock<File>> {
+        let cannot = || format!("cannot write {}", self.path.join(name).display());
+        self.try_open_lock(name, inherit).with_context(cannot)
+    }
+
+    fn try_open_lock(&self, name: &str, inherit: Inherit) -> io::Result<RwLock<File>> {
         let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
+        let path = self.path.join(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o666).custom_flags(nofollow);
-        let file = options.open(self.path.join(name))?;
+        options.read(true).write(true).mode(0o666).custom_flags(nofollow);
+        let file = match options.open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let file = options.create(true).truncate(false).open(&path)?;
+                durable::share_like_directory(&path)?;
+                file
+            }
+            other => other?,
+        };
         if inherit == Inherit::Yes {
             rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
         }

@@ -14,7 +14,7 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let report = recovery::check(&repo, &session.recovery_options()?)?;
     if session.json {
-        session.print_json(&super::status::Described::new(&report))?;
+        session.print_json(&super::status::Described::new(&report, exit_code(&report)))?;
     } else {
         for line in super::status::describe(&report) {
             session.print(&line);

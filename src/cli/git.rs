@@ -48,7 +48,7 @@ fn check_and_exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     if std::env::var_os("JIN_TXN").is_none_or(|v| v != "off") {
         // Whatever goes wrong in front of git must not take git away from the user.
         if let Err(error) = clear_the_way(here, args, &git) {
-            eprintln!("jin-txn: warning: {error:#}");
+            tell(&format!("jin-txn: warning: {error:#}"));
         }
     }
     let mut command = Command::new(&git);
@@ -69,13 +69,21 @@ fn clear_the_way(here: &Path, args: &[OsString], git: &Path) -> anyhow::Result<u
     match recovery::recover(&repo, &options) {
         Ok(report) => {
             for line in report.headlines() {
-                eprintln!("{line}");
+                tell(&line);
             }
             Ok(exit::DONE)
         }
         // Somebody else is recovering: git itself finds out what that leaves.
         Err(error) if error.is::<Busy>() => Ok(exit::BUSY),
         Err(error) => Err(error),
+    }
+}
+
+/// git runs even when nobody can be told anything.
+fn tell(line: &str) {
+    use std::io::Write;
+    if writeln!(std::io::stderr(), "{}", super::printable(line)).is_err() {
+        // A closed or full stderr is the user's choice.
     }
 }
 

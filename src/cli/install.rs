@@ -80,6 +80,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     for name in HOOKS {
         refuse_foreign(&hooks.join(name), name)?;
     }
+    refuse_alias(&current_alias(&git, &repo)?)?;
 
     let state = StateDir::of(&repo);
     state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
@@ -152,7 +153,9 @@ fn refuse_foreign(path: &Path, name: &str) -> anyhow::Result<()> {
 
 /// A link to a jin-txn, wherever that lies (or lay).
 pub(super) fn is_ours(path: &Path) -> bool {
-    fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|n| n == "jin-txn"))
+    let is_this = |target: &PathBuf| std::env::current_exe().is_ok_and(|exe| exe == *target);
+    let is_named = |target: &PathBuf| target.file_name().is_some_and(|n| n.to_string_lossy().starts_with("jin-txn"));
+    fs::read_link(path).is_ok_and(|target| is_named(&target) || is_this(&target))
 }
 
 fn set_alias(
@@ -166,17 +169,10 @@ fn set_alias(
     let read = || fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()));
     let alias = format!("!{}", shell_quoted(binary.as_str()));
     let git_dir = &repo.common_dir;
-    let current = command::run(git, git_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;
-    let current = String::from_utf8_lossy(&current.stdout).trim_end().to_owned();
+    let current = current_alias(git, repo)?;
     if current == alias {
         return Ok(());
     }
-    let ours = current.is_empty() || (current.starts_with('!') && current.contains("jin-txn"));
-    anyhow::ensure!(
-        ours,
-        "there is an alias `txn` already: `{}`\nhint: nothing was changed; rename it",
-        current.escape_debug()
-    );
     let before = read()?;
     if installed.config_after.as_ref() != Some(&before) {
         installed.config_before = current.is_empty().then_some(before);
@@ -187,6 +183,21 @@ fn set_alias(
     anyhow::ensure!(ran.success, "cannot set the alias `txn`: {}", ran.stderr);
     installed.config_after = Some(read()?);
     installed.store(state)
+}
+
+fn current_alias(git: &Path, repo: &Repository) -> anyhow::Result<String> {
+    let set = command::run(git, &repo.common_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;
+    Ok(String::from_utf8_lossy(&set.stdout).trim_end().to_owned())
+}
+
+fn refuse_alias(current: &str) -> anyhow::Result<()> {
+    let ours = current.is_empty() || (current.starts_with('!') && current.contains("jin-txn"));
+    anyhow::ensure!(
+        ours,
+        "there is an alias `txn` already: `{}`\nhint: nothing was changed; rename it",
+        current.escape_debug()
+    );
+    Ok(())
 }
 
 fn shell_quoted(text: &str) -> String {

@@ -113,6 +113,7 @@ pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let here = leave_alias()?;
     let directory = cli.directory.as_ref().map_or_else(|| here.clone(), |dir| here.join(dir));
+    anyhow::ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let from_environment = || std::env::var_os("GIT_DIR").map(PathBuf::from);
     let git_dir = cli.git_dir.or_else(from_environment).map(|dir| directory.join(dir));
     let context = Session { directory, git_dir, json: cli.json, quiet: cli.quiet };
@@ -196,9 +197,22 @@ impl Session {
 
 /// A closed pipe (`jin-txn log | head`) is no error.
 fn print_line(out: &mut impl Write, line: &str) {
-    if writeln!(out, "{line}").is_err() {
+    if writeln!(out, "{}", printable(line)).is_err() {
         std::process::exit(0);
     }
+}
+
+/// Names and command lines come from the repository and from other processes: none of them speaks to the terminal.
+#[must_use]
+pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    if text.chars().all(harmless) {
+        return text.into();
+    }
+    text.chars()
+        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
+        .collect::<String>()
+        .into()
 }
 
 fn print_error(error: &anyhow::Error) -> u8 {

@@ -1,7 +1,7 @@
 //! `jin-txn recover`
 
 use super::status::Described;
-use super::{Session, exit};
+use super::{Session, exit, exit_code};
 use crate::recovery::{self, Options};
 use crate::state_dir::TxId;
 
@@ -34,28 +34,25 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         return Ok(exit::DONE);
     }
     let report = recovery::recover(&repo, &options)?;
+    let code = match (args.dry_run, exit_code(&report)) {
+        // What waited has been recovered.
+        (false, exit::INTERRUPTED) if report.is_busy() => exit::BUSY,
+        (_, exit::INTERRUPTED) => exit::DONE,
+        (_, other) => other,
+    };
     if session.json {
-        session.print_json(&Described::new(&report))?;
+        session.print_json(&Described::new(&report, if args.dry_run { exit_code(&report) } else { code }))?;
     } else if args.dry_run {
         for line in super::status::describe(&report) {
             session.print(&line);
         }
     } else {
-        for line in report.headlines() {
-            session.say(&line);
-        }
-        for line in super::status::obstacles(&report) {
+        for line in report.headlines().into_iter().chain(super::status::obstacles(&report)) {
             session.say(&line);
         }
         if report.is_clean() {
             session.say("jin-txn: nothing to recover");
         }
     }
-    Ok(if report.needs_human() {
-        exit::NEEDS_HUMAN
-    } else if report.is_busy() {
-        exit::BUSY
-    } else {
-        exit::DONE
-    })
+    Ok(code)
 }

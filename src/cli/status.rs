@@ -16,7 +16,6 @@ pub struct Args {}
 
 #[derive(Serialize)]
 struct Status {
-    version: u32,
     git_dir: String,
     protected: bool,
     problems: Vec<String>,
@@ -28,16 +27,17 @@ struct Status {
 /// A report as JSON has it.
 #[derive(Serialize)]
 pub struct Described {
+    version: u32,
     state: &'static str,
     #[serde(flatten)]
     report: Report,
 }
 
 impl Described {
-    /// Describes `report`.
+    /// Describes `report`, of a command that ends with `code`.
     #[must_use]
-    pub fn new(report: &Report) -> Described {
-        let state = match exit_code(report) {
+    pub fn new(report: &Report, code: u8) -> Described {
+        let state = match code {
             super::exit::DONE => "clean",
             super::exit::INTERRUPTED => "interrupted",
             super::exit::NEEDS_HUMAN => "needs-human",
@@ -45,7 +45,7 @@ impl Described {
         };
         let mut report = report.clone();
         report.transactions.retain(|t| !t.quiet);
-        Described { state, report }
+        Described { version: 1, state, report }
     }
 }
 
@@ -54,12 +54,11 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let problems = install::problems(&repo)?;
     let report = recovery::check(&repo, &session.recovery_options()?)?;
     let status = Status {
-        version: 1,
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
         problems,
         wal_bytes: wal_bytes(&StateDir::of(&repo).wal()),
-        found: Described::new(&report),
+        found: Described::new(&report, exit_code(&report)),
     };
     if session.json {
         session.print_json(&status)?;
@@ -131,9 +130,7 @@ fn next_step(report: &Report) -> Option<String> {
             "hint: `git txn show ID` tells what happened; `git txn recover --acknowledge ID` closes it as it is"
                 .to_owned(),
         ),
-        super::exit::BUSY => {
-            Some("hint: wait until it is done; if it cannot be alive: `git txn recover --force`".to_owned())
-        }
+        super::exit::BUSY => Some("hint: wait until it is done, then look again".to_owned()),
         _ => None,
     }
 }

@@ -70,9 +70,13 @@ fn restore_config(repo: &Repository, installed: &Installed) -> anyhow::Result<()
     if let (Some(before), Some(after)) = (&installed.config_before, &installed.config_after)
         && now == *after
     {
+        // git's own protocol: whoever changes the configuration holds config.lock.
         let permissions = fs::metadata(&config)?.permissions();
-        durable::replace(&config, before.as_bytes())?;
-        return Ok(fs::set_permissions(&config, permissions)?);
+        let lock = repo.common_dir.join("config.lock");
+        durable::create_new(&lock, before.as_bytes())
+            .and_then(|file| file.set_permissions(permissions).and_then(|()| file.sync_all()))
+            .with_context(|| format!("cannot write {}", lock.display()))?;
+        return Ok(durable::rename(&lock, &config)?);
     }
     let git = real_git()?;
     let alias = command::run(&git, &repo.common_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;

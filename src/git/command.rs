@@ -110,7 +110,12 @@ pub fn write_refs(program: &Path, git_dir: &Path, writes: &[RefWrite], message: 
     let mut symrefs = Vec::new();
     for RefWrite { name, from, to } in writes {
         let (name, zero) = (name.as_bytes(), null_of(from, to));
-        let old = from.oid().map_or_else(|| zero.clone(), |o| o.as_str().to_owned());
+        let old = match from {
+            Value::Oid(oid) => oid.as_str().to_owned(),
+            Value::Absent => zero,
+            // The session cannot compare with a symref: nothing is compared, the caller has just read it.
+            Value::Symref(_) | Value::Broken => String::new(),
+        };
         match to {
             Value::Oid(new) => {
                 push_line(&mut stdin, &[b"update ", name, b"\0", new.as_str().as_bytes(), b"\0", old.as_bytes(), b"\0"])

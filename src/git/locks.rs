@@ -58,53 +58,92 @@ pub enum Depth {
     Everything,
 }
 
-/// Finds all lock files of the repository.
+/// Finds all lock files of the repository, where git makes them and nowhere else: other repositories (submodules) and
+/// other tools keep files of such names below a git directory, too.
 ///
 /// # Errors
 /// A directory cannot be read.
 pub fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
     let mut found = Vec::new();
-    let mut todo: Vec<PathBuf> = vec![repo.common_dir.clone()];
-    while let Some(dir) = todo.pop() {
-        let Some(entries) = absent_is_none(fs::read_dir(&dir))? else { continue };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            if is_lock_name(&name) {
-                // It may be gone by now: git is at work.
-                if let Some(id) = FileId::at(&entry.path())? {
-                    found.push(LockFile { path: entry.path(), id });
-                }
-            } else if entry.file_type()?.is_dir() && is_searched(repo, &dir, &name, depth) {
-                todo.push(entry.path());
+    for git_dir in repo.all_git_dirs() {
+        collect(&git_dir, Below::No, is_top_level_lock, &mut found)?;
+        collect(&git_dir.join("refs"), Below::Yes, |_| true, &mut found)?;
+        collect(&git_dir.join("reftable"), Below::No, |_| true, &mut found)?;
+        if depth == Depth::Everything {
+            collect(&git_dir.join("logs"), Below::Yes, |_| true, &mut found)?;
+            for dir in ["info", "sequencer", "rebase-merge", "rebase-apply"] {
+                collect(&git_dir.join(dir), Below::No, |_| true, &mut found)?;
             }
+        }
+    }
+    if depth == Depth::Everything {
+        for dir in ["objects", "objects/info", "objects/info/commit-graphs", "objects/pack"] {
+            collect(&repo.common_dir.join(dir), Below::No, |_| true, &mut found)?;
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
 
+/// Are the directories below searched as well?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Yes,
+    No,
+}
+
+fn collect(
+    dir: &Path,
+    below: Below,
+    known: impl Fn(&[u8]) -> bool + Copy,
+    found: &mut Vec<LockFile>,
+) -> io::Result<()> {
+    let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if below == Below::Yes && kind.is_dir() {
+            collect(&entry.path(), below, known, found)?;
+        }
+        let name = entry.file_name();
+        if kind.is_file() && is_lock_name(&name) && known(name.as_bytes()) {
+            // It may be gone by now: git is at work.
+            found.extend(FileId::at(&entry.path())?.map(|id| LockFile { path: entry.path(), id }));
+        }
+    }
+    Ok(())
+}
+
 fn is_lock_name(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".lock") || name == "packed-refs.new"
 }
 
-fn is_searched(repo: &Repository, parent: &Path, name: &OsStr, depth: Depth) -> bool {
-    let at_top = parent == repo.common_dir;
-    let name = name.as_bytes();
-    if at_top && matches!(name, b".jin" | b"hooks" | b"modules" | b"lfs" | b"annex") {
-        return false;
+/// Locks right in a git directory: of files that git has there, of pseudo-refs (`ORIG_HEAD`), and their pid files.
+fn is_top_level_lock(name: &[u8]) -> bool {
+    const FILES: [&[u8]; 9] = [
+        b"index",
+        b"config",
+        b"config.worktree",
+        b"packed-refs",
+        b"shallow",
+        b"gc.pid",
+        b"maintenance",
+        b"description",
+        b"logs",
+    ];
+    if name == b"packed-refs.new" {
+        return true;
     }
-    if depth == Depth::Blocking && (name == b"logs" || name == b"objects") {
-        return false;
-    }
-    // The 256 directories of loose objects hold no locks.
-    !(parent.ends_with("objects") && name.len() == 2)
+    let stem = name.strip_suffix(b".lock").unwrap_or(name);
+    let stem = stem.strip_suffix(b"~pid").unwrap_or(stem);
+    let pseudo_ref = !stem.is_empty() && stem.iter().all(|b| b.is_ascii_uppercase() || b"_-".contains(b));
+    FILES.contains(&stem) || pseudo_ref || stem.starts_with(b"next-index-")
 }
 
 /// Identities of locks that the log has for dead owners, by path.
 pub type KnownDead = HashMap<PathBuf, FileId>;
 
-/// Judges locks; scans the processes at most once.
+/// Judges locks; scans the processes once, and again for locks that are younger than the scan.
 pub struct Judge<'r> {
     repo: &'r Repository,
     known_dead: KnownDead,
@@ -142,6 +181,9 @@ impl<'r> Judge<'r> {
     /// Could any process have made this file at its ctime and still be at work?
     pub fn could_anybody_hold(&mut self, lock: &LockFile) -> Verdict {
         let (repo, ancestors) = (self.repo, &self.ancestors);
+        if self.processes.as_ref().is_some_and(|seen| seen.are_older_than(lock)) {
+            self.processes = None;
+        }
         let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors));
         let mut verdict = processes.holder_of(lock);
         if self.force && verdict.owner == Liveness::Unknowable {

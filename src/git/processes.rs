@@ -1,8 +1,9 @@
 //! Which process could hold a lock?
 //!
-//! A candidate started before the lock was last changed (with a margin), may write to the repository, and
-//! either looks like git and is not known to work elsewhere, or has the lock open. A git-like process that we
-//! cannot look into is a candidate. When we do not see all processes of the machine, nothing is proved.
+//! A candidate may write to the repository, and either looks like git and is not known to work elsewhere, or has the
+//! lock open. A git-like process that we cannot look into is a candidate. Start times are asked only of the processes
+//! above us (everybody else is simply waited for): a clock that was set would make a holder look too young. When we do
+//! not see all processes of the machine, or other machines may use the disk, nothing is proved.
 
 use std::fs;
 use std::io;
@@ -11,42 +12,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::locks::{LockFile, Verdict};
-use super::repository::Repository;
+use super::refs::FileId;
+use super::repository::{NotFound, Repository};
 use crate::owner::{self, Liveness, Place, Stat};
 
-/// Clocks: a process's start is known to 10 ms and through two clocks, a file's time to 4 ms and one clock.
-const MARGIN: i64 = 2_000_000_000;
-
-/// For a process above us the two-second margin would call every recent lock its own. What is uncertain here is
-/// only the clocks' steps: a start is rounded down to a tick (10 ms), a file's time lags by up to another one.
+/// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
+/// a file's time lags by up to another one.
 pub const CLOCK_MARGIN: i64 = 30_000_000;
 
 /// Commands that never take a lock in a repository that exists already, or that are us.
-const LOCKLESS: [&str; 24] = [
-    "archive",
-    "blame",
-    "cat-file",
-    "clone",
-    "credential",
-    "daemon",
-    "for-each-ref",
-    "fsmonitor--daemon",
-    "grep",
-    "help",
-    "init",
-    "log",
-    "ls-remote",
-    "ls-tree",
-    "merge-base",
-    "rev-list",
-    "rev-parse",
-    "shortlog",
-    "show",
-    "tx",
-    "txn",
-    "upload-pack",
-    "var",
-    "version",
+#[rustfmt::skip]
+const LOCKLESS: [&str; 23] = [
+    "archive", "blame", "cat-file", "clone", "credential", "daemon", "for-each-ref", "fsmonitor--daemon", "grep",
+    "help", "log", "ls-remote", "ls-tree", "merge-base", "rev-list", "rev-parse", "shortlog", "show", "tx", "txn",
+    "upload-pack", "var", "version",
 ];
 
 /// "No such process": it ended while we looked.
@@ -78,6 +57,7 @@ struct Candidate {
 struct Open {
     pid: u32,
     path: PathBuf,
+    id: Option<FileId>,
 }
 
 /// The processes that could hold a lock of one repository, at one moment.
@@ -86,6 +66,8 @@ pub struct Processes {
     open: Vec<Open>,
     ancestors: Vec<Candidate>,
     sees_everything: bool,
+    local_disk: bool,
+    scanned_at: i64,
 }
 
 impl Processes {
@@ -98,6 +80,8 @@ impl Processes {
             open: Vec::new(),
             ancestors: ancestors.iter().filter(|s| is_at_work(s)).map(Candidate::new).collect(),
             sees_everything: Place::here().is_ok_and(|place| place.sees_everything()),
+            local_disk: crate::durable::is_local_disk(&repo.common_dir),
+            scanned_at: owner::now(),
         };
         let writers = Writers::of(repo);
         for pid in owner::all_pids() {
@@ -116,6 +100,12 @@ impl Processes {
         scan
     }
 
+    /// Is what was seen too old to judge `lock`? A process that started since could have made it.
+    #[must_use]
+    pub fn are_older_than(&self, lock: &LockFile) -> bool {
+        lock.id.ctime + CLOCK_MARGIN >= self.scanned_at
+    }
+
     /// Who could hold `lock`?
     #[must_use]
     pub fn holder_of(&self, lock: &LockFile) -> Verdict {
@@ -127,15 +117,19 @@ impl Processes {
         if let Some(above) = self.ancestors.iter().find(own) {
             return alive(format!("{} (pid {}), which runs this, may hold it", above.what, above.pid));
         }
-        if let Some(open) = self.open.iter().find(|o| o.path == lock.path) {
+        let holds = |o: &&Open| o.path == lock.path || o.id.is_some_and(|id| id.is_same_file(&lock.id));
+        if let Some(open) = self.open.iter().find(holds) {
             return alive(format!("pid {} has it open", open.pid));
         }
-        if let Some(candidate) = self.candidates.iter().find(|c| c.started < lock.id.ctime + MARGIN) {
+        if let Some(candidate) = self.candidates.first() {
             return alive(format!("{} (pid {}) is running and may hold it", candidate.what, candidate.pid));
         }
+        let unknowable = |because: &str| Verdict { owner: Liveness::Unknowable, because: because.to_owned() };
+        if !self.local_disk {
+            return unknowable("the repository lies on a file system that other machines may use");
+        }
         if !self.sees_everything {
-            let because = "we run in a pid namespace of our own and cannot see all processes".to_owned();
-            return Verdict { owner: Liveness::Unknowable, because };
+            return unknowable("not all processes of this machine can be seen from here");
         }
         Verdict { owner: Liveness::Dead, because: "no process is left that could hold it".to_owned() }
     }
@@ -176,37 +170,96 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
     }
     let looked = fs::read_link(format!("/proc/{}/cwd", stat.pid))
         .and_then(|cwd| Ok((cwd, fs::read(format!("/proc/{}/environ", stat.pid))?)));
-    let (mut at, environ) = match looked {
+    let (cwd, environ) = match looked {
         Ok(found) => found,
         // A process that is being torn down has no current directory any more, and makes no file either.
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(ESRCH) => return false,
         Err(_) => return true,
     };
+    // In another mount namespace the same path may be another directory.
+    let mounts = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|m| m.ino()).ok();
     let variable = |name: &[u8]| {
         let mut all = environ.split(|b| *b == 0);
         all.find_map(|v| Some(PathBuf::from(std::ffi::OsStr::from_bytes(v.strip_prefix(name)?))))
     };
     let options = global_options(&argv);
-    for dir in options.change_to {
-        at.push(dir);
+    if mounts(&stat.pid.to_string()) != mounts("self") {
+        let told = options.work_tree || options.git_dir.is_some() || variable(b"GIT_DIR=").is_some();
+        return told || !is_elsewhere_by_inode(stat.pid, repo);
     }
-    let git_dir = options.git_dir.map(PathBuf::from).or_else(|| variable(b"GIT_DIR="));
-    may_be_in(repo, git_dir.as_deref(), &at)
+    if (options.work_tree || variable(b"GIT_WORK_TREE=").is_some()) && Repository::discover(&cwd).is_err() {
+        return true;
+    }
+    let given = options.git_dir.map(PathBuf::from);
+    may_be_in(repo, given.or_else(|| variable(b"GIT_DIR=")).as_deref(), &cwd)
 }
 
-/// Could a git with this GIT_DIR and this current directory mean `repo`?
-fn may_be_in(repo: &Repository, git_dir: Option<&Path>, cwd: &Path) -> bool {
-    match (Repository::of_environment(git_dir, cwd), git_dir) {
-        (Ok(other), _) => other.common_dir == repo.common_dir,
-        // A directory that is being made, or is gone: a part of this repository, or one of another.
-        (Err(_), Some(dir)) => {
-            let dir = cwd.join(dir);
-            let dir = fs::canonicalize(&dir).unwrap_or(dir);
-            dir.is_file() || dir.starts_with(&repo.common_dir) || dir.join("commondir").exists()
+/// Does the nearest repository above the current directory of `pid`, seen through its own mounts, have another inode
+/// than this one? A bind mount keeps the inode.
+fn is_elsewhere_by_inode(pid: u32, repo: &Repository) -> bool {
+    const DEEPEST: usize = 64;
+    let inode = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let mut at = PathBuf::from(format!("/proc/{pid}/cwd"));
+    for _ in 0..DEEPEST {
+        for git_dir in [at.join(".git"), at.clone()] {
+            if git_dir.join("HEAD").is_file() && git_dir.join("objects").is_dir() {
+                return inode(&git_dir) != inode(&repo.common_dir);
+            }
         }
-        // No repository there: it has not found this one either. A deleted directory says nothing.
-        (Err(_), None) => !cwd.is_dir(),
+        if at.join(".git").exists() || inode(&at) == inode(&at.join("..")) {
+            return false;
+        }
+        at.push("..");
     }
+    false
+}
+
+/// Could a git with this GIT_DIR and this current directory mean `repo`? No only if every reading leads elsewhere:
+/// git changes its directory (`-C`, to the top of the worktree), so a relative GIT_DIR cannot be resolved any more, and
+/// with `core.worktree` or `--work-tree` the directory says nothing.
+fn may_be_in(repo: &Repository, git_dir: Option<&Path>, cwd: &Path) -> bool {
+    let is_elsewhere = |path: &Path| leads_elsewhere(repo, path);
+    match git_dir {
+        Some(dir) if dir.is_absolute() => !is_elsewhere(dir),
+        Some(dir) => !(is_elsewhere(&cwd.join(dir)) && is_in_another_repository(repo, cwd)),
+        None => !is_in_another_repository(repo, cwd),
+    }
+}
+
+/// Is this a git directory (or a `.git` file, or a worktree that is being made) of another repository?
+fn leads_elsewhere(repo: &Repository, git_dir: &Path) -> bool {
+    if let Ok(other) = Repository::open(git_dir) {
+        return other.common_dir != repo.common_dir;
+    }
+    let target = crate::git::repository::gitfile_target(git_dir).unwrap_or_else(|| git_dir.to_owned());
+    let Ok(target) = fs::canonicalize(target) else { return false };
+    target.is_dir() && !target.starts_with(&repo.common_dir)
+}
+
+/// git goes to the top of the worktree that it has found, where `.git` leads back to the repository, unless
+/// `core.worktree` says otherwise. Before that it holds no lock.
+fn is_in_another_repository(repo: &Repository, cwd: &Path) -> bool {
+    match Repository::discover(cwd) {
+        Ok(other) => other.common_dir != repo.common_dir,
+        Err(NotFound::Nowhere(_)) => cwd.is_dir() && !may_set_worktree(repo),
+        Err(NotFound::NotAGitDir(_)) => {
+            let link = cwd.join(".git");
+            link.is_file() && leads_elsewhere(repo, &link)
+        }
+    }
+}
+
+/// Does the configuration speak of a worktree at all? (Read as text: what cannot be excluded counts.)
+fn may_set_worktree(repo: &Repository) -> bool {
+    let speaks =
+        |path: PathBuf| fs::read(path).is_ok_and(|text| text.to_ascii_lowercase().windows(8).any(|w| w == b"worktree"));
+    repo.all_git_dirs().into_iter().any(|dir| speaks(dir.join("config")) || speaks(dir.join("config.worktree")))
+}
+
+/// Does this git only run an alias that is us?
+#[must_use]
+pub fn only_runs_us(argv: &[String]) -> bool {
+    global_options(argv).command.is_some_and(|c| matches!(c, "txn" | "tx" | "hook"))
 }
 
 fn is_lockless(argv: &[String]) -> bool {
@@ -215,9 +268,9 @@ fn is_lockless(argv: &[String]) -> bool {
 
 #[derive(Default)]
 struct GlobalOptions<'a> {
-    change_to: Vec<&'a str>,
     git_dir: Option<&'a str>,
     command: Option<&'a str>,
+    work_tree: bool,
 }
 
 /// git's options before the command.
@@ -231,12 +284,13 @@ fn global_options(argv: &[String]) -> GlobalOptions<'_> {
     let mut words = argv.iter().skip(1).map(String::as_str);
     while let Some(word) = words.next() {
         match word {
-            "-C" => options.change_to.extend(words.next()),
             "--git-dir" => options.git_dir = words.next(),
-            "-c" | "--work-tree" | "--namespace" | "--config-env" | "--super-prefix" | "--attr-source" => {
+            "--work-tree" => options.work_tree = words.next().is_some(),
+            "-C" | "-c" | "--namespace" | "--config-env" | "--super-prefix" | "--attr-source" => {
                 words.next();
             }
             _ if word.starts_with("--git-dir=") => options.git_dir = word.strip_prefix("--git-dir="),
+            _ if word.starts_with("--work-tree=") => options.work_tree = true,
             _ if word.starts_with('-') => {}
             _ => {
                 options.command = Some(word);
@@ -271,10 +325,12 @@ impl Writers {
 fn open_locks(pid: u32) -> Vec<Open> {
     let list = |dir: PathBuf| -> io::Result<Vec<Open>> {
         let mut open = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let path = fs::read_link(entry?.path())?;
+        for entry in fs::read_dir(dir)?.flatten() {
+            // It may be closed while we look.
+            let Ok(path) = fs::read_link(entry.path()) else { continue };
             if is_lock_path(&path) {
-                open.push(Open { pid, path });
+                let id = fs::metadata(entry.path()).ok().map(|m| FileId::of(&m));
+                open.push(Open { pid, path, id });
             }
         }
         Ok(open)
@@ -303,6 +359,9 @@ mod tests {
             root.join(name)
         };
         let (here, other) = (make("here"), make("other"));
+        for dir in [here.join("worktrees/x"), other.join("worktrees/x")] {
+            crate::durable::create_dirs(&dir, 0o777).unwrap();
+        }
         let repo = Repository::open(&here).unwrap();
         let rows = [
             ("GIT_DIR names it, cwd is /", Some(here.clone()), PathBuf::from("/"), true),
@@ -312,8 +371,18 @@ mod tests {
             ("cwd is in none", None, PathBuf::from("/"), false),
             ("a worktree of it that is being made", Some(here.join("worktrees/x")), other.clone(), true),
             ("a worktree of another that is being made", Some(other.join("worktrees/x")), here.clone(), false),
+            (
+                "a relative GIT_DIR cannot be resolved after a -C",
+                Some(PathBuf::from("../gone/.git")),
+                other.clone(),
+                true,
+            ),
+            ("a relative GIT_DIR that leads elsewhere, from elsewhere", Some(PathBuf::from(".")), other.clone(), false),
             ("cwd is gone", None, root.join("gone"), true),
         ];
+        let with_worktree = Repository::open(&make("elsewhere")).unwrap();
+        crate::durable::create_new(&with_worktree.git_dir.join("config"), b"[core]\n\tworktree = /x\n").unwrap();
+        assert!(may_be_in(&with_worktree, None, Path::new("/")), "core.worktree leads anywhere");
         for (name, git_dir, cwd, may_be_here) in rows {
             assert_eq!(may_be_in(&repo, git_dir.as_deref(), &cwd), may_be_here, "{name}");
         }

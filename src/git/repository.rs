@@ -146,6 +146,13 @@ impl Repository {
     }
 }
 
+/// The git directory that a `.git` file names, whether or not it is one.
+#[must_use]
+pub fn gitfile_target(file: &Path) -> Option<PathBuf> {
+    let target = read_gitfile(file).ok()?;
+    Some(file.parent()?.join(target))
+}
+
 fn detect_ref_format(common_dir: &Path) -> RefFormat {
     // With reftable, `refs/heads` is a stub *file*, so that old gits refuse the repository.
     let stub = fs::symlink_metadata(common_dir.join("refs/heads")).is_ok_and(|m| m.is_file());

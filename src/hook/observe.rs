@@ -169,7 +169,9 @@ fn effect_of_delete(
         (None, Some(_)) => Ok(Effect::Nothing),
         (None, None) => Ok(Effect::Change { after: Value::Absent, packed: true }),
         (Some(lock), _) if lock.size > 0 => Ok(Effect::Nothing),
-        (Some(_), Some(_)) if !packed_locked && is_prune(refs, name, before)? => Ok(Effect::Prune),
+        // git holds packed-refs.lock for every real deletion; without it this is a prune or a mere verification.
+        (Some(_), _) if !packed_locked && is_prune(refs, name, before)? => Ok(Effect::Prune),
+        (Some(_), _) if !packed_locked => Ok(Effect::LockOnly),
         (Some(_), loose) => {
             let packed = loose.is_none() || refs.packed_value(name)?.is_some();
             Ok(Effect::Change { after: Value::Absent, packed })

@@ -48,6 +48,8 @@ pub fn run(state: &str, input: &mut dyn Read, environment: &Environment) -> Repl
     }
     match handle(state, &bytes, environment) {
         Ok(reply) => reply,
+        // After a veto git calls `aborted`, which meets the same trouble: everything has been said.
+        Err(_) if state == "aborted" => Reply::go(),
         Err(error) => failed(vetoes, &error, environment),
     }
 }
@@ -430,9 +432,10 @@ impl Call<'_> {
         for (index, change) in deleted {
             if !dir.is_dir() {
                 durable::create_dirs(&dir, 0o777)?;
+                durable::share_like_directory(&dir)?;
             }
             let saved = dir.join(recovery::saved_log_name(index));
-            match durable::hard_link(&refs.log(&change.name), &saved) {
+            match durable::keep_second(&refs.log(&change.name), &saved) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
             }

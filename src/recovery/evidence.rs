@@ -48,6 +48,12 @@ impl Unfinished {
         self.entry.id
     }
 
+    /// It may have had a record that the log does not have (any more).
+    #[must_use]
+    pub fn lost_its_record(&self) -> bool {
+        self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == crate::marker::Phase::Prepared)
+    }
+
     /// What the owner was asked to do.
     #[must_use]
     pub fn operation(&self) -> &str {
@@ -120,6 +126,11 @@ impl<'l> History<'l> {
         ending.into_iter().next().unwrap_or(Ending::None)
     }
 
+    /// Did git give this transaction up before it changed anything?
+    fn was_aborted(&self, id: TxId) -> bool {
+        self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Aborted))
+    }
+
     /// Records after `at` that speak of `name`.
     fn later(&self, name: &RefName, at: usize) -> impl Iterator<Item = &'l Record> {
         let places = self.by_ref.get(name).map_or(&[][..], Vec::as_slice);
@@ -158,9 +169,12 @@ pub fn of_refs(
     for change in &begin.refs {
         let now = refs.read(&change.name)?;
         let later: Vec<&Record> = history.later(&change.name, begin_at).filter(|r| r.tx != Some(id)).collect();
-        let state = match overwritten(change, &later) {
-            Some(state) => state,
-            None => authorship(change, &now, &later, &refs)?,
+        // Identity comes before the order of the log: a file that is this transaction's lock is its work, whatever was
+        // written down about the ref meanwhile.
+        let state = match (is_renamed_lock(change, &now), overwritten(change, history, &later)) {
+            (true, _) => RefState::Applied,
+            (false, Some(state)) => state,
+            (false, None) => authorship(change, &now, &later, &refs)?,
         };
         evidence.push(RefEvidence {
             name: change.name.clone(),
@@ -170,14 +184,32 @@ pub fn of_refs(
             state,
         });
     }
+    doubt_deletions(&mut evidence);
     Ok(evidence)
+}
+
+/// git makes all updates of a transaction before its first deletion: while an update is missing, a deleted ref was
+/// deleted by somebody else.
+fn doubt_deletions(evidence: &mut [RefEvidence]) {
+    let updates_missing = evidence.iter().any(|e| e.after != Value::Absent && e.state == RefState::Unapplied);
+    let deleted = |e: &&mut RefEvidence| e.after == Value::Absent && e.state == RefState::Applied;
+    for deletion in evidence.iter_mut().filter(deleted).filter(|_| updates_missing) {
+        deletion.state = RefState::ThirdParty;
+    }
+}
+
+fn is_renamed_lock(change: &RefChange, now: &Seen) -> bool {
+    now.value == change.after && now.loose.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock))
 }
 
 /// A later logged transaction names the ref: whatever is there now is not this one's to write, and the later
 /// one's before-image says whether this one had been applied.
-fn overwritten(change: &RefChange, later: &[&Record]) -> Option<RefState> {
+fn overwritten(change: &RefChange, history: &History<'_>, later: &[&Record]) -> Option<RefState> {
     later.iter().find_map(|record| match &record.body {
         Body::Begin(begin) => {
+            if record.tx.is_some_and(|tx| history.was_aborted(tx)) {
+                return None;
+            }
             let next = begin.refs.iter().find(|c| c.name == change.name)?;
             let applied = next.before.as_ref() == Some(&change.after) && change.before.as_ref() != Some(&change.after);
             Some(if applied { RefState::Overwritten } else { RefState::Unapplied })
@@ -195,17 +227,13 @@ fn authorship(change: &RefChange, now: &Seen, later: &[&Record], refs: &RefStore
         return Ok(RefState::Unapplied);
     }
     if now.value != change.after {
-        return if logged_by(change, refs, false)? { Ok(RefState::Overwritten) } else { Ok(RefState::ThirdParty) };
+        return if was_logged(change, refs)? { Ok(RefState::Overwritten) } else { Ok(RefState::ThirdParty) };
     }
     if change.after == Value::Absent {
         return Ok(RefState::Applied);
     }
-    let renamed_lock = now.loose.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock));
     let moved = now.loose.is_none() && was_moved(change, later);
-    if renamed_lock || moved || logged_by(change, refs, true)? {
-        return Ok(RefState::Applied);
-    }
-    Ok(RefState::ThirdParty)
+    Ok(if moved { RefState::Applied } else { RefState::ThirdParty })
 }
 
 /// pack-refs took the loose file, which was this transaction's lock, into `packed-refs`.
@@ -219,8 +247,9 @@ fn was_moved(change: &RefChange, later: &[&Record]) -> bool {
     })
 }
 
-/// The reflog's first entry behind the recorded size is exactly this update: git wrote it under the lock.
-fn logged_by(change: &RefChange, refs: &RefStore<'_>, must_be_last: bool) -> anyhow::Result<bool> {
+/// The reflog's first entry behind the recorded size is exactly this update, and others follow: it was applied, and
+/// the ref went on from there.
+fn was_logged(change: &RefChange, refs: &RefStore<'_>) -> anyhow::Result<bool> {
     let Some((old, new, more)) = reflog::entry_at(&refs.log(&change.name), change.log)? else { return Ok(false) };
     let is = |value: Option<&Value>, hex: &str| match value {
         Some(Value::Oid(oid)) => oid.as_str() == hex,
@@ -228,7 +257,7 @@ fn logged_by(change: &RefChange, refs: &RefStore<'_>, must_be_last: bool) -> any
         _ => false,
     };
     let this = is(change.before.as_ref(), &old) && is(Some(&change.after), &new);
-    Ok(this && more != must_be_last)
+    Ok(this && more)
 }
 
 /// A table append is atomic: either all after-images are visible, or the transaction counts as not done.

@@ -63,7 +63,7 @@ impl Session<'_> {
                 self.find(
                     tx,
                     Finding::NeedsHuman,
-                    vec!["it waits for you: `git txn recover --acknowledge`".into()],
+                    vec![format!("it waits for you: `git txn recover --acknowledge {}`", tx.id())],
                     false,
                 );
                 Ok(())
@@ -100,6 +100,11 @@ impl Session<'_> {
     }
 
     fn settle_unlogged(&mut self, tx: &Unfinished) -> anyhow::Result<()> {
+        if !self.report.damage.is_empty() && tx.lost_its_record() {
+            let why = "its record is lost in a damaged part of the log: compare its refs yourself";
+            self.find(tx, Finding::NeedsHuman, vec![why.to_owned()], false);
+            return Ok(());
+        }
         if self.options.dry_run {
             return Ok(());
         }
@@ -135,7 +140,7 @@ impl Session<'_> {
         if plan.verdict == Verdict::Commit && !begin.reftable {
             actions.extend(self.drop_reflogs(begin)?);
         }
-        let refs = self.settled_values(begin)?;
+        let refs = self.last_words(begin, plan)?;
         self.log.append(Some(tx.id()), &Body::Recovered { outcome, actions: actions.clone(), refs }, Sync::Yes)?;
         let mut entry = tx.entry.clone();
         entry.become_state(state)?;
@@ -173,18 +178,21 @@ impl Session<'_> {
 
     /// Cuts entries off that tell of updates which did not happen, or of our taking them back.
     pub(super) fn trim_reflogs(&self, begin: &Begin) -> anyhow::Result<Vec<String>> {
-        let pairs: Vec<(String, String)> = begin.refs.iter().filter_map(hex_pair).collect();
-        let symbolic = begin.refs.iter().any(|c| matches!(c.after, Value::Symref(_)));
-        let known = |line: &LogLine<'_>| {
-            let of_transaction =
-                pairs.iter().any(|(old, new)| old.as_bytes() == line.old && new.as_bytes() == line.new);
-            line.is_ours() || of_transaction || symbolic
-        };
-        let changed = begin.refs.iter().map(|c| (&c.name, c.log));
-        let watched = begin.watched.iter().map(|w| (&w.name, w.log));
         let mut actions = Vec::new();
-        for (name, recorded) in changed.chain(watched) {
-            actions.extend(self.trim_reflog(name, recorded, known)?);
+        for change in &begin.refs {
+            let target = short_target(&change.after);
+            let pair = hex_pair(change);
+            let known = |line: &LogLine<'_>| {
+                let switched = target.as_ref().is_some_and(|to| is_switch(line, to));
+                line.is_ours() || switched || pair.as_ref().is_some_and(|p| is_pair(p, line))
+            };
+            actions.extend(self.trim_reflog(&change.name, change.log, known)?);
+        }
+        // HEAD is logged for the branch that it points to.
+        let pairs: Vec<(String, String)> = begin.refs.iter().filter_map(hex_pair).collect();
+        let known = |line: &LogLine<'_>| line.is_ours() || pairs.iter().any(|p| is_pair(p, line));
+        for watched in &begin.watched {
+            actions.extend(self.trim_reflog(&watched.name, watched.log, known)?);
         }
         Ok(actions)
     }
@@ -268,6 +276,15 @@ impl Session<'_> {
         Ok(Some(format!("trimmed the reflog of {name}")))
     }
 
+    /// Of which refs is recovery the newest writer, or witness? Not of those that it left as they were.
+    fn last_words(&self, begin: &Begin, plan: &Plan) -> anyhow::Result<Vec<Settled>> {
+        let mut refs = self.settled_values(begin)?;
+        if plan.verdict != Verdict::Commit {
+            refs.retain(|r| plan.writes.iter().any(|w| w.name == r.name));
+        }
+        Ok(refs)
+    }
+
     pub(super) fn settled_values(&self, begin: &Begin) -> anyhow::Result<Vec<Settled>> {
         if begin.reftable {
             return Ok(Vec::new());
@@ -330,6 +347,21 @@ fn describe(tx: &Unfinished, plan: &Plan) -> Vec<String> {
 
 fn shorten(value: &Value) -> String {
     value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned())
+}
+
+fn is_pair((old, new): &(String, String), line: &LogLine<'_>) -> bool {
+    old.as_bytes() == line.old && new.as_bytes() == line.new
+}
+
+/// The branch that a symref was to point to, as reflog messages name it.
+fn short_target(after: &Value) -> Option<Vec<u8>> {
+    let Value::Symref(target) = after else { return None };
+    let name = target.as_bytes();
+    Some([b" to ", name.strip_prefix(b"refs/heads/").unwrap_or(name)].concat())
+}
+
+fn is_switch(line: &LogLine<'_>, to: &[u8]) -> bool {
+    line.message.starts_with(b"checkout: moving from ") && line.message.ends_with(to)
 }
 
 fn hex_pair(change: &crate::wal::RefChange) -> Option<(String, String)> {
@@ -396,7 +428,8 @@ pub(super) fn sweep_staged(state: &StateDir) -> anyhow::Result<()> {
     let Some(entries) = absent_is_none(fs::read_dir(state.tx_root()))? else { return Ok(()) };
     for entry in entries {
         let entry = entry?;
-        let id: Option<TxId> = entry.file_name().to_str().and_then(|n| n.parse().ok());
+        let name = entry.file_name();
+        let id: Option<TxId> = name.to_str().and_then(|n| n.parse().ok()).filter(|id: &TxId| *id.to_string() == *name);
         // The marker is written first and removed last; read after the staged files were seen.
         let used = |id: TxId| Ok::<_, io::Error>(Listing::read(state.path())?.markers.iter().any(|m| m.id == id));
         if let Some(id) = id

@@ -27,7 +27,7 @@ use crate::marker::{Entry, Listing, Marker, Phase, State, Temporary};
 use crate::owner::{self, Liveness, Place, Process};
 use crate::state_dir::{StateDir, Wait};
 use crate::wal::log::unix_time;
-use crate::wal::{Log, Record};
+use crate::wal::{Log, Record, Scan};
 
 use evidence::{Ending, History, Unfinished};
 pub use execute::saved_log_name;
@@ -76,7 +76,7 @@ impl Options {
 /// Is anybody still working on the transaction of `marker`?
 #[must_use]
 pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness {
-    let local = is_local_disk(state.path());
+    let local = crate::durable::is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
     of(marker.owner.process).and(of(marker.helper))
 }
@@ -86,17 +86,7 @@ pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness 
 pub fn is_abandoned(temporary: &Temporary, here: &Place, state: &StateDir) -> bool {
     let place = Place { pidns: temporary.pidns, ..here.clone() };
     let writer = owner::Owner { process: temporary.writer, place };
-    writer.liveness(temporary.writer, here, is_local_disk(state.path())) == Liveness::Dead
-}
-
-/// File systems that only one machine can have mounted: there, another boot means that all owners are dead.
-fn is_local_disk(path: &Path) -> bool {
-    // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
-    const LOCAL: [u32; 8] =
-        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
-    // The kernel's magic numbers have 32 bits; the field's type differs from platform to platform.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.contains(&(s.f_type as u32)))
+    writer.liveness(temporary.writer, here, crate::durable::is_local_disk(state.path())) == Liveness::Dead
 }
 
 /// Looks for anything unfinished without mending it: markers of the dead, and locks.
@@ -107,11 +97,13 @@ pub fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     let dry = Options { dry_run: true, ..options.clone() };
     let state = StateDir::of(repo);
     if !needs_recovery(repo)? {
-        return Ok(Report::default());
+        let damage = if state.exists() { damage(&state)? } else { Vec::new() };
+        return Ok(Report { damage, ..Report::default() });
     }
     if !state.exists() {
         return Session::run(repo, &state, &dry);
     }
+    state.verify()?;
     state.while_recovering(dry.wait, || Session::run(repo, &state, &dry))
 }
 
@@ -124,7 +116,18 @@ pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
     Ok(!listing.markers.is_empty()
         || !listing.temporary.is_empty()
         || !locks::find(repo, Depth::Blocking)?.is_empty()
-        || worktrees::any_unfinished(repo))
+        || worktrees::any_unfinished(repo)
+        || repo.common_dir.join(crate::hook::observe::RENAMED_LOG).exists())
+}
+
+/// Damaged places of the log, one line each.
+fn damage(state: &StateDir) -> anyhow::Result<Vec<String>> {
+    let boot = owner::boot_id()?;
+    Ok(describe_damage(&Log::new(state, &boot, Wait::UpTo(Duration::from_secs(10))).scan()?))
+}
+
+fn describe_damage(scan: &Scan) -> Vec<String> {
+    scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why)).collect()
 }
 
 /// Recovers whatever the dead left unfinished.
@@ -133,9 +136,13 @@ pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
 /// The state cannot be read or written, or another runner is at work ([`crate::state_dir::Busy`]).
 pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     let state = StateDir::of(repo);
+    if options.dry_run {
+        return check(repo, options);
+    }
     if !state.exists() {
         state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
     }
+    state.verify()?;
     state.while_recovering(options.wait, || Session::run(repo, &state, options))
 }
 
@@ -183,7 +190,10 @@ impl<'r> Session<'r> {
         }
         let ancestors = owner::ancestors();
         let mut judge = Judge::new(repo, known_dead(repo, &unfinished), ancestors, options.force);
-        let finished_index = session.mend_locks(&mut judge, &unfinished, &plans)?;
+        let finished_index = match session.damaged(&unfinished) {
+            false => session.mend_locks(&mut judge, &unfinished, &plans)?,
+            true => Vec::new(),
+        };
         let renames = rename::group(&unfinished);
         // Newest first: what a later transaction did is undone before what it was built on.
         for (transaction, plan) in unfinished.iter().zip(&plans).rev() {
@@ -219,7 +229,7 @@ impl<'r> Session<'r> {
 
     /// A hook that outlived its git is done in a moment: a command waits for it.
     fn wait_for_orphan(&self, marker: &Marker, place: &Place) -> Liveness {
-        let local = is_local_disk(self.state.path());
+        let local = crate::durable::is_local_disk(self.state.path());
         let start = Instant::now();
         loop {
             let liveness = liveness_of(marker, place, self.state);
@@ -247,8 +257,8 @@ impl<'r> Session<'r> {
             let old_enough = records.first().is_some_and(|r| r.time + CLOCK_MARGIN < oldest);
             old_enough || wanted.iter().all(|(entry, _)| found(entry))
         })?;
-        let damage = scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why));
-        Ok((scan.records, damage.collect()))
+        let damage = describe_damage(&scan);
+        Ok((scan.records, damage))
     }
 
     fn gather(&self, dead: Vec<(Entry, Option<Marker>)>, history: &History<'_>) -> anyhow::Result<Vec<Unfinished>> {
@@ -266,6 +276,11 @@ impl<'r> Session<'r> {
             unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin.clone())), ending, refs });
         }
         Ok(unfinished)
+    }
+
+    /// The log is damaged where a transaction's record should be: what is known is too little to remove anything.
+    fn damaged(&self, unfinished: &[Unfinished]) -> bool {
+        !self.report.damage.is_empty() && unfinished.iter().any(Unfinished::lost_its_record)
     }
 
     /// git holds the locks of refs that recovery would have to write.

@@ -172,7 +172,8 @@ impl Session<'_> {
         let now_new = new.as_ref().map(|n| refs.read(n)).transpose()?.map(|s| s.value);
         let arrived = match &log {
             LogPlace::Of(name) => new.as_ref() == Some(name) && now_new.as_ref().is_some_and(|v| *v != Value::Absent),
-            LogPlace::None => now_new.as_ref() == Some(&value),
+            // Without a reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
+            LogPlace::None => now_new.as_ref().is_some_and(|v| *v != Value::Absent),
             LogPlace::OnItsWay | LogPlace::Lost => false,
         };
         let way = if now_old == value {

@@ -1,7 +1,10 @@
 //! `git worktree add` cut anywhere.
 //!
 //! git writes `worktrees/<name>/locked` with the text `initializing` first and removes it last. A worktree that
-//! stays like that is locked for ever, its branch counts as checked out, and `git fsck` complains.
+//! stays like that is locked for ever and its branch counts as checked out.
+//!
+//! When nothing has been checked out, the half-made entry goes to quarantine. When something has, somebody may have
+//! worked there since: then only the lock goes, and it is a worktree like any other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,12 +29,19 @@ pub(super) fn any_unfinished(repo: &Repository) -> bool {
 fn unfinished(repo: &Repository) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for dir in repo.all_git_dirs().into_iter().skip(1) {
-        let initializing = read_small(&dir.join("locked"))?.is_some_and(|(text, _)| text.trim_ascii() == INITIALIZING);
-        if initializing || is_empty(&dir) {
+        if is_initializing(&dir)? || is_empty(&dir) {
             found.push(dir);
         }
     }
     Ok(found)
+}
+
+/// The lock of `worktree add` is older than the files that it writes next; one that a user made with that very reason is
+/// younger.
+fn is_initializing(dir: &Path) -> anyhow::Result<bool> {
+    let Some((text, lock)) = read_small(&dir.join("locked"))? else { return Ok(false) };
+    let made = FileId::at(&dir.join("commondir"))?;
+    Ok(text.trim_ascii() == INITIALIZING && made.is_none_or(|made| lock.mtime <= made.mtime))
 }
 
 /// git makes the directory before it writes the first file into it.
@@ -51,30 +61,45 @@ pub(super) fn mend(session: &mut Session<'_>, judge: &mut Judge<'_>) -> anyhow::
             session.report.busy.push(format!("{name} is being made: {}", verdict.because));
             continue;
         }
-        session.report.notes.push(format!("moved {name} to quarantine: `git worktree add` died while making it"));
-        if !session.options.dry_run {
-            take_apart(session, &dir)?;
+        let worktree = read_small(&dir.join("gitdir"))?.map(|(text, _)| worktree_of(&text));
+        let used = worktree.as_ref().is_some_and(|path| has_content(path)) || dir.join("index").exists();
+        session.report.notes.push(if used {
+            let path = worktree.as_ref().map_or_else(String::new, |p| format!(" at {}", p.display()));
+            format!("unlocked {name}{path}: `git worktree add` died while filling it; `git status` there says what is missing")
+        } else {
+            format!("moved {name} to quarantine: `git worktree add` died while making it")
+        });
+        match (session.options.dry_run, used) {
+            (true, _) => {}
+            (false, true) => durable::remove_file(&dir.join("locked"))?,
+            (false, false) => take_apart(session, &dir, worktree.as_deref())?,
         }
     }
     Ok(())
 }
 
-fn take_apart(session: &Session<'_>, dir: &Path) -> anyhow::Result<()> {
-    let worktree = read_small(&dir.join("gitdir"))?.map(|(text, _)| worktree_of(&text));
+/// Is there anything but git's link back to the repository?
+fn has_content(worktree: &Path) -> bool {
+    fs::read_dir(worktree).is_ok_and(|entries| entries.flatten().any(|e| e.file_name() != ".git"))
+}
+
+fn take_apart(session: &Session<'_>, dir: &Path, worktree: Option<&Path>) -> anyhow::Result<()> {
+    // Whose link it is must be known before its target moves away.
+    let link = worktree.map(|w| w.join(".git"));
+    let leads_here = |link: &PathBuf| {
+        let target = crate::git::repository::gitfile_target(link).and_then(|t| fs::canonicalize(t).ok());
+        target.is_some_and(|t| fs::canonicalize(dir).is_ok_and(|d| d == t))
+    };
+    let link = link.filter(leads_here);
     let aside = execute::free_name(&session.state.quarantine(), &quarantine_name(&session.repo.relative(dir)))?;
     durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", dir.display()))?;
     // git makes this directory together with the first worktree.
     durable::remove_dir_if_empty(&session.repo.common_dir.join("worktrees"))?;
-    // The new worktree itself goes only when there is nothing in it but git's link back.
+    if let Some(link) = link {
+        durable::remove_file(&link)?;
+    }
     if let Some(worktree) = worktree {
-        let only_link = fs::read_dir(&worktree).is_ok_and(|entries| entries.flatten().all(|e| e.file_name() == ".git"));
-        let link = worktree.join(".git");
-        if only_link && fs::symlink_metadata(&link).is_ok_and(|m| m.is_file()) {
-            durable::remove_file(&link)?;
-        }
-        if only_link && worktree.is_dir() {
-            durable::remove_dir_if_empty(&worktree)?;
-        }
+        durable::remove_dir_if_empty(worktree)?;
     }
     Ok(())
 }

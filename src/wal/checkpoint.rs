@@ -43,6 +43,7 @@ pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     // File, then directory: a record in a segment without a durable name would be lost with it.
     let cannot = || format!("cannot begin the log segment {}", path.display());
     durable::create_new(&path, &line).and_then(|f| f.sync_all()).with_context(cannot)?;
+    durable::share_like_directory(&path)?;
     durable::fsync_dir(&state.wal())?;
     head.segment = first;
     head.next_lsn = first + 1;

@@ -250,7 +250,16 @@ impl<'s> Log<'s> {
 
     pub(super) fn store_head(&self, head: &Head) -> io::Result<()> {
         // In place: one small write is not torn by a killed process, and after a power cut the boot id tells.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o666).open(self.head_path())?;
+        let path = self.head_path();
+        let mut options = OpenOptions::new();
+        let file = match options.write(true).mode(0o666).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let file = options.create(true).truncate(false).open(&path)?;
+                durable::share_like_directory(&path)?;
+                file
+            }
+            other => other?,
+        };
         file.write_all_at(head.format().as_bytes(), 0)
     }
 

@@ -193,12 +193,17 @@ pub fn every(points: &[Point], budget: usize) -> Vec<Point> {
         return Vec::new();
     };
     let variable = if first.after == After::Nothing { "JIN_KILL_PLAIN" } else { "JIN_KILL" };
-    let stride = match env::var(variable).ok().as_deref() {
+    let stride = stride(variable, points.len().div_ceil(budget.max(1)));
+    points.iter().copied().skip(offset(first, stride)).step_by(stride).collect()
+}
+
+/// Returns the distance between two points that the environment asks for.
+pub fn stride(variable: &str, default: usize) -> usize {
+    match env::var(variable).ok().as_deref() {
         Some("all") => 1,
         Some(stride) => stride.parse().expect("the stride is `all` or a number from 1"),
-        None => points.len().div_ceil(budget.max(1)),
-    };
-    points.iter().copied().skip(offset(first, stride)).step_by(stride).collect()
+        None => default.max(1),
+    }
 }
 
 /// Returns where a stride starts; it differs by operation and victim, so that together they cover different places.

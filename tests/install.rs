@@ -1,0 +1,377 @@
+//! Putting jin-txn into a repository and taking it out again.
+
+#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use support::observe::{Tree, assert_same, shown, tree};
+use support::repo::{Git, Options, Repo, jin_txn, text};
+
+const HOOKS: [&str; 2] = ["reference-transaction", "post-checkout"];
+
+fn unprotected() -> Repo {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    repo
+}
+
+fn protected() -> Repo {
+    let repo = unprotected();
+    repo.install_guard();
+    repo
+}
+
+/// The git directory as far as it is not ours.
+fn theirs(repo: &Repo) -> Tree {
+    tree(&repo.git_dir()).into_iter().filter(|(name, _)| !name.starts_with(".jin")).collect()
+}
+
+fn status(repo: &Repo) -> String {
+    text(&repo.try_git(["txn", "status"]).stdout).into_owned()
+}
+
+fn logged(repo: &Repo) -> String {
+    text(&repo.jin_txn(["log"]).stdout).into_owned()
+}
+
+/// Expects a refusal that changes nothing, and returns what it said.
+fn refused(repo: &Repo) -> String {
+    let before = tree(&repo.git_dir());
+    let output = repo.jin_txn(["install"]);
+    let shown = shown(repo, &output);
+    assert_eq!(output.status.code(), Some(1), "the installation is refused: {shown}");
+    assert_same(&before, &tree(&repo.git_dir()), &format!("it was refused, and yet something changed\n{shown}"));
+    shown
+}
+
+fn write(path: &Path, content: &str, mode: u32) {
+    fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("the directory can be made");
+    fs::write(path, content).expect("the file can be written");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the mode can be set");
+}
+
+/// By another process: a file that is open for writing, here or in a child just being started, cannot be run.
+fn copy_binary(to: &Path) {
+    let status = Command::new("cp").arg(jin_txn()).arg(to).status();
+    assert!(status.is_ok_and(|status| status.success()), "the binary can be copied");
+}
+
+/// Makes a git directory odd before the installation.
+type Prepare<'a> = &'a dyn Fn(&Path);
+
+fn run_here(repo: &Repo, directory: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    repo.run(Git::under_test().program.as_os_str(), directory, arguments, input)
+}
+
+#[test]
+fn install_links_the_hooks_sets_the_alias_and_the_next_commit_is_logged() {
+    let repo = unprotected();
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["install"])), @"
+    --- stderr
+    jin-txn: [DIR]/repo/.git is protected
+    jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back
+    --- exit 0
+    ");
+    for hook in HOOKS {
+        let target = fs::read_link(repo.git_dir().join("hooks").join(hook)).expect("the hook is a link");
+        assert_eq!(target, jin_txn(), "{hook} is this very binary");
+        assert!(target.is_absolute(), "{hook} works from everywhere");
+    }
+    let alias = repo.read(["config", "--local", "alias.txn"]);
+    assert_eq!(alias, format!("!'{}'", jin_txn().display()), "`git txn` is this very binary");
+    assert!(repo.git_dir().join(".jin/wal").is_dir(), "the log is begun");
+
+    repo.commit_all("two");
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "log"])), @"
+    tx-1     [TIME]  committed       1 ref  git commit --quiet --allow-empty -m two
+    --- stderr
+    --- exit 0
+    ");
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
+    protected: [DIR]/repo/.git
+    clean: nothing is unfinished
+    --- stderr
+    --- exit 0
+    ");
+    let marker = support::invariants::judge_markers(&repo);
+    assert!(marker.is_none(), "nothing is marked as unfinished after a commit: {marker:?}");
+}
+
+#[test]
+fn a_protected_repository_is_silent() {
+    let repo = protected();
+    for command in [
+        &["commit", "--allow-empty", "-q", "-m", "two"][..],
+        &["branch", "topic"],
+        &["checkout", "-q", "topic"],
+        &["tag", "v1"],
+        &["branch", "-q", "-D", "main"],
+        &["gc", "-q"],
+    ] {
+        let output = repo.git(command);
+        let said = [output.stdout, output.stderr].concat();
+        assert!(said.is_empty(), "{command:?} says {}", text(&said));
+    }
+}
+
+#[test]
+fn uninstall_leaves_the_git_directory_byte_for_byte() {
+    let odd = "# mine\n[core]\n  repositoryFormatVersion=0\n\tbare   = false ; really\n\n[user]name = \"J \\\"in\\\"\"\n\
+               [Alias]\n\tst = status\n[remote \"o.r\"]url=x";
+    let cases: [(&str, Prepare<'_>); 6] = [
+        ("no hooks directory", &|_| {}),
+        ("an empty hooks directory", &|git| fs::create_dir(git.join("hooks")).expect("it can be made")),
+        ("sample hooks and one of the user's", &|git| {
+            write(&git.join("hooks/pre-commit.sample"), "#!/bin/sh\nexit 1\n", 0o755);
+            write(&git.join("hooks/reference-transaction.sample"), "#!/bin/sh\nexit 1\n", 0o644);
+            write(&git.join("hooks/pre-commit"), "#!/bin/sh\nexit 0\n", 0o750);
+        }),
+        ("odd formatting", &|git| write(&git.join("config"), odd, 0o644)),
+        ("a private configuration", &|git| write(&git.join("config"), odd, 0o600)),
+        ("carriage returns", &|git| write(&git.join("config"), "[core]\r\n\tbare = false\r\n", 0o644)),
+    ];
+    for (name, prepare) in cases {
+        let repo = unprotected();
+        prepare(&repo.git_dir());
+        let before = theirs(&repo);
+        repo.install_guard();
+        assert!(theirs(&repo) != before, "{name}: install did something");
+        let output = repo.jin_txn(["uninstall"]);
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        assert_same(&before, &theirs(&repo), name);
+        assert!(repo.git_dir().join(".jin/wal").is_dir(), "{name}: the log stays");
+    }
+}
+
+#[test]
+fn uninstall_says_where_the_log_stays_and_with_purge_nothing_stays() {
+    let repo = unprotected();
+    let before = tree(&repo.git_dir());
+    repo.install_guard();
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["uninstall"])), @"
+    --- stderr
+    jin-txn: [DIR]/repo/.git is no longer protected; the log stays in [DIR]/repo/.git/.jin
+    --- exit 0
+    ");
+    repo.install_guard();
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "uninstall", "--purge"])), @"
+    --- stderr
+    jin-txn: [DIR]/repo/.git is no longer protected
+    --- exit 0
+    ");
+    assert_same(&before, &tree(&repo.git_dir()), "it is as if jin-txn had never been there");
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["uninstall"])), @"
+    --- stderr
+    error: [DIR]/repo/.git is not protected
+    --- exit 1
+    ");
+}
+
+#[test]
+fn what_the_user_configured_in_between_stays() {
+    let repo = protected();
+    repo.git(["config", "user.name", "Somebody"]);
+    repo.git(["config", "alias.st", "status"]);
+    assert!(repo.jin_txn(["uninstall"]).status.success(), "uninstall works on a changed configuration");
+    let config = fs::read_to_string(repo.git_dir().join("config")).expect("it can be read");
+    assert!(!config.contains("txn"), "our setting is gone: {config}");
+    assert_eq!(repo.read(["config", "--local", "user.name"]), "Somebody", "{config}");
+    assert_eq!(repo.read(["config", "--local", "alias.st"]), "status", "{config}");
+    assert_eq!(repo.try_git(["config", "core.bare"]).status.code(), Some(0), "{config}");
+}
+
+#[test]
+fn hooks_and_an_alias_that_the_user_replaced_stay() {
+    let repo = protected();
+    let hook = repo.git_dir().join("hooks/post-checkout");
+    fs::remove_file(&hook).expect("the user can remove it");
+    write(&hook, "#!/bin/sh\n", 0o755);
+    repo.git(["config", "alias.txn", "status"]);
+    assert!(status(&repo).is_empty() || !status(&repo).contains("protected:"), "`git txn` is the user's now");
+    let said = text(&repo.jin_txn(["status"]).stdout).into_owned();
+    assert!(said.contains("somebody else's"), "status tells of the replaced hook: {said}");
+    assert!(repo.jin_txn(["uninstall"]).status.success(), "uninstall takes what is ours");
+    assert_eq!(fs::read_to_string(&hook).expect("it is there"), "#!/bin/sh\n", "the user's hook stays");
+    assert_eq!(repo.read(["config", "alias.txn"]), "status", "the user's alias stays");
+    assert!(!repo.git_dir().join("hooks/reference-transaction").exists(), "our other hook is gone");
+}
+
+#[test]
+fn installing_twice_is_installing_once() {
+    let repo = unprotected();
+    let before = theirs(&repo);
+    repo.install_guard();
+    let once = tree(&repo.git_dir());
+    repo.install_guard();
+    assert_same(&once, &tree(&repo.git_dir()), "the second time changed something");
+    assert!(repo.jin_txn(["uninstall"]).status.success(), "one uninstall suffices");
+    assert_same(&before, &theirs(&repo), "uninstall knows what was before the first time");
+}
+
+#[test]
+fn installing_again_repairs() {
+    let repo = protected();
+    let hook = repo.git_dir().join("hooks/reference-transaction");
+    fs::remove_file(&hook).expect("it can be removed");
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
+    not protected: [DIR]/repo/.git
+      the reference-transaction hook is missing: run `jin-txn install`
+    clean: nothing is unfinished
+    --- stderr
+    --- exit 0
+    ");
+    repo.install_guard();
+    assert!(hook.exists(), "the hook is back");
+    assert!(status(&repo).starts_with("protected"), "{}", status(&repo));
+}
+
+#[test]
+fn a_foreign_hook_is_refused() {
+    for (hook, mode) in HOOKS.iter().flat_map(|hook| [(hook, 0o755), (hook, 0o644)]) {
+        let repo = unprotected();
+        write(&repo.git_dir().join("hooks").join(hook), "#!/bin/sh\nexit 0\n", mode);
+        let said = refused(&repo);
+        assert!(said.contains(&format!("there is a `{hook}` hook already: [DIR]/repo/.git/hooks/{hook}")), "{said}");
+    }
+    let repo = unprotected();
+    fs::create_dir(repo.git_dir().join("hooks")).expect("it can be made");
+    symlink("/bin/true", repo.git_dir().join("hooks/post-checkout")).expect("a link can be made");
+    insta::assert_snapshot!(refused(&repo), @r#"
+    --- stderr
+    error: there is a `post-checkout` hook already: [DIR]/repo/.git/hooks/post-checkout
+    hint: nothing was changed; move it away, or call `jin-txn hook post-checkout "$@"` from it
+    --- exit 1
+    "#);
+}
+
+#[test]
+fn a_hooks_path_elsewhere_is_refused() {
+    let repo = unprotected();
+    repo.git(["config", "--global", "core.hooksPath", "/etc/our\u{1b}[31mhooks"]);
+    insta::assert_snapshot!(refused(&repo), @r"
+    --- stderr
+    error: core.hooksPath is set to `/etc/our\u{1b}[31mhooks` (global configuration): git does not look into the repository's hooks
+    hint: copy hooks/reference-transaction and hooks/post-checkout of jin-txn there, or unset it
+    --- exit 1
+    ");
+    repo.git(["config", "--global", "--unset", "core.hooksPath"]);
+    repo.git(["config", "--local", "core.hooksPath", ".husky"]);
+    insta::assert_snapshot!(refused(&repo), @"
+    --- stderr
+    error: core.hooksPath is set to `.husky` (local configuration): git does not look into the repository's hooks
+    hint: copy hooks/reference-transaction and hooks/post-checkout of jin-txn there, or unset it
+    --- exit 1
+    ");
+}
+
+#[test]
+fn a_foreign_alias_is_refused() {
+    let repo = unprotected();
+    repo.git(["config", "alias.txn", "log --oneline"]);
+    insta::assert_snapshot!(refused(&repo), @"
+    --- stderr
+    error: there is an alias `txn` already: `log --oneline`
+    hint: nothing was changed; rename it
+    --- exit 1
+    ");
+}
+
+#[test]
+fn every_kind_of_repository_can_be_protected() {
+    let plain = Options::default();
+    for (name, options) in [
+        ("bare.git", Options { bare: true, ..plain }),
+        ("sha256", Options { object_format: Some("sha256"), ..plain }),
+        ("with space, 'quotes' \"both\" and $HOME;`x` \\", plain),
+        ("-dash", plain),
+        ("ünïcödé", plain),
+    ] {
+        let repo = unprotected().new_sibling(name, Options { guarded: true, ..options });
+        let tree = repo.git_with_input(["mktree"], "").stdout;
+        let commit = repo.read(["commit-tree", text(&tree).trim(), "-m", "one"]);
+        repo.git(["update-ref", "refs/heads/topic", &commit]);
+        let log = text(&repo.git(["txn", "log"]).stdout).into_owned();
+        assert!(log.contains("tx-1") && log.contains("committed"), "{name}: {log}");
+        assert!(status(&repo).starts_with("protected"), "{name}: {}", status(&repo));
+        assert!(status(&repo).contains("clean"), "{name}: {}", status(&repo));
+        assert!(repo.git(["txn", "uninstall"]).status.success(), "{name} can be left");
+    }
+}
+
+#[test]
+fn a_repository_can_be_named_as_an_argument() {
+    let repo = unprotected();
+    let output = repo.run(jin_txn().as_os_str(), repo.scratch(), ["install", "repo"], b"");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(status(&repo).starts_with("protected"), "{}", status(&repo));
+}
+
+#[test]
+fn a_linked_worktree_installs_for_all_worktrees() {
+    let repo = unprotected();
+    repo.git(["worktree", "add", "-q", "../linked"]);
+    let linked = repo.sibling("linked");
+    assert!(linked.jin_txn(["install"]).status.success(), "it can be installed from a linked worktree");
+    assert!(repo.git_dir().join(".jin").is_dir(), "the state lies in the common directory");
+    assert!(!repo.git_dir().join("worktrees/linked/.jin").exists(), "and there alone");
+    for directory in [repo.path(), linked.path()] {
+        run_here(&repo, directory, &["commit", "-q", "--allow-empty", "-m", "two"], b"");
+        let said = run_here(&repo, directory, &["txn", "status"], b"");
+        assert!(text(&said.stdout).starts_with("protected"), "{}: {}", directory.display(), text(&said.stdout));
+    }
+    assert_eq!(logged(&repo).lines().count(), 2, "a commit in each is logged: {}", logged(&repo));
+}
+
+#[test]
+fn a_binary_in_an_odd_place_works_and_blocks_nobody_when_it_is_gone() {
+    let repo = unprotected();
+    let directory = repo.scratch().join("it's a \"place\"");
+    fs::create_dir(&directory).expect("it can be made");
+    let binary = directory.join("jin-txn");
+    copy_binary(&binary);
+    assert!(repo.run(binary.as_os_str(), repo.path(), ["install"], b"").status.success(), "it can be installed");
+    assert!(status(&repo).starts_with("protected"), "the alias is quoted: {}", status(&repo));
+
+    fs::remove_file(&binary).expect("it can be removed");
+    repo.commit_all("two");
+    repo.git(["checkout", "-q", "-b", "topic"]);
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["status"])), @"
+    not protected: [DIR]/repo/.git
+      the reference-transaction hook points to a jin-txn that is gone: run `jin-txn install`
+      the post-checkout hook points to a jin-txn that is gone: run `jin-txn install`
+    clean: nothing is unfinished
+    --- stderr
+    --- exit 0
+    ");
+    repo.install_guard();
+    assert!(status(&repo).starts_with("protected"), "installing again repairs: {}", status(&repo));
+}
+
+#[test]
+fn off_is_off() {
+    let repo = protected();
+    let mut git = repo.command(Git::under_test().program.as_os_str());
+    let output = git.env("JIN_TXN", "off").args(["branch", "topic"]).output().expect("git runs");
+    assert!(output.status.success(), "git works without us: {}", text(&output.stderr));
+    assert_eq!(logged(&repo), "", "nothing is logged");
+    repo.git(["branch", "other"]);
+    assert_eq!(logged(&repo).lines().count(), 1, "and without `off` it is: {}", logged(&repo));
+}
+
+#[test]
+fn a_binary_under_another_name_is_taken_out_again() {
+    let repo = unprotected();
+    let before = theirs(&repo);
+    let binary = repo.scratch().join("jin-txn-0.1");
+    copy_binary(&binary);
+    for command in ["install", "install", "uninstall"] {
+        let output = repo.run(binary.as_os_str(), repo.path(), [command], b"");
+        assert!(output.status.success(), "{command}: {}", text(&output.stderr));
+    }
+    assert_same(&before, &theirs(&repo), "it said that the repository is no longer protected");
+}
