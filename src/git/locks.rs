@@ -68,12 +68,11 @@ pub fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
     for git_dir in repo.all_git_dirs() {
         collect(&git_dir, Below::No, is_top_level_lock, &mut found)?;
         collect(&git_dir.join("refs"), Below::Yes, |_| true, &mut found)?;
-        collect(&git_dir.join("reftable"), Below::No, |_| true, &mut found)?;
+        for dir in ["reftable", "info", "sequencer", "rebase-merge", "rebase-apply"] {
+            collect(&git_dir.join(dir), Below::No, |_| true, &mut found)?;
+        }
         if depth == Depth::Everything {
             collect(&git_dir.join("logs"), Below::Yes, |_| true, &mut found)?;
-            for dir in ["info", "sequencer", "rebase-merge", "rebase-apply"] {
-                collect(&git_dir.join(dir), Below::No, |_| true, &mut found)?;
-            }
         }
     }
     if depth == Depth::Everything {
@@ -137,7 +136,8 @@ fn is_top_level_lock(name: &[u8]) -> bool {
     let stem = name.strip_suffix(b".lock").unwrap_or(name);
     let stem = stem.strip_suffix(b"~pid").unwrap_or(stem);
     let pseudo_ref = !stem.is_empty() && stem.iter().all(|b| b.is_ascii_uppercase() || b"_-".contains(b));
-    FILES.contains(&stem) || pseudo_ref || stem.starts_with(b"next-index-")
+    // `index.stash.<pid>` and `next-index-<pid>` are made for the time of one command.
+    FILES.contains(&stem) || pseudo_ref || stem.starts_with(b"index.") || stem.starts_with(b"next-index-")
 }
 
 /// Identities of locks that the log has for dead owners, by path.

@@ -92,7 +92,9 @@ impl Processes {
             if !writers.include(pid) {
                 continue;
             }
-            if owner::looks_like_git(&stat) && works_here(&stat, repo) {
+            // One that ends while we look leaves contradictory traces, and no lock that it will still use.
+            let lives_on = || Stat::of(pid).is_some_and(|now| now.start == stat.start && !now.is_gone());
+            if owner::looks_like_git(&stat) && works_here(&stat, repo) && lives_on() {
                 scan.candidates.push(Candidate::new(&stat));
             }
             scan.open.extend(open_locks(pid));

@@ -357,11 +357,17 @@ fn is_pair((old, new): &(String, String), line: &LogLine<'_>) -> bool {
 fn short_target(after: &Value) -> Option<Vec<u8>> {
     let Value::Symref(target) = after else { return None };
     let name = target.as_bytes();
-    Some([b" to ", name.strip_prefix(b"refs/heads/").unwrap_or(name)].concat())
+    Some(name.strip_prefix(b"refs/heads/").unwrap_or(name).to_vec())
 }
 
+/// `checkout: moving from a to b`, `Branch: renamed refs/heads/a to refs/heads/b`.
 fn is_switch(line: &LogLine<'_>, to: &[u8]) -> bool {
-    line.message.starts_with(b"checkout: moving from ") && line.message.ends_with(to)
+    let last_word = line.message.rsplit(|b| *b == b' ').next().unwrap_or_default();
+    if last_word.strip_prefix(b"refs/heads/").unwrap_or(last_word) != to {
+        return false;
+    }
+    let [switch, rename] = [b"checkout: moving from ".as_slice(), b"Branch: renamed "];
+    line.message.starts_with(switch) || line.message.starts_with(rename)
 }
 
 fn hex_pair(change: &crate::wal::RefChange) -> Option<(String, String)> {
