@@ -293,6 +293,15 @@ fn clock(id: ClockId) -> i64 {
     t.tv_sec * 1_000_000_000 + t.tv_nsec
 }
 
+/// Realtime minus time since boot, in nanoseconds: when this machine booted, by its present clock. It changes only when
+/// the clock is set.
+#[must_use]
+pub fn clock_offset() -> i64 {
+    // Realtime first: an interruption in between makes processes look older, which is the safe side.
+    let now = clock(ClockId::Realtime);
+    now - clock(ClockId::Boottime)
+}
+
 /// Realtime now (Unix epoch, nanoseconds).
 #[must_use]
 pub fn now() -> i64 {
@@ -303,7 +312,7 @@ pub fn now() -> i64 {
 /// most one tick (10 ms) later.
 #[must_use]
 pub fn realtime_of_start(start: u64) -> i64 {
-    let booted = clock(ClockId::Realtime) - clock(ClockId::Boottime);
+    let booted = clock_offset();
     let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
     booted + i64::try_from(start).unwrap_or(i64::MAX / tick) * tick
 }

@@ -148,16 +148,23 @@ pub struct Judge<'r> {
     repo: &'r Repository,
     known_dead: KnownDead,
     ancestors: Vec<Stat>,
+    steady_since: Option<i64>,
     processes: Option<Processes>,
     force: bool,
 }
 
 impl<'r> Judge<'r> {
-    /// A judge for `repo`. `ancestors`: the processes above us, whose own locks are alive.
-    /// `force`: a human vouches that what cannot be known is dead.
+    /// A judge for `repo`. `ancestors`: the processes above us, whose own locks are alive. `steady_since`: see
+    /// [`Processes::scan`].
     #[must_use]
-    pub fn new(repo: &'r Repository, known_dead: KnownDead, ancestors: Vec<Stat>, force: bool) -> Self {
-        Judge { repo, known_dead, ancestors, processes: None, force }
+    pub fn new(repo: &'r Repository, known_dead: KnownDead, ancestors: Vec<Stat>, steady_since: Option<i64>) -> Self {
+        Judge { repo, known_dead, ancestors, steady_since, processes: None, force: false }
+    }
+
+    /// A human vouches that owners who cannot be seen are dead.
+    #[must_use]
+    pub fn forced(self, force: bool) -> Self {
+        Judge { force, ..self }
     }
 
     /// Is the owner of `lock` dead?
@@ -180,11 +187,11 @@ impl<'r> Judge<'r> {
 
     /// Could any process have made this file at its ctime and still be at work?
     pub fn could_anybody_hold(&mut self, lock: &LockFile) -> Verdict {
-        let (repo, ancestors) = (self.repo, &self.ancestors);
+        let (repo, ancestors, steady) = (self.repo, &self.ancestors, self.steady_since);
         if self.processes.as_ref().is_some_and(|seen| seen.are_older_than(lock)) {
             self.processes = None;
         }
-        let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors));
+        let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors, steady));
         let mut verdict = processes.holder_of(lock);
         if self.force && verdict.owner == Liveness::Unknowable {
             verdict = Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };

@@ -1,9 +1,9 @@
 //! Which process could hold a lock?
 //!
 //! A candidate may write to the repository, and either looks like git and is not known to work elsewhere, or has the
-//! lock open. A git-like process that we cannot look into is a candidate. Start times are asked only of the processes
-//! above us (everybody else is simply waited for): a clock that was set would make a holder look too young. When we do
-//! not see all processes of the machine, or other machines may use the disk, nothing is proved.
+//! lock open. A git-like process that we cannot look into is a candidate. One that started two seconds after the lock was
+//! made is none, unless the clock has been set since: that would make a holder look too young. When we do not see all
+//! processes of the machine, or other machines may use the disk, nothing is proved.
 
 use std::fs;
 use std::io;
@@ -19,6 +19,9 @@ use crate::owner::{self, Liveness, Place, Stat};
 /// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
 /// a file's time lags by up to another one.
 pub const CLOCK_MARGIN: i64 = 30_000_000;
+
+/// Whoever started that much later than a lock was made did not make it; asked only while the clock is known to be steady.
+const YOUNGER: i64 = 2_000_000_000;
 
 /// Commands that never take a lock in a repository that exists already, or that are us.
 #[rustfmt::skip]
@@ -68,12 +71,14 @@ pub struct Processes {
     sees_everything: bool,
     local_disk: bool,
     scanned_at: i64,
+    steady_since: Option<i64>,
 }
 
 impl Processes {
-    /// Looks at every process once.
+    /// Looks at every process once. `steady_since`: from when on (realtime, nanoseconds) file times and process starts
+    /// can be compared, if at all.
     #[must_use]
-    pub fn scan(repo: &Repository, ancestors: &[Stat]) -> Processes {
+    pub fn scan(repo: &Repository, ancestors: &[Stat], steady_since: Option<i64>) -> Processes {
         let myself = std::process::id();
         let mut scan = Processes {
             candidates: Vec::new(),
@@ -82,6 +87,7 @@ impl Processes {
             sees_everything: Place::here().is_ok_and(|place| place.sees_everything()),
             local_disk: crate::durable::is_local_disk(&repo.common_dir),
             scanned_at: owner::now(),
+            steady_since,
         };
         let writers = Writers::of(repo);
         for pid in owner::all_pids() {
@@ -115,7 +121,10 @@ impl Processes {
         // A lock that is older than a process above us is not that one's own. Of index.lock even that is not
         // believed: git takes it before it calls any hook, so a command that uses the index has its own there.
         let is_index = lock.path.ends_with("index.lock");
-        let own = |a: &&Candidate| lock.id.ctime >= a.started - CLOCK_MARGIN || (is_index && a.uses_index);
+        let steady = self.steady_since.is_some_and(|since| lock.id.ctime > since + YOUNGER);
+        let since_boot = self.steady_since.is_some();
+        let own =
+            |a: &&Candidate| !since_boot || lock.id.ctime >= a.started - CLOCK_MARGIN || (is_index && a.uses_index);
         if let Some(above) = self.ancestors.iter().find(own) {
             return alive(format!("{} (pid {}), which runs this, may hold it", above.what, above.pid));
         }
@@ -123,7 +132,8 @@ impl Processes {
         if let Some(open) = self.open.iter().find(holds) {
             return alive(format!("pid {} has it open", open.pid));
         }
-        if let Some(candidate) = self.candidates.first() {
+        let too_young = |c: &Candidate| steady && c.started > lock.id.ctime + YOUNGER;
+        if let Some(candidate) = self.candidates.iter().find(|c| !too_young(c)) {
             return alive(format!("{} (pid {}) is running and may hold it", candidate.what, candidate.pid));
         }
         let unknowable = |because: &str| Verdict { owner: Liveness::Unknowable, because: because.to_owned() };

@@ -146,6 +146,9 @@ impl Call<'_> {
         let mut messages = Vec::new();
         if markers.dead || self.stale_lock_in_the_way(&git)? {
             messages = self.recover(Mode::Preparing)?.messages;
+            if messages.iter().any(|line| line.contains(" is back at ")) {
+                messages.push("jin-txn: if git now finds that a branch has moved, run your command again".to_owned());
+            }
         }
         let announced = markers.mine.iter().any(|(entry, _)| entry.state == State::InProgress);
         if !announced && observe::may_change(&self.repo, &self.payload)? {

@@ -188,8 +188,9 @@ impl<'r> Session<'r> {
             session.report.must_wait = true;
             return Ok(session.report);
         }
-        let ancestors = owner::ancestors();
-        let mut judge = Judge::new(repo, known_dead(repo, &unfinished), ancestors, options.force);
+        let steady_since = session.log.clock_is_steady_since()?;
+        let known = known_dead(repo, &unfinished);
+        let mut judge = Judge::new(repo, known, owner::ancestors(), steady_since).forced(options.force);
         let finished_index = match session.damaged(&unfinished) {
             false => session.mend_locks(&mut judge, &unfinished, &plans)?,
             true => Vec::new(),

@@ -21,7 +21,7 @@ use anyhow::Context;
 use super::evidence::{Ending, Unfinished};
 use super::execute;
 use super::report::Finding;
-use super::{Session, quarantine_name};
+use super::{Mode, Session, quarantine_name};
 use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::locks::{Judge, LockFile};
@@ -42,12 +42,24 @@ pub(super) struct Group<'u> {
     target: Option<&'u Unfinished>,
 }
 
+impl Group<'_> {
+    fn log_inode(&self) -> Option<u64> {
+        Some(self.source.begin.as_ref()?.rename.as_ref()?.log?.ino)
+    }
+}
+
 /// All renames among the unfinished transactions.
 pub(super) struct Groups<'u>(Vec<Group<'u>>);
 
 impl<'u> Groups<'u> {
     pub(super) fn of(&self, id: TxId) -> Option<&Group<'u>> {
         self.0.iter().find(|g| g.source.id() == id || g.target.is_some_and(|t| t.id() == id))
+    }
+
+    /// Has a later rename moved the same reflog on? Then this one had been completed.
+    fn were_continued(&self, group: &Group<'_>) -> bool {
+        let later = |other: &Group<'_>| other.source.id() > group.source.id() && other.log_inode() == group.log_inode();
+        group.log_inode().is_some() && self.0.iter().any(later)
     }
 }
 
@@ -110,23 +122,34 @@ struct Situation<'b> {
 }
 
 impl Session<'_> {
-    pub(super) fn settle_rename(&mut self, group: &Group<'_>, judge: &mut Judge<'_>) -> anyhow::Result<()> {
+    pub(super) fn settle_rename(
+        &mut self,
+        group: &Group<'_>,
+        renames: &Groups<'_>,
+        judge: &mut Judge<'_>,
+    ) -> anyhow::Result<()> {
         let on_its_way = self.repo.common_dir.join(RENAMED_LOG);
         if let Some(id) = FileId::at(&on_its_way)? {
             // A git that renames right now moves the same file: nothing can be concluded before it is done.
             let verdict = judge.could_anybody_hold(&LockFile { path: on_its_way, id });
             if verdict.owner != Liveness::Dead {
+                if self.options.mode != Mode::Command {
+                    return Ok(());
+                }
                 let why = execute::InTheWay(format!("a rename may be under way: {}", verdict.because));
                 return self.or_leave(group.source, Err(why.into()));
             }
         }
-        let done = self.finish_rename(group);
+        let done = self.finish_rename(group, renames.were_continued(group));
         self.or_leave(group.source, done)
     }
 
-    fn finish_rename(&mut self, group: &Group<'_>) -> anyhow::Result<()> {
+    fn finish_rename(&mut self, group: &Group<'_>, continued: bool) -> anyhow::Result<()> {
         let Some(begin) = &group.source.begin else { return Ok(()) };
-        let Some(situation) = self.look(begin, group)? else { return Ok(()) };
+        let Some(mut situation) = self.look(begin, group)? else { return Ok(()) };
+        if continued {
+            situation.way = Way::Nothing;
+        }
         let (actions, outcome, state) = match &situation.way {
             Way::Before | Way::Back => (self.go_back(group, begin, &situation)?, Outcome::RolledBack, State::Failed),
             Way::Forward(new) => (self.go_forward(&situation, new)?, Outcome::Committed, State::Committed),
@@ -168,7 +191,11 @@ impl Session<'_> {
             (LogPlace::Of(name), None) => (*name != old.name).then(|| name.clone()),
             (_, None) => begin.rename.as_ref().and_then(|r| r.to.clone()),
         };
-        let now_old = refs.read(&old.name)?.value;
+        let found_old = refs.read(&old.name)?;
+        // The very file that was to be deleted; one that was made since belongs to somebody who wanted that name.
+        let never_deleted =
+            found_old.value == value && found_old.loose == old.file && group.source.ending == Ending::None;
+        let now_old = found_old.value;
         let now_new = new.as_ref().map(|n| refs.read(n)).transpose()?.map(|s| s.value);
         let arrived = match &log {
             LogPlace::Of(name) => new.as_ref() == Some(name) && now_new.as_ref().is_some_and(|v| *v != Value::Absent),
@@ -176,7 +203,7 @@ impl Session<'_> {
             LogPlace::None => now_new.as_ref().is_some_and(|v| *v != Value::Absent),
             LogPlace::OnItsWay | LogPlace::Lost => false,
         };
-        let way = if now_old == value {
+        let way = if never_deleted {
             Way::Before
         } else if now_old != Value::Absent {
             Way::Nothing

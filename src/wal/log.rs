@@ -19,6 +19,7 @@ use super::record::{self, Body, Encoded, Lsn, Record};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::marker::Listing;
+use crate::owner;
 use crate::state_dir::{StateDir, TxId, Wait};
 
 /// Must a record be on disk before the call returns?
@@ -67,6 +68,11 @@ pub(super) struct Head {
     pub(super) next_lsn: Lsn,
     pub(super) segment: Lsn,
     pub(super) size: u64,
+    /// Realtime minus time since boot, in milliseconds, when this boot's first note was made: it changes only when the
+    /// clock is set.
+    clock: i64,
+    /// Realtime in seconds of that note.
+    since: i64,
 }
 
 /// The size that no segment has: never append to this one again.
@@ -79,12 +85,14 @@ impl Head {
             return None;
         }
         let mut number = || words.next()?.parse().ok();
-        Some(Head { boot, next_tx: number()?, next_lsn: number()?, segment: number()?, size: number()? })
+        let (next_tx, next_lsn, segment, size) = (number()?, number()?, number()?, number()?);
+        let mut signed = || number().and_then(|n| i64::try_from(n).ok());
+        Some(Head { boot, next_tx, next_lsn, segment, size, clock: signed()?, since: signed()? })
     }
 
     fn format(&self) -> String {
-        let Head { boot, next_tx, next_lsn, segment, size } = self;
-        format!("jin1 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020}\n")
+        let Head { boot, next_tx, next_lsn, segment, size, clock, since } = self;
+        format!("jin1 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {clock:020} {since:020}\n")
     }
 }
 
@@ -204,7 +212,8 @@ impl<'s> Log<'s> {
 
     /// Reads everything: the note is missing, from another boot, or wrong.
     fn rebuild_head(&self, boot: u32, poisoned: bool) -> anyhow::Result<Head> {
-        let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0 };
+        let (clock, since) = (owner::clock_offset() / 1_000_000, owner::now() / 1_000_000_000);
+        let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0, clock, since };
         for segment in self.segments()? {
             head.segment = segment;
             head.size = 0;
@@ -265,8 +274,22 @@ impl<'s> Log<'s> {
 
     fn poison(&self) -> anyhow::Result<()> {
         let boot = crc32c::crc32c(self.boot.as_bytes());
-        let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: 0, size: POISONED };
+        let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: 0, size: POISONED, clock: 0, since: 0 };
         self.store_head(&poisoned).context("cannot mark the log as failed")
+    }
+
+    /// Since when (realtime, nanoseconds) the clock has not been set, as far back as is known; `None` when it has been:
+    /// then the start of a process and the time of a file cannot be compared.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
+        const STEP: i64 = 1500;
+        let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
+        let boot = crc32c::crc32c(self.boot.as_bytes());
+        let head = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
+        let steady = head.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
+        Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))
     }
 
     fn head_path(&self) -> PathBuf {

@@ -1,0 +1,214 @@
+//! Processes that are alive, or just not dead yet: nothing of theirs is touched.
+//!
+//! A git is kept alive in the middle of a transaction by a reflog that is a FIFO: git holds the ref's lock and waits for
+//! somebody to read.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+
+use super::support::crash::{self, assert_recovers, is_log_call, recover, run_jin, spare_commit, value};
+use super::support::point::let_the_clock_tick;
+use super::support::repo::Repo;
+use super::support::tracer::{self, Action, Event, Isolation, Role};
+use super::{Torn, guarded, updates};
+
+#[test]
+fn a_git_with_git_dir_and_cwd_elsewhere_is_not_robbed() {
+    for guard in ["on", "off"] {
+        let repo = guarded();
+        let old = repo.read(["rev-parse", "HEAD"]);
+        let new = spare_commit(&repo, "new");
+        repo.git(["branch", "slow"]);
+        let mut command = crash::git(&repo, &["update-ref", "--stdin"]);
+        command.current_dir("/").env("GIT_DIR", repo.git_dir()).env("JIN_TXN", guard);
+        let live = Hanging::start(&repo, command, "slow", &updates(&["slow"], &new, &old));
+        for arguments in [["check", "-q"], ["recover", "-q"], ["check", "-q"]] {
+            let (code, said) = run_jin(&repo, &arguments);
+            assert_eq!(code, 5, "guard {guard}: {arguments:?} must see that somebody is at work: {said}");
+        }
+        assert!(live.lock().exists(), "guard {guard}: its lock stays");
+        live.finish();
+        assert_eq!(value(&repo, "refs/heads/slow"), new, "guard {guard}: it ends as if nothing had been");
+        assert_recovers(&repo);
+    }
+}
+
+#[test]
+fn of_two_gits_with_the_same_arguments_only_the_dead_one_is_recovered() {
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = spare_commit(&repo, "new");
+    repo.git(["branch", "slow"]);
+    let live =
+        Hanging::start(&repo, crash::git(&repo, &["update-ref", "--stdin"]), "slow", &updates(&["slow"], &new, &old));
+    let_the_clock_tick(&repo.git_dir());
+    // From a thread of its own: the tracer waits for all children of its thread.
+    let torn = thread::spawn(|| Torn::of(repo)).join().expect("the update is torn");
+    let (code, said) = recover(&torn.repo);
+    assert_eq!(code, 5, "one of them is alive: {said}");
+    torn.assert_rolled_back();
+    for branch in Torn::BRANCHES {
+        let lock = torn.repo.git_dir().join(format!("refs/heads/{branch}.lock"));
+        assert!(!lock.exists(), "{} was the dead one's", lock.display());
+    }
+    assert!(live.lock().exists(), "the live one's lock stays");
+    live.finish();
+    assert_eq!(value(&torn.repo, "refs/heads/slow"), new, "it ends as if nothing had been");
+    assert_recovers(&torn.repo);
+}
+
+#[test]
+fn a_killed_git_that_hung_leaves_a_lock_that_goes() {
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = spare_commit(&repo, "new");
+    repo.git(["branch", "slow"]);
+    let hanging =
+        Hanging::start(&repo, crash::git(&repo, &["update-ref", "--stdin"]), "slow", &updates(&["slow"], &new, &old));
+    hanging.kill();
+    assert_recovers(&repo);
+    assert_eq!(value(&repo, "refs/heads/slow"), old, "nothing had happened");
+}
+
+/// git dies while the hook is about to write the record; recovery comes while the hook is still at it.
+#[test]
+fn recovery_waits_for_a_hook_that_outlived_its_git() {
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = spare_commit(&repo, "new");
+    for branch in ["one", "two"] {
+        repo.git(["branch", branch]);
+    }
+    let mut recovery = None;
+    let mut waited = false;
+    let mut git = None;
+    let mut decide = |event: &Event| {
+        git = if event.role == Role::Git { Some(event.pid) } else { git };
+        if recovery.is_none() && is_log_call(event, "write") {
+            let killed = git.expect("git has taken its locks before it calls the hook");
+            kill(killed, Signal::SIGKILL).expect("git is there");
+            wait_until("git is dead", || !is_running(killed));
+            let repo = repo.clone();
+            // From a thread of its own: the tracer waits for all children of this one.
+            let runner = thread::spawn(move || run_jin(&repo, &["recover"]));
+            thread::sleep(Duration::from_millis(150));
+            waited = !runner.is_finished();
+            recovery = Some(runner);
+        }
+        Action::Continue
+    };
+    let input = updates(&["one", "two"], &new, &old);
+    tracer::trace(crash::git(&repo, &["update-ref", "--stdin"]), input.as_bytes(), Isolation::None, &mut decide)
+        .expect("git starts");
+    let runner = recovery.expect("the hook writes a record");
+    let (code, said) = runner.join().expect("recovery does not panic");
+    assert!(waited || code == 5, "while the hook is at it recovery waits or says so: {code} {said}");
+    if code != 0 {
+        assert_eq!(code, 5, "{said}");
+    }
+    assert_recovers(&repo);
+    assert_eq!([value(&repo, "one"), value(&repo, "two")], [old.clone(), old], "nothing had happened");
+}
+
+#[test]
+fn a_torn_update_of_a_killed_git_with_a_live_neighbour_is_recovered_by_the_neighbours_hook() {
+    let torn = Torn::new();
+    let new = torn.new.clone();
+    torn.repo.git(["update-ref", "refs/heads/neighbour", &new]);
+    torn.assert_rolled_back();
+    assert_eq!(torn.value("neighbour"), new, "and it does its own work");
+    assert_recovers(&torn.repo);
+}
+
+/// A git that hangs at a FIFO with a ref's lock in its hands.
+struct Hanging {
+    child: Child,
+    git_dir: PathBuf,
+    fifo: PathBuf,
+    branch: String,
+}
+
+impl Hanging {
+    fn start(repo: &Repo, mut command: Command, branch: &str, input: &str) -> Self {
+        let git_dir = repo.git_dir();
+        let fifo = git_dir.join("logs/refs/heads").join(branch);
+        fs::remove_file(&fifo).expect("the branch has a reflog");
+        mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a FIFO can be made");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("git starts");
+        // Its input stays open: git reads it to the end only after the commit.
+        child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("git reads");
+        let hanging = Self { child, git_dir, fifo, branch: branch.to_owned() };
+        let pid = hanging.pid();
+        wait_until("git waits for a reader of the reflog", || is_opening(pid) && hanging.lock().exists());
+        hanging
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.git_dir.join(format!("refs/heads/{}.lock", self.branch))
+    }
+
+    /// Reads what git has to say and lets it end.
+    fn finish(mut self) {
+        let mut entry = String::new();
+        fs::File::open(&self.fifo).and_then(|mut fifo| fifo.read_to_string(&mut entry)).expect("the FIFO can be read");
+        let status = self.child.wait().expect("git can be waited for");
+        let mut said = String::new();
+        self.child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("it says text");
+        assert!(status.success(), "the live git succeeds: {said}");
+        self.become_a_file(&entry);
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("git can be killed");
+        let status = self.child.wait().expect("git can be waited for");
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "it was alive until now");
+        self.become_a_file("");
+    }
+
+    /// Nobody else is to hang at the FIFO.
+    fn become_a_file(&self, content: &str) {
+        fs::remove_file(&self.fifo).expect("the FIFO is there");
+        fs::write(&self.fifo, content).expect("the reflog can be written");
+    }
+}
+
+/// Whether a process is inside of `open` or `openat`.
+fn is_opening(pid: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number: Option<i64> = call.split(' ').next().and_then(|word| word.parse().ok());
+    number.is_some_and(|number| OPENING.contains(&number))
+}
+
+#[cfg(target_arch = "x86_64")]
+const OPENING: &[i64] = &[libc::SYS_openat, libc::SYS_open];
+#[cfg(not(target_arch = "x86_64"))]
+const OPENING: &[i64] = &[libc::SYS_openat];
+
+/// Whether a process exists and is no zombie.
+fn is_running(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    Path::new(&format!("/proc/{pid}")).exists() && !matches!(state, Some('Z' | 'X') | None)
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it takes too long until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
