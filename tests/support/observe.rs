@@ -36,6 +36,7 @@ fn name_what_varies(text: &str) -> String {
             _ if is_time(rest) => (named + "[TIME]", &rest[20..]),
             _ if is_hex => (named + "[ID]", after),
             _ if is_number && named.ends_with("pid ") => (named + "[PID]", after),
+            _ if is_number && named.ends_with("at byte ") => (named + "[N]", after),
             _ => (named + word, after),
         };
     }
