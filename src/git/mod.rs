@@ -6,6 +6,7 @@
 pub mod command;
 pub mod index;
 pub mod locks;
+pub mod name;
 pub mod processes;
 pub mod reflog;
 pub mod refs;

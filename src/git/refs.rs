@@ -18,162 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use super::name::{BadName, RefName, escape, unescape};
 use super::repository::Repository;
-
-/// The name of a ref, valid by git's rules (`git check-ref-format`), canonical in one repository.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RefName(Box<[u8]>);
-
-/// A name that cannot be a ref.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadName {
-    name: String,
-    why: &'static str,
-}
-
-impl fmt::Display for BadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no valid ref name: {}", self.name, self.why)
-    }
-}
-
-impl std::error::Error for BadName {}
-
-impl RefName {
-    /// Checks a name as git does. What passes is safe to join to the common directory: it has no `..`,
-    /// no empty component, does not start with `/`, and holds no control character.
-    ///
-    /// # Errors
-    /// The rule that the name breaks.
-    pub fn parse(name: &[u8]) -> Result<RefName, BadName> {
-        match broken_rule(name) {
-            None => Ok(RefName(name.into())),
-            Some(why) => Err(BadName { name: escape(name).into_owned(), why }),
-        }
-    }
-
-    /// The bytes of the name.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The name as a relative path.
-    #[must_use]
-    pub fn as_path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.0))
-    }
-
-    /// Is it a `HEAD`, of whichever worktree?
-    #[must_use]
-    pub fn is_head(&self) -> bool {
-        let name = self.as_bytes();
-        name == b"HEAD" || (name.starts_with(b"worktrees/") && name.ends_with(b"/HEAD"))
-    }
-}
-
-fn broken_rule(name: &[u8]) -> Option<&'static str> {
-    let bad_byte = |b: &u8| *b < 0x20 || *b == 0x7f || b" ~^:?*[\\".contains(b);
-    if name.is_empty() || name == b"@" {
-        return Some("it is empty or `@`");
-    }
-    if name.iter().any(bad_byte) {
-        return Some("it has a control character, a space or one of ~^:?*[\\");
-    }
-    if name.windows(2).any(|w| w == b".." || w == b"@{") {
-        return Some("it has `..` or `@{`");
-    }
-    for part in name.split(|b| *b == b'/') {
-        if part.is_empty() {
-            return Some("it has an empty component");
-        }
-        if part.starts_with(b".") || part.ends_with(b".") || part.ends_with(b".lock") {
-            return Some("a component starts or ends with `.` or ends with `.lock`");
-        }
-    }
-    if name.starts_with(b"refs/") || name.starts_with(b"worktrees/") {
-        return None;
-    }
-    // Pseudo-refs and their like: HEAD, ORIG_HEAD, AUTO_MERGE, ...
-    let pseudo = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-';
-    (!name.iter().all(pseudo)).then_some("outside of `refs/` a name is made of A-Z, 0-9, `_` and `-`")
-}
-
-impl fmt::Display for RefName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escape(&self.0))
-    }
-}
-
-impl fmt::Debug for RefName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RefName({self})")
-    }
-}
-
-/// Bytes as UTF-8 text that can be turned back: what is no UTF-8, and the backslash itself (which no ref
-/// name may hold, but a path may), is written as `\xNN`; so are control characters, so that a hostile name
-/// cannot speak to a terminal.
-#[must_use]
-pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
-    let plain = |t: &str| !t.chars().any(|c| c == '\\' || c.is_control());
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && plain(text)
-    {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(bytes.len() + 8);
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c == '\\' || c.is_control() {
-                let mut buffer = [0; 4];
-                for byte in c.encode_utf8(&mut buffer).bytes() {
-                    push_escaped(&mut out, byte);
-                }
-            } else {
-                out.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            push_escaped(&mut out, *byte);
-        }
-    }
-    Cow::Owned(out)
-}
-
-fn push_escaped(out: &mut String, byte: u8) {
-    use fmt::Write;
-    write!(out, "\\x{byte:02x}").expect("writing to a string cannot fail");
-}
-
-/// The inverse of [`escape`]; `None` when the text is no such escape.
-#[must_use]
-pub fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.extend_from_slice(&rest.as_bytes()[..at]);
-        let code = rest.get(at..at + 4)?.strip_prefix("\\x")?;
-        out.push(u8::from_str_radix(code, 16).ok()?);
-        rest = &rest[at + 4..];
-    }
-    out.extend_from_slice(rest.as_bytes());
-    Some(out)
-}
-
-impl Serialize for RefName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&escape(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for RefName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let bytes = unescape(&text).ok_or_else(|| de::Error::custom("a ref name with a broken escape"))?;
-        RefName::parse(&bytes).map_err(de::Error::custom)
-    }
-}
 
 /// An object name: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -255,7 +101,7 @@ impl Value {
         match Oid::parse(text) {
             Some(oid) if oid.is_null() => Ok(Value::Absent),
             Some(oid) => Ok(Value::Oid(oid)),
-            None => Err(BadName { name: escape(text).into_owned(), why: "an object name was expected" }),
+            None => Err(BadName::new(text, "an object name was expected")),
         }
     }
 
@@ -569,46 +415,6 @@ fn entry(line: &[u8]) -> Option<(Oid, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_that_would_leave_the_repository_or_trick_git_are_refused() {
-        for bad in [
-            "",
-            "@",
-            "refs/../../etc/passwd",
-            "/etc/passwd",
-            "refs/heads/a..b",
-            "refs/heads/.hidden",
-            "refs/heads/a.lock",
-            "refs//heads",
-            "refs/heads/",
-            "refs/heads/a b",
-            "refs/heads/a\nb",
-            "refs/heads/a\x1b[2J",
-            "refs/heads/@{0}",
-            "--upload-pack=x",
-            "config",
-            "hooks/pre-commit",
-            "refs/heads/a\\b",
-        ] {
-            assert!(RefName::parse(bad.as_bytes()).is_err(), "{bad:?} must be refused");
-        }
-        for good in
-            ["HEAD", "ORIG_HEAD", "refs/heads/ma-in", "refs/heads/ä", "worktrees/x/HEAD", "refs/stash", "refs/heads/-x"]
-        {
-            assert!(RefName::parse(good.as_bytes()).is_ok(), "{good:?} is fine");
-        }
-    }
-
-    #[test]
-    fn any_bytes_survive_the_way_through_text() {
-        for bytes in [b"refs/heads/x".as_slice(), b"\xff\x00a\\b\n", "ä\u{1b}".as_bytes(), b"\\x41"] {
-            let text = escape(bytes).into_owned();
-            assert!(!text.chars().any(char::is_control), "{text:?} is safe on a terminal");
-            assert_eq!(unescape(&text).unwrap(), bytes);
-        }
-        assert_eq!(unescape("a\\x4"), None, "a cut escape is none");
-    }
 
     #[test]
     fn a_packed_ref_is_found_wherever_it_stands() {
