@@ -52,9 +52,9 @@ pub fn well_known(repo: &Repository) -> Vec<PathBuf> {
 /// How far to look for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The git directory, the worktrees' directories and `refs/`: what can block a command.
+    /// What can block a command: everything but the reflogs, which are locked together with their refs.
     Blocking,
-    /// Everything where git makes locks.
+    /// Everywhere that git makes locks.
     Everything,
 }
 
@@ -75,10 +75,8 @@ pub fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
             collect(&git_dir.join("logs"), Below::Yes, |_| true, &mut found)?;
         }
     }
-    if depth == Depth::Everything {
-        for dir in ["objects", "objects/info", "objects/info/commit-graphs", "objects/pack"] {
-            collect(&repo.common_dir.join(dir), Below::No, |_| true, &mut found)?;
-        }
+    for dir in ["objects", "objects/info", "objects/info/commit-graphs", "objects/pack"] {
+        collect(&repo.common_dir.join(dir), Below::No, |_| true, &mut found)?;
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
