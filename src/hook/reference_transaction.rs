@@ -23,7 +23,7 @@ use crate::state_dir::{StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
 
-/// How long a hook waits for the append lock before it vetoes (`jin.lockTimeout`).
+/// How long a hook waits for the append lock before it vetoes.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call of the hook, with what every state needs.

@@ -13,7 +13,7 @@ use super::evidence::{Ending, Unfinished};
 use super::plan::{Plan, RefState, Verdict};
 use super::rename::Groups;
 use super::report::{Finding, TxFinding, plural};
-use super::{Session, quarantine_name};
+use super::{Mode, Session, quarantine_name};
 use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::locks::{Judge, LockFile, RECOVERY_LOCK};
@@ -92,7 +92,9 @@ impl Session<'_> {
     pub(super) fn or_leave(&mut self, tx: &Unfinished, done: anyhow::Result<()>) -> anyhow::Result<()> {
         match done {
             Err(error) if error.is::<InTheWay>() => {
-                self.find(tx, Finding::Left, vec![format!("{error:#}")], false);
+                // In a hook that is no news: the next command, or this one a moment later, does it.
+                let quiet = self.options.mode != Mode::Command;
+                self.find(tx, Finding::Left, vec![format!("{error:#}")], quiet);
                 Ok(())
             }
             other => other,
