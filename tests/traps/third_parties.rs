@@ -165,3 +165,41 @@ fn a_submodule_and_a_repository_inside_are_not_touched() {
     assert!(!upstream.git_dir().join("refs/heads/nobody.lock").exists(), "its own lock goes");
     assert!(contents() == before, "what belongs to other repositories is their own recovery's");
 }
+
+#[test]
+fn a_branch_that_somebody_made_after_the_crash_is_not_taken_for_the_transactions() {
+    let repo = guarded();
+    let commit = spare_commit(&repo, "x");
+    let input = format!("create refs/heads/new-a {commit}\ncreate refs/heads/new-b {commit}\n");
+    let update = crash::git(&repo, &["update-ref", "--stdin"]);
+    crash::kill_at(update, &input, super::support::tracer::Action::KillTree, crash::is_ref_rename);
+    for lock in ["new-a.lock", "new-b.lock"] {
+        fs::remove_file(repo.git_dir().join("refs/heads").join(lock)).expect("the kill left it");
+    }
+    crash::unseen_git(&repo, &["branch", "new-a", &commit]);
+    let (_, said) = recover(&repo);
+    assert_eq!(
+        value(&repo, "refs/heads/new-a"),
+        commit,
+        "it has the transaction's value, yet it is somebody else's: {said}"
+    );
+}
+
+#[test]
+fn a_mere_verification_is_no_deletion() {
+    let repo = guarded();
+    let (old, new) = (repo.read(["rev-parse", "HEAD"]), spare_commit(&repo, "x"));
+    repo.git(["branch", "up"]);
+    repo.git(["branch", "same"]);
+    let input = format!("start\nupdate refs/heads/up {new} {old}\nverify refs/heads/same {old}\nprepare\ncommit\n");
+    let update = crash::git(&repo, &["update-ref", "--stdin"]);
+    // In `committed`, after git has done all of it.
+    let mut renamed = false;
+    crash::kill_at(update, &input, super::support::tracer::Action::KillTree, |event| {
+        renamed |= crash::is_ref_rename(event);
+        renamed && crash::is_log_call(event, "write")
+    });
+    assert_recovers(&repo);
+    assert_eq!(value(&repo, "refs/heads/up"), new, "all of it had been done");
+    assert_eq!(value(&repo, "refs/heads/same"), old, "and this was only looked at");
+}
