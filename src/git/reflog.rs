@@ -94,6 +94,34 @@ pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String,
 /// The log cannot be read.
 pub fn newest_value(log: &Path) -> io::Result<Option<String>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
-    let last = content.strip_suffix(b"\n").and_then(|c| c.rsplit(|b| *b == b'\n').next());
-    Ok(last.and_then(LogLine::parse).map(|l| String::from_utf8_lossy(l.new).into_owned()))
+    Ok(last_line(&content).map(|l| String::from_utf8_lossy(l.new).into_owned()))
+}
+
+/// The size of a log without those of its last entries that `unwanted` recognises (or that are cut); `None` when there
+/// is nothing to take away.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn size_without_last(log: &Path, unwanted: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Option<u64>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let lines: Vec<&[u8]> = content.split_inclusive(|b| *b == b'\n').collect();
+    let goes = |line: &&&[u8]| match line.strip_suffix(b"\n") {
+        Some(complete) => LogLine::parse(complete).is_some_and(|l| unwanted(&l)),
+        None => true,
+    };
+    let cut: usize = lines.iter().rev().take_while(goes).map(|line| line.len()).sum();
+    Ok((cut > 0).then_some((content.len() - cut) as u64))
+}
+
+/// Did recovery write the last complete entry?
+///
+/// # Errors
+/// The log cannot be read.
+pub fn ends_with_ours(log: &Path) -> io::Result<bool> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
+    Ok(last_line(&content).is_some_and(|l| l.is_ours()))
+}
+
+fn last_line(content: &[u8]) -> Option<LogLine<'_>> {
+    content.strip_suffix(b"\n")?.rsplit(|b| *b == b'\n').next().and_then(LogLine::parse)
 }

@@ -193,8 +193,10 @@ impl Session<'_> {
         };
         let found_old = refs.read(&old.name)?;
         // The very file that was to be deleted; one that was made since belongs to somebody who wanted that name.
-        let never_deleted =
-            found_old.value == value && found_old.loose == old.file && group.source.ending == Ending::None;
+        let never_deleted = found_old.loose == old.file && group.source.ending == Ending::None;
+        // Or the one that an earlier recovery brought back, and died before it had trimmed the reflogs.
+        let brought_back = || reflog::ends_with_ours(&refs.log(&old.name));
+        let is_back = found_old.value == value && (never_deleted || brought_back()?);
         let now_old = found_old.value;
         let now_new = new.as_ref().map(|n| refs.read(n)).transpose()?.map(|s| s.value);
         let arrived = match &log {
@@ -203,7 +205,7 @@ impl Session<'_> {
             LogPlace::None => now_new.as_ref().is_some_and(|v| *v != Value::Absent),
             LogPlace::OnItsWay | LogPlace::Lost => false,
         };
-        let way = if never_deleted {
+        let way = if is_back {
             Way::Before
         } else if now_old != Value::Absent {
             Way::Nothing
@@ -281,7 +283,6 @@ impl Session<'_> {
         self.write(group.source, &writes)?;
         let size = begin.rename.as_ref().and_then(|r| r.log).map(|l| l.size);
         let known = |line: &LogLine<'_>| line.is_ours() || line.message.starts_with(b"Branch: renamed ");
-        self.trim_reflog(&old.name, size, known)?;
         for watched in &begin.watched {
             self.trim_reflog(&watched.name, watched.log, known)?;
         }
@@ -290,6 +291,8 @@ impl Session<'_> {
                 self.trim_reflog(&change.name, change.log, known)?;
             }
         }
+        // Last: while our own entry is there, the next recovery knows that this one was not done.
+        self.trim_reflog(&old.name, size, known)?;
         Ok(actions)
     }
 
@@ -320,12 +323,25 @@ impl Session<'_> {
             }
             actions.push(format!("HEAD follows {old} to {new}"));
             if !self.options.dry_run {
+                self.trim_arrival(&git_dir, message.as_bytes())?;
                 command::write_symref(program, &git_dir, b"HEAD", new, &message)
                     .map_err(|error| execute::InTheWay(format!("{error:#}")))?;
             }
         }
         actions.extend(self.rename_section(old, new)?);
         Ok(actions)
+    }
+
+    /// git (or a recovery before us) logs HEAD's arrival at the new name before HEAD moves: cut in between, the entry is
+    /// there already and would be there twice.
+    fn trim_arrival(&self, git_dir: &Path, message: &[u8]) -> anyhow::Result<()> {
+        let worktree = Repository { git_dir: git_dir.to_owned(), ..self.repo.clone() };
+        let head = RefStore::new(&worktree).canonical(b"HEAD")?;
+        let log = RefStore::new(self.repo).log(&head);
+        let arrives = |line: &LogLine<'_>| line.message == message && line.new.iter().any(|b| *b != b'0');
+        let Some(size) = reflog::size_without_last(&log, arrives)? else { return Ok(()) };
+        self.trim_reflog(&head, Some(size), arrives)?;
+        Ok(())
     }
 
     fn rename_section(&self, old: &RefName, new: &RefName) -> anyhow::Result<Option<String>> {
