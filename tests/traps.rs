@@ -9,8 +9,6 @@ mod half_done;
 mod live_owners;
 #[path = "traps/third_parties.rs"]
 mod third_parties;
-#[path = "traps/waiting_editors.rs"]
-mod waiting_editors;
 #[path = "traps/watching.rs"]
 mod watching;
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::refs::absent_is_none;
+use super::refs::{RefName, absent_is_none};
 
 /// The message that recovery leaves with its own updates, by which it knows them again.
 pub const OUR_MESSAGE: &str = "jin-txn: ";
@@ -40,6 +40,19 @@ impl<'l> LogLine<'l> {
     pub fn is_ours(&self) -> bool {
         self.message.starts_with(OUR_MESSAGE.as_bytes())
     }
+}
+
+/// The branch that a line says HEAD moved to: `checkout: moving from a to b`, `rebase (finish): returning to
+/// refs/heads/b`, `Branch: renamed refs/heads/a to refs/heads/b`.
+#[must_use]
+pub fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
+    let moves = [b"checkout: moving from ".as_slice(), b"rebase (finish): returning to ", b"Branch: renamed "];
+    if !moves.iter().any(|m| line.message.starts_with(m)) {
+        return None;
+    }
+    let last = line.message.rsplit(|b| *b == b' ').next()?;
+    let short = last.strip_prefix(b"refs/heads/").unwrap_or(last);
+    RefName::parse(&[b"refs/heads/".as_slice(), short].concat()).ok()
 }
 
 /// What lies behind the recorded size of a reflog.
@@ -97,19 +110,23 @@ pub fn newest_value(log: &Path) -> io::Result<Option<String>> {
     Ok(last_line(&content).map(|l| String::from_utf8_lossy(l.new).into_owned()))
 }
 
-/// The size of a log without those of its last entries that `unwanted` recognises (or that are cut); `None` when there
-/// is nothing to take away.
+/// The size of a log without those of its last entries, `at_most` so many, that `unwanted` recognises (or that are cut);
+/// `None` when there is nothing to take away.
 ///
 /// # Errors
 /// The log cannot be read.
-pub fn size_without_last(log: &Path, unwanted: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Option<u64>> {
+pub fn size_without_last(
+    log: &Path,
+    at_most: usize,
+    unwanted: impl Fn(&LogLine<'_>) -> bool,
+) -> io::Result<Option<u64>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let lines: Vec<&[u8]> = content.split_inclusive(|b| *b == b'\n').collect();
     let goes = |line: &&&[u8]| match line.strip_suffix(b"\n") {
         Some(complete) => LogLine::parse(complete).is_some_and(|l| unwanted(&l)),
         None => true,
     };
-    let cut: usize = lines.iter().rev().take_while(goes).map(|line| line.len()).sum();
+    let cut: usize = lines.iter().rev().take(at_most).take_while(goes).map(|line| line.len()).sum();
     Ok((cut > 0).then_some((content.len() - cut) as u64))
 }
 

@@ -17,8 +17,9 @@ use super::{Mode, Session, quarantine_name};
 use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::locks::{Judge, LockFile, RECOVERY_LOCK};
+use crate::git::processes::CLOCK_MARGIN;
 use crate::git::reflog::{self, LogLine, Tail};
-use crate::git::refs::{FileId, absent_is_none};
+use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, State};
 use crate::state_dir::{StateDir, TxId};
@@ -182,10 +183,10 @@ impl Session<'_> {
     pub(super) fn trim_reflogs(&self, begin: &Begin) -> anyhow::Result<Vec<String>> {
         let mut actions = Vec::new();
         for change in &begin.refs {
-            let target = short_target(&change.after);
+            let target = if let Value::Symref(target) = &change.after { Some(target) } else { None };
             let pair = hex_pair(change);
             let known = |line: &LogLine<'_>| {
-                let switched = target.as_ref().is_some_and(|to| is_switch(line, to));
+                let switched = target.is_some() && reflog::moved_to(line).as_ref() == target;
                 line.is_ours() || switched || pair.as_ref().is_some_and(|p| is_pair(p, line))
             };
             actions.extend(self.trim_reflog(&change.name, change.log, known)?);
@@ -259,6 +260,28 @@ impl Session<'_> {
         let result = work();
         durable::remove_file(&lock)?;
         result
+    }
+
+    /// Up to 2.45 git moves HEAD outside of any transaction, and logs that before it renames `HEAD.lock`: while the dead
+    /// git's lock is there nobody else can have logged anything.
+    pub(super) fn trim_unfinished_move(&self, lock: &LockFile) -> anyhow::Result<Option<String>> {
+        let Some(git_dir) = lock.path.parent().filter(|_| lock.path.ends_with("HEAD.lock")) else { return Ok(None) };
+        let worktree = Repository { git_dir: git_dir.to_owned(), ..self.repo.clone() };
+        let refs = RefStore::new(&worktree);
+        let name = refs.canonical(b"HEAD")?;
+        let log = refs.log(&name);
+        let Some(logged) = FileId::at(&log)? else { return Ok(None) };
+        let written = read_small(&lock.path)?.map(|(content, _)| content).unwrap_or_default();
+        let was_to_be = |to: &RefName| match Value::of_file(&written) {
+            Value::Symref(target) => target == *to,
+            _ => written.is_empty() && logged.mtime + CLOCK_MARGIN >= lock.id.ctime,
+        };
+        let now = refs.read(&name)?.value;
+        let never_came = |line: &LogLine<'_>| {
+            reflog::moved_to(line).is_some_and(|to| now != Value::Symref(to.clone()) && was_to_be(&to))
+        };
+        let Some(size) = reflog::size_without_last(&log, 1, never_came)? else { return Ok(None) };
+        self.trim_locked(&name, &log, Some(size), never_came)
     }
 
     fn trim_locked(
@@ -353,23 +376,6 @@ fn shorten(value: &Value) -> String {
 
 fn is_pair((old, new): &(String, String), line: &LogLine<'_>) -> bool {
     old.as_bytes() == line.old && new.as_bytes() == line.new
-}
-
-/// The branch that a symref was to point to, as reflog messages name it.
-fn short_target(after: &Value) -> Option<Vec<u8>> {
-    let Value::Symref(target) = after else { return None };
-    let name = target.as_bytes();
-    Some(name.strip_prefix(b"refs/heads/").unwrap_or(name).to_vec())
-}
-
-/// `checkout: moving from a to b`, `Branch: renamed refs/heads/a to refs/heads/b`.
-fn is_switch(line: &LogLine<'_>, to: &[u8]) -> bool {
-    let last_word = line.message.rsplit(|b| *b == b' ').next().unwrap_or_default();
-    if last_word.strip_prefix(b"refs/heads/").unwrap_or(last_word) != to {
-        return false;
-    }
-    let [switch, rename] = [b"checkout: moving from ".as_slice(), b"Branch: renamed "];
-    line.message.starts_with(switch) || line.message.starts_with(rename)
 }
 
 fn hex_pair(change: &crate::wal::RefChange) -> Option<(String, String)> {

@@ -314,6 +314,9 @@ impl<'r> Session<'r> {
                 finished.push(id);
                 continue;
             }
+            if !self.options.dry_run {
+                self.report.notes.extend(self.trim_unfinished_move(&lock)?);
+            }
             let gone = self.options.dry_run || execute::quarantine_lock(self.state, self.repo, &lock)?;
             let finding = if gone { Finding::Removed } else { Finding::Left };
             self.report.locks.push(report::lock_finding(self.repo, &lock, &verdict, finding));

@@ -339,7 +339,7 @@ impl Session<'_> {
         let head = RefStore::new(&worktree).canonical(b"HEAD")?;
         let log = RefStore::new(self.repo).log(&head);
         let arrives = |line: &LogLine<'_>| line.message == message && line.new.iter().any(|b| *b != b'0');
-        let Some(size) = reflog::size_without_last(&log, arrives)? else { return Ok(()) };
+        let Some(size) = reflog::size_without_last(&log, usize::MAX, arrives)? else { return Ok(()) };
         self.trim_reflog(&head, Some(size), arrives)?;
         Ok(())
     }

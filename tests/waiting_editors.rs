@@ -1,17 +1,34 @@
 //! A `git commit -a` that waits in its editor holds a complete `index.lock` which nobody has open. However it was
 //! started, it must not lose it.
+#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
+
+mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::guarded;
-use super::support::crash::{assert_recovers, run_jin, value};
-use super::support::repo::{Git, Options, Repo};
+use support::crash::{assert_recovers, run_jin, value};
+use support::point::let_the_clock_tick;
+use support::repo::{Git, Options, Repo};
+
+/// One at a time: a git whose repository cannot be told is in the way of every recovery.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn guarded() -> Repo {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.write("file", "one\n");
+    repo.commit_all("base");
+    repo
+}
 
 /// A commit in its editor. The editor says through one FIFO that it is there, and waits at another.
 struct Waiting {
@@ -74,6 +91,7 @@ fn with_subdirectory() -> Repo {
 
 #[test]
 fn a_commit_from_a_subdirectory_with_an_outer_repository_around_is_not_robbed() {
+    let _alone = alone();
     let outer = Repo::new(Options::default());
     let repo = outer.new_sibling("repo/inner", Options { guarded: true, ..Options::default() });
     repo.write("sub/file", "one\n");
@@ -85,6 +103,7 @@ fn a_commit_from_a_subdirectory_with_an_outer_repository_around_is_not_robbed() 
 
 #[test]
 fn a_commit_with_a_relative_git_dir_is_not_robbed() {
+    let _alone = alone();
     let repo = with_subdirectory();
     let sub = repo.path().join("sub");
     is_not_robbed(&repo, &sub, &["--git-dir=../.git", "--work-tree=.."], &repo.git_dir().join("index.lock"));
@@ -92,6 +111,7 @@ fn a_commit_with_a_relative_git_dir_is_not_robbed() {
 
 #[test]
 fn a_commit_in_a_worktree_that_the_configuration_names_is_not_robbed() {
+    let _alone = alone();
     let repo = with_subdirectory();
     let worktree = repo.scratch().join("elsewhere");
     fs::create_dir_all(worktree.join("sub")).expect("a directory can be made");
@@ -110,6 +130,7 @@ fn a_commit_in_a_worktree_that_the_configuration_names_is_not_robbed() {
 
 #[test]
 fn files_of_other_tools_that_are_called_lock_stay() {
+    let _alone = alone();
     let repo = guarded();
     let tool = repo.git_dir().join("mytool");
     fs::create_dir_all(tool.join("state.lock")).expect("a directory can be made");
@@ -119,7 +140,7 @@ fn files_of_other_tools_that_are_called_lock_stay() {
     fs::write(&inner, "somebody's").expect("a file can be made");
     let stale = repo.git_dir().join("config.lock");
     fs::write(&stale, "").expect("a file can be made");
-    super::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     let (_, said) = run_jin(&repo, &["recover"]);
     assert!(!stale.exists(), "the stale lock is gone: {said}");
     assert!(tool.join("state.lock").is_dir() && tool.join("Cargo.lock").exists(), "another tool's stay: {said}");
@@ -128,12 +149,13 @@ fn files_of_other_tools_that_are_called_lock_stay() {
 
 #[test]
 fn a_worktree_that_a_user_locked_with_gits_own_reason_stays_locked() {
+    let _alone = alone();
     let repo = guarded();
     let linked = repo.scratch().join("linked");
     repo.git(["worktree", "add", "-q", &linked.display().to_string()]);
-    super::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     repo.git(["worktree", "lock", "--reason", "initializing", &linked.display().to_string()]);
-    super::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     let (code, said) = run_jin(&repo, &["recover"]);
     assert_eq!(code, 0, "nothing is wrong: {said}");
     assert!(repo.git_dir().join("worktrees/linked/locked").exists(), "the user's lock stays: {said}");
