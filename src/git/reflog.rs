@@ -47,7 +47,9 @@ impl<'l> LogLine<'l> {
 #[must_use]
 pub fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
     let moves = [b"checkout: moving from ".as_slice(), b"rebase (finish): returning to ", b"Branch: renamed "];
-    if !moves.iter().any(|m| line.message.starts_with(m)) {
+    // A renamed branch is logged twice: that it is gone (zeros), and that HEAD follows.
+    let leaves = line.new.iter().all(|b| *b == b'0');
+    if leaves || !moves.iter().any(|m| line.message.starts_with(m)) {
         return None;
     }
     let last = line.message.rsplit(|b| *b == b' ').next()?;
