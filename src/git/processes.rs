@@ -196,14 +196,28 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
     };
     let options = global_options(&argv);
     if mounts(&stat.pid.to_string()) != mounts("self") {
-        let told = options.work_tree || options.git_dir.is_some() || variable(b"GIT_DIR=").is_some();
-        return told || !is_elsewhere_by_inode(stat.pid, repo);
+        let git_dir = options.git_dir.map(PathBuf::from).or_else(|| variable(b"GIT_DIR="));
+        let elsewhere = match git_dir {
+            Some(dir) if dir.is_absolute() => names_elsewhere_by_inode(stat.pid, &dir, repo),
+            Some(_) => false,
+            None => !options.work_tree && is_elsewhere_by_inode(stat.pid, repo),
+        };
+        return !elsewhere;
     }
     if (options.work_tree || variable(b"GIT_WORK_TREE=").is_some()) && Repository::discover(&cwd).is_err() {
         return true;
     }
     let given = options.git_dir.map(PathBuf::from);
     may_be_in(repo, given.or_else(|| variable(b"GIT_DIR=")).as_deref(), &cwd)
+}
+
+/// Is `git_dir`, seen through the mounts of `pid`, the main git directory of a repository with another inode?
+fn names_elsewhere_by_inode(pid: u32, git_dir: &Path, repo: &Repository) -> bool {
+    let inside = git_dir.strip_prefix("/").unwrap_or(git_dir);
+    let seen = PathBuf::from(format!("/proc/{pid}/root")).join(inside);
+    let (Ok(theirs), Ok(ours)) = (fs::metadata(&seen), fs::metadata(&repo.common_dir)) else { return false };
+    let is_main = seen.join("HEAD").is_file() && seen.join("objects").is_dir();
+    is_main && (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino())
 }
 
 /// Does the nearest repository above the current directory of `pid`, seen through its own mounts, have another inode
