@@ -198,8 +198,8 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
     if mounts(&stat.pid.to_string()) != mounts("self") {
         let git_dir = options.git_dir.map(PathBuf::from).or_else(|| variable(b"GIT_DIR="));
         let elsewhere = match git_dir {
-            Some(dir) if dir.is_absolute() => names_elsewhere_by_inode(stat.pid, &dir, repo),
-            Some(_) => false,
+            Some(dir) if dir.is_absolute() => names_elsewhere_by_inode(stat.pid, "root", &dir, repo),
+            Some(dir) => names_elsewhere_by_inode(stat.pid, "cwd", &dir, repo) && is_elsewhere_by_inode(stat.pid, repo),
             None => !options.work_tree && is_elsewhere_by_inode(stat.pid, repo),
         };
         return !elsewhere;
@@ -212,9 +212,9 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
 }
 
 /// Is `git_dir`, seen through the mounts of `pid`, the main git directory of a repository with another inode?
-fn names_elsewhere_by_inode(pid: u32, git_dir: &Path, repo: &Repository) -> bool {
+fn names_elsewhere_by_inode(pid: u32, base: &str, git_dir: &Path, repo: &Repository) -> bool {
     let inside = git_dir.strip_prefix("/").unwrap_or(git_dir);
-    let seen = PathBuf::from(format!("/proc/{pid}/root")).join(inside);
+    let seen = PathBuf::from(format!("/proc/{pid}/{base}")).join(inside);
     let (Ok(theirs), Ok(ours)) = (fs::metadata(&seen), fs::metadata(&repo.common_dir)) else { return false };
     let is_main = seen.join("HEAD").is_file() && seen.join("objects").is_dir();
     is_main && (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino())
