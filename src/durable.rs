@@ -19,7 +19,36 @@ use rustix::fs::{CWD, RenameFlags};
 /// # Errors
 /// The directory cannot be opened or synced.
 pub fn fsync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    let dir = File::open(dir)?;
+    match dir.sync_all() {
+        // Some file systems (network, FUSE) cannot sync a directory.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => sync_filesystem(&dir),
+        other => other,
+    }
+}
+
+/// Makes everything on the file system of `file` durable: contents, names, sizes, whoever wrote them. One call does for
+/// all objects, locks and directories of a transaction what one fsync for each would do.
+///
+/// # Errors
+/// A write to the file system failed.
+pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    match rustix::fs::syncfs(file) {
+        // Not there: all file systems then. Linux waits until the disks have answered, but tells no errors.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {
+            rustix::fs::sync();
+            file.sync_all()
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Makes the content of the file at `path` durable.
+///
+/// # Errors
+/// It cannot be opened or synced.
+pub fn fsync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Publishes `bytes` under `dir/name`: the file appears whole or not at all, and never replaces one.

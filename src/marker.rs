@@ -134,6 +134,8 @@ pub struct Listing {
     pub markers: Vec<Entry>,
     /// Files that somebody was writing aside, to be renamed into place at once.
     pub temporary: Vec<Temporary>,
+    /// The note that this boot has looked after what the one before left.
+    pub verified: Option<String>,
 }
 
 impl Listing {
@@ -150,6 +152,8 @@ impl Listing {
             let Some(name) = name.to_str() else { continue };
             if let Some((state, id)) = parse_name(name) {
                 listing.markers.push(Entry { id, state, path: entry.path() });
+            } else if name.starts_with(crate::state_dir::VERIFIED) {
+                listing.verified = Some(name.to_owned());
             } else {
                 listing.temporary.extend(Temporary::parse(name, entry.path()));
             }

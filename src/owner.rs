@@ -171,7 +171,12 @@ impl Place {
 /// # Errors
 /// `/proc` is not mounted or not readable.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let wrong = |why: String| io::Error::other(format!("{PATH}: {why}"));
+    let id = fs::read_to_string(PATH).map_err(|e| wrong(e.to_string()))?;
+    let id = id.trim_end();
+    let plausible = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if plausible { Ok(id.to_owned()) } else { Err(wrong("this is no boot id".to_owned())) }
 }
 
 fn host() -> String {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -16,10 +16,18 @@ use fd_lock::{RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize, de};
 
 use crate::durable;
-use crate::git::Repository;
+use crate::git::{FileId, Repository};
+use crate::wal::Birth;
 
 /// Name of the state directory below the common git directory.
 pub const NAME: &str = ".jin";
+
+const DURABILITY: &str = "durability";
+
+const PACKED: &str = "packed-refs-synced";
+
+/// Prefix of the note that this boot has looked after what the one before left.
+pub const VERIFIED: &str = "verified.";
 
 const APPEND_LOCK: &str = "append.lock";
 const RECOVERY_LOCK: &str = "recovery.lock";
@@ -31,6 +39,16 @@ pub enum Wait {
     No,
     /// At most this long.
     UpTo(Duration),
+}
+
+/// What the guard survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Power cuts: git goes on only when objects and log are on disk.
+    Full,
+    /// Killed processes: git goes on when the log is on disk.
+    Process,
 }
 
 /// The number of a transaction; unique in its repository.
@@ -143,6 +161,80 @@ impl StateDir {
         Ok(())
     }
 
+    /// What was chosen at `install`; [`Durability::Full`] when nothing was, or nothing readable.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        match fs::read(self.path.join(DURABILITY)) {
+            Ok(text) if text.trim_ascii() == b"process" => Durability::Process,
+            _ => Durability::Full,
+        }
+    }
+
+    /// Chooses.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn set_durability(&self, durability: Durability) -> io::Result<()> {
+        let text = match durability {
+            Durability::Full => "full\n",
+            Durability::Process => "process\n",
+        };
+        durable::replace(&self.path.join(DURABILITY), text.as_bytes())
+    }
+
+    /// Is the name of the `packed-refs` that has the identity `packed` known to be durable?
+    #[must_use]
+    pub fn is_known_durable(&self, packed: &FileId) -> bool {
+        fs::read(self.path.join(PACKED)).is_ok_and(|known| known == packed_line(packed))
+    }
+
+    /// Notes that it is: a hint that saves a sync for each of the files that git removes next.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn note_durable(&self, packed: &FileId) -> io::Result<()> {
+        let tmp = format!("{PACKED}.{}", std::process::id());
+        durable::publish(&self.path, &tmp, PACKED, &packed_line(packed))
+    }
+
+    /// What tells this directory from its copies.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn birth(&self) -> io::Result<Birth> {
+        let metadata = fs::symlink_metadata(&self.path)?;
+        let born = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(Birth { ino: metadata.ino(), born: born.and_then(|d| i64::try_from(d.as_nanos()).ok()) })
+    }
+
+    /// The name of the file that says: what the last boot left has been looked at in the boot `boot`. It names the
+    /// directory as well, so that a copy has to be looked at again.
+    ///
+    /// # Errors
+    /// The directory cannot be looked at.
+    pub fn verified_name(&self, boot: &str) -> io::Result<String> {
+        Ok(format!("{VERIFIED}{boot}.{}", self.birth()?.ino))
+    }
+
+    /// Notes that what the last boot left has been looked at.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn mark_verified(&self, boot: &str) -> io::Result<()> {
+        let name = self.verified_name(boot)?;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let old = entry.file_name();
+            if old.to_str().is_some_and(|n| n.starts_with(VERIFIED) && n != name) {
+                durable::remove_file(&entry.path())?;
+            }
+        }
+        match durable::create_new(&self.path.join(name), b"") {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -217,6 +309,10 @@ impl StateDir {
         }
         Ok(RwLock::new(file))
     }
+}
+
+fn packed_line(packed: &FileId) -> Vec<u8> {
+    format!("{} {} {}\n", packed.ino, packed.size, packed.mtime).into_bytes()
 }
 
 #[derive(PartialEq, Eq)]

@@ -7,12 +7,12 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use super::{Session, require_git};
+use super::{Session, fsync, require_git};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{Repository, command};
 use crate::owner;
-use crate::state_dir::{StateDir, Wait};
+use crate::state_dir::{Durability, StateDir, Wait};
 use crate::wal::Log;
 
 /// The hooks that we are.
@@ -26,6 +26,16 @@ pub struct Args {
     /// The repository (default: the one we are in)
     #[arg(value_name = "REPO")]
     repo: Option<PathBuf>,
+
+    /// What to survive: power cuts (full), or killed processes only (process). Default: what was chosen before, else full
+    #[arg(long, value_name = "WHAT")]
+    durability: Option<DurabilityArg>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum DurabilityArg {
+    Full,
+    Process,
 }
 
 /// What install found, so that uninstall can put it back byte for byte.
@@ -37,6 +47,15 @@ pub(super) struct Installed {
     /// The configuration before and after.
     pub config_before: Option<String>,
     pub config_after: Option<String>,
+    /// We set `core.fsync`; what the repository's own configuration said before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fsync: Option<Fsync>,
+}
+
+/// `core.fsync` in the repository's own configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Fsync {
+    pub before: Option<String>,
 }
 
 impl Installed {
@@ -65,6 +84,7 @@ struct Outcome {
     git_dir: String,
     binary: Utf8PathBuf,
     hooks: Vec<String>,
+    durability: Durability,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
@@ -94,7 +114,13 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         installed.store(&state)?;
         durable::create_dirs(&hooks, 0o777)?;
     }
-    set_alias(&git, &repo, &binary, &mut installed, &state)?;
+    let durability = match args.durability {
+        Some(DurabilityArg::Full) => Durability::Full,
+        Some(DurabilityArg::Process) => Durability::Process,
+        None => state.durability(),
+    };
+    configure(&git, &repo, &binary, durability, &mut installed, &state)?;
+    state.set_durability(durability)?;
     // The hooks last: from here on every transaction is logged.
     for name in HOOKS {
         let link = hooks.join(name);
@@ -103,10 +129,20 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
     }
     durable::fsync_dir(&hooks)?;
+    if durability == Durability::Full {
+        // What git wrote just now (the configuration) it did not sync.
+        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+    }
 
     if session.json {
         let hooks = HOOKS.iter().map(|n| hooks.join(n).display().to_string()).collect();
-        session.print_json(&Outcome { version: 1, git_dir: repo.common_dir.display().to_string(), binary, hooks })?;
+        session.print_json(&Outcome {
+            version: 1,
+            git_dir: repo.common_dir.display().to_string(),
+            binary,
+            hooks,
+            durability,
+        })?;
     } else {
         session.say(&format!("jin-txn: {} is protected", repo.common_dir.display()));
         session.say("jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back");
@@ -158,36 +194,68 @@ pub(super) fn is_ours(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|target| is_named(&target) || is_this(&target))
 }
 
-fn set_alias(
+/// The alias, and what `durability` needs of git: everything in one change, so that it can be taken back in one.
+fn configure(
     git: &Path,
     repo: &Repository,
     binary: &Utf8PathBuf,
+    durability: Durability,
     installed: &mut Installed,
     state: &StateDir,
 ) -> anyhow::Result<()> {
     let config = repo.common_dir.join("config");
     let read = || fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()));
     let alias = format!("!{}", shell_quoted(binary.as_str()));
-    let git_dir = &repo.common_dir;
     let current = current_alias(git, repo)?;
-    if current == alias {
+    let own_fsync = local(git, repo, "core.fsync")?;
+    let fsync = match (durability, &installed.fsync) {
+        // A stronger setting of the user's stays.
+        (Durability::Full, _) if fsync::is_strong(&command::config(git, repo, "core.fsync")?) => own_fsync.clone(),
+        (Durability::Full, _) => Some(fsync::SETTING.to_owned()),
+        (Durability::Process, Some(ours)) if own_fsync.as_deref() == Some(fsync::SETTING) => ours.before.clone(),
+        (Durability::Process, _) => own_fsync.clone(),
+    };
+    if current == alias && fsync == own_fsync {
         return Ok(());
     }
     let before = read()?;
     if installed.config_after.as_ref() != Some(&before) {
         installed.config_before = current.is_empty().then_some(before);
     }
+    if fsync.as_deref() == Some(fsync::SETTING) && installed.fsync.is_none() {
+        installed.fsync = Some(Fsync { before: own_fsync.clone() });
+    }
     // What will be put back is durable before the configuration changes.
     installed.store(state)?;
-    let ran = command::run(git, git_dir, &["config", "--local", "alias.txn", &alias], b"", None)?;
-    anyhow::ensure!(ran.success, "cannot set the alias `txn`: {}", ran.stderr);
+    if current != alias {
+        set_local(git, repo, "alias.txn", Some(&alias))?;
+    }
+    if fsync != own_fsync {
+        set_local(git, repo, "core.fsync", fsync.as_deref())?;
+    }
     installed.config_after = Some(read()?);
     installed.store(state)
 }
 
+/// A setting in the repository's own configuration.
+pub(super) fn local(git: &Path, repo: &Repository, key: &str) -> anyhow::Result<Option<String>> {
+    let set = command::run(git, &repo.common_dir, &["config", "--local", "--get", key], b"", None)?;
+    Ok(set.success.then(|| String::from_utf8_lossy(&set.stdout).trim_end().to_owned()))
+}
+
+/// Changes, or removes, a setting in the repository's own configuration.
+pub(super) fn set_local(git: &Path, repo: &Repository, key: &str, value: Option<&str>) -> anyhow::Result<()> {
+    let args = match value {
+        Some(value) => vec!["config", "--local", key, value],
+        None => vec!["config", "--local", "--unset", key],
+    };
+    let ran = command::run(git, &repo.common_dir, &args, b"", None)?;
+    anyhow::ensure!(ran.success, "cannot change `{key}` in the repository's configuration: {}", ran.stderr);
+    Ok(())
+}
+
 fn current_alias(git: &Path, repo: &Repository) -> anyhow::Result<String> {
-    let set = command::run(git, &repo.common_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;
-    Ok(String::from_utf8_lossy(&set.stdout).trim_end().to_owned())
+    Ok(local(git, repo, "alias.txn")?.unwrap_or_default())
 }
 
 fn refuse_alias(current: &str) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod demo;
+mod fsync;
 pub mod git;
 pub mod install;
 pub mod log;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Session, exit_code, install};
+use super::{Session, exit_code, fsync, install, real_git};
 use crate::recovery::{self, Finding, Report};
-use crate::state_dir::StateDir;
+use crate::state_dir::{Durability, StateDir};
 
 /// Say whether the repository is protected, and what is unfinished
 ///
@@ -19,6 +19,8 @@ struct Status {
     git_dir: String,
     protected: bool,
     problems: Vec<String>,
+    durability: Durability,
+    weaknesses: Vec<String>,
     wal_bytes: u64,
     #[serde(flatten)]
     found: Described,
@@ -57,6 +59,8 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
         problems,
+        durability: StateDir::of(&repo).durability(),
+        weaknesses: fsync::weaknesses(&real_git()?, &repo)?,
         wal_bytes: wal_bytes(&StateDir::of(&repo).wal()),
         found: Described::new(&report, exit_code(&report)),
     };
@@ -71,6 +75,17 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
         for problem in &status.problems {
             session.print(&format!("  {problem}"));
         }
+    }
+    if status.protected {
+        session.print(match status.durability {
+            Durability::Full => "durability: full (power cuts)",
+            Durability::Process => {
+                "durability: process (killed processes; `jin-txn install --durability full` for power cuts)"
+            }
+        });
+    }
+    for weakness in &status.weaknesses {
+        session.print(&format!("  weakened: {weakness}"));
     }
     for line in describe(&report) {
         session.print(&line);
@@ -111,6 +126,7 @@ pub fn describe(report: &Report) -> Vec<String> {
     }
     lines.extend(report.busy.iter().cloned());
     lines.extend(report.notes.iter().cloned());
+    lines.extend(report.losses.iter().cloned());
     lines.extend(report.damage.iter().map(|d| format!("the log is damaged: {d}")));
     lines.extend(next_step(report));
     lines

@@ -4,12 +4,12 @@ use std::fs;
 
 use anyhow::Context;
 
-use super::install::{HOOKS, Installed, hooks_dir, is_ours};
-use super::{Session, exit_code, real_git};
+use super::install::{HOOKS, Installed, hooks_dir, is_ours, local, set_local};
+use super::{Session, exit_code, fsync, real_git};
 use crate::durable;
-use crate::git::{Repository, command};
+use crate::git::Repository;
 use crate::recovery;
-use crate::state_dir::StateDir;
+use crate::state_dir::{Durability, StateDir};
 
 /// Take jin-txn out of a repository again
 ///
@@ -48,6 +48,10 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             durable::remove_dir_if_empty(&hooks)?;
         }
         restore_config(&repo, &installed)?;
+        if state.durability() == Durability::Full {
+            // The configuration that git wrote is durable before what could put it back is gone.
+            durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+        }
         Installed::forget(&state)?;
     }
     if args.purge {
@@ -63,7 +67,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     Ok(super::exit::DONE)
 }
 
-/// Byte for byte when nobody changed the configuration since; else our setting alone goes.
+/// Byte for byte when nobody changed the configuration since; else our settings alone go.
 fn restore_config(repo: &Repository, installed: &Installed) -> anyhow::Result<()> {
     let config = repo.common_dir.join("config");
     let now = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
@@ -79,10 +83,13 @@ fn restore_config(repo: &Repository, installed: &Installed) -> anyhow::Result<()
         return Ok(durable::rename(&lock, &config)?);
     }
     let git = real_git()?;
-    let alias = command::run(&git, &repo.common_dir, &["config", "--local", "--get", "alias.txn"], b"", None)?;
-    if String::from_utf8_lossy(&alias.stdout).contains("jin-txn") {
-        let ran = command::run(&git, &repo.common_dir, &["config", "--local", "--unset", "alias.txn"], b"", None)?;
-        anyhow::ensure!(ran.success, "cannot remove the alias `txn`: {}", ran.stderr);
+    if local(&git, repo, "alias.txn")?.is_some_and(|alias| alias.contains("jin-txn")) {
+        set_local(&git, repo, "alias.txn", None)?;
+    }
+    if let Some(ours) = &installed.fsync
+        && local(&git, repo, "core.fsync")?.as_deref() == Some(fsync::SETTING)
+    {
+        set_local(&git, repo, "core.fsync", ours.before.as_deref())?;
     }
     Ok(())
 }

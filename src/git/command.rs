@@ -53,6 +53,25 @@ pub struct Ran {
 /// # Errors
 /// It cannot be started.
 pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: Option<&Path>) -> anyhow::Result<Ran> {
+    run_anywhere(program, git_dir, None, args, stdin, index)
+}
+
+/// Runs git on `git_dir` with the worktree `worktree`.
+///
+/// # Errors
+/// It cannot be started.
+pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) -> anyhow::Result<Ran> {
+    run_anywhere(program, git_dir, Some(worktree), args, b"", None)
+}
+
+fn run_anywhere(
+    program: &Path,
+    git_dir: &Path,
+    worktree: Option<&Path>,
+    args: &[&str],
+    stdin: &[u8],
+    index: Option<&Path>,
+) -> anyhow::Result<Ran> {
     let mut full: Vec<OsString> =
         vec!["--git-dir".into(), git_dir.into(), "-c".into(), "core.hooksPath=/dev/null".into()];
     full.extend(args.iter().map(OsString::from));
@@ -64,6 +83,9 @@ pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: O
     }
     for variable in LOCAL_VARIABLES {
         command = command.env_remove(variable);
+    }
+    if let Some(worktree) = worktree {
+        command = command.dir(worktree);
     }
     let output = command.run().with_context(|| format!("cannot run {}", program.display()))?;
     Ok(Ran {

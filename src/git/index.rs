@@ -39,6 +39,31 @@ pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new:
     Ok(!touched)
 }
 
+/// Can git work with the index at `path`? Its checksum must be right, and git must be able to list it.
+///
+/// # Errors
+/// The file cannot be read, or git cannot be run.
+pub fn is_readable(program: &Path, git_dir: &Path, path: &Path) -> anyhow::Result<bool> {
+    if !has_valid_checksum(path, 20)? && !has_valid_checksum(path, 32)? {
+        return Ok(false);
+    }
+    Ok(command::run(program, git_dir, &["ls-files", "-z"], b"", None)?.success)
+}
+
+/// What a command has left for later in this worktree, so that its index cannot be made anew.
+#[must_use]
+pub fn in_progress(git_dir: &Path) -> Option<&'static str> {
+    const STATES: [(&str, &str); 6] = [
+        ("MERGE_HEAD", "a merge"),
+        ("CHERRY_PICK_HEAD", "a cherry-pick"),
+        ("REVERT_HEAD", "a revert"),
+        ("rebase-merge", "a rebase"),
+        ("rebase-apply", "a rebase"),
+        ("sequencer", "a cherry-pick or revert"),
+    ];
+    STATES.iter().find(|(name, _)| git_dir.join(name).exists()).map(|(_, what)| *what)
+}
+
 /// The last bytes of an index are the hash of all before them; zeros when `index.skipHash` is set.
 fn has_valid_checksum(index: &Path, hash_len: usize) -> io::Result<bool> {
     let content = fs::read(index)?;

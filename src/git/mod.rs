@@ -7,6 +7,7 @@ pub mod command;
 pub mod index;
 pub mod locks;
 pub mod name;
+pub mod objects;
 pub mod processes;
 pub mod reflog;
 pub mod refs;

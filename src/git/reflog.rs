@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::refs::{RefName, absent_is_none};
+use super::refs::{Oid, RefName, absent_is_none};
 
 /// The message that recovery leaves with its own updates, by which it knows them again.
 pub const OUR_MESSAGE: &str = "jin-txn: ";
@@ -110,6 +110,43 @@ pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String,
 pub fn newest_value(log: &Path) -> io::Result<Option<String>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     Ok(last_line(&content).map(|l| String::from_utf8_lossy(l.new).into_owned()))
+}
+
+/// The values that the last entries of a log speak of, zeros excepted.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Vec::new()) };
+    let lines = content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).take(entries);
+    let values = lines.flat_map(|line| [Oid::parse(line.old), Oid::parse(line.new)]);
+    Ok(values.flatten().filter(|oid| !oid.is_null()).collect())
+}
+
+/// The size of a log without the NULs, half lines, garbage, and entries about objects that `is_there` does not know, at its
+/// end; `None` when there are none.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Option<u64>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let is_known = |value: &[u8]| Oid::parse(value).is_some_and(|oid| oid.is_null() || is_there(&oid));
+    let is_sound = |line: &&[u8]| {
+        let complete = line.strip_suffix(b"\n").filter(|l| !l.contains(&0));
+        complete.and_then(LogLine::parse).is_some_and(|l| is_known(l.old) && is_known(l.new))
+    };
+    let lines: Vec<&[u8]> = content.split_inclusive(|b| *b == b'\n').collect();
+    let cut: usize = lines.iter().rev().take_while(|line| !is_sound(line)).map(|line| line.len()).sum();
+    Ok((cut > 0).then_some((content.len() - cut) as u64))
+}
+
+/// The branch that HEAD's reflog last says HEAD moved to.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    Ok(content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).find_map(|line| moved_to(&line)))
 }
 
 /// The size of a log without those of its last entries, `at_most` so many, that `unwanted` recognises (or that are cut);

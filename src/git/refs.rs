@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use super::name::{BadName, RefName, escape, unescape};
-use super::repository::Repository;
+use super::repository::{RefFormat, Repository};
 
 /// An object name: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -222,6 +222,19 @@ pub struct Seen {
     pub packed: Option<Value>,
 }
 
+/// A ref as it was seen at some moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Canonical name.
+    #[serde(rename = "ref")]
+    pub name: RefName,
+    /// The value now.
+    pub value: Value,
+    /// The loose file now, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileId>,
+}
+
 /// Reads refs of the files backend. `packed-refs` is read once, when first needed.
 pub struct RefStore<'r> {
     repo: &'r Repository,
@@ -281,6 +294,20 @@ impl<'r> RefStore<'r> {
         }
         let packed = self.packed_value(name)?;
         Ok(Seen { value: packed.clone().unwrap_or(Value::Absent), loose: None, packed })
+    }
+
+    /// HEAD of the worktree, as it is; `None` with a reftable, or when it has no sense.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn head(&self) -> io::Result<Option<Settled>> {
+        let Ok(name) = self.canonical(b"HEAD") else { return Ok(None) };
+        if self.repo.ref_format == RefFormat::Reftable {
+            return Ok(None);
+        }
+        let Some((content, file)) = read_small(&self.file(&name))? else { return Ok(None) };
+        let value = Value::of_file(&content);
+        Ok((value != Value::Broken).then_some(Settled { name, value, file: Some(file) }))
     }
 
     /// The entry in `packed-refs`, whether or not a loose file hides it.

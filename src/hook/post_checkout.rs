@@ -3,6 +3,7 @@
 //! Its exit status would become the checkout's, so it is always 0.
 
 use super::{Environment, Reply};
+use crate::git::RefStore;
 use crate::marker::{Listing, State};
 use crate::owner::{self, Liveness, Place};
 use crate::recovery::{self, Mode, Options};
@@ -26,13 +27,19 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     }
     let place = Place::here()?;
     if let [from, to, flag] = args {
-        let body = Body::Checkout { from: from.clone(), to: to.clone(), branch: flag == "1" };
+        let body = Body::Checkout {
+            from: from.clone(),
+            to: to.clone(),
+            branch: flag == "1",
+            head: RefStore::new(&repo).head()?,
+        };
         // Nothing depends on this record: no sync.
         Log::new(&state, &place.boot, Wait::UpTo(std::time::Duration::from_secs(10))).append(None, &body, Sync::No)?;
     }
     let git = owner::nearest_git();
-    let mut unfinished = false;
-    for entry in Listing::read(state.path())?.markers {
+    let listing = Listing::read(state.path())?;
+    let mut unfinished = !recovery::is_verified(&listing, &state)?;
+    for entry in listing.markers {
         match entry.read() {
             Ok(Some(marker)) => {
                 let mine = git.as_ref().is_some_and(|g| g.process() == marker.owner.process);

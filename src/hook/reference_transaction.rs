@@ -19,7 +19,7 @@ use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, Marker, Phase, State};
 use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
-use crate::state_dir::{StateDir, TxId, Wait};
+use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
 
@@ -144,7 +144,7 @@ impl Call<'_> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
         let mut messages = Vec::new();
-        if markers.dead || self.stale_lock_in_the_way(&git)? {
+        if markers.dead || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
             messages = self.recover(Mode::Preparing)?.messages;
             if messages.iter().any(|line| line.contains(" is back at ")) {
                 messages.push("jin-txn: if git now finds that a branch has moved, run your command again".to_owned());
@@ -166,7 +166,8 @@ impl Call<'_> {
         let argv = owner::argv(git.pid).unwrap_or_default();
         let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&argv))?;
         let mut messages = Vec::new();
-        if markers.dead {
+        let rebooted = self.rebooted()?;
+        if markers.dead || rebooted {
             let named = self.names(&seen);
             let outcome = self.recover(Mode::Prepared { refs: named })?;
             messages = outcome.messages;
@@ -179,6 +180,7 @@ impl Call<'_> {
             self.note_moved(&seen)?;
         }
         if seen.changes.is_empty() {
+            self.order_packing(&seen)?;
             return Ok(Reply::go_saying(messages));
         }
         let again = |(entry, marker): &&(Entry, Marker)| self.is_this(entry, marker) && self.is_unfinished(marker);
@@ -206,6 +208,7 @@ impl Call<'_> {
             if announced.is_some() { marker.update(self.state.path()) } else { marker.create(self.state.path()) };
         let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
 
+        let durability = self.state.durability();
         let logged = self.save_reflogs(id, &seen).and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
@@ -222,9 +225,14 @@ impl Call<'_> {
                 packed_lock: seen.packed_lock,
                 index_lock: seen.index_lock,
                 rename,
+                packed: FileId::at(&self.repo.common_dir.join("packed-refs"))?,
+                head: RefStore::new(&self.repo).head()?,
+                barrier: durability == Durability::Full,
             };
             let still_ours = || entry.path.exists();
-            log.append_if(Some(id), &Body::Begin(Box::new(begin)), Sync::Yes, still_ours)
+            // The barrier takes the objects along, the locks with the new values, and the marker.
+            let sync = if begin.barrier { Sync::Barrier } else { Sync::Yes };
+            log.append_if(Some(id), &Body::Begin(Box::new(begin)), sync, still_ours)
         });
         match logged {
             Ok(Some(_)) => {}
@@ -297,7 +305,33 @@ impl Call<'_> {
                 self.forget(entry)?;
             }
         }
-        self.recover_if(markers.dead)
+        self.recover_if(markers.dead || self.rebooted()?)
+    }
+
+    /// Nobody has looked yet after what the last boot left.
+    fn rebooted(&self) -> anyhow::Result<bool> {
+        Ok(!recovery::is_verified(&self.listing, &self.state)?)
+    }
+
+    /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
+    /// must not take back in another order. Its content is synced before the rename, its name before the first removal.
+    fn order_packing(&self, seen: &Observed) -> anyhow::Result<()> {
+        let new = self.repo.common_dir.join("packed-refs.new");
+        let written = FileId::at(&new)?.is_some();
+        if (!written && seen.pruned.is_empty()) || self.state.durability() == Durability::Process {
+            return Ok(());
+        }
+        if written {
+            durable::fsync_file(&new).with_context(|| format!("cannot sync {}", new.display()))?;
+        }
+        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
+        if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())
+            && !self.state.is_known_durable(&packed)
+        {
+            durable::fsync_dir(&self.repo.common_dir).context("cannot sync the git directory")?;
+            self.state.note_durable(&packed)?;
+        }
+        Ok(())
     }
 
     fn recover_if(&self, wanted: bool) -> anyhow::Result<Reply> {

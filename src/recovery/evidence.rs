@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::generations::{Generations, Standing};
 use super::plan::{RefEvidence, RefState};
 use crate::git::refs::Seen;
-use crate::git::{RefFormat, RefName, RefStore, Repository, Value, command, reflog};
+use crate::git::{FileId, RefFormat, RefName, RefStore, Repository, Value, command, reflog};
 use crate::marker::{Entry, Marker};
 use crate::state_dir::TxId;
 use crate::wal::{Begin, Body, Record, RefChange};
@@ -142,50 +143,67 @@ impl<'l> History<'l> {
 fn names(body: &Body) -> Vec<&RefName> {
     match body {
         Body::Begin(begin) => begin.refs.iter().map(|c| &c.name).collect(),
-        Body::Committed { refs } | Body::Moved { refs } | Body::Recovered { refs, .. } => {
-            refs.iter().map(|s| &s.name).collect()
-        }
+        Body::Committed { refs }
+        | Body::Moved { refs }
+        | Body::Recovered { refs, .. }
+        | Body::Baseline { refs, .. } => refs.iter().map(|s| &s.name).collect(),
         _ => Vec::new(),
     }
 }
 
-/// The evidence about every ref of the transaction `id`.
-///
-/// # Errors
-/// The disk cannot be read.
-pub fn of_refs(
-    repo: &Repository,
-    program: &Path,
-    history: &History<'_>,
-    id: TxId,
-    begin_at: usize,
-    begin: &Begin,
-) -> anyhow::Result<Vec<RefEvidence>> {
-    if repo.ref_format == RefFormat::Reftable {
-        return of_reftable(repo, program, begin);
+/// Everything that can be asked about an unfinished transaction.
+pub struct Witnesses<'w> {
+    /// The repository.
+    pub repo: &'w Repository,
+    /// The git to ask about a reftable.
+    pub program: &'w Path,
+    /// The log.
+    pub history: &'w History<'w>,
+    /// After a reboot: what the log expects of every ref.
+    pub expected: Option<&'w Generations<'w>>,
+}
+
+impl Witnesses<'_> {
+    /// The evidence about every ref of the transaction `id`, whose `begin` is the record at `begin_at`.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn of_refs(&self, id: TxId, begin_at: usize, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
+        if self.repo.ref_format == RefFormat::Reftable {
+            return of_reftable(self.repo, self.program, begin);
+        }
+        let refs = RefStore::new(self.repo);
+        let mut evidence = Vec::with_capacity(begin.refs.len());
+        for change in &begin.refs {
+            let now = refs.read(&change.name)?;
+            let history = self.history;
+            let later: Vec<&Record> = history.later(&change.name, begin_at).filter(|r| r.tx != Some(id)).collect();
+            // Identity comes before the order of the log: a file that is this transaction's lock is its work, whatever
+            // was written down about the ref meanwhile.
+            let state = match (is_renamed_lock(change, &now), overwritten(change, history, &later)) {
+                (true, _) => RefState::Applied,
+                (false, Some(state)) => state,
+                (false, None) if self.was_taken_back(change, &now)? => RefState::Unapplied,
+                (false, None) => authorship(change, &now, &later, &refs)?,
+            };
+            evidence.push(RefEvidence {
+                name: change.name.clone(),
+                before: change.before.clone(),
+                after: change.after.clone(),
+                now: now.value,
+                state,
+            });
+        }
+        doubt_deletions(&mut evidence);
+        Ok(evidence)
     }
-    let refs = RefStore::new(repo);
-    let mut evidence = Vec::with_capacity(begin.refs.len());
-    for change in &begin.refs {
-        let now = refs.read(&change.name)?;
-        let later: Vec<&Record> = history.later(&change.name, begin_at).filter(|r| r.tx != Some(id)).collect();
-        // Identity comes before the order of the log: a file that is this transaction's lock is its work, whatever was
-        // written down about the ref meanwhile.
-        let state = match (is_renamed_lock(change, &now), overwritten(change, history, &later)) {
-            (true, _) => RefState::Applied,
-            (false, Some(state)) => state,
-            (false, None) => authorship(change, &now, &later, &refs)?,
-        };
-        evidence.push(RefEvidence {
-            name: change.name.clone(),
-            before: change.before.clone(),
-            after: change.after.clone(),
-            now: now.value,
-            state,
-        });
+
+    /// The power cut left an older state than the one that the transaction was built on; that is redone later.
+    fn was_taken_back(&self, change: &RefChange, now: &Seen) -> anyhow::Result<bool> {
+        let Some(expected) = self.expected.filter(|_| now.value != change.after) else { return Ok(false) };
+        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
+        Ok(expected.standing(self.repo, &change.name, now, packed)? == Standing::Outdated)
     }
-    doubt_deletions(&mut evidence);
-    Ok(evidence)
 }
 
 /// git makes all updates of a transaction before its first deletion: while an update is missing, a deleted ref was

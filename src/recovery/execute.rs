@@ -245,7 +245,11 @@ impl Session<'_> {
     }
 
     /// Runs `work` under git's lock of `name`; a lock that somebody else has is [`InTheWay`].
-    fn while_locked<T>(&self, name: &RefName, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pub(super) fn while_locked<T>(
+        &self,
+        name: &RefName,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let lock = RefStore::new(self.repo).lock(name);
         if let Some(parent) = lock.parent() {
             durable::create_dirs(parent, 0o777)?;

@@ -11,7 +11,9 @@
 
 pub mod evidence;
 mod execute;
+pub mod generations;
 pub mod plan;
+mod reboot;
 mod rename;
 mod report;
 mod worktrees;
@@ -29,8 +31,9 @@ use crate::state_dir::{StateDir, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Log, Record, Scan};
 
-use evidence::{Ending, History, Unfinished};
+use evidence::{Ending, History, Unfinished, Witnesses};
 pub use execute::saved_log_name;
+use generations::Generations;
 use plan::{Plan, Verdict};
 pub use report::{Finding, LockFinding, Report, TxFinding};
 
@@ -115,9 +118,18 @@ pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
     let listing = Listing::read(StateDir::of(repo).path())?;
     Ok(!listing.markers.is_empty()
         || !listing.temporary.is_empty()
+        || !is_verified(&listing, &StateDir::of(repo))?
         || !locks::find(repo, Depth::Blocking)?.is_empty()
         || worktrees::any_unfinished(repo)
         || repo.common_dir.join(crate::hook::observe::RENAMED_LOG).exists())
+}
+
+/// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at.
+///
+/// # Errors
+/// The boot id or the state directory cannot be read.
+pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
+    Ok(!state.exists() || listing.verified == Some(state.verified_name(&owner::boot_id()?)?))
 }
 
 /// Damaged places of the log, one line each.
@@ -178,13 +190,23 @@ impl<'r> Session<'r> {
 
         let listing = Listing::read(state.path())?;
         let dead = session.find_dead(&listing, &place)?;
-        let scan = session.read_log(&dead)?;
+        let reboot = !is_verified(&listing, state)?;
+        let scan = session.read_log(&dead, reboot)?;
         session.report.damage = scan.1;
         let history = History::new(&scan.0);
-        let unfinished = session.gather(dead, &history)?;
+        let mut expected = reboot.then(|| Generations::of(&scan.0));
+        let is_copy = expected.as_ref().map_or(Ok(false), |e| reboot::is_copy(&session, e))?;
+        if is_copy {
+            session.begin_anew()?;
+            expected = None;
+        }
+        if let Some(expected) = &mut expected {
+            session.make_readable(expected)?;
+        }
+        let unfinished = session.gather(dead, &history, expected.as_ref())?;
         let plans: Vec<Plan> = unfinished.iter().map(|u| plan::plan(&u.refs)).collect();
 
-        if session.must_wait(&unfinished, &plans) {
+        if session.must_wait(&unfinished, &plans, expected.as_ref())? {
             session.report.must_wait = true;
             return Ok(session.report);
         }
@@ -203,6 +225,9 @@ impl<'r> Session<'r> {
         rename::mend_stray_log(&mut session, &mut judge, &unfinished)?;
         worktrees::mend(&mut session, &mut judge)?;
         session.sweep(&listing, &place)?;
+        if let Some(expected) = expected {
+            session.verify_after_reboot(expected.packed_is_lost)?;
+        }
         Ok(session.report)
     }
 
@@ -245,24 +270,31 @@ impl<'r> Session<'r> {
 
     /// The part of the log that speaks of the dead. A marker is written before its record, so segments that
     /// ended long before the oldest marker cannot.
-    fn read_log(&self, dead: &[(Entry, Option<Marker>)]) -> anyhow::Result<(Vec<Record>, Vec<String>)> {
+    fn read_log(&self, dead: &[(Entry, Option<Marker>)], reboot: bool) -> anyhow::Result<(Vec<Record>, Vec<String>)> {
         const CLOCK_MARGIN: u64 = 3600;
         let logged = |m: &Option<Marker>| m.as_ref().is_none_or(|m| m.phase == Phase::Prepared);
         let wanted: Vec<_> = dead.iter().filter(|(_, m)| logged(m)).collect();
-        if wanted.is_empty() {
+        if wanted.is_empty() && !reboot {
             return Ok((Vec::new(), Vec::new()));
         }
         let oldest = wanted.iter().map(|(_, m)| m.as_ref().map_or(0, |m| m.timestamp)).min().unwrap_or(0);
         let scan = self.log.scan_until(|records| {
             let found = |entry: &Entry| History::new(records).begin(entry.id).is_some();
             let old_enough = records.first().is_some_and(|r| r.time + CLOCK_MARGIN < oldest);
-            old_enough || wanted.iter().all(|(entry, _)| found(entry))
+            let far_enough = !reboot || records.iter().any(reboot::is_checkpoint);
+            far_enough && (old_enough || wanted.iter().all(|(entry, _)| found(entry)))
         })?;
         let damage = describe_damage(&scan);
         Ok((scan.records, damage))
     }
 
-    fn gather(&self, dead: Vec<(Entry, Option<Marker>)>, history: &History<'_>) -> anyhow::Result<Vec<Unfinished>> {
+    fn gather(
+        &self,
+        dead: Vec<(Entry, Option<Marker>)>,
+        history: &History<'_>,
+        expected: Option<&Generations<'_>>,
+    ) -> anyhow::Result<Vec<Unfinished>> {
+        let witnesses = Witnesses { repo: self.repo, program: &self.options.git_program, history, expected };
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
             let Some((at, begin)) = history.begin(entry.id) else {
@@ -271,7 +303,7 @@ impl<'r> Session<'r> {
             };
             let ending = history.ending(entry.id, at);
             let refs = match ending {
-                Ending::None => evidence::of_refs(self.repo, &self.options.git_program, history, entry.id, at, begin)?,
+                Ending::None => witnesses.of_refs(entry.id, at, begin)?,
                 _ => Vec::new(),
             };
             unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin.clone())), ending, refs });
@@ -285,11 +317,21 @@ impl<'r> Session<'r> {
     }
 
     /// git holds the locks of refs that recovery would have to write.
-    fn must_wait(&self, unfinished: &[Unfinished], plans: &[Plan]) -> bool {
-        let Mode::Prepared { refs } = &self.options.mode else { return false };
+    fn must_wait(
+        &self,
+        unfinished: &[Unfinished],
+        plans: &[Plan],
+        expected: Option<&Generations<'_>>,
+    ) -> anyhow::Result<bool> {
+        let Mode::Prepared { refs } = &self.options.mode else { return Ok(false) };
+        if let Some(expected) = expected
+            && self.reboot_writes(expected, refs)?
+        {
+            return Ok(true);
+        }
         let writes = plans.iter().flat_map(|p| &p.writes);
         let renamed = unfinished.iter().filter(|u| rename::is_open(u)).flat_map(|u| &u.refs);
-        writes.map(|w| &w.name).chain(renamed.map(|r| &r.name)).any(|name| refs.contains(name))
+        Ok(writes.map(|w| &w.name).chain(renamed.map(|r| &r.name)).any(|name| refs.contains(name)))
     }
 
     /// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.

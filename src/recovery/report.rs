@@ -68,6 +68,8 @@ pub struct Report {
     pub busy: Vec<String>,
     /// Damaged places of the log.
     pub damage: Vec<String>,
+    /// What could not be kept after a power cut.
+    pub losses: Vec<String>,
     /// Anything else worth a line.
     pub notes: Vec<String>,
     /// git holds locks that the plan needs: recovery is due when it has released them.
@@ -95,7 +97,9 @@ impl Report {
     /// Must a human decide something?
     #[must_use]
     pub fn needs_human(&self) -> bool {
-        !self.damage.is_empty() || self.transactions.iter().any(|t| t.finding == Finding::NeedsHuman)
+        !self.damage.is_empty()
+            || !self.losses.is_empty()
+            || self.transactions.iter().any(|t| t.finding == Finding::NeedsHuman)
     }
 
     /// Is somebody at work, or not to be seen, whose transaction or lock is in the way?
@@ -122,6 +126,7 @@ impl Report {
             lines.push(format!("jin-txn: finished the commit's index: {path} is now in place"));
         }
         lines.extend(self.notes.iter().map(|note| format!("jin-txn: {note}")));
+        lines.extend(self.losses.iter().map(|loss| format!("jin-txn: warning: {loss}")));
         lines.extend(self.damage.iter().map(|d| format!("jin-txn: warning: the log is damaged: {d}")));
         lines
     }

@@ -1,11 +1,12 @@
 //! Rotation and retention.
 //!
-//! A full segment is followed by a new one whose first record, a `checkpoint`, says what was unfinished.
+//! A full segment is followed by a new one whose first record, a `checkpoint`, says what was unfinished; everything else
+//! before it is durable, so that a reboot has to verify only what came after.
 //! Segments go when the log is larger than [`RETAINED_SIZE`] or older than [`RETAINED_SECONDS`], oldest
 //! first, and never while a transaction is unfinished that they speak of.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 
 use anyhow::Context;
 
@@ -13,7 +14,7 @@ use super::log::{Head, Log, unix_time};
 use super::record::{self, Body, Lsn};
 use crate::durable;
 use crate::marker::Listing;
-use crate::state_dir::TxId;
+use crate::state_dir::{Durability, TxId};
 
 /// A segment is closed when it has this many bytes.
 pub const SEGMENT_SIZE: u64 = 4 << 20;
@@ -27,12 +28,12 @@ pub const RETAINED_SECONDS: u64 = 30 * 24 * 3600;
 /// Begins a new segment. Under `append.lock`.
 pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     let state = log.state();
+    // What the finished transactions did is durable before a checkpoint says so.
+    if state.durability() == Durability::Full {
+        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+    }
     let in_flight: Vec<TxId> = Listing::read(state.path())?.markers.into_iter().map(|m| m.id).collect();
-    let body = Body::Checkpoint {
-        in_flight: in_flight.clone(),
-        boot: log.boot().to_owned(),
-        state_dir: fs::metadata(state.path())?.ino(),
-    };
+    let body = body(log, in_flight.clone())?;
     let first = head.next_lsn;
     let path = log.segment_path(first);
     let line = body.encode()?.line(first, None, unix_time())?;
@@ -50,6 +51,14 @@ pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     head.size = line.len() as u64;
     log.store_head(head)?;
     drop_old(log, &in_flight)
+}
+
+/// A `checkpoint` of here and now.
+///
+/// # Errors
+/// The state directory cannot be looked at.
+pub fn body(log: &Log<'_>, in_flight: Vec<TxId>) -> io::Result<Body> {
+    Ok(Body::Checkpoint { in_flight, boot: log.boot().to_owned(), state_dir: log.state().birth()? })
 }
 
 fn drop_old(log: &Log<'_>, in_flight: &[TxId]) -> anyhow::Result<()> {

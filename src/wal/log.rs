@@ -25,6 +25,8 @@ use crate::state_dir::{StateDir, TxId, Wait};
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
+    /// Yes, and with it everything else on the file system: what the record speaks of must be there, too.
+    Barrier,
     /// Yes: something is about to happen, or to be forgotten, because of it.
     Yes,
     /// No: nothing depends on it.
@@ -107,7 +109,7 @@ impl<'s> Log<'s> {
         self.state
     }
 
-    pub(super) fn boot(&self) -> &str {
+    pub(crate) fn boot(&self) -> &str {
         &self.boot
     }
 
@@ -158,13 +160,29 @@ impl<'s> Log<'s> {
             .state
             .while_appending(self.wait, || if wanted() { self.write(tx, &encoded).map(Some) } else { Ok(None) })?;
         let Some((lsn, segment)) = written else { return Ok(None) };
-        if sync == Sync::Yes
-            && let Err(e) = segment.sync_data()
-        {
+        let synced = match sync {
+            Sync::Barrier => durable::sync_filesystem(&segment),
+            Sync::Yes => segment.sync_data(),
+            Sync::No => Ok(()),
+        };
+        if let Err(e) = synced {
             self.state.while_appending(self.wait, || self.poison())?;
             return Err(e).context("the log cannot be synced to disk");
         }
         Ok(Some(lsn))
+    }
+
+    /// Makes everything on the file system durable, and notes that.
+    ///
+    /// # Errors
+    /// As for [`Log::append`].
+    pub fn checkpoint(&self) -> anyhow::Result<()> {
+        let segment = self.state.while_appending(self.wait, || {
+            let in_flight = Listing::read(self.state.path())?.markers.into_iter().map(|m| m.id).collect();
+            durable::sync_filesystem(&File::open(self.state.path())?).context("cannot sync the file system")?;
+            Ok(self.write(None, &checkpoint::body(self, in_flight)?.encode()?)?.1)
+        })?;
+        segment.sync_data().context("the log cannot be synced to disk")
     }
 
     fn write(&self, tx: Option<TxId>, encoded: &Encoded) -> anyhow::Result<(Lsn, File)> {
@@ -223,8 +241,13 @@ impl<'s> Log<'s> {
         for marker in Listing::read(self.state.path())?.markers {
             head.next_tx = head.next_tx.max(marker.id.0 + 1);
         }
-        if head.segment == 0 || poisoned {
+        let new = head.segment == 0;
+        if new || poisoned {
             checkpoint::rotate(self, &mut head)?;
+        }
+        if new {
+            // Nothing happened before: there is nothing to look after.
+            self.state.mark_verified(&self.boot)?;
         }
         self.store_head(&head)?;
         Ok(head)

@@ -10,4 +10,4 @@ pub mod log;
 pub mod record;
 
 pub use log::{Log, Scan, Sync};
-pub use record::{Begin, Body, Lsn, Outcome, Record, RefChange, Rename, Settled, Watched};
+pub use record::{Begin, Birth, Body, Lsn, Outcome, Record, RefChange, Rename, Settled, Watched};

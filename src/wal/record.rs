@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use crate::git::refs::Settled;
 use crate::git::{FileId, RefName, Value};
 use crate::owner::{Owner, Process};
 use crate::state_dir::TxId;
@@ -97,19 +98,15 @@ pub struct Begin {
     /// Set when this deletion is half of a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
-}
-
-/// A ref as a transaction or recovery left it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settled {
-    /// Canonical name.
-    #[serde(rename = "ref")]
-    pub name: RefName,
-    /// The value now.
-    pub value: Value,
-    /// The loose file now, if there is one.
+    /// `packed-refs`: what showed the value of every ref without a loose file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileId>,
+    pub packed: Option<FileId>,
+    /// HEAD of the worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Settled>,
+    /// git was told to go on only when everything on the file system, objects included, was durable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub barrier: bool,
 }
 
 /// How recovery ended a transaction.
@@ -165,21 +162,42 @@ pub enum Body {
         to: String,
         /// A branch checkout (else a file checkout).
         branch: bool,
+        /// HEAD of the worktree.
+        head: Option<Settled>,
     },
-    /// The first record of a segment.
+    /// After a reboot: what was mended, and how the refs are now that the log did not expect.
+    Baseline {
+        /// The last record when the refs were read: what began after it knows better.
+        as_of: Lsn,
+        /// What was done, a line each.
+        actions: Vec<String>,
+        /// The refs as they are.
+        refs: Vec<Settled>,
+    },
+    /// Everything before is durable, but for what is in flight. The first record of a segment, and one after a reboot.
     Checkpoint {
         /// Transactions that were unfinished.
         in_flight: Vec<TxId>,
         /// Boot id.
         boot: String,
-        /// Inode of the state directory: a copy has another one.
-        state_dir: u64,
+        /// The state directory: a copy is another one.
+        state_dir: Birth,
     },
     /// Written by a newer version.
     Unknown {
         /// Its type.
         kind: String,
     },
+}
+
+/// What tells a directory from its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    /// Inode number.
+    pub ino: u64,
+    /// When it was made, in nanoseconds since the epoch, where the file system knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born: Option<i64>,
 }
 
 /// A record with its place in the log.
@@ -230,13 +248,22 @@ struct Checkout {
     from: String,
     to: String,
     branch: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<Settled>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Checkpoint {
     in_flight: Vec<TxId>,
     boot: String,
-    state_dir: u64,
+    state_dir: Birth,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Baseline {
+    as_of: Lsn,
+    actions: Vec<String>,
+    refs: Vec<Settled>,
 }
 
 /// A body, encoded before its number is known (encoding a large one under the lock would keep others waiting).
@@ -262,8 +289,12 @@ impl Body {
                 "recovered",
                 to_raw_value(&Recovered { outcome: *outcome, actions: actions.clone(), refs: refs.clone() })?,
             ),
-            Body::Checkout { from, to, branch } => {
-                ("checkout", to_raw_value(&Checkout { from: from.clone(), to: to.clone(), branch: *branch })?)
+            Body::Checkout { from, to, branch, head } => (
+                "checkout",
+                to_raw_value(&Checkout { from: from.clone(), to: to.clone(), branch: *branch, head: head.clone() })?,
+            ),
+            Body::Baseline { as_of, actions, refs } => {
+                ("baseline", to_raw_value(&Baseline { as_of: *as_of, actions: actions.clone(), refs: refs.clone() })?)
             }
             Body::Checkpoint { in_flight, boot, state_dir } => (
                 "checkpoint",
@@ -287,8 +318,12 @@ impl Body {
                 Body::Recovered { outcome, actions, refs }
             }
             "checkout" => {
-                let Checkout { from, to, branch } = serde_json::from_str(data)?;
-                Body::Checkout { from, to, branch }
+                let Checkout { from, to, branch, head } = serde_json::from_str(data)?;
+                Body::Checkout { from, to, branch, head }
+            }
+            "baseline" => {
+                let Baseline { as_of, actions, refs } = serde_json::from_str(data)?;
+                Body::Baseline { as_of, actions, refs }
             }
             "checkpoint" => {
                 let Checkpoint { in_flight, boot, state_dir } = serde_json::from_str(data)?;
@@ -393,7 +428,7 @@ mod tests {
     use super::*;
 
     fn line() -> Vec<u8> {
-        let body = Body::Checkout { from: "a".repeat(40), to: "b".repeat(40), branch: true };
+        let body = Body::Checkout { from: "a".repeat(40), to: "b".repeat(40), branch: true, head: None };
         let mut line = body.encode().unwrap().line(9, Some(TxId(3)), 1_700_000_000).unwrap();
         assert_eq!(line.pop(), Some(b'\n'));
         line

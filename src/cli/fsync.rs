@@ -1,0 +1,100 @@
+//! What `core.fsync` means (git 2.36 and newer).
+
+use std::path::Path;
+
+use crate::git::{Repository, command};
+use crate::state_dir::{Durability, StateDir};
+
+/// What `install` sets: contents of objects and of the index before they get their names. Refs are not among them: their
+/// new values are in the log.
+pub(super) const SETTING: &str = "added,-reference";
+
+const LOOSE: u8 = 1;
+const PACK: u8 = 2;
+const METADATA: u8 = 4;
+const GRAPH: u8 = 8;
+const INDEX: u8 = 16;
+const REFERENCE: u8 = 32;
+
+/// What git syncs by itself.
+const DEFAULT: u8 = PACK | METADATA | GRAPH;
+
+/// What has to be synced so that every name leads to its content after a power cut.
+const NEEDED: u8 = LOOSE | PACK | METADATA | GRAPH | INDEX;
+
+/// Does git sync all that is needed with `core.fsync` set to `value`?
+pub(super) fn is_strong(value: &Option<String>) -> bool {
+    let components = value.as_deref().map_or(DEFAULT, components);
+    components & NEEDED == NEEDED
+}
+
+/// What is weaker than `install` left it; empty when nothing is, or when it is not meant to be strong.
+///
+/// # Errors
+/// git cannot be started.
+pub(super) fn weaknesses(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+    if StateDir::of(repo).durability() == Durability::Process {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    let set = command::config(git, repo, "core.fsync")?;
+    if !is_strong(&set) {
+        let is = set.map_or_else(|| "not set".to_owned(), |v| format!("`{}`", v.escape_debug()));
+        found.push(format!("core.fsync is {is}: a power cut may damage staged files; run `jin-txn install`"));
+    }
+    let method = command::config(git, repo, "core.fsyncMethod")?;
+    if method.as_deref() == Some("writeout-only") {
+        found.push("core.fsyncMethod is `writeout-only`: git does not wait for the disk; unset it".to_owned());
+    }
+    Ok(found)
+}
+
+/// git's reading of the setting: what is on by default, without what has a minus, with what has none.
+fn components(value: &str) -> u8 {
+    let (mut base, mut plus, mut minus) = (DEFAULT, 0, 0);
+    for word in value.split([',', ' ', '\t']).filter(|w| !w.is_empty()) {
+        if word == "none" {
+            base = 0;
+            continue;
+        }
+        let (set, name) = word.strip_prefix('-').map_or((&mut plus, word), |name| (&mut minus, name));
+        *set |= match name {
+            "loose-object" => LOOSE,
+            "pack" => PACK,
+            "pack-metadata" => METADATA,
+            "commit-graph" => GRAPH,
+            "index" => INDEX,
+            "reference" => REFERENCE,
+            "objects" => LOOSE | PACK,
+            "derived-metadata" => METADATA | GRAPH,
+            "committed" => LOOSE | PACK | METADATA | GRAPH,
+            "added" => LOOSE | PACK | METADATA | GRAPH | INDEX,
+            "all" => NEEDED | REFERENCE,
+            _ => 0,
+        };
+    }
+    (base & !minus) | plus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_strong_when_it_syncs_objects_and_index() {
+        for (value, strong) in [
+            (None, false),
+            (Some("added,-reference"), true),
+            (Some("all"), true),
+            (Some("none"), false),
+            (Some("committed"), false),
+            (Some("index"), false),
+            (Some("loose-object,index"), true),
+            (Some("none,loose-object,index"), false),
+            (Some("objects, derived-metadata,index"), true),
+            (Some("-pack,added"), true),
+        ] {
+            assert_eq!(is_strong(&value.map(str::to_owned)), strong, "{value:?}");
+        }
+    }
+}
