@@ -242,3 +242,15 @@ pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_made_durable_by_syncing_its_file_system() {
+        let unsyncable = File::open("/proc/self").unwrap();
+        assert_eq!(unsyncable.sync_all().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        fsync_dir(Path::new("/proc/self")).unwrap();
+    }
+}

@@ -27,6 +27,7 @@ use crate::git::command::{self, RefWrite};
 use crate::git::objects::{self, Closure};
 use crate::git::refs::{FileId, Seen, absent_is_none, read_small};
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value, index, reflog};
+use crate::state_dir::TxId;
 use crate::wal::{Body, Lsn, Record, Settled};
 
 /// Times in the log are whole seconds.
@@ -40,9 +41,31 @@ struct Repair {
     name: RefName,
     now: Seen,
     to: Value,
-    why: String,
-    /// It goes back, not forward.
+    /// The transaction that was acknowledged with that value.
+    tx: Option<TxId>,
+    /// It goes back, not forward: that is told as a loss.
     is_loss: bool,
+}
+
+impl Repair {
+    fn told(&self) -> Option<String> {
+        let Repair { name, now, to, tx, is_loss } = self;
+        let tx = tx.map_or_else(String::new, |tx| format!(" ({tx})"));
+        let now = &now.value;
+        let told = match (to, now) {
+            (Value::Absent, now) => {
+                format!("{name} is deleted again{tx}; the power cut had brought it back at {}", shown(now))
+            }
+            (to, Value::Absent) => format!("{name} is {} again{tx}; the power cut had taken it away", shown(to)),
+            (to, Value::Broken) => {
+                format!("{name} is {} again{tx}; the power cut had left it without sense", shown(to))
+            }
+            (to, now) => {
+                format!("{name} is {} again{tx}; the power cut had taken it back to {}", shown(to), shown(now))
+            }
+        };
+        (!is_loss).then_some(told)
+    }
 }
 
 /// What is to be done, and what is only to be written down.
@@ -122,7 +145,7 @@ impl Session<'_> {
         Ok(repairs.iter().any(|r| names.contains(&r.name)))
     }
 
-    /// Verifies and repairs; `false` when something was in the way, so that it has to be done again.
+    /// Verifies and repairs. What is in the way is reported, and the whole is done again next time.
     pub(super) fn verify_after_reboot(&mut self, packed_is_lost: bool) -> anyhow::Result<()> {
         let scan = self.log.scan_until(|records| records.iter().any(is_checkpoint))?;
         let mut expected = Generations::of(&scan.records);
@@ -157,8 +180,7 @@ impl Session<'_> {
                 settled.push(Settled { name: repair.name.clone(), value: now.value, file: now.loose });
             }
         }
-        let redone = findings.repairs.iter().filter(|r| !r.is_loss);
-        self.report.notes.extend(redone.map(|r| format!("{} is {} again: {}", r.name, shown(&r.to), r.why)));
+        self.report.notes.extend(findings.repairs.iter().filter_map(Repair::told));
         self.report.losses.extend(findings.losses);
         self.mend_indexes(expected)?;
         Ok(settled)
@@ -191,20 +213,19 @@ impl Session<'_> {
             if is_whole {
                 let word = expected.refs.get(&name).and_then(|g| g.word.as_ref());
                 if let Some(word) = word.filter(|_| standing == Standing::Outdated) {
-                    let why = word.tx.map_or_else(String::new, |tx| format!("{tx} had been acknowledged, and "));
-                    let why = format!("{why}the power cut had left {}", shown(&now.value));
-                    findings.repairs.push(Repair { name, now, to: word.value.clone(), why, is_loss: false });
+                    findings.repairs.push(Repair { name, now, to: word.value.clone(), tx: word.tx, is_loss: false });
                 }
                 continue;
             }
             match self.newest_whole(expected, &name, &closure)? {
                 Some(to) => {
                     let lost = oid.map_or_else(|| "its value".to_owned(), |oid| shown(&Value::Oid(oid)));
-                    findings
-                        .losses
-                        .push(format!("{name}: {lost} is lost; it is at {}, the newest that is whole", shown(&to)));
+                    findings.losses.push(format!(
+                        "{name}: {lost} is lost; it is back at {}, the newest value that is whole",
+                        shown(&to)
+                    ));
                     if now.value != to {
-                        findings.repairs.push(Repair { name, now, to, why: String::new(), is_loss: true });
+                        findings.repairs.push(Repair { name, now, to, tx: None, is_loss: true });
                     }
                 }
                 None => {
@@ -338,9 +359,7 @@ impl Session<'_> {
             if reflog::sound_size(&path, |oid| !lost.contains(oid))?.is_none() {
                 continue;
             }
-            self.report
-                .notes
-                .push(format!("trimmed the reflog of {name}: what the power cut had left at its end had no sense"));
+            self.report.notes.push(format!("trimmed the reflog of {name}: the power cut had damaged its end"));
             if !self.options.dry_run {
                 self.while_locked(&name, || self.cut_reflog(&name, &path, &lost))?;
             }
@@ -373,7 +392,7 @@ impl Session<'_> {
             let worktree = worktree_of(&git_dir);
             if let Some(what) = index::in_progress(&git_dir) {
                 self.report.losses.push(format!(
-                    "{shown} is unreadable while {what} is in progress: `git reset` gives it up, `git txn show` does not know it"
+                    "{shown} is unreadable in the middle of {what}: remove it and run `git reset`, which gives that up"
                 ));
                 continue;
             }
@@ -498,8 +517,6 @@ fn worktree_of(git_dir: &Path) -> Option<PathBuf> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Oid(oid) => oid.as_str()[..10].to_owned(),
-        Value::Absent => "no such ref".to_owned(),
-        Value::Broken => "an empty file".to_owned(),
-        Value::Symref(_) => value.to_string(),
+        other => other.to_string(),
     }
 }

@@ -45,7 +45,7 @@ fn a_ref_that_is_three_generations_old_is_redone() {
     assert_ne!(value(&repo, MAIN), newest, "without an old state this proves nothing");
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: refs/heads/main is [ID] again: tx-4 had been acknowledged, and the power cut had left [ID]
+    jin-txn: refs/heads/main is [ID] again (tx-4); the power cut had taken it back to [ID]
     --- exit 0
     ");
     assert_eq!(value(&repo, MAIN), newest);
@@ -60,7 +60,7 @@ fn an_empty_ref_is_redone() {
     overwrite(&repo.git_dir().join(MAIN), b"");
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: refs/heads/main is [ID] again: tx-1 had been acknowledged, and the power cut had left an empty file
+    jin-txn: refs/heads/main is [ID] again (tx-1); the power cut had left it without sense
     --- exit 0
     ");
     assert_eq!(value(&repo, MAIN), newest);
@@ -86,7 +86,7 @@ fn a_branch_whose_creation_was_lost_is_made_again() {
     lose(&repo.git_dir().join("refs/heads/topic"));
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: refs/heads/topic is [ID] again: tx-2 had been acknowledged, and the power cut had left no such ref
+    jin-txn: refs/heads/topic is [ID] again (tx-2); the power cut had taken it away
     --- exit 0
     ");
     assert_eq!(value(&repo, "refs/heads/topic"), newest);
@@ -116,7 +116,7 @@ fn a_deleted_branch_that_came_back_is_deleted_again() {
     assert_ne!(value(&repo, "refs/heads/topic"), "", "it is there again");
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: refs/heads/topic is no such ref again: tx-4 had been acknowledged, and the power cut had left [ID]
+    jin-txn: refs/heads/topic is deleted again (tx-4); the power cut had brought it back at [ID]
     --- exit 0
     ");
     assert_eq!(value(&repo, "refs/heads/topic"), "");
@@ -134,7 +134,7 @@ fn an_update_of_a_packed_ref_that_was_lost_is_redone() {
     assert_ne!(value(&repo, "refs/heads/topic"), newest, "the packed value shows");
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: refs/heads/topic is [ID] again: tx-3 had been acknowledged, and the power cut had left [ID]
+    jin-txn: refs/heads/topic is [ID] again (tx-3); the power cut had taken it back to [ID]
     --- exit 0
     ");
     assert_eq!(value(&repo, "refs/heads/topic"), newest);
@@ -169,9 +169,9 @@ fn an_acknowledged_update_of_five_refs_is_whole_again() {
     old.into_iter().for_each(OldFile::comes_back);
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: refs/heads/five/2 is [ID] again: tx-3 had been acknowledged, and the power cut had left [ID]
-    jin-txn: refs/heads/five/4 is [ID] again: tx-3 had been acknowledged, and the power cut had left [ID]
-    jin-txn: refs/heads/five/5 is [ID] again: tx-3 had been acknowledged, and the power cut had left an empty file
+    jin-txn: refs/heads/five/2 is [ID] again (tx-3); the power cut had taken it back to [ID]
+    jin-txn: refs/heads/five/4 is [ID] again (tx-3); the power cut had taken it back to [ID]
+    jin-txn: refs/heads/five/5 is [ID] again (tx-3); the power cut had left it without sense
     --- exit 0
     ");
     for name in &names {
@@ -190,7 +190,7 @@ fn an_older_detached_head_is_redone_like_a_branch() {
     old.comes_back();
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: HEAD is [ID] again: tx-3 had been acknowledged, and the power cut had left [ID]
+    jin-txn: HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]
     --- exit 0
     ");
     assert_eq!(value(&repo, "HEAD"), newest);
@@ -238,9 +238,9 @@ fn a_value_whose_commit_is_lost_gives_way_to_the_newest_that_is_whole() {
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
     jin-txn: moved 1 corrupt object to quarantine
-    jin-txn: trimmed the reflog of HEAD: what the power cut had left at its end had no sense
-    jin-txn: trimmed the reflog of refs/heads/main: what the power cut had left at its end had no sense
-    jin-txn: warning: refs/heads/main: [ID] is lost; it is at [ID], the newest that is whole
+    jin-txn: trimmed the reflog of HEAD: the power cut had damaged its end
+    jin-txn: trimmed the reflog of refs/heads/main: the power cut had damaged its end
+    jin-txn: warning: refs/heads/main: [ID] is lost; it is back at [ID], the newest value that is whole
     --- exit 4
     ");
     assert_eq!(value(&repo, MAIN), whole);
@@ -306,7 +306,7 @@ fn an_unreadable_index_of_a_merge_is_reported_and_left() {
     overwrite(&repo.git_dir().join("index"), b"");
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: warning: index is unreadable while a merge is in progress: `git reset` gives it up, `git txn show` does not know it
+    jin-txn: warning: index is unreadable in the middle of a merge: remove it and run `git reset`, which gives that up
     --- exit 4
     ");
     assert_eq!(fs::read(repo.git_dir().join("index")).expect("it is there"), b"");
@@ -320,7 +320,7 @@ fn a_reflog_with_nuls_at_its_end_is_trimmed_and_the_tail_is_kept() {
     overwrite(&log, &[&sound[..], b"0123 half a line", &[0; 64]].concat());
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: trimmed the reflog of refs/heads/main: what the power cut had left at its end had no sense
+    jin-txn: trimmed the reflog of refs/heads/main: the power cut had damaged its end
     --- exit 0
     ");
     assert_eq!(fs::read(&log).expect("there is a reflog"), sound);
@@ -351,6 +351,8 @@ fn damaged_packed_refs_are_set_aside_and_what_the_log_knows_is_redone() {
     overwrite(&repo.git_dir().join("packed-refs"), &[0; 100]);
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
+    jin-txn: refs/heads/main is [ID] again (tx-1); the power cut had taken it away
+    jin-txn: refs/heads/topic is [ID] again (tx-2); the power cut had taken it away
     jin-txn: warning: packed-refs was damaged and is in quarantine: refs that the log does not know are gone
     --- exit 4
     ");
@@ -383,13 +385,13 @@ fn what_would_be_done_is_told_without_doing_it() {
     old.comes_back();
     let shown = value(&repo, MAIN);
     assert_snapshot!(jin_after_reboot(&repo, &["check"]), @r"
-    refs/heads/main is [ID] again: tx-2 had been acknowledged, and the power cut had left [ID]
+    refs/heads/main is [ID] again (tx-2); the power cut had taken it back to [ID]
     hint: run `git txn recover`
     --- stderr
     --- exit 3
     ");
     assert_snapshot!(jin_after_reboot(&repo, &["recover", "--dry-run"]), @r"
-    refs/heads/main is [ID] again: tx-2 had been acknowledged, and the power cut had left [ID]
+    refs/heads/main is [ID] again (tx-2); the power cut had taken it back to [ID]
     hint: run `git txn recover`
     --- stderr
     --- exit 0

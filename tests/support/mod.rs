@@ -3,7 +3,7 @@
 //! `tracer` kills a tree of processes at a chosen file-system change. `repo` builds hermetic repositories, `operations` lists
 //! the commands that are killed, `snapshot` says what a repository holds, `invariants` judges what a crash left behind,
 //! `point` runs one crash, `crash` one at a place that has a name, `table` runs many and prints them.
-//! `reboot` shows a program another boot, `hanging` has a git that hangs in the middle, `observe` says what a person sees of a run, and what it changed.
+//! `reboot` shows a program another boot, `faults` lets its system calls fail, `hanging` has a git that hangs in the middle, `observe` says what a person sees of a run, and what it changed.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
@@ -24,6 +24,8 @@ pub mod point;
 pub mod crash;
 
 pub mod table;
+
+pub mod faults;
 
 pub mod hanging;
 
