@@ -5,18 +5,26 @@
 #   floor    an empty compiled hook that only reads stdin: what git itself charges for calling hooks
 #   guarded  jin-txn installed
 #
+# and, with --durability, what surviving power cuts costs, against git's own strongest setting:
+#
+#   all      no hooks, core.fsync=all
+#   floor    an empty compiled hook, core.fsync as jin-txn sets it
+#   process  jin-txn install --durability process
+#   full     jin-txn install --durability full
+#
 # Every kind is measured in every round, in rotating order, so that a machine
 # that slows down slows all three. The figures are medians over all rounds.
 set -eu
 
 usage() {
     cat <<'USAGE'
-usage: benches/hook-overhead.sh [--no-guard]
+usage: benches/hook-overhead.sh [--no-guard | --durability]
 
 Prints a Markdown table: milliseconds per command without hooks, with an empty
 hook, and with jin-txn.
 
   --no-guard    only plain and floor; needs no jin-txn binary
+  --durability  plain, core.fsync=all, and jin-txn with both kinds of durability
 
 environment:
   RUNS         timed runs per command, kind and round; default 10, a fifth of it for pack-refs
@@ -31,9 +39,10 @@ USAGE
 refs=1000
 
 main() {
-    kinds='plain floor guarded'
+    kinds='plain floor guarded' mode=overhead
     case ${1:-} in
         '') ;;
+        --durability) kinds='plain all floor process full' mode=durability ;;
         --no-guard) kinds='plain floor' ;;
         -h | --help) usage; exit 0 ;;
         *) die_usage "unknown argument \`$1\`" ;;
@@ -76,6 +85,7 @@ main() {
 }
 
 scenarios() {
+    [ "$mode" = overhead ] || { echo commit-a "update-$refs"; return; }
     echo commit switch update-1 "update-$refs" "pack-$refs"
 }
 
@@ -83,6 +93,7 @@ scenarios() {
 timed_command() {
     case $1 in
         commit) echo "git -C $2 commit --quiet --allow-empty --message x" ;;
+        commit-a) echo "git -C $2 commit --quiet --all --message x" ;;
         switch) echo "git -C $2 switch --quiet -" ;;
         update-1) echo "./with-stdin move-1 git -C $2 update-ref --stdin" ;;
         update-*) echo "./with-stdin move-all git -C $2 update-ref --stdin" ;;
@@ -93,6 +104,7 @@ timed_command() {
 # Puts repository $2 back before each timed run. Nobody watches: no hooks, no jin-txn.
 reset_command() {
     case $1 in
+        commit-a) echo "./change-file $2" ;;
         update-1) echo "./with-stdin back-1 ./unwatched-git -C $2 update-ref --stdin" ;;
         update-*) echo "./with-stdin back-all ./unwatched-git -C $2 update-ref --stdin" ;;
         pack-*) echo "./loosen-refs $2" ;;
@@ -145,13 +157,17 @@ build_repository() {
             ;;
     esac
     case $1 in
+        all) git -C "$repository" config core.fsync all ;;
         floor)
+            [ "$mode" = overhead ] || git -C "$repository" config core.fsync added,-reference
             mkdir -p "$repository/.git/hooks"
             ln -sf "$scratch/drain-hook" "$repository/.git/hooks/reference-transaction"
             ln -sf "$scratch/drain-hook" "$repository/.git/hooks/post-checkout"
             ;;
-        guarded)
-            "$guard" install "$repository" >install.log 2>&1 || {
+        guarded | process | full)
+            durability=full
+            [ "$1" != process ] || durability=process
+            "$guard" install --durability "$durability" "$repository" >install.log 2>&1 || {
                 cat install.log >&2
                 die "\`jin-txn install\` failed in \`$repository\`" 'see above'
             }
@@ -184,7 +200,11 @@ set -e
 rm -f "$1/.git/packed-refs"
 exec ./unwatched-git -C "$1" update-ref --stdin <"$1/.git/all-refs"
 SCRIPT
-    chmod +x unwatched-git loosen-refs
+    cat >change-file <<'SCRIPT'
+#!/bin/sh
+date +%s.%N >"$1/files/1"
+SCRIPT
+    chmod +x unwatched-git loosen-refs change-file
 }
 
 report() {
@@ -194,11 +214,12 @@ report() {
         "$(df -PT . | awk 'NR == 2 { print $2 }')" "$(uname -r)" \
         $((runs * rounds)) $((rounds * $(runs_of pack-)))
     # shellcheck disable=SC2046 # a list of words
-    "$python" - "$refs" $(scenarios) <<'SCRIPT'
-import glob, json, statistics, sys
+    MODE=$mode "$python" - "$refs" $(scenarios) <<'SCRIPT'
+import glob, json, os, statistics, sys
 
 refs, scenarios = sys.argv[1], sys.argv[2:]
 titles = {
+    "commit-a": "`git commit --all`, one file changed",
     "commit": "`git commit --allow-empty`",
     "switch": "`git switch`",
     "update-1": "`git update-ref --stdin`, 1 ref",
@@ -216,6 +237,15 @@ def medians(scenario):
 
 def cell(value, form):
     return "n/a" if value is None else format(value, form)
+
+if os.environ.get("MODE") == "durability":
+    print("| command | plain ms | `core.fsync=all` ms | floor ms | process ms | full ms | full / `core.fsync=all` |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for scenario in scenarios:
+        m = medians(scenario)
+        columns = " | ".join(f"{m[kind]:.1f}" for kind in ["plain", "all", "floor", "process", "full"])
+        print(f"| {titles[scenario]} | {columns} | {m['full'] / m['all']:.2f} |")
+    sys.exit()
 
 print("| command | plain ms | floor ms | guarded ms | guarded/floor | floor/plain |")
 print("| --- | ---: | ---: | ---: | ---: | ---: |")

@@ -22,7 +22,8 @@
 //! # Invariants
 //! - I1 nothing executes before its record is durable
 //! - I2 after recovery every transaction is wholly before or wholly after
-//! - I3 no acknowledged transaction is lost to a killed process
+//! - I3 no acknowledged transaction is lost: to a killed process always, to a power cut on ext4, XFS and btrfs
+//! - I4 no ref names an object that is missing or corrupt
 //! - I5 no lock of a dead owner remains where proof is possible; no lock of a live one is touched
 //! - I6 recovery twice is recovery once; killed anywhere and run again it comes to the same end
 //! - I7 somebody else's value is never overwritten; no ref is deleted without proof

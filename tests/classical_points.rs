@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::crash::{self, Stage, Whole, differing, end_state, is_log_call, is_ref_lock, is_ref_rename, nth, path_of};
+use support::crash::{
+    self, Stage, Whole, differing, end_state, is_log_call, is_log_sync, is_ref_lock, is_ref_rename, nth, path_of,
+};
 use support::point::let_the_clock_tick;
 use support::repo::{Options, Repo};
 use support::snapshot::Snapshot;
@@ -23,14 +25,14 @@ fn killed_before_the_wal_write_nothing_happened() {
 
 #[test]
 fn killed_after_the_write_before_the_fsync_nothing_happened() {
-    comes_to(Whole::Before, |event| is_log_call(event, "fdatasync"));
+    comes_to(Whole::Before, |event| is_log_sync(event));
 }
 
 #[test]
 fn killed_after_the_fsync_before_git_executes_nothing_happened() {
     let mut is_logged = false;
     comes_to(Whole::Before, move |event| {
-        is_logged |= is_log_call(event, "fdatasync");
+        is_logged |= is_log_sync(event);
         is_logged && event.role == Role::Git
     });
 }
@@ -70,7 +72,7 @@ fn killed_after_execution_before_the_fsync_of_the_committed_record_it_is_committ
     let mut renames = 0;
     comes_to(Whole::After, move |event| {
         renames += usize::from(is_ref_rename(event));
-        renames > 0 && is_log_call(event, "fdatasync")
+        renames > 0 && is_log_sync(event)
     });
 }
 
@@ -128,7 +130,7 @@ fn no_ref_changes_before_its_record_is_durable() {
         let mut changes = 0;
         let mut waiting = HashSet::new();
         Stage::new(operation).watch(|event| {
-            if is_log_call(event, "fdatasync") {
+            if is_log_sync(event) {
                 waiting.clear();
             } else if is_ref_lock(event) {
                 waiting.insert(path_of(event).with_extension(""));
@@ -147,7 +149,7 @@ fn no_ref_changes_before_its_record_is_durable() {
 fn packed_refs_is_not_replaced_before_the_record_is_durable() {
     for operation in ["update-ref", "branch-D-packed", "tag-d"] {
         let events = Stage::new(operation).events();
-        let sync = events.iter().position(|event| is_log_call(event, "fdatasync"));
+        let sync = events.iter().position(is_log_sync);
         let replace = events.iter().position(|event| crash::is_rename_to(event, "packed-refs"));
         assert!(replace.is_some() && sync < replace, "{operation}: synced at {sync:?}, replaced at {replace:?}");
         assert!(sync.is_some(), "{operation} is logged");
@@ -155,8 +157,31 @@ fn packed_refs_is_not_replaced_before_the_record_is_durable() {
 }
 
 #[test]
-fn what_changes_no_visible_value_writes_nothing() {
+fn packed_refs_is_durable_before_it_is_named_and_named_durably_before_a_loose_ref_goes() {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.commit_all("base");
+    for name in ["one", "two", "three"] {
+        repo.git(["branch", name]);
+    }
+    let (events, outcome) = tracer::events_of(crash::git(&repo, &["pack-refs", "--all"]), b"").expect("git starts");
+    assert!(outcome.status.success(), "pack-refs works");
+    let by_hook = |event: &Event, end: &str| event.syscall == "fsync" && path_of(event).ends_with(end);
+    let content = events.iter().position(|event| by_hook(event, "packed-refs.new"));
+    let rename = events.iter().position(|event| crash::is_rename_to(event, "packed-refs"));
+    let name = events.iter().position(|event| by_hook(event, ".git"));
+    let removes = |event: &Event| event.role == Role::Git && event.syscall.starts_with("unlink");
+    let removal = events.iter().position(|event| removes(event) && is_loose_ref(&path_of(event)));
+    assert!(content.is_some() && content < rename && rename < name, "{content:?} {rename:?} {name:?}");
+    assert!(name < removal, "{name:?} {removal:?}");
+    let syncs = events.iter().filter(|event| event.role == Role::Hook && event.syscall == "fsync").count();
+    assert_eq!(syncs, 2, "one for the content, one for the name, however many refs there are");
+}
+
+#[test]
+fn what_changes_no_visible_value_writes_nothing() {
+    let repo = Repo::new(Options::default());
+    let output = repo.jin_txn(["install", "--durability", "process"]);
+    assert!(output.status.success(), "install works");
     repo.commit_all("base");
     for name in ["one", "two", "three"] {
         repo.git(["branch", name]);

@@ -301,7 +301,7 @@ fn commands_that_look_create_nothing_in_an_unprotected_repository() {
     let repo = Repo::new(Options::default());
     repo.commit_all("one");
     let before = tree(&repo.git_dir());
-    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["status"])), @"
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["status"])), @r"
     not protected: [DIR]/repo/.git
       it has no .jin directory: run `jin-txn install`
     clean: nothing is unfinished

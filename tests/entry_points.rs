@@ -39,7 +39,7 @@ fn git_txn_works_from_a_subdirectory_and_from_a_linked_worktree() {
         let output = git_in(&repo, &directory, &["txn", "status"], b"");
         assert_eq!(
             shown(&repo, &output),
-            "protected: [DIR]/repo/.git\nclean: nothing is unfinished\n--- stderr\n--- exit 0",
+            "protected: [DIR]/repo/.git\ndurability: full (power cuts)\nclean: nothing is unfinished\n--- stderr\n--- exit 0",
             "in {}",
             directory.display()
         );

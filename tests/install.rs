@@ -92,8 +92,9 @@ fn install_links_the_hooks_sets_the_alias_and_the_next_commit_is_logged() {
     --- stderr
     --- exit 0
     ");
-    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @r"
     protected: [DIR]/repo/.git
+    durability: full (power cuts)
     clean: nothing is unfinished
     --- stderr
     --- exit 0
@@ -374,4 +375,83 @@ fn a_binary_under_another_name_is_taken_out_again() {
         assert!(output.status.success(), "{command}: {}", text(&output.stderr));
     }
     assert_same(&before, &theirs(&repo), "it said that the repository is no longer protected");
+}
+
+/// `core.fsync` before, after `install`, and after `uninstall`.
+struct Sync {
+    name: &'static str,
+    before: Option<&'static str>,
+    installed: Option<&'static str>,
+    durability: &'static str,
+}
+
+#[test]
+fn install_lets_git_sync_what_it_must_and_uninstall_takes_that_back() {
+    const OURS: &str = "added,-reference";
+    for Sync { name, before, installed, durability } in [
+        Sync { name: "nothing set", before: None, installed: Some(OURS), durability: "full" },
+        Sync { name: "too weak", before: Some("none"), installed: Some(OURS), durability: "full" },
+        Sync { name: "stronger", before: Some("all"), installed: Some("all"), durability: "full" },
+        Sync { name: "process only", before: None, installed: None, durability: "process" },
+        Sync { name: "process only, set", before: Some("none"), installed: Some("none"), durability: "process" },
+    ] {
+        for config_changes_meanwhile in [false, true] {
+            let repo = Repo::new(Options::default());
+            before.into_iter().for_each(|value| drop(repo.git(["config", "core.fsync", value])));
+            let config = || fs::read(repo.git_dir().join("config")).expect("there is a configuration");
+            let pristine = config();
+            assert!(repo.jin_txn(["install", "--durability", durability]).status.success(), "{name}: install");
+            assert_eq!(setting(&repo, "core.fsync").as_deref(), installed, "{name}");
+            if config_changes_meanwhile {
+                repo.git(["config", "some.thing", "else"]);
+            }
+            assert!(repo.jin_txn(["install"]).status.success(), "{name}: again, what was chosen stays chosen");
+            assert_eq!(setting(&repo, "core.fsync").as_deref(), installed, "{name}");
+            assert!(repo.jin_txn(["uninstall"]).status.success(), "{name}: uninstall");
+            assert_eq!(setting(&repo, "core.fsync").as_deref(), before, "{name}");
+            assert!(config_changes_meanwhile || config() == pristine, "{name}: byte for byte");
+        }
+    }
+}
+
+#[test]
+fn going_back_to_process_durability_gives_git_its_own_setting_again() {
+    let repo = Repo::new(Options::default());
+    repo.git(["config", "core.fsync", "none"]);
+    let pristine = fs::read(repo.git_dir().join("config")).expect("there is a configuration");
+    for (durability, fsync) in [("full", "added,-reference"), ("process", "none"), ("full", "added,-reference")] {
+        assert!(repo.jin_txn(["install", "--durability", durability]).status.success());
+        assert_eq!(setting(&repo, "core.fsync").as_deref(), Some(fsync), "{durability}");
+    }
+    assert!(repo.jin_txn(["uninstall"]).status.success());
+    assert_eq!(fs::read(repo.git_dir().join("config")).expect("there is a configuration"), pristine);
+}
+
+#[test]
+fn status_says_when_somebody_weakened_what_git_syncs() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.git(["config", "core.fsync", "none"]);
+    repo.git(["config", "core.fsyncMethod", "writeout-only"]);
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @r"
+    protected: [DIR]/repo/.git
+    durability: full (power cuts)
+      weakened: core.fsync is `none`: a power cut may damage staged files; run `jin-txn install`
+      weakened: core.fsyncMethod is `writeout-only`: git does not wait for the disk; unset it
+    clean: nothing is unfinished
+    --- stderr
+    --- exit 0
+    ");
+    assert!(repo.jin_txn(["install", "--durability", "process"]).status.success());
+    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @r"
+    protected: [DIR]/repo/.git
+    durability: process (killed processes; `jin-txn install --durability full` for power cuts)
+    clean: nothing is unfinished
+    --- stderr
+    --- exit 0
+    ");
+}
+
+fn setting(repo: &Repo, key: &str) -> Option<String> {
+    let found = repo.try_git(["config", "--local", "--get", key]);
+    found.status.success().then(|| text(&found.stdout).trim().to_owned())
 }

@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::crash::{self, assert_recovers, git, is_log_call, spare_commit, transactions, value};
+use support::crash::{self, assert_recovers, git, is_log_sync, spare_commit, transactions, value};
 use support::point::let_the_clock_tick;
 use support::repo::{Git, Options, Repo, text};
 use support::table;
@@ -45,7 +45,7 @@ fn a_kill_anywhere_in_an_update_of_a_reftable_leaves_all_or_nothing() {
     }
     let scene = Scene::new();
     let events = scene.events();
-    assert!(events.iter().any(|event| is_log_call(event, "fdatasync")), "the update is logged");
+    assert!(events.iter().any(is_log_sync), "the update is logged");
     let stride = table::stride("JIN_KILL", events.len().div_ceil(SAMPLE));
     let chosen: Vec<usize> = events.iter().map(|event| event.n).step_by(stride).collect();
     let next = AtomicUsize::new(0);
@@ -66,7 +66,7 @@ fn a_reftable_is_not_appended_to_before_the_record_is_durable() {
         return;
     }
     let events = Scene::new().events();
-    let sync = events.iter().position(|event| is_log_call(event, "fdatasync"));
+    let sync = events.iter().position(is_log_sync);
     let append = events.iter().position(|event| crash::is_rename_to(event, "reftable/tables.list"));
     assert!(sync.is_some() && append.is_some() && sync < append, "synced at {sync:?}, appended at {append:?}");
 }

@@ -55,12 +55,13 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let problems = install::problems(&repo)?;
     let report = recovery::check(&repo, &session.recovery_options()?)?;
+    let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
         problems,
         durability: StateDir::of(&repo).durability(),
-        weaknesses: fsync::weaknesses(&real_git()?, &repo)?,
+        weaknesses,
         wal_bytes: wal_bytes(&StateDir::of(&repo).wal()),
         found: Described::new(&report, exit_code(&report)),
     };

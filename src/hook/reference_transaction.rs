@@ -144,7 +144,8 @@ impl Call<'_> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
         let mut messages = Vec::new();
-        if markers.dead || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
+        let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
+        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
             messages = self.recover(Mode::Preparing)?.messages;
             if messages.iter().any(|line| line.contains(" is back at ")) {
                 messages.push("jin-txn: if git now finds that a branch has moved, run your command again".to_owned());
@@ -361,6 +362,8 @@ impl Call<'_> {
         let started = owner::realtime_of_start(git.start) - crate::git::processes::CLOCK_MARGIN;
         let refs = RefStore::new(&self.repo);
         let mut candidates: Vec<std::path::PathBuf> = crate::git::locks::well_known(&self.repo);
+        // No lock, but a sign that somebody died while renaming a branch.
+        candidates.push(self.repo.common_dir.join(observe::RENAMED_LOG));
         for line in &self.payload.lines {
             let name = refs.canonical(line.name)?;
             candidates.push(refs.lock(&name));

@@ -18,6 +18,8 @@ mod rename;
 mod report;
 mod worktrees;
 
+pub use worktrees::any_unfinished as any_unfinished_worktree;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -124,12 +126,14 @@ pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
         || repo.common_dir.join(crate::hook::observe::RENAMED_LOG).exists())
 }
 
-/// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at.
+/// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at, and
+/// on a file system that several machines share another boot id may be another machine's: there nothing is looked at.
 ///
 /// # Errors
 /// The boot id or the state directory cannot be read.
 pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
-    Ok(!state.exists() || listing.verified == Some(state.verified_name(&owner::boot_id()?)?))
+    let noted = !state.exists() || listing.verified == Some(state.verified_name(&owner::boot_id()?)?);
+    Ok(noted || !crate::durable::is_local_disk(state.path()))
 }
 
 /// Damaged places of the log, one line each.

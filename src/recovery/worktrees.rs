@@ -22,7 +22,8 @@ use crate::owner::Liveness;
 const INITIALIZING: &[u8] = b"initializing";
 
 /// Is there a worktree that is being made, or was when its maker died?
-pub(super) fn any_unfinished(repo: &Repository) -> bool {
+#[must_use]
+pub fn any_unfinished(repo: &Repository) -> bool {
     unfinished(repo).is_ok_and(|found| !found.is_empty())
 }
 

@@ -129,6 +129,11 @@ pub fn is_log_call(event: &Event, syscall: &str) -> bool {
     event.role == Role::Hook && event.syscall == syscall && path_of(event).extension().is_some_and(|it| it == "wal")
 }
 
+/// The hook makes a segment of the log durable: alone, or with its whole file system.
+pub fn is_log_sync(event: &Event) -> bool {
+    is_log_call(event, "fdatasync") || is_log_call(event, "syncfs")
+}
+
 /// The creation of a lock of a ref below `refs/`.
 pub fn is_ref_lock(event: &Event) -> bool {
     let path = path_of(event);

@@ -91,6 +91,11 @@ impl<'a> Probes<'a> {
         }
         self.run(&["update-ref", "--stdin"], &away);
         self.run(&["update-ref", "--stdin"], &back);
+        for (name, value) in found.iter().filter(|(name, _)| name.starts_with("refs/")) {
+            if let Some(target) = value.strip_prefix("ref: ") {
+                self.run(&["symbolic-ref", name, target], "");
+            }
+        }
     }
 
     fn switch(&mut self) {

@@ -69,6 +69,7 @@ const COMMON: &[Watched] = watched! {
     SYS_sendfile "sendfile" Target::Fd(0), Changes::Always;
     SYS_fsync "fsync" Target::Fd(0), Changes::Always;
     SYS_fdatasync "fdatasync" Target::Fd(0), Changes::Always;
+    SYS_syncfs "syncfs" Target::Fd(0), Changes::Always;
     SYS_sync_file_range "sync_file_range" Target::Fd(0), Changes::Always;
     SYS_syncfs "syncfs" Target::Fd(0), Changes::Always;
     SYS_fchmod "fchmod" Target::Fd(0), Changes::Always;
