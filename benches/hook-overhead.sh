@@ -159,7 +159,7 @@ build_repository() {
     case $1 in
         all) git -C "$repository" config core.fsync all ;;
         floor)
-            [ "$mode" = overhead ] || git -C "$repository" config core.fsync added,-reference
+            [ "$mode" = overhead ] || git -C "$repository" config core.fsync loose-object,index
             mkdir -p "$repository/.git/hooks"
             ln -sf "$scratch/drain-hook" "$repository/.git/hooks/reference-transaction"
             ln -sf "$scratch/drain-hook" "$repository/.git/hooks/post-checkout"

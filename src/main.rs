@@ -36,6 +36,7 @@ fn hook(name: &OsString, args: &[OsString]) -> ExitCode {
         cwd,
         git_program: cli::git_of_hook(),
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
+        objects_elsewhere: cli::objects_elsewhere(),
     };
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let reply = if name == "reference-transaction" {

@@ -74,6 +74,13 @@ fn lose(path: &Path) {
     set_time(directory, SystemTime::now() - Duration::from_secs(3600));
 }
 
+/// Leaves what a lost rename leaves: the lock.
+fn undo_rename(path: &Path) {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    fs::rename(path, lock).expect("the ref was loose");
+}
+
 fn set_time(path: &Path, time: SystemTime) {
     let opened = File::open(path).expect("it can be opened");
     opened.set_times(FileTimes::new().set_modified(time)).expect("its time can be set");

@@ -387,7 +387,7 @@ struct Sync {
 
 #[test]
 fn install_lets_git_sync_what_it_must_and_uninstall_takes_that_back() {
-    const OURS: &str = "added,-reference";
+    const OURS: &str = "loose-object,index";
     for Sync { name, before, installed, durability } in [
         Sync { name: "nothing set", before: None, installed: Some(OURS), durability: "full" },
         Sync { name: "too weak", before: Some("none"), installed: Some(OURS), durability: "full" },
@@ -419,7 +419,7 @@ fn going_back_to_process_durability_gives_git_its_own_setting_again() {
     let repo = Repo::new(Options::default());
     repo.git(["config", "core.fsync", "none"]);
     let pristine = fs::read(repo.git_dir().join("config")).expect("there is a configuration");
-    for (durability, fsync) in [("full", "added,-reference"), ("process", "none"), ("full", "added,-reference")] {
+    for (durability, fsync) in [("full", "loose-object,index"), ("process", "none"), ("full", "loose-object,index")] {
         assert!(repo.jin_txn(["install", "--durability", durability]).status.success());
         assert_eq!(setting(&repo, "core.fsync").as_deref(), Some(fsync), "{durability}");
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 use crate::git::{Repository, command};
 use crate::state_dir::{Durability, StateDir};
 
-/// What `install` sets: contents of objects and of the index before they get their names. Refs are not among them: their
-/// new values are in the log.
-pub(super) const SETTING: &str = "added,-reference";
+/// What `install` sets, in addition to what git syncs by default: contents of objects and of the index before they get
+/// their names. Refs are not among them: their new values are in the log.
+pub(super) const SETTING: &str = "loose-object,index";
 
 const LOOSE: u8 = 1;
 const PACK: u8 = 2;
@@ -84,6 +84,7 @@ mod tests {
     fn a_setting_is_strong_when_it_syncs_objects_and_index() {
         for (value, strong) in [
             (None, false),
+            (Some(SETTING), true),
             (Some("added,-reference"), true),
             (Some("all"), true),
             (Some("none"), false),

@@ -65,7 +65,11 @@ fn clear_the_way(here: &Path, args: &[OsString], git: &Path) -> anyhow::Result<u
     if !StateDir::of(&repo).exists() || repo.is_foreign()? || !recovery::needs_recovery(&repo)? {
         return Ok(exit::DONE);
     }
-    let options = Options { wait: Wait::UpTo(PATIENCE), ..Options::new(git.to_owned()) };
+    let options = Options {
+        wait: Wait::UpTo(PATIENCE),
+        objects_elsewhere: super::objects_elsewhere(),
+        ..Options::new(git.to_owned())
+    };
     match recovery::recover(&repo, &options) {
         Ok(report) => {
             for line in report.headlines() {

@@ -246,8 +246,8 @@ pub(super) fn local(git: &Path, repo: &Repository, key: &str) -> anyhow::Result<
 /// Changes, or removes, a setting in the repository's own configuration.
 pub(super) fn set_local(git: &Path, repo: &Repository, key: &str, value: Option<&str>) -> anyhow::Result<()> {
     let args = match value {
-        Some(value) => vec!["config", "--local", key, value],
-        None => vec!["config", "--local", "--unset", key],
+        Some(value) => vec!["config", "--local", "--replace-all", key, value],
+        None => vec!["config", "--local", "--unset-all", key],
     };
     let ran = command::run(git, &repo.common_dir, &args, b"", None)?;
     anyhow::ensure!(ran.success, "cannot change `{key}` in the repository's configuration: {}", ran.stderr);

@@ -171,7 +171,8 @@ impl Session {
     /// # Errors
     /// There is no git.
     pub fn recovery_options(&self) -> anyhow::Result<Options> {
-        Ok(Options { wait: Wait::UpTo(PATIENCE), ..Options::new(real_git()?) })
+        let objects_elsewhere = objects_elsewhere();
+        Ok(Options { wait: Wait::UpTo(PATIENCE), objects_elsewhere, ..Options::new(real_git()?) })
     }
 
     /// A line for people, on stderr.
@@ -256,6 +257,12 @@ pub fn exit_code(report: &Report) -> u8 {
     } else {
         exit::DONE
     }
+}
+
+/// Does the environment name other places for objects?
+#[must_use]
+pub fn objects_elsewhere() -> bool {
+    ["GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
 /// The git that a hook's own git is.

@@ -77,7 +77,7 @@ fn run_anywhere(
     full.extend(args.iter().map(OsString::from));
     let mut command = duct::cmd(program, full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
     // duct lets the innermost wrapper win: what is set comes before what is taken away.
-    command = command.env("JIN_TXN", "off").env("LC_ALL", "C");
+    command = command.env("JIN_TXN", "off").env("LC_ALL", "C").env("GIT_NO_LAZY_FETCH", "1");
     if let Some(index) = index {
         command = command.env("GIT_INDEX_FILE", index);
     }

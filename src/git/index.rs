@@ -44,6 +44,9 @@ pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new:
 /// # Errors
 /// The file cannot be read, or git cannot be run.
 pub fn is_readable(program: &Path, git_dir: &Path, path: &Path) -> anyhow::Result<bool> {
+    if !path.exists() {
+        return Ok(true);
+    }
     if !has_valid_checksum(path, 20)? && !has_valid_checksum(path, 32)? {
         return Ok(false);
     }

@@ -31,16 +31,17 @@ pub fn corrupt_loose(common_dir: &Path, since: u64) -> io::Result<Vec<PathBuf>> 
         let dir = dir?;
         let name = dir.file_name();
         let is_fan_out = name.len() == 2 && is_hex(name.as_bytes());
-        if !is_fan_out || dir.metadata()?.ctime() < since {
+        let is_new = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|m| m.ctime() >= since);
+        if !is_fan_out || !is_new(&dir) {
             continue;
         }
-        for object in fs::read_dir(dir.path())? {
-            let object = object?;
+        // What vanishes meanwhile (gc is at work) or may not be read is not ours to judge.
+        for object in fs::read_dir(dir.path()).into_iter().flatten().flatten() {
             let rest = object.file_name();
             let is_object = matches!(rest.len(), 38 | 62) && is_hex(rest.as_bytes());
-            if is_object && object.metadata()?.ctime() >= since {
+            if is_object && is_new(&object) {
                 let oid = [name.as_bytes(), rest.as_bytes()].concat();
-                if !is_intact(&object.path(), &oid)? {
+                if is_intact(&object.path(), &oid).is_ok_and(|intact| !intact) {
                     corrupt.push(object.path());
                 }
             }
@@ -95,57 +96,123 @@ impl Write for Sum {
     }
 }
 
+/// Is everything there that an object reaches?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// Yes.
+    Yes,
+    /// No: git named an object that is missing, and a second look confirmed it.
+    No,
+    /// It cannot be told: git failed otherwise, or the objects are partly elsewhere.
+    Unknown,
+}
+
 /// Looks for objects with holes behind them.
 pub struct Closure<'r> {
     program: &'r Path,
     git_dir: &'r Path,
     known: Vec<Oid>,
+    all_here: bool,
 }
 
 impl<'r> Closure<'r> {
-    /// `known`: objects whose history is taken as whole, so that only what is new is walked.
+    /// `known`: objects whose history is taken as whole, so that only what is new is walked. `all_here`: see
+    /// [`are_all_here`].
     ///
     /// # Errors
     /// git cannot be started.
-    pub fn new(program: &'r Path, git_dir: &'r Path, known: Vec<Oid>) -> anyhow::Result<Self> {
-        let present = present(program, git_dir, &known)?;
-        let known = known.into_iter().filter(|oid| present.contains(oid)).collect();
-        Ok(Closure { program, git_dir, known })
+    pub fn new(program: &'r Path, git_dir: &'r Path, known: Vec<Oid>, all_here: bool) -> anyhow::Result<Self> {
+        let known = match (all_here, present(program, git_dir, &known)?) {
+            (true, Some(there)) => known.into_iter().filter(|oid| there.contains(oid)).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Closure { program, git_dir, known, all_here })
+    }
+
+    /// Those of `oids` that are certainly not there.
+    ///
+    /// # Errors
+    /// git cannot be started.
+    pub fn missing(&self, oids: &[Oid]) -> anyhow::Result<HashSet<Oid>> {
+        if !self.all_here {
+            return Ok(HashSet::new());
+        }
+        let there = present(self.program, self.git_dir, oids)?;
+        Ok(there.map_or_else(HashSet::new, |there| oids.iter().filter(|oid| !there.contains(oid)).copied().collect()))
     }
 
     /// Is everything there that these objects reach?
     ///
     /// # Errors
     /// git cannot be started.
-    pub fn is_whole(&self, wanted: &[Oid]) -> anyhow::Result<bool> {
-        if wanted.is_empty() {
-            return Ok(true);
+    pub fn ask(&self, wanted: &[Oid]) -> anyhow::Result<Whole> {
+        if !self.all_here {
+            return Ok(Whole::Unknown);
         }
-        if present(self.program, self.git_dir, wanted)?.len() < wanted.iter().collect::<HashSet<_>>().len() {
-            return Ok(false);
+        match present(self.program, self.git_dir, wanted)? {
+            None => return Ok(Whole::Unknown),
+            Some(there) if wanted.iter().any(|oid| !there.contains(oid)) => return Ok(Whole::No),
+            Some(_) => {}
+        }
+        // What was taken as whole may have the hole: then it has to do without.
+        let found = self.walk(wanted, &self.known)?;
+        if found == Whole::Yes || self.known.is_empty() { Ok(found) } else { self.walk(wanted, &[]) }
+    }
+
+    fn walk(&self, wanted: &[Oid], known: &[Oid]) -> anyhow::Result<Whole> {
+        if wanted.is_empty() {
+            return Ok(Whole::Yes);
         }
         let positive = wanted.iter().map(|oid| format!("{}\n", oid.as_str()));
-        let negative = self.known.iter().map(|oid| format!("^{}\n", oid.as_str()));
+        let negative = known.iter().map(|oid| format!("^{}\n", oid.as_str()));
         let stdin: String = positive.chain(negative).collect();
         // A commit-graph may know commits whose objects are gone.
         let args = ["-c", "core.commitGraph=false", "rev-list", "--objects", "--quiet", "--stdin"];
-        Ok(command::run(self.program, self.git_dir, &args, stdin.as_bytes(), None)?.success)
+        let ran = command::run(self.program, self.git_dir, &args, stdin.as_bytes(), None)?;
+        if ran.success {
+            return Ok(Whole::Yes);
+        }
+        // git may have failed for any reason: only an object that it names, and that is not there, is proof.
+        let words = ran.stderr.split(|c: char| !c.is_ascii_alphanumeric());
+        let named: Vec<Oid> = words.filter_map(|word| Oid::parse(word.as_bytes())).collect();
+        let gone = present(self.program, self.git_dir, &named)?.is_some_and(|t| named.iter().any(|o| !t.contains(o)));
+        Ok(if gone { Whole::No } else { Whole::Unknown })
     }
 }
 
-/// Those of `oids` that the repository has.
+/// Has this repository all of its objects itself? A partial clone leaves some on a server, and alternates may lie on a disk
+/// that is not mounted: what is missing there is not lost.
 ///
 /// # Errors
-/// git cannot be started.
-pub fn present(program: &Path, git_dir: &Path, oids: &[Oid]) -> anyhow::Result<HashSet<Oid>> {
+/// git cannot be started, or a file cannot be read.
+pub fn are_all_here(program: &Path, git_dir: &Path, common_dir: &Path) -> anyhow::Result<bool> {
+    let objects = common_dir.join("objects");
+    if let Some(text) = absent_is_none(fs::read(objects.join("info/alternates")))? {
+        let paths = text.split(|b| *b == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+        let is_there = |line: &[u8]| objects.join(Path::new(std::ffi::OsStr::from_bytes(line))).is_dir();
+        if !paths.into_iter().all(is_there) {
+            return Ok(false);
+        }
+    }
+    let settings = r"^(extensions\.partialclone|remote\..*\.promisor)$";
+    let partial = command::run(program, git_dir, &["config", "--get-regexp", settings], b"", None)?;
+    Ok(!partial.success)
+}
+
+/// Those of `oids` that the repository has; `None` when git did not answer for each of them.
+fn present(program: &Path, git_dir: &Path, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> {
     if oids.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Some(HashSet::new()));
     }
     let stdin: String = oids.iter().map(|oid| format!("{}\n", oid.as_str())).collect();
     let args = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
     let ran = command::run(program, git_dir, &args, stdin.as_bytes(), None)?;
-    let found = ran.stdout.split(|b| *b == b'\n').filter(|line| !line.ends_with(b" missing"));
-    Ok(found.filter_map(|line| Oid::parse(line.split(|b| *b == b' ').next()?)).collect())
+    let lines: Vec<&[u8]> = ran.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
+    if !ran.success || lines.len() != oids.len() {
+        return Ok(None);
+    }
+    let found = lines.into_iter().filter(|line| !line.ends_with(b" missing"));
+    Ok(Some(found.filter_map(|line| Oid::parse(line.split(|b| *b == b' ').next()?)).collect()))
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub struct Environment {
     pub git_program: PathBuf,
     /// `GIT_QUARANTINE_PATH` is set: objects are not yet part of the repository, refs must not change.
     pub quarantined: bool,
+    /// `GIT_OBJECT_DIRECTORY` or `GIT_ALTERNATE_OBJECT_DIRECTORIES` is set: objects lie elsewhere, too.
+    pub objects_elsewhere: bool,
 }
 
 impl Environment {

@@ -53,7 +53,11 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     if !unfinished || environment.quarantined {
         return Ok(Vec::new());
     }
-    let options = Options { mode: Mode::AfterTransaction, ..Options::new(environment.git_program.clone()) };
+    let options = Options {
+        mode: Mode::AfterTransaction,
+        objects_elsewhere: environment.objects_elsewhere,
+        ..Options::new(environment.git_program.clone())
+    };
     match recovery::recover(&repo, &options) {
         Ok(report) => Ok(report.headlines()),
         Err(error) if error.is::<crate::state_dir::Busy>() => Ok(Vec::new()),

@@ -239,6 +239,10 @@ impl Call<'_> {
             Ok(Some(_)) => {}
             Ok(None) => anyhow::bail!("another process removed the marker of {id} while it was being logged"),
             Err(error) => {
+                // The record may be there although its sync failed: say that nothing came of it, if the log can be written.
+                if log.append(Some(id), &Body::Aborted, Sync::No).is_err() {
+                    // Then it stays a transaction without an end, of which recovery finds that nothing was applied.
+                }
                 entry.remove()?;
                 return Err(error);
             }
@@ -329,6 +333,7 @@ impl Call<'_> {
         if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())
             && !self.state.is_known_durable(&packed)
         {
+            durable::fsync_file(&self.repo.common_dir.join("packed-refs")).context("cannot sync packed-refs")?;
             durable::fsync_dir(&self.repo.common_dir).context("cannot sync the git directory")?;
             self.state.note_durable(&packed)?;
         }
@@ -346,7 +351,8 @@ impl Call<'_> {
         if self.environment.quarantined {
             return Ok(HookRecovery { messages: Vec::new(), must_wait: false });
         }
-        let options = Options { mode, ..Options::new(self.environment.git_program.clone()) };
+        let objects_elsewhere = self.environment.objects_elsewhere;
+        let options = Options { mode, objects_elsewhere, ..Options::new(self.environment.git_program.clone()) };
         match recovery::recover(&self.repo, &options) {
             Ok(report) => Ok(HookRecovery { messages: report.headlines(), must_wait: report.must_wait }),
             // Somebody else is recovering right now; hooks never wait for that.

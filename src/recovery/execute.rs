@@ -23,7 +23,7 @@ use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, State};
 use crate::state_dir::{StateDir, TxId};
-use crate::wal::{Begin, Body, Log, Outcome, Settled, Sync};
+use crate::wal::{Begin, Body, Log, Outcome, Record, Settled, Sync};
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
 #[must_use]
@@ -144,7 +144,13 @@ impl Session<'_> {
             actions.extend(self.drop_reflogs(begin)?);
         }
         let refs = self.last_words(begin, plan)?;
-        self.log.append(Some(tx.id()), &Body::Recovered { outcome, actions: actions.clone(), refs }, Sync::Yes)?;
+        let recovered = Body::Recovered { outcome, actions: actions.clone(), refs };
+        let as_of = self.log.append(Some(tx.id()), &recovered, Sync::Yes)?;
+        if matches!(outcome, Outcome::NeedsHuman | Outcome::Acknowledged) {
+            // What a human is to decide about, a reboot does not.
+            let refs = self.settled_values(begin)?;
+            self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
+        }
         let mut entry = tx.entry.clone();
         entry.become_state(state)?;
         if plan.verdict != Verdict::NeedsHuman {
@@ -250,19 +256,23 @@ impl Session<'_> {
         name: &RefName,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let lock = RefStore::new(self.repo).lock(name);
+        self.while_holding(&RefStore::new(self.repo).lock(name), work)
+    }
+
+    /// Runs `work` while the lock file `lock` is ours; one that somebody else has is [`InTheWay`].
+    pub(super) fn while_holding<T>(&self, lock: &Path, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         if let Some(parent) = lock.parent() {
             durable::create_dirs(parent, 0o777)?;
         }
-        match durable::create_new(&lock, RECOVERY_LOCK) {
+        match durable::create_new(lock, RECOVERY_LOCK) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(InTheWay(format!("{} is there", self.repo.relative(&lock))).into());
+                return Err(InTheWay(format!("{} is there", self.repo.relative(lock))).into());
             }
             Err(e) => return Err(e).with_context(|| format!("cannot lock {}", lock.display())),
         }
         let result = work();
-        durable::remove_file(&lock)?;
+        durable::remove_file(lock)?;
         result
     }
 
@@ -315,15 +325,7 @@ impl Session<'_> {
     }
 
     pub(super) fn settled_values(&self, begin: &Begin) -> anyhow::Result<Vec<Settled>> {
-        if begin.reftable {
-            return Ok(Vec::new());
-        }
-        let refs = RefStore::new(self.repo);
-        let settle = |change: &crate::wal::RefChange| {
-            let now = refs.read(&change.name)?;
-            Ok(Settled { name: change.name.clone(), value: now.value, file: now.loose })
-        };
-        begin.refs.iter().map(settle).collect::<io::Result<_>>().map_err(Into::into)
+        settled_values(self.repo, begin)
     }
 
     /// `commit -a` had not yet renamed its index into place, and the lock could not be judged.
@@ -459,11 +461,36 @@ pub(super) fn sweep_staged(state: &StateDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A human has seen a transaction that waited: its marker goes.
-pub(super) fn close_acknowledged(log: &Log<'_>, state: &StateDir, entry: Entry) -> anyhow::Result<()> {
+/// A human has seen a transaction that waited: its refs stay as they are, also after a reboot, and its marker goes.
+pub(super) fn close_acknowledged(
+    repo: &Repository,
+    log: &Log<'_>,
+    state: &StateDir,
+    entry: Entry,
+) -> anyhow::Result<()> {
+    let is_begin = |r: &Record| r.tx == Some(entry.id) && matches!(r.body, Body::Begin(_));
+    let scan = log.scan_until(|records| records.iter().any(is_begin))?;
+    let refs = match scan.records.iter().find(|r| is_begin(r)).map(|r| &r.body) {
+        Some(Body::Begin(begin)) => settled_values(repo, begin)?,
+        _ => Vec::new(),
+    };
     let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
-    log.append(Some(entry.id), &body, Sync::Yes)?;
+    let as_of = log.append(Some(entry.id), &body, Sync::Yes)?;
+    log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::Yes)?;
     durable::remove_tree(&state.tx(entry.id))?;
     entry.remove()?;
     Ok(())
+}
+
+/// The refs of a transaction as they are now.
+fn settled_values(repo: &Repository, begin: &Begin) -> anyhow::Result<Vec<Settled>> {
+    if begin.reftable {
+        return Ok(Vec::new());
+    }
+    let refs = RefStore::new(repo);
+    let settle = |change: &crate::wal::RefChange| {
+        let now = refs.read(&change.name)?;
+        Ok(Settled { name: change.name.clone(), value: now.value, file: now.loose })
+    };
+    begin.refs.iter().map(settle).collect::<io::Result<_>>().map_err(Into::into)
 }

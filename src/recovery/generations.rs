@@ -1,22 +1,27 @@
 //! What the log expects of every ref after a reboot: its newest value, and the files that an older state of our own
 //! history would show.
 //!
-//! A power cut takes back what was not durable: a ref may show any earlier generation, be empty, or be gone. Files that
-//! were written down as before-images, locks or results prove that: whoever sees one of them sees our own past. A file
-//! that was never written down is the work of a writer that we did not see, and stays.
+//! A power cut takes back what was not durable: a ref may show any earlier generation, be empty, or be gone. What was
+//! written down proves that:
+//! - a file that was a before-image, a lock or a result: whoever sees it sees our own past;
+//! - the lock of an acknowledged transaction, still there: the rename that put it into place was lost. The barrier made
+//!   the lock durable, so this is what a lost rename leaves;
+//! - `packed-refs` as the transaction found it that deleted a ref from it.
 //!
-//! Limit: a ref that is gone without a trace is judged by its directory, whose entries and time every journaling file
-//! system keeps in step: changed later than the ref was written, it lost the ref to somebody; else to the power cut.
+//! A file that was never written down is the work of a writer that we did not see, and stays. So does the absence of a
+//! file, but for one case: a directory that has not changed since before the ref was made never had it.
+//!
+//! Refs of transactions that have not ended belong to those, and are not judged here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use crate::git::refs::Seen;
+use crate::git::refs::{Seen, absent_is_none};
 use crate::git::{FileId, RefName, RefStore, Repository, Value};
 use crate::owner;
 use crate::state_dir::TxId;
-use crate::wal::{Begin, Birth, Body, Record, Settled};
+use crate::wal::{Begin, Birth, Body, Outcome, Record, Settled};
 
 /// The newest word of the log on a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,10 @@ pub struct Word {
     pub file: Option<FileId>,
     /// The transaction that wrote it, when it is known.
     pub tx: Option<TxId>,
+    /// Its lock, which became the file.
+    lock: Option<FileId>,
+    /// `packed-refs` as it found it.
+    packed: Option<FileId>,
     /// The place in the log of the `begin` that it comes from; a later one is newer, whichever record came first.
     rank: usize,
 }
@@ -50,6 +59,8 @@ pub enum Standing {
     Outdated,
     /// A writer that the log does not know changed it.
     Unseen,
+    /// It belongs to a transaction that has not ended.
+    Open,
 }
 
 /// What the log expects, from its last checkpoint on.
@@ -57,74 +68,103 @@ pub enum Standing {
 pub struct Generations<'l> {
     /// By ref.
     pub refs: BTreeMap<&'l RefName, Generation>,
-    packed: Vec<FileId>,
     /// What HEAD of each worktree was when it was last seen.
     pub heads: BTreeMap<RefName, Value>,
-    /// `packed-refs` was damaged: what only it had is lost, not deleted.
-    pub packed_is_lost: bool,
     /// Unix time of the newest moment at which everything was durable, as far as the log proves it.
     pub durable_until: u64,
     /// The times of the records never ran backwards.
     pub clock_is_steady: bool,
     /// The state directory that the last checkpoint was written in.
     pub state_dir: Option<Birth>,
+    /// The log has seen a `packed-refs` with something in it.
+    pub had_packed_refs: bool,
+    open: HashSet<&'l RefName>,
+}
+
+/// The transactions of a log, while it is read.
+#[derive(Default)]
+struct Reading<'l> {
+    begins: HashMap<TxId, (usize, u64, &'l Begin)>,
+    ended: HashSet<TxId>,
+}
+
+impl<'l> Reading<'l> {
+    fn begin(&self, record: &Record) -> Option<(usize, u64, &'l Begin)> {
+        record.tx.and_then(|tx| self.begins.get(&tx).copied())
+    }
 }
 
 impl<'l> Generations<'l> {
-    /// Reads `records`, in the order of the log.
+    /// Reads `records`, in the order of the log; `boot` is the present one, in which alone a transaction may be alive.
     #[must_use]
-    pub fn of(records: &'l [Record]) -> Generations<'l> {
+    pub fn of(records: &'l [Record], boot: &str) -> Generations<'l> {
         let mut this = Generations { clock_is_steady: true, ..Generations::default() };
-        let mut begins: HashMap<TxId, (usize, u64, &'l Begin)> = HashMap::new();
+        let mut reading = Reading::default();
         let mut newest = 0;
         for (at, record) in records.iter().enumerate() {
             this.clock_is_steady &= record.time + 1 >= newest;
             newest = newest.max(record.time);
-            let begin = record.tx.and_then(|tx| begins.get(&tx).copied());
-            match &record.body {
-                Body::Begin(begun) => {
-                    begins.extend(record.tx.map(|tx| (tx, (at, record.time, begun.as_ref()))));
-                    this.note_begin(at, begun);
-                }
-                Body::Committed { refs } => {
-                    let (rank, began, begun) = begin.map_or((at, 0, None), |(rank, time, b)| (rank, time, Some(b)));
-                    this.note(rank, record.tx, refs);
-                    // `prepared` returned, so its barrier held: everything up to there is durable.
-                    if begun.is_some_and(|b| b.barrier) {
-                        this.durable_until = this.durable_until.max(began);
-                    }
-                }
-                Body::Recovered { refs, .. } => this.note(begin.map_or(at, |b| b.0), record.tx, refs),
-                Body::Baseline { refs, as_of, .. } => {
-                    let rank = records[..at].iter().rposition(|r| r.lsn <= *as_of).unwrap_or(0);
-                    this.note(rank, None, refs);
-                }
-                Body::Moved { refs } => {
-                    for settled in refs {
-                        this.refs.entry(&settled.name).or_default().files.extend(settled.file);
-                    }
-                }
-                Body::Checkpoint { in_flight, state_dir, .. } => {
-                    this.refs.clear();
-                    this.packed.clear();
-                    this.durable_until = record.time;
-                    this.state_dir = Some(*state_dir);
-                    for (rank, _, begun) in in_flight.iter().filter_map(|tx| begins.get(tx)) {
-                        this.note_begin(*rank, begun);
-                    }
-                }
-                Body::Checkout { head, .. } => {
-                    this.heads.extend(head.iter().map(|h| (h.name.clone(), h.value.clone())));
-                }
-                Body::Aborted | Body::Absorbed { .. } | Body::Unknown { .. } => {}
-            }
+            this.read(&mut reading, records, at);
         }
+        let alive = reading
+            .begins
+            .iter()
+            .filter(|(tx, (_, _, begin))| !reading.ended.contains(tx) && begin.owner.place.boot == boot);
+        this.open = alive.flat_map(|(_, (_, _, begin))| begin.refs.iter().map(|c| &c.name)).collect();
         this
+    }
+
+    fn read(&mut self, reading: &mut Reading<'l>, records: &'l [Record], at: usize) {
+        let record = &records[at];
+        if record.body.is_terminal() {
+            reading.ended.extend(record.tx);
+        }
+        match &record.body {
+            Body::Begin(begun) => {
+                reading.begins.extend(record.tx.map(|tx| (tx, (at, record.time, begun.as_ref()))));
+                self.note_begin(at, begun);
+            }
+            Body::Committed { refs } => {
+                let begin = reading.begin(record);
+                self.note(begin.map_or(at, |b| b.0), record.tx, begin.map(|b| b.2), refs);
+                // `prepared` returned, so its barrier held: everything up to there is durable.
+                if let Some((_, began, _)) = begin.filter(|b| b.2.barrier) {
+                    self.durable_until = self.durable_until.max(began);
+                }
+            }
+            Body::Recovered { refs, outcome, .. } => {
+                let begin = reading.begin(record);
+                let applied = begin.map(|b| b.2).filter(|_| *outcome == Outcome::Committed);
+                self.note(begin.map_or(at, |b| b.0), record.tx, applied, refs);
+            }
+            Body::Baseline { refs, as_of, .. } => {
+                let rank = records[..at].iter().rposition(|r| r.lsn <= *as_of).unwrap_or(0);
+                self.note(rank, None, None, refs);
+            }
+            Body::Moved { refs } => {
+                for settled in refs {
+                    self.refs.entry(&settled.name).or_default().files.extend(settled.file);
+                }
+            }
+            Body::Checkpoint { in_flight, state_dir, .. } => {
+                self.refs.clear();
+                self.durable_until = record.time;
+                self.state_dir = Some(*state_dir);
+                let open = in_flight.iter().filter(|tx| !reading.ended.contains(tx));
+                for (rank, _, begun) in open.filter_map(|tx| reading.begins.get(tx)) {
+                    self.note_begin(*rank, begun);
+                }
+            }
+            Body::Checkout { head, .. } => {
+                self.heads.extend(head.iter().map(|h| (h.name.clone(), h.value.clone())));
+            }
+            Body::Aborted | Body::Absorbed { .. } | Body::Unknown { .. } => {}
+        }
     }
 
     /// The before-images were read under git's locks: they are the truth of that moment.
     fn note_begin(&mut self, rank: usize, begin: &'l Begin) {
-        self.packed.extend(begin.packed);
+        self.had_packed_refs |= begin.packed.is_some_and(|p| p.size > 0);
         self.heads.extend(begin.head.iter().map(|h| (h.name.clone(), h.value.clone())));
         for change in &begin.refs {
             let generation = self.refs.entry(&change.name).or_default();
@@ -132,26 +172,30 @@ impl<'l> Generations<'l> {
             // Of a batched transaction it may be the lock of somebody else's update.
             generation.files.extend(change.lock.filter(|_| !begin.batched));
             let Some(before) = change.before.clone() else { continue };
-            let tx = generation.word.as_ref().filter(|w| w.value == before).and_then(|w| w.tx);
-            generation.say(Word { value: before, file: change.file, tx, rank });
+            let same = generation.word.as_ref().filter(|w| w.value == before).cloned();
+            let seen = Word { value: before, file: change.file, tx: None, lock: None, packed: None, rank };
+            generation.say(same.map_or(seen, |word| Word { rank, ..word }));
         }
     }
 
-    fn note(&mut self, rank: usize, tx: Option<TxId>, refs: &'l [Settled]) {
+    fn note(&mut self, rank: usize, tx: Option<TxId>, applied: Option<&Begin>, refs: &'l [Settled]) {
         for settled in refs {
             if settled.name.is_head() {
                 self.heads.insert(settled.name.clone(), settled.value.clone());
             }
+            let change = applied.and_then(|b| b.refs.iter().find(|c| c.name == settled.name));
+            let lock = change.and_then(|c| c.lock);
+            let packed = applied.and_then(|b| b.packed);
             let generation = self.refs.entry(&settled.name).or_default();
             generation.files.extend(settled.file);
-            generation.say(Word { value: settled.value.clone(), file: settled.file, tx, rank });
+            generation.say(Word { value: settled.value.clone(), file: settled.file, tx, lock, packed, rank });
         }
     }
 
     /// How `name`, found as `now`, stands to the log. `packed` is the identity of `packed-refs`.
     ///
     /// # Errors
-    /// A directory cannot be looked at.
+    /// A directory or lock cannot be looked at.
     pub fn standing(
         &self,
         repo: &Repository,
@@ -159,48 +203,55 @@ impl<'l> Generations<'l> {
         now: &Seen,
         packed: Option<FileId>,
     ) -> io::Result<Standing> {
+        if self.open.contains(name) {
+            return Ok(Standing::Open);
+        }
         let Some((generation, word)) = self.refs.get(name).and_then(|g| Some((g, g.word.as_ref()?))) else {
             return Ok(Standing::AsLogged);
         };
         let in_refs = name.as_bytes().starts_with(b"refs/");
         let is_detached = name.is_head() && matches!(word.value, Value::Oid(_));
-        Ok(if now.value == word.value {
-            Standing::AsLogged
+        let is_ours = |file: FileId| generation.files.iter().any(|f| f.is_same_file(&file));
+        let outdated = if now.value == word.value {
+            return Ok(Standing::AsLogged);
         } else if now.value == Value::Broken {
-            Standing::Outdated
+            true
         } else if !in_refs && !is_detached {
             // Which branch HEAD means, and what pseudo-refs say, goes with index and worktree, which are not ours.
-            Standing::AsLogged
+            return Ok(Standing::AsLogged);
         } else if let Some(file) = now.loose {
-            if generation.files.iter().any(|f| f.is_same_file(&file)) { Standing::Outdated } else { Standing::Unseen }
-        } else if now.value != Value::Absent {
-            let is_old = packed.is_some_and(|p| self.packed.iter().any(|known| known.is_same_file(&p)));
-            if is_old { Standing::Outdated } else { Standing::Unseen }
-        } else if self.was_lost(repo, name, word)? {
-            Standing::Outdated
+            is_ours(file)
+        } else if word.value == Value::Absent {
+            packed.zip(word.packed).is_some_and(|(now, then)| now.is_same_file(&then))
         } else {
-            Standing::Unseen
-        })
+            self.rename_was_lost(repo, name)? || self.never_had(repo, name, word)?
+        };
+        Ok(if outdated { Standing::Outdated } else { Standing::Unseen })
     }
 
-    /// Nothing is there: did the power cut take the file, or somebody?
-    fn was_lost(&self, repo: &Repository, name: &RefName, word: &Word) -> io::Result<bool> {
-        if self.packed_is_lost {
-            return Ok(true);
-        }
-        let Some(file) = word.file else { return Ok(false) };
+    /// Is the lock that became the newest value still a lock?
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn rename_was_lost(&self, repo: &Repository, name: &RefName) -> io::Result<bool> {
+        let word = self.refs.get(name).and_then(|g| g.word.as_ref());
+        let Some(lock) = word.and_then(|w| w.lock) else { return Ok(false) };
+        Ok(FileId::at(&RefStore::new(repo).lock(name))?.is_some_and(|now| now.is_same_file(&lock)))
+    }
+
+    /// Nothing is there, and the directory has not changed since before the ref was made.
+    fn never_had(&self, repo: &Repository, name: &RefName, word: &Word) -> io::Result<bool> {
+        let Some(file) = word.file.filter(|_| self.clock_is_steady) else { return Ok(false) };
         let path = RefStore::new(repo).file(name);
         let mut above = path.parent();
         while let Some(dir) = above.filter(|dir| dir.starts_with(&repo.common_dir)) {
-            if let Some(metadata) = crate::git::refs::absent_is_none(std::fs::symlink_metadata(dir))? {
+            if let Some(metadata) = absent_is_none(std::fs::symlink_metadata(dir))? {
                 let changed = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-                // A clock that was set tells nothing: then a ref too many is better than a ref too few.
-                let tells = self.clock_is_steady && changed <= owner::now();
-                return Ok(!tells || changed <= file.ctime);
+                return Ok(changed <= file.ctime && file.ctime <= owner::now());
             }
             above = dir.parent();
         }
-        Ok(true)
+        Ok(false)
     }
 }
 
@@ -299,9 +350,14 @@ mod tests {
                 "b",
             ),
             ("in flight at the checkpoint", vec![(1, begin("a", "b", false)), (0, checkpoint(&[1]))], "a"),
+            (
+                "in flight at the checkpoint, ended after it",
+                vec![(1, begin("a", "b", false)), (0, checkpoint(&[1])), (1, committed("b"))],
+                "b",
+            ),
         ] {
             let records = records(bodies);
-            let generations = Generations::of(&records);
+            let generations = Generations::of(&records, "other");
             let found = generations.refs.get(&main()).and_then(|g| g.word.as_ref()).map(|w| w.value.clone());
             assert_eq!(found, Some(oid(word)), "{name}");
         }
@@ -315,16 +371,29 @@ mod tests {
     #[test]
     fn what_a_checkpoint_made_durable_is_not_looked_at_again() {
         let records = records(vec![(1, begin("a", "b", false)), (1, committed("b")), (0, checkpoint(&[]))]);
-        let generations = Generations::of(&records);
+        let generations = Generations::of(&records, "other");
         assert!(generations.refs.is_empty());
         assert_eq!(generations.durable_until, 300);
+    }
+
+    #[test]
+    fn a_transaction_that_had_ended_is_not_in_flight_whatever_the_checkpoint_says() {
+        let records = records(vec![(1, begin("a", "b", false)), (1, committed("b")), (0, checkpoint(&[1]))]);
+        assert!(Generations::of(&records, "other").refs.is_empty());
+    }
+
+    #[test]
+    fn only_a_transaction_of_this_boot_can_still_be_at_work() {
+        let records = records(vec![(1, begin("a", "b", false))]);
+        assert!(Generations::of(&records, "b").open.contains(&main()));
+        assert!(Generations::of(&records, "other").open.is_empty());
     }
 
     #[test]
     fn a_barrier_counts_only_when_git_went_on_behind_it() {
         let until = |bodies| {
             let records = records(bodies);
-            Generations::of(&records).durable_until
+            Generations::of(&records, "other").durable_until
         };
         assert_eq!(until(vec![(0, checkpoint(&[])), (1, begin("a", "b", true))]), 100, "the sync may have failed");
         assert_eq!(until(vec![(0, checkpoint(&[])), (1, begin("a", "b", true)), (1, committed("b"))]), 200);
@@ -334,8 +403,8 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_is_noticed() {
         let mut records = records(vec![(1, begin("a", "b", false)), (1, committed("b"))]);
-        assert!(Generations::of(&records).clock_is_steady);
+        assert!(Generations::of(&records, "other").clock_is_steady);
         records[1].time = 10;
-        assert!(!Generations::of(&records).clock_is_steady);
+        assert!(!Generations::of(&records, "other").clock_is_steady);
     }
 }

@@ -68,13 +68,22 @@ pub struct Options {
     pub force: bool,
     /// How long to wait for another runner, and for a hook that outlived its git.
     pub wait: Wait,
+    /// The environment says that objects lie elsewhere, too: what is missing here is not lost.
+    pub objects_elsewhere: bool,
 }
 
 impl Options {
     /// For a hook: wait for nothing.
     #[must_use]
     pub fn new(git_program: PathBuf) -> Options {
-        Options { mode: Mode::Command, git_program, dry_run: false, force: false, wait: Wait::No }
+        Options {
+            mode: Mode::Command,
+            git_program,
+            dry_run: false,
+            force: false,
+            wait: Wait::No,
+            objects_elsewhere: false,
+        }
     }
 }
 
@@ -173,7 +182,7 @@ pub fn acknowledge(repo: &Repository, id: crate::state_dir::TxId, options: &Opti
         let entry = waiting.with_context(|| format!("{id} does not wait for anybody"))?;
         let place = Place::here()?;
         let log = Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
-        execute::close_acknowledged(&log, &state, entry)
+        execute::close_acknowledged(repo, &log, &state, entry)
     })
 }
 
@@ -198,14 +207,10 @@ impl<'r> Session<'r> {
         let scan = session.read_log(&dead, reboot)?;
         session.report.damage = scan.1;
         let history = History::new(&scan.0);
-        let mut expected = reboot.then(|| Generations::of(&scan.0));
-        let is_copy = expected.as_ref().map_or(Ok(false), |e| reboot::is_copy(&session, e))?;
-        if is_copy {
+        let mut expected = reboot.then(|| session.expectation(&scan.0));
+        if expected.as_ref().map_or(Ok(false), |e| session.is_copy(e))? {
             session.begin_anew()?;
             expected = None;
-        }
-        if let Some(expected) = &mut expected {
-            session.make_readable(expected)?;
         }
         let unfinished = session.gather(dead, &history, expected.as_ref())?;
         let plans: Vec<Plan> = unfinished.iter().map(|u| plan::plan(&u.refs)).collect();
@@ -217,6 +222,12 @@ impl<'r> Session<'r> {
         let steady_since = session.log.clock_is_steady_since()?;
         let known = known_dead(repo, &unfinished);
         let mut judge = Judge::new(repo, known, owner::ancestors(), steady_since).forced(options.force);
+        if let Some(expected) = &expected {
+            if !session.make_readable(expected, &mut judge)? {
+                return Ok(session.report);
+            }
+            session.finish_lost_renames(expected)?;
+        }
         let finished_index = match session.damaged(&unfinished) {
             false => session.mend_locks(&mut judge, &unfinished, &plans)?,
             true => Vec::new(),
@@ -229,8 +240,8 @@ impl<'r> Session<'r> {
         rename::mend_stray_log(&mut session, &mut judge, &unfinished)?;
         worktrees::mend(&mut session, &mut judge)?;
         session.sweep(&listing, &place)?;
-        if let Some(expected) = expected {
-            session.verify_after_reboot(expected.packed_is_lost)?;
+        if expected.is_some() {
+            session.verify_after_reboot()?;
         }
         Ok(session.report)
     }
@@ -285,7 +296,7 @@ impl<'r> Session<'r> {
         let scan = self.log.scan_until(|records| {
             let found = |entry: &Entry| History::new(records).begin(entry.id).is_some();
             let old_enough = records.first().is_some_and(|r| r.time + CLOCK_MARGIN < oldest);
-            let far_enough = !reboot || records.iter().any(reboot::is_checkpoint);
+            let far_enough = !reboot || reboot::reaches_checkpoint(records);
             far_enough && (old_enough || wanted.iter().all(|(entry, _)| found(entry)))
         })?;
         let damage = describe_damage(&scan);

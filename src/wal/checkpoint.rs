@@ -13,8 +13,8 @@ use anyhow::Context;
 use super::log::{Head, Log, unix_time};
 use super::record::{self, Body, Lsn};
 use crate::durable;
-use crate::marker::Listing;
-use crate::state_dir::{Durability, TxId};
+use crate::marker::{Listing, State};
+use crate::state_dir::TxId;
 
 /// A segment is closed when it has this many bytes.
 pub const SEGMENT_SIZE: u64 = 4 << 20;
@@ -29,11 +29,9 @@ pub const RETAINED_SECONDS: u64 = 30 * 24 * 3600;
 pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     let state = log.state();
     // What the finished transactions did is durable before a checkpoint says so.
-    if state.durability() == Durability::Full {
-        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
-    }
-    let in_flight: Vec<TxId> = Listing::read(state.path())?.markers.into_iter().map(|m| m.id).collect();
-    let body = body(log, in_flight.clone())?;
+    durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+    let in_flight = in_flight(log)?;
+    let body = body(log, in_flight)?;
     let first = head.next_lsn;
     let path = log.segment_path(first);
     let line = body.encode()?.line(first, None, unix_time())?;
@@ -50,7 +48,8 @@ pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     head.next_lsn = first + 1;
     head.size = line.len() as u64;
     log.store_head(head)?;
-    drop_old(log, &in_flight)
+    let unsettled: Vec<TxId> = Listing::read(state.path())?.markers.into_iter().map(|m| m.id).collect();
+    drop_old(log, &unsettled)
 }
 
 /// A `checkpoint` of here and now.
@@ -59,6 +58,12 @@ pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
 /// The state directory cannot be looked at.
 pub fn body(log: &Log<'_>, in_flight: Vec<TxId>) -> io::Result<Body> {
     Ok(Body::Checkpoint { in_flight, boot: log.boot().to_owned(), state_dir: log.state().birth()? })
+}
+
+/// Transactions that may not have ended: those whose marker says so. The log may know better.
+pub(super) fn in_flight(log: &Log<'_>) -> io::Result<Vec<TxId>> {
+    let markers = Listing::read(log.state().path())?.markers;
+    Ok(markers.into_iter().filter(|m| m.state != State::Committed).map(|m| m.id).collect())
 }
 
 fn drop_old(log: &Log<'_>, in_flight: &[TxId]) -> anyhow::Result<()> {

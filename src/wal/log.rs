@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -161,7 +161,7 @@ impl<'s> Log<'s> {
             .while_appending(self.wait, || if wanted() { self.write(tx, &encoded).map(Some) } else { Ok(None) })?;
         let Some((lsn, segment)) = written else { return Ok(None) };
         let synced = match sync {
-            Sync::Barrier => durable::sync_filesystem(&segment),
+            Sync::Barrier => durable::sync_filesystem(&segment).and_then(|()| self.sync_objects_elsewhere()),
             Sync::Yes => segment.sync_data(),
             Sync::No => Ok(()),
         };
@@ -172,14 +172,31 @@ impl<'s> Log<'s> {
         Ok(Some(lsn))
     }
 
+    /// `objects` may be a link to another file system.
+    fn sync_objects_elsewhere(&self) -> io::Result<()> {
+        let state = self.state.path();
+        let objects = state.parent().unwrap_or(Path::new("/")).join("objects");
+        if fs::metadata(&objects)?.dev() == fs::metadata(state)?.dev() {
+            return Ok(());
+        }
+        durable::sync_filesystem(&File::open(objects)?)
+    }
+
     /// Makes everything on the file system durable, and notes that.
     ///
     /// # Errors
     /// As for [`Log::append`].
     pub fn checkpoint(&self) -> anyhow::Result<()> {
+        let sync = || {
+            durable::sync_filesystem(&File::open(self.state.path())?)
+                .and_then(|()| self.sync_objects_elsewhere())
+                .context("cannot sync the file system")
+        };
+        // Once without the lock: the second time there is little left to write while others wait.
+        sync()?;
         let segment = self.state.while_appending(self.wait, || {
-            let in_flight = Listing::read(self.state.path())?.markers.into_iter().map(|m| m.id).collect();
-            durable::sync_filesystem(&File::open(self.state.path())?).context("cannot sync the file system")?;
+            sync()?;
+            let in_flight = checkpoint::in_flight(self)?;
             Ok(self.write(None, &checkpoint::body(self, in_flight)?.encode()?)?.1)
         })?;
         segment.sync_data().context("the log cannot be synced to disk")

@@ -122,13 +122,22 @@ fn a_read_only_repository_is_left_as_it_is_and_that_is_told() {
 }
 
 #[test]
-fn a_clock_that_ran_ahead_makes_a_lost_branch_come_back_rather_than_stay_lost() {
+fn a_clock_that_ran_ahead_proves_nothing_but_a_lock_does() {
     let repo = guarded();
-    repo.git(["branch", "topic"]);
-    let newest = value(&repo, "refs/heads/topic");
-    fs::remove_file(repo.git_dir().join("refs/heads/topic")).expect("it was loose");
-    let directory: &Path = &repo.git_dir().join("refs/heads");
-    set_time(directory, SystemTime::now() + Duration::from_secs(3600));
-    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
-    assert_eq!(value(&repo, "refs/heads/topic"), newest, "a time in the future proves no deletion");
+    for with_lock in [false, true] {
+        let name = format!("refs/heads/topic-{with_lock}");
+        repo.git(["update-ref", &name, "HEAD"]);
+        let newest = value(&repo, &name);
+        let file = repo.git_dir().join(&name);
+        if with_lock {
+            super::undo_rename(&file);
+        } else {
+            fs::remove_file(&file).expect("it was loose");
+        }
+        let directory: &Path = &repo.git_dir().join("refs/heads");
+        set_time(directory, SystemTime::now() + Duration::from_secs(3600));
+        assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
+        let expected = if with_lock { newest } else { String::new() };
+        assert_eq!(value(&repo, &name), expected, "with its lock: {with_lock}");
+    }
 }
