@@ -1,0 +1,222 @@
+//! The states that a power cut may leave, enumerated from one recorded run.
+//!
+//! # Model
+//!
+//! Guarded git runs under the tracer, and at each file-system call the whole repository is looked at. What differs between two
+//! looks are the *changes*: the contents of a file (with size and modification time), or a name (a rename has both
+//! names and happens whole). A power cut may come after any prefix of the run. Of the changes before it
+//!
+//! - those survive that a sync covers which had returned: `fsync` and `fdatasync` of a file cover its contents so far, of
+//!   a directory its names so far, `syncfs` everything so far. `fsync` of a file does not cover its name;
+//! - any part of the others survives: each name on its own, the contents of each file up to any of its changes, or with
+//!   the right size and NULs for what is new.
+//!
+//! This is weaker than any file system that is in use. What existed before the recording is durable.
+//!
+//! # What is checked
+//!
+//! Each chosen state is put on the disk (the same inodes below the same path, `.git/.jin` untouched), and `jin-txn recover`
+//! runs as after a reboot. Afterwards every transaction is wholly before or wholly after, and what had been acknowledged (its
+//! command had exited with 0) is there; recovery exits with 0, and again changes nothing; `git fsck` is content; each
+//! reflog consists of whole entries; no lock and no marker is left; `git status` and `git commit` work; the worktree is as
+//! it was.
+//!
+//! # Limits
+//!
+//! - Contents change from call to call: no call is torn in the middle, nothing is reordered within one file, except that new
+//!   bytes may be NUL.
+//! - `O_SYNC`, `msync`, `sync` and writes through mappings are not seen; `sync_file_range` promises nothing, and neither
+//!   does a journal.
+//! - Modes are always those of the end; owners, extended attributes and access times are left alone.
+//! - ctimes are those of the materialisation, clocks and processes those of this boot.
+//! - A subset is chosen from all that is possible ([`enumerate::Choice`]), and by default a sample of that.
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `JIN_STATES=all` (or a number) | how many states of each operation are checked |
+//! | `JIN_STATES_ONLY=<operation>:<number>` | only this one, as a failure prints it; leaves it on the disk as before its recovery |
+//! | `JIN_STATES_IGNORE_FSYNC=<n>` (or a part of its label) | as if jin-txn had not made its n-th sync, counted from 1 |
+
+pub mod enumerate;
+pub mod judge;
+pub mod materialise;
+pub mod recording;
+pub mod watch;
+
+use std::env;
+use std::fmt::Write as _;
+
+use enumerate::State;
+use judge::Verdict;
+use recording::Recording;
+
+/// How refs belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// All refs of a command in one transaction.
+    Whole,
+    /// Each ref in its own.
+    EachRef,
+}
+
+/// A recorded operation.
+pub struct Case {
+    pub name: &'static str,
+    pub rule: Rule,
+    pub recording: Recording,
+}
+
+/// What came of some states.
+#[derive(Debug, Default)]
+pub struct Score {
+    pub checked: usize,
+    pub bad: usize,
+}
+
+/// States of one operation that are checked by default, and of one ignored sync.
+const BUDGET: usize = 48;
+const BUDGET_OF_A_SYNC: usize = 12;
+
+impl Case {
+    /// Checks states as the variables say, prints what is bad, and counts.
+    pub fn run(&self) -> Score {
+        let ignored = self.ignored();
+        let states = self.recording.states(ignored);
+        let chosen = match wanted(self.name) {
+            Some(Some(number)) => return self.run_one(&states, number),
+            Some(None) => return Score::default(),
+            None => enumerate::sample(&self.recording, &states, budget(BUDGET, states.len())),
+        };
+        println!("{}: {}, {} states", self.name, self.recording.summary(), states.len());
+        let mut score = Score::default();
+        for state in &chosen {
+            let verdict = judge::judge(&self.recording, self.rule, state);
+            score.add(&verdict);
+            self.explain(state, &verdict);
+        }
+        println!("{}: {} of {} states checked, {} bad", self.name, score.checked, states.len(), score.bad);
+        score
+    }
+
+    /// Finds out for each sync of the hook whether the invariants fail without it. Prints a table.
+    pub fn run_without_each_sync(&self) {
+        let mut table = format!("| {} | states | checked | needed |\n| --- | --- | --- | --- |\n", self.name);
+        for (n, sync) in self.recording.syncs_of_the_hook().into_iter().enumerate() {
+            let states = self.recording.states_without(sync);
+            let mut checked = 0;
+            let bad = states.iter().take(budget(BUDGET_OF_A_SYNC, states.len())).find_map(|state| {
+                checked += 1;
+                let verdict = judge::judge(&self.recording, self.rule, state);
+                (!verdict.violations.is_empty()).then(|| (state, verdict.summary()))
+            });
+            let label = &self.recording.syncs[sync].label;
+            let needed = match &bad {
+                Some((_, summary)) => format!("yes: {summary}"),
+                None if states.is_empty() => "no: nothing depends on it".to_owned(),
+                None => "not in these states".to_owned(),
+            };
+            let line = format!("| {}. {label} | {} | {checked} | {needed} |", n + 1, states.len());
+            println!("{}", line);
+            if let Some((state, _)) = bad {
+                self.recording.describe_state(state).iter().for_each(|line| println!("      {line}"));
+            }
+            writeln!(table, "{line}").expect("a string can always be written to");
+        }
+        println!("\n{table}");
+    }
+
+    fn run_one(&self, states: &[State], number: usize) -> Score {
+        let mut score = Score::default();
+        let Some(state) = states.get(number) else {
+            println!("{}: there are only {} states", self.name, states.len());
+            return score;
+        };
+        let verdict = judge::judge(&self.recording, self.rule, state);
+        score.add(&verdict);
+        self.recording.describe_state(state).iter().for_each(|line| println!("  {line}"));
+        println!("  recovery said: {}", verdict.said);
+        self.explain(state, &verdict);
+        let tree = self.recording.tree(state.prefix, &state.fates);
+        self.recording.materialise(&tree).expect("a state can be put on the disk");
+        std::mem::forget(self.recording.repo.clone());
+        println!("  as before recovery: {}", self.recording.repo.path().display());
+        score
+    }
+
+    fn explain(&self, state: &State, verdict: &Verdict) {
+        if verdict.violations.is_empty() {
+            return;
+        }
+        let mut message = format!("\nBAD {}:{}\n", self.name, state.number);
+        for line in self.recording.describe_state(state) {
+            writeln!(message, "    {line}").expect("a string can always be written to");
+        }
+        for violation in &verdict.violations {
+            writeln!(message, "  {}: {}", violation.damage.name(), violation.detail)
+                .expect("a string can always be written to");
+        }
+        writeln!(message, "  recovery said: {}", verdict.said).expect("a string can always be written to");
+        writeln!(
+            message,
+            "  again: JIN_STATES_ONLY={}:{} cargo test --test crash_states -- --nocapture",
+            self.name, state.number
+        )
+        .expect("a string can always be written to");
+        println!("{message}");
+    }
+
+    /// The sync that is to be ignored: by its number among those of the hook, or by a part of its label.
+    fn ignored(&self) -> Option<usize> {
+        let wanted = env::var("JIN_STATES_IGNORE_FSYNC").ok()?;
+        let syncs = self.recording.syncs_of_the_hook();
+        let found = match wanted.parse::<usize>() {
+            Ok(n) => syncs.get(n.wrapping_sub(1)).copied(),
+            Err(_) => syncs.into_iter().find(|sync| self.recording.syncs[*sync].label.contains(&wanted)),
+        };
+        match found {
+            Some(sync) => println!("{}: ignoring {}", self.name, self.recording.syncs[sync].label),
+            None => println!("{}: there is no sync {wanted}", self.name),
+        }
+        found
+    }
+}
+
+impl Score {
+    fn add(&mut self, verdict: &Verdict) {
+        self.checked += 1;
+        self.bad += usize::from(!verdict.violations.is_empty());
+    }
+}
+
+impl Verdict {
+    /// The kinds of damage.
+    fn summary(&self) -> String {
+        let mut kinds: Vec<_> = self.violations.iter().map(|violation| violation.damage).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Recording {
+    fn summary(&self) -> String {
+        let hook = self.syncs_of_the_hook().len();
+        format!("{} changes, {} syncs ({hook} by jin-txn)", self.changes(), self.syncs.len())
+    }
+}
+
+/// Is only one state wanted, and is it one of this operation?
+fn wanted(operation: &str) -> Option<Option<usize>> {
+    let wanted = env::var("JIN_STATES_ONLY").ok()?;
+    let number =
+        wanted.split_once(':').filter(|(name, _)| *name == operation).and_then(|(_, number)| number.parse().ok());
+    Some(number)
+}
+
+fn budget(default: usize, all: usize) -> usize {
+    match env::var("JIN_STATES").ok().as_deref() {
+        Some("all") => all,
+        Some(number) => number.parse().unwrap_or(default),
+        None => default,
+    }
+}
