@@ -1,7 +1,7 @@
 //! Which crash states there are: a prefix of the recording, and in it what became of each change that no sync covers.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::time::SystemTime;
 
@@ -81,17 +81,32 @@ impl Recording {
         states
     }
 
-    /// The states that are possible only without a sync; first those in which nothing but what it covers is damaged.
+    /// The states that are possible only without a sync: in turn one in which nothing but what it covers is damaged, and one
+    /// with other damage.
     pub fn states_without(&self, sync: usize) -> Vec<State> {
         let known: HashSet<u64> = self.states(None).iter().map(|state| state.key).collect();
-        let mut states = self.states(Some(sync));
-        states.retain(|state| !known.contains(&state.key));
-        let others = |state: &State| {
-            let anyway: BTreeSet<usize> = self.pending(state.prefix, None).into_iter().collect();
-            state.fates.keys().filter(|step| anyway.contains(step)).count()
-        };
-        states.sort_by_cached_key(|state| (others(state), state.number));
-        states
+        let new = self.states(Some(sync)).into_iter().filter(|state| !known.contains(&state.key));
+        let (mut only, mut others): (Vec<State>, Vec<State>) =
+            new.partition(|state| self.with_sync(state, sync).fates.is_empty());
+        [&mut only, &mut others].into_iter().for_each(|it| it.sort_by_key(|state| scramble(state.number as u64)));
+        let (only, others) = (only.into_iter().enumerate(), others.into_iter().enumerate());
+        let mut turns: Vec<(usize, State)> = only.chain(others).collect();
+        turns.sort_by_key(|(turn, _)| *turn);
+        turns.into_iter().map(|(_, state)| state).collect()
+    }
+
+    /// The same power cut, had the sync been made: what it covers survives.
+    pub fn with_sync(&self, state: &State, sync: usize) -> State {
+        let returned =
+            self.steps[..state.prefix].iter().any(|step| matches!(step.what, What::Synced(it) if it == sync));
+        let mut with = state.clone();
+        if returned {
+            with.fates.retain(|step, _| match &self.steps[*step].what {
+                What::Changed(change) => !self.covers(&self.syncs[sync], *step, change),
+                _ => true,
+            });
+        }
+        with
     }
 
     fn choices(&self, prefix: usize, ignored: Option<usize>) -> Vec<(Choice, BTreeMap<usize, Fate>)> {
@@ -236,13 +251,13 @@ pub fn sample(recording: &Recording, states: &[State], budget: usize) -> Vec<Sta
             .is_some_and(|step| matches!(step.what, What::Acknowledged(_)));
         groups.entry((state.choice, settled)).or_default().push(state);
     }
-    let mut order: Vec<(usize, (Choice, bool), usize)> = Vec::new();
+    let mut order: Vec<(usize, (Choice, bool), &State)> = Vec::new();
     for (group, mut members) in groups {
         members.sort_by_key(|state| scramble(state.number as u64));
-        order.extend(members.iter().enumerate().map(|(turn, state)| (turn, group, state.number)));
+        order.extend(members.into_iter().enumerate().map(|(turn, state)| (turn, group, state)));
     }
-    order.sort_unstable();
-    let mut chosen: Vec<State> = order.iter().take(budget).map(|(_, _, number)| states[*number].clone()).collect();
+    order.sort_by_key(|(turn, group, _)| (*turn, *group));
+    let mut chosen: Vec<State> = order.into_iter().take(budget).map(|(_, _, state)| state.clone()).collect();
     chosen.sort_by_key(|state| state.number);
     chosen
 }

@@ -66,7 +66,8 @@ fn judge_refs(found: &Refs, legal: &[&Refs], rule: Rule) -> Option<Violation> {
     let mut details: Vec<String> = wrong
         .iter()
         .map(|name| {
-            let wanted: Vec<_> = legal.iter().map(|state| show(state.get(*name))).collect();
+            let mut wanted: Vec<_> = legal.iter().map(|state| show(state.get(*name))).collect();
+            wanted.dedup();
             format!("{name} is {}, not {}", show(found.get(*name)), wanted.join(" or "))
         })
         .collect();

@@ -34,6 +34,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `JIN_STATES=all` (or a number) | how many states of each operation are checked |
+//! | `JIN_STATES_CHOICE=FileLost` (or its beginning) | only states of this [`enumerate::Choice`] |
 //! | `JIN_STATES_ONLY=<operation>:<number>` | only this one, as a failure prints it; leaves it on the disk as before its recovery |
 //! | `JIN_STATES_IGNORE_FSYNC=<n>` (or a part of its label) | as if jin-txn had not made its n-th sync, counted from 1 |
 
@@ -43,6 +44,7 @@ pub mod materialise;
 pub mod recording;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 
@@ -71,21 +73,27 @@ pub struct Case {
 pub struct Score {
     pub checked: usize,
     pub bad: usize,
+    /// In how many states each kind of damage was found.
+    pub damage: BTreeMap<&'static str, usize>,
 }
 
 /// States of one operation that are checked by default, and of one ignored sync.
-const BUDGET: usize = 48;
-const BUDGET_OF_A_SYNC: usize = 12;
+const BUDGET: usize = 96;
+const BUDGET_OF_A_SYNC: usize = 20;
 
 impl Case {
     /// Checks states as the variables say, prints what is bad, and counts.
     pub fn run(&self) -> Score {
         let ignored = self.ignored();
-        let states = self.recording.states(ignored);
+        let mut states = self.recording.states(ignored);
         let chosen = match wanted(self.name) {
             Some(Some(number)) => return self.run_one(&states, number),
             Some(None) => return Score::default(),
-            None => enumerate::sample(&self.recording, &states, budget(BUDGET, states.len())),
+            None => {
+                let of_choice = env::var("JIN_STATES_CHOICE").unwrap_or_default();
+                states.retain(|state| format!("{:?}", state.choice).starts_with(&of_choice));
+                enumerate::sample(&self.recording, &states, budget(BUDGET, states.len()))
+            }
         };
         println!("{}: {}, {} states", self.name, self.recording.summary(), states.len());
         let mut score = Score::default();
@@ -94,31 +102,43 @@ impl Case {
             score.add(&verdict);
             self.explain(state, &verdict);
         }
-        println!("{}: {} of {} states checked, {} bad", self.name, score.checked, states.len(), score.bad);
+        println!(
+            "{}: {} of {} states checked, {} bad {:?}",
+            self.name,
+            score.checked,
+            states.len(),
+            score.bad,
+            score.damage
+        );
         score
     }
 
-    /// Finds out for each sync of the hook whether the invariants fail without it. Prints a table.
+    /// Finds out for each sync of the hook whether it is needed: is there a state that is bad without it, and good when what it
+    /// covers survives? Prints a table.
     pub fn run_without_each_sync(&self) {
         let mut table = format!("| {} | states | checked | needed |\n| --- | --- | --- | --- |\n", self.name);
         for (n, sync) in self.recording.syncs_of_the_hook().into_iter().enumerate() {
             let states = self.recording.states_without(sync);
             let mut checked = 0;
-            let bad = states.iter().take(budget(BUDGET_OF_A_SYNC, states.len())).find_map(|state| {
+            let found = states.iter().take(budget(BUDGET_OF_A_SYNC, states.len())).find_map(|state| {
                 checked += 1;
                 let verdict = judge::judge(&self.recording, self.rule, state);
-                (!verdict.violations.is_empty()).then(|| (state, verdict.summary()))
+                let is_needed = !verdict.violations.is_empty() && {
+                    let with = self.recording.with_sync(state, sync);
+                    judge::judge(&self.recording, self.rule, &with).violations.is_empty()
+                };
+                is_needed.then_some((state, verdict))
             });
             let label = &self.recording.syncs[sync].label;
-            let needed = match &bad {
-                Some((_, summary)) => format!("yes: {summary}"),
+            let needed = match &found {
+                Some((_, verdict)) => format!("yes: {}", verdict.kinds().join(", ")),
                 None if states.is_empty() => "no: nothing depends on it".to_owned(),
                 None => "not in these states".to_owned(),
             };
             let line = format!("| {}. {label} | {} | {checked} | {needed} |", n + 1, states.len());
-            println!("{}", line);
-            if let Some((state, _)) = bad {
-                self.recording.describe_state(state).iter().for_each(|line| println!("      {line}"));
+            println!("{line}");
+            if let Some((state, verdict)) = found {
+                self.explain(state, &verdict);
             }
             writeln!(table, "{line}").expect("a string can always be written to");
         }
@@ -185,16 +205,17 @@ impl Score {
     fn add(&mut self, verdict: &Verdict) {
         self.checked += 1;
         self.bad += usize::from(!verdict.violations.is_empty());
+        verdict.kinds().into_iter().for_each(|kind| *self.damage.entry(kind).or_default() += 1);
     }
 }
 
 impl Verdict {
     /// The kinds of damage.
-    fn summary(&self) -> String {
+    fn kinds(&self) -> Vec<&'static str> {
         let mut kinds: Vec<_> = self.violations.iter().map(|violation| violation.damage).collect();
         kinds.sort();
         kinds.dedup();
-        kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+        kinds.iter().map(|kind| kind.name()).collect()
     }
 }
 

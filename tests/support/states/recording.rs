@@ -177,7 +177,7 @@ impl Recording {
     }
 
     /// Does the sync cover the change at `step`?
-    fn covers(&self, sync: &Sync, step: usize, change: &Change) -> bool {
+    pub fn covers(&self, sync: &Sync, step: usize, change: &Change) -> bool {
         match (&sync.scope, change) {
             (Scope::Unnamed { inode, size, modified }, Change::Data { node, version }) => {
                 let Some(now) = self.watch.nodes[*node].versions.get(*version) else { return false };
