@@ -48,6 +48,25 @@ fn a_state_in_which_everything_survives_is_what_the_run_left() {
 }
 
 #[test]
+fn a_sync_covers_what_it_promises_and_no_more() {
+    let mut recording = Recording::of(history());
+    let mut pending_after = |script: &str| {
+        let mut shell = recording.repo.command("/bin/sh".as_ref());
+        shell.args(["-c", script]);
+        recording.run(shell, "");
+        let pending = recording.pending(recording.steps.len(), None);
+        pending
+            .iter()
+            .map(|step| recording.describe(*step).split(' ').nth(1).unwrap_or("").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pending_after("echo content >new"), ["names", "contents"], "nothing was synced");
+    assert_eq!(pending_after("sync new"), ["names"], "fsync of a file covers its contents");
+    assert_eq!(pending_after("echo more >>new; sync ."), ["contents"], "fsync of a directory covers its names");
+    assert_eq!(pending_after("mkdir dir2; echo content >dir2/new; sync -f ."), [""; 0], "syncfs covers everything");
+}
+
+#[test]
 fn a_commit_survives_a_power_cut_or_never_was() {
     holds(&commit);
 }

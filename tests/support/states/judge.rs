@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use super::Rule;
 use super::enumerate::State;
@@ -18,12 +19,14 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
     /// What recovery said.
     pub said: String,
+    /// Somebody else was at work all the time, so that the state says nothing.
+    pub skipped: bool,
 }
 
 /// `recover` exits with this while somebody may be at work: after a reboot only a git of another repository of this machine.
 const BUSY: i32 = 5;
-/// How often such a git is waited for.
-const PATIENCE: u32 = 40;
+/// How long such a git is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Materialises `state`, recovers it twice, and judges.
 pub fn judge(recording: &Recording, rule: Rule, state: &State) -> Verdict {
@@ -36,14 +39,15 @@ pub fn judge(recording: &Recording, rule: Rule, state: &State) -> Verdict {
         recovery()
     };
 
-    let mut violations = Vec::new();
+    let started = Instant::now();
     let mut first = materialise_and_recover();
-    for _ in 0..PATIENCE {
-        if first.status.code() != Some(BUSY) {
-            break;
+    while first.status.code() == Some(BUSY) {
+        if started.elapsed() > PATIENCE {
+            return Verdict { violations: Vec::new(), said: said(&first), skipped: true };
         }
         first = materialise_and_recover();
     }
+    let mut violations = Vec::new();
     violations.extend(judge_exit(Damage::Recovery, "recovery", &first));
     let once = snapshot::contents(&repo.git_dir());
     let second = recovery();
@@ -62,7 +66,7 @@ pub fn judge(recording: &Recording, rule: Rule, state: &State) -> Verdict {
     violations.extend(invariants::judge_locks(repo, &|_| true));
     violations.extend(invariants::judge_markers(repo));
     violations.extend(judge_use(repo, &boot_id));
-    Verdict { violations, said: said(&first) }
+    Verdict { violations, said: said(&first), skipped: false }
 }
 
 /// The refs are whole: one of the legal states; where each ref has its own transaction, each is in one of them.
