@@ -134,7 +134,7 @@ fn fetch() -> Case {
     repo.git(["remote", "add", "origin", "../upstream.git"]);
     repo.git(["push", "-q", "origin", "refs/heads/*:refs/heads/*"]);
     repo.git(["fetch", "-q", "origin"]);
-    for branch in ["new-1", "new-2", "new-3"] {
+    for branch in ["another", "new", "younger"] {
         let commit = upstream.read(["commit-tree", "-p", "main", "-m", branch, "main^{tree}"]);
         upstream.git(["update-ref", &format!("refs/heads/{branch}"), &commit]);
     }
