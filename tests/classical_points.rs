@@ -25,7 +25,7 @@ fn killed_before_the_wal_write_nothing_happened() {
 
 #[test]
 fn killed_after_the_write_before_the_fsync_nothing_happened() {
-    comes_to(Whole::Before, |event| is_log_sync(event));
+    comes_to(Whole::Before, is_log_sync);
 }
 
 #[test]

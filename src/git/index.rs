@@ -53,6 +53,45 @@ pub fn is_readable(program: &Path, git_dir: &Path, path: &Path) -> anyhow::Resul
     Ok(command::run(program, git_dir, &["ls-files", "-z"], b"", None)?.success)
 }
 
+/// The trees that an index says it stands for (its `TREE` extension): git takes them for granted.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn cached_trees(path: &Path) -> io::Result<Vec<Oid>> {
+    let content = fs::read(path)?;
+    let mut from = content.len();
+    // Extensions follow the entries; the last `TREE` that can be read as one is one.
+    while let Some(at) = content[..from].windows(4).rposition(|w| w == b"TREE") {
+        for hash_len in [20, 32] {
+            if let Some(trees) = read_trees(&content[at + 4..], hash_len) {
+                return Ok(trees);
+            }
+        }
+        from = at + 3;
+    }
+    Ok(Vec::new())
+}
+
+/// `<size, 4 bytes>`, then entries: `<path> NUL <count> SP <subtrees> LF <hash, unless the count is negative>`.
+fn read_trees(extension: &[u8], hash_len: usize) -> Option<Vec<Oid>> {
+    let size = u32::from_be_bytes(extension.get(..4)?.try_into().ok()?);
+    let mut rest = extension.get(4..)?.get(..usize::try_from(size).ok()?)?;
+    let mut trees = Vec::new();
+    while !rest.is_empty() {
+        let nul = rest.iter().position(|b| *b == 0)?;
+        let end = nul + 1 + rest[nul + 1..].iter().position(|b| *b == b'\n')?;
+        let counts = std::str::from_utf8(&rest[nul + 1..end]).ok()?;
+        let entries: i64 = counts.split_once(' ')?.0.parse().ok()?;
+        rest = &rest[end + 1..];
+        if entries >= 0 {
+            let hex: String = rest.get(..hash_len)?.iter().map(|b| format!("{b:02x}")).collect();
+            trees.push(Oid::parse(hex.as_bytes())?);
+            rest = &rest[hash_len..];
+        }
+    }
+    Some(trees)
+}
+
 /// What a command has left for later in this worktree, so that its index cannot be made anew.
 #[must_use]
 pub fn in_progress(git_dir: &Path) -> Option<&'static str> {

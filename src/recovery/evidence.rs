@@ -194,7 +194,10 @@ impl Witnesses<'_> {
                 state,
             });
         }
-        doubt_deletions(&mut evidence);
+        // git's order holds for what a dying git did, not for what a disk kept.
+        if self.expected.is_none() {
+            doubt_deletions(&mut evidence);
+        }
         Ok(evidence)
     }
 

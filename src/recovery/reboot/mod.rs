@@ -129,7 +129,7 @@ impl Session<'_> {
         let closure = self.closure(&expected)?;
         self.mend_reflogs(&expected, &closure)?;
         let refs = self.mend_refs(&expected, &closure)?;
-        let indexes_are_done = self.mend_indexes(&expected)?;
+        let indexes_are_done = self.mend_indexes(&expected, &closure)?;
         match refs {
             Some(refs) if indexes_are_done => self.conclude(as_of, refs),
             _ => Ok(()),

@@ -60,13 +60,17 @@ impl Session<'_> {
     }
 
     /// Returns whether none is left that somebody holds.
-    pub(super) fn mend_indexes(&mut self, expected: &Generations<'_>) -> anyhow::Result<bool> {
+    pub(super) fn mend_indexes(&mut self, expected: &Generations<'_>, closure: &Closure<'_>) -> anyhow::Result<bool> {
         let program = self.options.git_program.clone();
         let mut done = true;
         for git_dir in self.repo.all_git_dirs() {
             let path = git_dir.join("index");
             let file = FileId::at(&path)?;
-            if file.is_none_or(|file| is_old(expected, file)) || index::is_readable(&program, &git_dir, &path)? {
+            if file.is_none_or(|file| is_old(expected, file)) {
+                continue;
+            }
+            if index::is_readable(&program, &git_dir, &path)? {
+                self.mend_staged(&git_dir, &path, closure)?;
                 continue;
             }
             let shown = self.repo.relative(&path);
@@ -85,6 +89,40 @@ impl Session<'_> {
             self.rebuild_index(&git_dir, &path, &shown)?;
         }
         Ok(done)
+    }
+
+    /// Writes objects again that only the index names and that are lost: blobs if the files still have that content, and
+    /// the trees that the index stands for.
+    fn mend_staged(&mut self, git_dir: &Path, path: &Path, closure: &Closure<'_>) -> anyhow::Result<()> {
+        let program = &self.options.git_program;
+        let listed = command::run(program, git_dir, &["ls-files", "--stage", "-z"], b"", None)?;
+        let staged: Vec<(Oid, &[u8])> = listed.stdout.split(|b| *b == 0).filter_map(staged_entry).collect();
+        let trees = index::cached_trees(path)?;
+        let named: Vec<Oid> = staged.iter().map(|(oid, _)| *oid).chain(trees.iter().copied()).collect();
+        let lost = closure.missing(&named)?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let shown = self.repo.relative(path);
+        if self.options.dry_run {
+            self.report.notes.push(format!("{shown} names {} objects that are lost", lost.len()));
+            return Ok(());
+        }
+        let Some(worktree) = worktree_of(git_dir) else { return Ok(()) };
+        for (oid, name) in staged.iter().filter(|(oid, _)| lost.contains(oid)) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let args = ["hash-object", "-w", "--", &name];
+            let written = command::run_at(program, git_dir, &worktree, &args)?;
+            if Oid::parse(written.stdout.trim_ascii()) != Some(*oid) {
+                self.report.losses.push(format!("{shown}: what was staged of {name} is lost: `git add` it again"));
+            }
+        }
+        if trees.iter().any(|tree| lost.contains(tree)) {
+            // It makes missing trees anew. What cannot be a tree (a conflict) needs none.
+            command::run(program, git_dir, &["write-tree"], b"", None)?;
+        }
+        self.report.notes.push(format!("wrote objects again that {shown} names and that were lost"));
+        Ok(())
     }
 
     fn rebuild_index(&mut self, git_dir: &Path, path: &Path, shown: &str) -> anyhow::Result<()> {
@@ -106,6 +144,15 @@ impl Session<'_> {
         self.report.notes.push(told);
         Ok(())
     }
+}
+
+/// `<mode> SP <oid> SP <stage> TAB <path>`, but for submodules, whose commits are elsewhere.
+fn staged_entry(entry: &[u8]) -> Option<(Oid, &[u8])> {
+    let tab = entry.iter().position(|b| *b == b'\t')?;
+    let mut words = entry[..tab].split(|b| *b == b' ');
+    let mode = words.next()?;
+    let oid = Oid::parse(words.next()?)?;
+    (mode != b"160000").then_some((oid, &entry[tab + 1..]))
 }
 
 /// The directory that an index is about.
