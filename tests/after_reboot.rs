@@ -7,6 +7,8 @@ mod support;
 
 #[path = "after_reboot/faults.rs"]
 mod faults;
+#[path = "after_reboot/hostile.rs"]
+mod hostile;
 #[path = "after_reboot/repairs.rs"]
 mod repairs;
 #[path = "after_reboot/unseen.rs"]

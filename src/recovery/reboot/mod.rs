@@ -201,9 +201,10 @@ fn files_below(dir: &Path) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
     let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(found) };
     for entry in entries {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
             found.extend(files_below(&entry.path())?);
-        } else if let Some(id) = FileId::at(&entry.path())? {
+        } else if let Some(id) = FileId::at(&entry.path())?.filter(|_| kind.is_file()) {
             found.push((entry.path(), id));
         }
     }
