@@ -21,9 +21,13 @@ Exit code 0: nothing bad (--unguarded: whatever the table says); 1: something ba
   --seed S        of the random moments; default: 1
   --binary PATH   the jin-txn to test; default: the release build of this checkout
 
-Logs of bad cuts are kept in target/powercut; with POWERCUT_KEEP=1 those of all
-cuts, and the disk as the cut left it. Needs Debian on x86-64; packages that are
-missing are installed.
+Logs of bad cuts are kept in target/powercut. Needs Debian on x86-64; packages
+that are missing are installed. Environment:
+
+  POWERCUT_KEEP=1         keep the logs of every cut, and the disk as it was left
+  POWERCUT_MOUNT=OPTIONS  mount the disk with these; with sync,dirsync (ext4, xfs) a
+                          cut is no more than a killed process: a test of this test
+  POWERCUT_FSYNC=VALUE    git's core.fsync in the guest
 USAGE
 }
 
@@ -190,6 +194,7 @@ make_initramfs() {
 [safe]
     directory = *
 CONFIG
+    [[ -z ${POWERCUT_FSYNC:-} ]] || git config --file "$root/root/.gitconfig" core.fsync "$POWERCUT_FSYNC"
     (cd "$root" && find . | cpio --quiet -o -H newc) >"$scratch/initramfs"
 }
 
@@ -286,7 +291,7 @@ cut() {
 
 # Of each class the first reason.
 summary() {
-    awk '$1 == "note" { print "    " $0 }
+    awk '$1 == "note" { print "    " substr($0, 1, 150) }
         $1 == "bad" { if (!count[$2]++) { order[++classes] = $2; first[$2] = $0 } }
         END {
             for (i = 1; i <= classes; i++) {
@@ -329,7 +334,7 @@ boot() {
     : >"$directory/$role.report"
     qemu-system-x86_64 "${machine[@]}" -smp 1 -m 768 -nodefaults -no-user-config -display none -no-reboot \
         -kernel "/boot/vmlinuz-$kernel" -initrd "$scratch/initramfs" \
-        -append "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off powercut.fs=$fs powercut.role=$role powercut.guarded=$guarded powercut.offset=$offset" \
+        -append "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off powercut.fs=$fs powercut.role=$role powercut.guarded=$guarded powercut.offset=$offset powercut.options=${POWERCUT_MOUNT:-}" \
         -serial "file:$directory/$role.console" \
         -drive "file=$disk,format=raw,if=virtio,cache=unsafe" "${acks[@]}" \
         -device virtio-rng-pci -device virtio-serial-pci \
