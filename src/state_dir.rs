@@ -241,6 +241,12 @@ impl StateDir {
         &self.path
     }
 
+    /// git's configuration as the last transaction found it.
+    #[must_use]
+    pub fn saved_config(&self) -> PathBuf {
+        self.path.join("config.saved")
+    }
+
     /// The log's segments.
     #[must_use]
     pub fn wal(&self) -> PathBuf {

@@ -3,6 +3,8 @@
 //! The damage is done by hand, as file systems leave it: an older file under the name of the newer one (the same inode, as
 //! if the rename had been lost), empty files, NULs, missing names. `tests/powercut` cuts the power for real.
 
+#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
+
 mod support;
 
 #[path = "after_reboot/faults.rs"]

@@ -92,10 +92,21 @@ fn a_recovery_survives_a_power_cut() {
 }
 
 #[test]
-#[ignore = "prints which syncs are needed, which takes minutes"]
 fn leaving_out_a_sync_is_noticed() {
-    for case in [commit, update_ref, fetch, pack_refs, recovery] {
-        case().run_without_each_sync();
+    if !reboot::is_possible() {
+        return println!("skipped: no right to make a mount namespace");
+    }
+    let cases: &[fn() -> Case] = match std::env::var_os("JIN_STATES") {
+        Some(_) => &[update_ref, commit, pack_refs, fetch, recovery],
+        None => &[update_ref, pack_refs],
+    };
+    for case in cases {
+        let case = case();
+        let unneeded = case.run_without_each_sync();
+        // What a fetch or a recovery syncs several times over is covered by the next barrier.
+        if !matches!(case.name, "fetch" | "recover") {
+            assert_eq!(unneeded, Vec::<String>::new(), "{}: a sync that nothing depends on is a waste", case.name);
+        }
     }
 }
 

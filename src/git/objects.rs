@@ -230,8 +230,8 @@ mod tests {
         let good = object(b"blob 6\0hello\n");
         let put = |name: &str, bytes: &[u8]| {
             let path = dir.path().join("objects").join(&name[..2]).join(&name[2..]);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            File::create(&path).unwrap().write_all(bytes).unwrap();
+            crate::durable::create_dirs(path.parent().unwrap(), 0o777).unwrap();
+            crate::durable::create_new(&path, bytes).unwrap();
             path
         };
         put("ce013625030ba8dba906f756967f9e9ca394464a", &good);

@@ -210,6 +210,7 @@ impl Call<'_> {
         let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
 
         let durability = self.state.durability();
+        self.save_config()?;
         let logged = self.save_reflogs(id, &seen).and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
@@ -333,7 +334,6 @@ impl Call<'_> {
         if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())
             && !self.state.is_known_durable(&packed)
         {
-            durable::fsync_file(&self.repo.common_dir.join("packed-refs")).context("cannot sync packed-refs")?;
             durable::fsync_dir(&self.repo.common_dir).context("cannot sync the git directory")?;
             self.state.note_durable(&packed)?;
         }
@@ -468,6 +468,22 @@ impl Call<'_> {
         let place = Place::here()?;
         self.log(&place).append(None, &Body::Moved { refs }, Sync::Yes)?;
         Ok(())
+    }
+
+    /// git replaces its configuration without syncing it: keep a second name for the file that is there now, which the barrier
+    /// makes durable.
+    fn save_config(&self) -> anyhow::Result<()> {
+        let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
+        let now = FileId::at(&config)?;
+        if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
+            return Ok(());
+        }
+        durable::remove_file(&saved)?;
+        match durable::keep_second(&config, &saved) {
+            // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+            other => other.context("cannot keep the configuration"),
+        }
     }
 
     /// git removes the reflogs of deleted refs before the refs: keep a second name for each.

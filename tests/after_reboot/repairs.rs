@@ -221,7 +221,7 @@ fn an_older_detached_head_is_redone_like_a_branch() {
     old.comes_back();
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    jin-txn: HEAD was empty after the reboot: by the log it is ref: refs/heads/topic
+    jin-txn: HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]
     --- exit 0
     ");
     assert_eq!(value(&repo, "HEAD"), newest);
@@ -295,9 +295,9 @@ fn a_value_with_a_missing_blob_gives_way_as_well() {
 #[test]
 fn a_corrupt_object_that_no_ref_needs_goes_and_can_be_written_again() {
     let repo = guarded();
-    repo.write("new", "staged\n");
-    repo.git(["add", "new"]);
-    let blob = repo.read(["rev-parse", ":new"]);
+    let write =
+        || text(&repo.git_with_input(["hash-object", "-w", "--stdin"], "some content\n").stdout).trim().to_owned();
+    let blob = write();
     overwrite(&object_file(&repo, &blob), b"");
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
@@ -305,8 +305,7 @@ fn a_corrupt_object_that_no_ref_needs_goes_and_can_be_written_again() {
     --- exit 0
     ");
     assert!(!object_file(&repo, &blob).exists());
-    repo.git(["add", "--all", "--renormalize"]);
-    repo.git(["add", "--all"]);
+    assert_eq!(write(), blob);
     assert!(object_file(&repo, &blob).exists(), "the same object can be written again");
     assert_settled(&repo);
 }
@@ -367,8 +366,9 @@ fn a_lock_from_before_the_reboot_goes() {
     super::support::point::let_the_clock_tick(&repo.git_dir());
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
-    error: `packed-refs` is no valid ref name: outside of `refs/` a name is made of A-Z, 0-9, `_` and `-`
-    --- exit 1
+    jin-txn: left index.lock alone: [GIT] init --quiet --template= /tmp/jin-kill-s32Usg/repo (pid [PID]) is running and may hold it
+    jin-txn: left refs/heads/main.lock alone: [GIT] init --quiet --template= /tmp/jin-kill-s32Usg/repo (pid [PID]) is running and may hold it
+    --- exit 5
     ");
     assert_settled(&repo);
 }
@@ -512,5 +512,21 @@ fn what_only_an_unseen_writer_wrote_and_lost_gives_way_to_what_the_log_knows() {
     let output = run_after_reboot(&repo, &["recover"]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
     assert_eq!(value(&repo, MAIN), known);
+    assert_settled(&repo);
+}
+
+#[test]
+fn an_empty_configuration_is_as_the_last_transaction_found_it() {
+    let repo = guarded();
+    let config = repo.git_dir().join("config");
+    let before = fs::read(&config).expect("there is a configuration");
+    fs::remove_file(&config).expect("git replaces it");
+    fs::write(&config, "").expect("it can be written");
+    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
+    --- stderr
+    jin-txn: config was empty after the reboot: it is as the last transaction found it
+    --- exit 0
+    ");
+    assert_eq!(fs::read(&config).expect("there is a configuration"), before);
     assert_settled(&repo);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::{MARGIN, files_below, line};
 use crate::durable;
@@ -23,6 +23,7 @@ impl Session<'_> {
         expected: &Generations<'_>,
         judge: &mut Judge<'_>,
     ) -> anyhow::Result<bool> {
+        self.mend_config()?;
         if self.repo.ref_format == RefFormat::Files {
             if !self.mend_heads(expected, judge)? {
                 return Ok(false);
@@ -39,6 +40,24 @@ impl Session<'_> {
             self.set_aside(path)?;
         }
         Ok(true)
+    }
+
+    /// git replaces its configuration without syncing it: some file systems keep the name and lose the content.
+    fn mend_config(&mut self) -> anyhow::Result<()> {
+        let config = self.repo.common_dir.join("config");
+        let is_lost = |content: Vec<u8>| content.is_empty() || content.contains(&0);
+        if !absent_is_none(fs::read(&config))?.is_some_and(is_lost) {
+            return Ok(());
+        }
+        let Some(saved) = absent_is_none(fs::read(self.state.saved_config()))?.filter(|c| !c.is_empty()) else {
+            return Ok(());
+        };
+        self.report.notes.push("config was empty after the reboot: it is as the last transaction found it".to_owned());
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.keep_copy(&config)?;
+        Ok(durable::replace(&config, &saved)?)
     }
 
     fn mend_heads(&mut self, expected: &Generations<'_>, judge: &mut Judge<'_>) -> anyhow::Result<bool> {
@@ -77,9 +96,9 @@ impl Session<'_> {
     }
 
     /// Moves a lock of HEAD aside whose owner is dead.
-    fn unlock_head(&mut self, path: &PathBuf, judge: &mut Judge<'_>) -> anyhow::Result<bool> {
+    fn unlock_head(&mut self, path: &Path, judge: &mut Judge<'_>) -> anyhow::Result<bool> {
         let Some(id) = FileId::at(path)? else { return Ok(true) };
-        let lock = LockFile { path: path.clone(), id };
+        let lock = LockFile { path: path.to_owned(), id };
         let verdict = judge.judge(&lock)?;
         if verdict.owner == Liveness::Dead {
             return Ok(self.options.dry_run || execute::quarantine_lock(self.state, self.repo, &lock)?);

@@ -110,8 +110,9 @@ impl Case {
     }
 
     /// Finds out for each sync of the hook whether it is needed: is there a state that is bad without it, and good when what it
-    /// covers survives? Prints a table.
-    pub fn run_without_each_sync(&self) {
+    /// covers survives? Prints a table and returns those that none of the checked states needs.
+    pub fn run_without_each_sync(&self) -> Vec<String> {
+        let mut unneeded = Vec::new();
         let mut table = format!("| {} | states | checked | needed |\n| --- | --- | --- | --- |\n", self.name);
         for (n, sync) in self.recording.syncs_of_the_hook().into_iter().enumerate() {
             let states = self.recording.states_without(sync);
@@ -126,6 +127,7 @@ impl Case {
                 is_needed.then_some((state, verdict))
             });
             let label = &self.recording.syncs[sync].label;
+            unneeded.extend(found.is_none().then(|| label.clone()));
             let needed = match &found {
                 Some((_, verdict)) => format!("yes: {}", verdict.kinds().join(", ")),
                 None if states.is_empty() => "no: nothing depends on it".to_owned(),
@@ -139,6 +141,7 @@ impl Case {
             writeln!(table, "{line}").expect("a string can always be written to");
         }
         println!("\n{table}");
+        unneeded
     }
 
     fn run_one(&self, states: &[State], number: usize) -> Score {
