@@ -242,7 +242,7 @@ mod tests {
             put("ac00000000000000000000000000000000000000", &vec![0; good.len()]),
             put("ad00000000000000000000000000000000000000", b"not compressed at all"),
         ];
-        put("ae/tmp_obj_x".trim(), b"no object");
+        put("aetmp_obj_x", b"no object");
         let mut bad = bad.to_vec();
         bad.sort();
         assert_eq!(corrupt_loose(dir.path(), 0).unwrap(), bad);

@@ -27,10 +27,10 @@ use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call of the hook, with what every state needs.
-struct Call<'c> {
+pub(super) struct Call<'c> {
     environment: &'c Environment,
-    repo: Repository,
-    state: StateDir,
+    pub(super) repo: Repository,
+    pub(super) state: StateDir,
     payload: Payload<'c>,
     listing: Listing,
 }
@@ -103,7 +103,7 @@ struct Markers {
 }
 
 impl Call<'_> {
-    fn log<'s>(&'s self, place: &Place) -> Log<'s> {
+    pub(super) fn log<'s>(&'s self, place: &Place) -> Log<'s> {
         Log::new(&self.state, &place.boot, Wait::UpTo(LOCK_TIMEOUT))
     }
 
@@ -319,27 +319,6 @@ impl Call<'_> {
         Ok(!recovery::is_verified(&self.listing, &self.state)?)
     }
 
-    /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
-    /// must not take back in another order. Its content is synced before the rename, its name before the first removal.
-    fn order_packing(&self, seen: &Observed) -> anyhow::Result<()> {
-        let new = self.repo.common_dir.join("packed-refs.new");
-        let written = FileId::at(&new)?.is_some();
-        if (!written && seen.pruned.is_empty()) || self.state.durability() == Durability::Process {
-            return Ok(());
-        }
-        if written {
-            durable::fsync_file(&new).with_context(|| format!("cannot sync {}", new.display()))?;
-        }
-        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
-        if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())
-            && !self.state.is_known_durable(&packed)
-        {
-            durable::fsync_dir(&self.repo.common_dir).context("cannot sync the git directory")?;
-            self.state.note_durable(&packed)?;
-        }
-        Ok(())
-    }
-
     fn recover_if(&self, wanted: bool) -> anyhow::Result<Reply> {
         if !wanted {
             return Ok(Reply::go());
@@ -455,54 +434,6 @@ impl Call<'_> {
             }
         }
         Ok(settled)
-    }
-
-    /// pack-refs erases the identity that proves who wrote a ref: log where it went, while it is known.
-    fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
-        let moved = |(name, was): &(RefName, crate::git::refs::Seen)| Settled {
-            name: name.clone(),
-            value: was.value.clone(),
-            file: was.loose,
-        };
-        let refs = seen.pruned.iter().map(moved).collect();
-        let place = Place::here()?;
-        self.log(&place).append(None, &Body::Moved { refs }, Sync::Yes)?;
-        Ok(())
-    }
-
-    /// git replaces its configuration without syncing it: keep a second name for the file that is there now, which the barrier
-    /// makes durable.
-    fn save_config(&self) -> anyhow::Result<()> {
-        let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
-        let now = FileId::at(&config)?;
-        if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
-            return Ok(());
-        }
-        durable::remove_file(&saved)?;
-        match durable::keep_second(&config, &saved) {
-            // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
-            other => other.context("cannot keep the configuration"),
-        }
-    }
-
-    /// git removes the reflogs of deleted refs before the refs: keep a second name for each.
-    fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
-        let refs = RefStore::new(&self.repo);
-        let dir = self.state.tx(id);
-        let deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
-        for (index, change) in deleted {
-            if !dir.is_dir() {
-                durable::create_dirs(&dir, 0o777)?;
-                durable::share_like_directory(&dir)?;
-            }
-            let saved = dir.join(recovery::saved_log_name(index));
-            match durable::keep_second(&refs.log(&change.name), &saved) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
-            }
-        }
-        Ok(())
     }
 
     fn names(&self, seen: &Observed) -> Vec<RefName> {

@@ -10,7 +10,8 @@ use std::io;
 
 use anyhow::Context;
 
-use super::log::{Head, Log, unix_time};
+use super::head::Head;
+use super::log::{Log, unix_time};
 use super::record::{self, Body, Lsn};
 use crate::durable;
 use crate::marker::{Listing, State};

@@ -6,6 +6,7 @@
 //! it is cut off. A bad line with valid ones behind it is damage: it is reported, never skipped in silence.
 
 pub mod checkpoint;
+mod head;
 pub mod log;
 pub mod record;
 

@@ -1,0 +1,84 @@
+//! What a hook keeps or makes durable before git goes on, because git is about to take it away or never syncs it.
+
+use anyhow::Context;
+
+use super::observe::Observed;
+use super::reference_transaction::Call;
+use crate::durable;
+use crate::git::refs::FileId;
+use crate::git::{RefName, RefStore, Value};
+use crate::owner::Place;
+use crate::recovery;
+use crate::state_dir::{Durability, TxId};
+use crate::wal::{Body, Settled, Sync};
+
+impl Call<'_> {
+    /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
+    /// must not take back in another order. Its content is synced before the rename, its name before the first removal.
+    pub(super) fn order_packing(&self, seen: &Observed) -> anyhow::Result<()> {
+        let new = self.repo.common_dir.join("packed-refs.new");
+        let written = FileId::at(&new)?.is_some();
+        if (!written && seen.pruned.is_empty()) || self.state.durability() == Durability::Process {
+            return Ok(());
+        }
+        if written {
+            durable::fsync_file(&new).with_context(|| format!("cannot sync {}", new.display()))?;
+        }
+        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
+        if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())
+            && !self.state.is_known_durable(&packed)
+        {
+            durable::fsync_dir(&self.repo.common_dir).context("cannot sync the git directory")?;
+            self.state.note_durable(&packed)?;
+        }
+        Ok(())
+    }
+
+    /// pack-refs erases the identity that proves who wrote a ref: log where it went, while it is known.
+    pub(super) fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
+        let moved = |(name, was): &(RefName, crate::git::refs::Seen)| Settled {
+            name: name.clone(),
+            value: was.value.clone(),
+            file: was.loose,
+        };
+        let refs = seen.pruned.iter().map(moved).collect();
+        let place = Place::here()?;
+        self.log(&place).append(None, &Body::Moved { refs }, Sync::Yes)?;
+        Ok(())
+    }
+
+    /// git replaces its configuration without syncing it: keep a second name for the file that is there now, which the barrier
+    /// makes durable.
+    pub(super) fn save_config(&self) -> anyhow::Result<()> {
+        let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
+        let now = FileId::at(&config)?;
+        if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
+            return Ok(());
+        }
+        durable::remove_file(&saved)?;
+        match durable::keep_second(&config, &saved) {
+            // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+            other => other.context("cannot keep the configuration"),
+        }
+    }
+
+    /// git removes the reflogs of deleted refs before the refs: keep a second name for each.
+    pub(super) fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
+        let refs = RefStore::new(&self.repo);
+        let dir = self.state.tx(id);
+        let deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
+        for (index, change) in deleted {
+            if !dir.is_dir() {
+                durable::create_dirs(&dir, 0o777)?;
+                durable::share_like_directory(&dir)?;
+            }
+            let saved = dir.join(recovery::saved_log_name(index));
+            match durable::keep_second(&refs.log(&change.name), &saved) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
+            }
+        }
+        Ok(())
+    }
+}
