@@ -17,7 +17,7 @@
 //!
 //! Read the modules in this order: [`durable`] (the only door to disk), [`owner`] (who is alive), [`git`] (how
 //! repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the protocol with git),
-//! [`recovery`] (evidence, plan, execution). [`cli`] is the surface.
+//! [`recovery`] (evidence, plan, execution), [`undo`]. [`cli`] is the surface.
 //!
 //! # Invariants
 //! - I1 nothing executes before its record is durable
@@ -40,4 +40,5 @@ pub mod marker;
 pub mod owner;
 pub mod recovery;
 pub mod state_dir;
+pub mod undo;
 pub mod wal;

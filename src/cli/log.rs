@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Session, utc};
 use crate::owner;
 use crate::state_dir::{StateDir, TxId, Wait};
-use crate::wal::{Begin, Body, Log, Outcome, Record};
+use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
 
 /// List transactions, newest first
 #[derive(clap::Args)]
@@ -107,6 +107,16 @@ pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
         };
         if matches!(record.body, Body::Recovered { .. }) {
             tx.recovered = Some(record);
+        }
+        let reversed = match (tx.state, tx.begin.reverses) {
+            ("committed" | "completed", Some(Reversal::Undo(other))) => Some((other, "undone")),
+            ("committed" | "completed", Some(Reversal::Redo(other))) => Some((other, "committed")),
+            _ => None,
+        };
+        if let Some((other, state)) = reversed
+            && let Some(other) = told.iter_mut().rev().find(|t| t.id == other)
+        {
+            other.state = state;
         }
     }
     // Parts of another transaction are no news of their own.

@@ -10,6 +10,7 @@ pub mod log;
 pub mod recover;
 pub mod show;
 pub mod status;
+pub mod undo;
 pub mod uninstall;
 
 use std::ffi::OsString;
@@ -82,6 +83,8 @@ enum Command {
     Recover(recover::Args),
     Log(log::Args),
     Show(show::Args),
+    Undo(undo::UndoArgs),
+    Redo(undo::RedoArgs),
     Git(git::Args),
     Demo(demo::Args),
 }
@@ -126,6 +129,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Recover(args) => recover::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Show(args) => show::run(&context, &args),
+        Command::Undo(args) => undo::undo(&context, &args),
+        Command::Redo(args) => undo::redo(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }

@@ -123,6 +123,40 @@ pub struct RefWrite {
     pub to: Value,
 }
 
+/// Writes all refs, or none, as a transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
+///
+/// # Errors
+/// git cannot be started, or refuses, or a hook does.
+pub fn write_refs_with_hooks(
+    program: &Path,
+    git_dir: &Path,
+    writes: &[RefWrite],
+    message: &str,
+    variable: (&str, &str),
+) -> anyhow::Result<()> {
+    let mut stdin = Vec::new();
+    for RefWrite { name, from, to } in writes {
+        let zero = null_of(from, to);
+        let hex = |value: &Value| value.oid().map_or_else(|| zero.clone(), |oid| oid.as_str().to_owned());
+        let (from, to) = (hex(from), hex(to));
+        push_line(&mut stdin, &[b"update ", name.as_bytes(), b"\0", to.as_bytes(), b"\0", from.as_bytes(), b"\0"]);
+    }
+    let mut args: Vec<OsString> = vec!["--git-dir".into(), git_dir.into()];
+    args.extend(["update-ref", "--no-deref", "-m", message, "-z", "--stdin"].map(OsString::from));
+    let mut command = duct::cmd(program, args).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
+    command = command.env("LC_ALL", "C").env(variable.0, variable.1);
+    for name in LOCAL_VARIABLES.iter().chain(&["JIN_TXN"]) {
+        command = command.env_remove(name);
+    }
+    let output = command.run().with_context(|| format!("cannot run {}", program.display()))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "git update-ref refused: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
 /// Writes all refs, or none, in one `git update-ref` session (symrefs one by one afterwards).
 ///
 /// # Errors

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 
 use crate::git::Repository;
 use crate::git::repository::NotFound;
+use crate::wal::Reversal;
 
 /// What a hook takes from its environment; read once, in `main`.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Environment {
     pub quarantined: bool,
     /// `GIT_OBJECT_DIRECTORY` or `GIT_ALTERNATE_OBJECT_DIRECTORIES` is set: objects lie elsewhere, too.
     pub objects_elsewhere: bool,
+    /// `JIN_TXN_REVERSES`: our own `undo` or `redo` started this git.
+    pub reverses: Option<Reversal>,
 }
 
 impl Environment {

@@ -229,6 +229,7 @@ impl Call<'_> {
                 rename,
                 packed: FileId::at(&self.repo.common_dir.join("packed-refs"))?,
                 head: RefStore::new(&self.repo).head()?,
+                reverses: self.environment.reverses,
                 barrier: durability == Durability::Full,
             };
             let still_ours = || entry.path.exists();

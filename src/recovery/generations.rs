@@ -302,6 +302,7 @@ mod tests {
             rename: None,
             packed: None,
             head: None,
+            reverses: None,
             barrier,
         }))
     }

@@ -63,6 +63,37 @@ pub struct Rename {
     pub to: Option<RefName>,
 }
 
+/// What an `undo` or `redo` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reversal {
+    /// It takes this transaction back.
+    Undo(TxId),
+    /// It does this transaction, which had been undone, again.
+    Redo(TxId),
+}
+
+impl std::fmt::Display for Reversal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reversal::Undo(id) => write!(f, "undo {id}"),
+            Reversal::Redo(id) => write!(f, "redo {id}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Reversal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(' ') {
+            Some(("undo", id)) => Ok(Reversal::Undo(id.parse()?)),
+            Some(("redo", id)) => Ok(Reversal::Redo(id.parse()?)),
+            _ => Err(format!("`{}` is neither an undo nor a redo", text.escape_debug())),
+        }
+    }
+}
+
 /// `begin`: everything that recovery needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
@@ -104,6 +135,9 @@ pub struct Begin {
     /// HEAD of the worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Settled>,
+    /// It takes back, or does again, what another one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverses: Option<Reversal>,
     /// git was told to go on only when everything on the file system, objects included, was durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barrier: bool,

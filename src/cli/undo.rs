@@ -1,0 +1,124 @@
+//! `jin-txn undo` and `jin-txn redo`
+
+use serde::Serialize;
+
+use super::{Session, exit, install, real_git};
+use crate::git::Value;
+use crate::owner;
+use crate::recovery;
+use crate::state_dir::{StateDir, TxId, Wait};
+use crate::undo::{self, Direction, Step};
+use crate::wal::Log;
+
+/// Take back the newest transaction, or one that you name
+///
+/// Its refs go back to where they were, all or none, as a new transaction; the next undo takes back the one before.
+/// Refused when a ref has moved on since. Index and worktree stay as they are, as after `git reset --soft`.
+#[derive(clap::Args)]
+pub struct UndoArgs {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// Do again what was undone last, or one that you name
+#[derive(clap::Args)]
+pub struct RedoArgs {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[derive(clap::Args)]
+struct Args {
+    /// The transaction, e.g. tx-7
+    #[arg(value_name = "ID")]
+    id: Option<TxId>,
+
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Done<'s> {
+    version: u32,
+    id: TxId,
+    operation: &'s str,
+    direction: &'static str,
+    done: bool,
+    refs: Vec<Moved>,
+}
+
+#[derive(Serialize)]
+struct Moved {
+    #[serde(rename = "ref")]
+    name: String,
+    from: String,
+    to: String,
+}
+
+pub(super) fn undo(session: &Session, args: &UndoArgs) -> anyhow::Result<u8> {
+    run(session, &args.args, Direction::Undo)
+}
+
+pub(super) fn redo(session: &Session, args: &RedoArgs) -> anyhow::Result<u8> {
+    run(session, &args.args, Direction::Redo)
+}
+
+fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
+    if let Some(problem) = install::problems(&repo)?.into_iter().next() {
+        anyhow::bail!("{} is not protected, so this would not be logged: {problem}", repo.common_dir.display());
+    }
+    // What is unfinished is settled first: only what has ended can be reversed.
+    let options = session.recovery_options()?;
+    if args.dry_run {
+        let report = recovery::check(&repo, &options)?;
+        anyhow::ensure!(report.is_clean(), "something is unfinished; run `git txn recover` first");
+    } else {
+        for line in recovery::recover(&repo, &options)?.headlines() {
+            session.say(&line);
+        }
+    }
+    let state = StateDir::of(&repo);
+    let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
+    let step = undo::plan(&scan.records, direction, args.id)?;
+    undo::check(&repo, &step)?;
+    if !args.dry_run {
+        undo::carry_out(&repo, &real_git()?, &step)?;
+    }
+    tell(session, &repo, &step, args.dry_run)?;
+    Ok(exit::DONE)
+}
+
+fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: bool) -> anyhow::Result<()> {
+    let Step { id, operation, direction, writes } = step;
+    if session.json {
+        let moved = |w: &crate::git::command::RefWrite| Moved {
+            name: w.name.to_string(),
+            from: w.from.to_string(),
+            to: w.to.to_string(),
+        };
+        let refs = writes.iter().map(moved).collect();
+        let direction = if *direction == Direction::Undo { "undo" } else { "redo" };
+        return session.print_json(&Done { version: 1, id: *id, operation, direction, done: !dry_run, refs });
+    }
+    let what = match (direction, dry_run) {
+        (Direction::Undo, false) => "undid",
+        (Direction::Redo, false) => "redid",
+        (Direction::Undo, true) => "would undo",
+        (Direction::Redo, true) => "would redo",
+    };
+    session.say(&format!("jin-txn: {what} {id} (`{operation}`)"));
+    let short = |value: &Value| value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned());
+    for write in writes {
+        session.say(&format!("  {}: {} -> {}", write.name, short(&write.from), short(&write.to)));
+    }
+    let heads = undo::checked_out(repo)?;
+    for write in writes.iter().filter(|w| w.name.is_head() || heads.contains(&w.name)) {
+        session.say(&format!(
+            "  {} is checked out: index and worktree stay as they are, `git status` shows the difference",
+            write.name
+        ));
+    }
+    Ok(())
+}

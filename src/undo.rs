@@ -1,0 +1,241 @@
+//! Taking a finished transaction back, and doing it again.
+//!
+//! Both are transactions of their own: one `git update-ref` session that every hook sees, ours included, and that expects
+//! every ref where the other transaction left it. So it happens wholly or not at all, whatever kills it, and never over
+//! what somebody did since.
+//!
+//! ```text
+//!          commit, fetch, ...              undo                    redo
+//! done:    tx-1 tx-2 tx-3        ─────▶    tx-1 tx-2     ─────▶    tx-1 tx-2 tx-3
+//! undone:                                  tx-3
+//! ```
+//! Refs move, nothing else does: index and worktree stay as they are, as after `git reset --soft`.
+//!
+//! Limit: what has no value to go back to in the log (reftables) and what is more than a value (the stash, whose list is
+//! its reflog; HEAD from branch to branch, which goes with the worktree) is not reversed.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::git::command::{self, RefWrite};
+use crate::git::{RefName, RefStore, Repository, Value};
+use crate::state_dir::TxId;
+use crate::wal::{Begin, Body, Outcome, Record, Reversal};
+
+/// The variable that tells the hook what its git is for.
+pub const VARIABLE: &str = "JIN_TXN_REVERSES";
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Back.
+    Undo,
+    /// Forward again.
+    Redo,
+}
+
+/// What is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The transaction that is reversed.
+    pub id: TxId,
+    /// What it was.
+    pub operation: String,
+    /// Which way.
+    pub direction: Direction,
+    /// Its refs, from where they have to be to where they go.
+    pub writes: Vec<RefWrite>,
+}
+
+/// Why a transaction is not reversed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is none left.
+    NothingLeft(Direction),
+    /// The log has no such finished transaction, or it is on the other side already.
+    NotThere(TxId, Direction),
+    /// It is more than values of refs.
+    NotReversible(TxId, String),
+    /// Refs moved on since.
+    Moved(TxId, Vec<(RefName, Value)>),
+    /// A branch that a worktree has checked out would cease to be.
+    CheckedOut(TxId, RefName),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::NothingLeft(Direction::Undo) => f.write_str("there is nothing to undo in the log"),
+            Refusal::NothingLeft(Direction::Redo) => f.write_str("nothing has been undone"),
+            Refusal::NotThere(id, Direction::Undo) => {
+                write!(f, "{id} is no finished transaction that is not undone yet")
+            }
+            Refusal::NotThere(id, Direction::Redo) => write!(f, "{id} is not undone"),
+            Refusal::NotReversible(id, why) => write!(f, "{id} cannot be reversed: {why}"),
+            Refusal::Moved(id, refs) => {
+                write!(f, "{id} is not reversed, and nothing was changed: refs have moved on since")?;
+                refs.iter().try_for_each(|(name, now)| write!(f, "\n  {name} is {now} now"))
+            }
+            Refusal::CheckedOut(id, name) => {
+                write!(
+                    f,
+                    "{id} is not reversed: {name} would cease to be, and is checked out; switch to another branch first"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The transactions of a log that can be reversed.
+struct History<'l> {
+    steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
+    done: Vec<TxId>,
+    undone: Vec<TxId>,
+}
+
+struct Changes<'l> {
+    begin: &'l Begin,
+    refs: Vec<(&'l RefName, Value, Value)>,
+}
+
+impl<'l> History<'l> {
+    fn of(records: &'l [Record]) -> History<'l> {
+        let mut begins: HashMap<TxId, &Begin> = HashMap::new();
+        let mut history = History { steps: HashMap::new(), done: Vec::new(), undone: Vec::new() };
+        for record in records {
+            let Some(id) = record.tx else { continue };
+            let settled = match &record.body {
+                Body::Begin(begin) => {
+                    begins.insert(id, begin);
+                    continue;
+                }
+                Body::Committed { refs } | Body::Recovered { refs, outcome: Outcome::Committed, .. } => refs,
+                _ => continue,
+            };
+            // A second ending (recovery of what was committed) says nothing new.
+            let Some(begin) = begins.remove(&id) else { continue };
+            match begin.reverses {
+                Some(Reversal::Undo(other)) => {
+                    history.done.retain(|tx| *tx != other);
+                    history.undone.push(other);
+                }
+                Some(Reversal::Redo(other)) => {
+                    history.undone.retain(|tx| *tx != other);
+                    history.done.push(other);
+                }
+                None => {
+                    let is_settled = |name: &RefName| settled.iter().any(|s| s.name == *name);
+                    history.steps.insert(id, changes(id, begin, is_settled));
+                    history.done.push(id);
+                }
+            }
+        }
+        history
+    }
+}
+
+fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool) -> Result<Changes<'l>, Refusal> {
+    let not = |why: &str| Err(Refusal::NotReversible(id, why.to_owned()));
+    if begin.rename.is_some() {
+        return not("it renamed a branch, whose new name no transaction made: `git branch -m` renames it back");
+    }
+    let mut refs = Vec::new();
+    for change in begin.refs.iter().filter(|c| is_settled(&c.name)) {
+        let name = change.name.as_bytes();
+        if name == b"refs/stash" {
+            return not("the list of stashes is in the reflog, which no ref update brings back");
+        }
+        match (&change.before, &change.after) {
+            (None, _) => return not("the log has no earlier values of a reftable"),
+            (Some(Value::Symref(_)), _) | (_, Value::Symref(_)) if change.name.is_head() => {
+                return not("it moved HEAD from branch to branch: `git switch` takes the worktree along");
+            }
+            (Some(before @ (Value::Oid(_) | Value::Absent)), after @ (Value::Oid(_) | Value::Absent)) => {
+                // Pseudo-refs (ORIG_HEAD) belong to the command, not to its result.
+                if name.starts_with(b"refs/") || change.name.is_head() {
+                    refs.push((&change.name, before.clone(), after.clone()));
+                }
+            }
+            _ => return not("it changed a symbolic ref"),
+        }
+    }
+    if refs.is_empty() { not("it changed no ref") } else { Ok(Changes { begin, refs }) }
+}
+
+/// What to write in order to reverse `wanted`, or else the newest transaction that can be.
+///
+/// # Errors
+/// Why not.
+pub fn plan(records: &[Record], direction: Direction, wanted: Option<TxId>) -> Result<Step, Refusal> {
+    let history = History::of(records);
+    let side = if direction == Direction::Undo { &history.done } else { &history.undone };
+    let reversible = |id: &&TxId| matches!(history.steps.get(id), Some(Ok(_)));
+    let id = match wanted {
+        Some(id) if side.contains(&id) => id,
+        Some(id) => return Err(Refusal::NotThere(id, direction)),
+        None => *side.iter().rev().find(reversible).ok_or(Refusal::NothingLeft(direction))?,
+    };
+    let changes = match history.steps.get(&id) {
+        Some(Ok(changes)) => changes,
+        Some(Err(refusal)) => return Err(refusal.clone()),
+        None => return Err(Refusal::NotThere(id, direction)),
+    };
+    let write = |(name, before, after): &(&RefName, Value, Value)| {
+        let (from, to) = if direction == Direction::Undo { (after, before) } else { (before, after) };
+        RefWrite { name: (*name).clone(), from: from.clone(), to: to.clone() }
+    };
+    let writes = changes.refs.iter().map(write).collect();
+    Ok(Step { id, operation: changes.begin.operation.clone(), direction, writes })
+}
+
+/// Is every ref where the step expects it, and does no checked-out branch cease to be?
+///
+/// # Errors
+/// A [`Refusal`], or a ref cannot be read.
+pub fn check(repo: &Repository, step: &Step) -> anyhow::Result<()> {
+    let refs = RefStore::new(repo);
+    let mut moved = Vec::new();
+    for write in &step.writes {
+        let now = refs.read(&write.name)?.value;
+        if now != write.from {
+            moved.push((write.name.clone(), now));
+        }
+    }
+    if !moved.is_empty() {
+        return Err(Refusal::Moved(step.id, moved).into());
+    }
+    let heads = checked_out(repo)?;
+    let lost = step.writes.iter().find(|w| w.to == Value::Absent && heads.contains(&w.name));
+    lost.map_or(Ok(()), |w| Err(Refusal::CheckedOut(step.id, w.name.clone()).into()))
+}
+
+/// Branches that a worktree has checked out.
+///
+/// # Errors
+/// A HEAD cannot be read.
+pub fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
+    let mut branches = Vec::new();
+    for git_dir in repo.all_git_dirs() {
+        let worktree = Repository { git_dir, ..repo.clone() };
+        if let Some(Value::Symref(branch)) = RefStore::new(&worktree).head()?.map(|h| h.value) {
+            branches.push(branch);
+        }
+    }
+    Ok(branches)
+}
+
+/// Writes it, all or nothing.
+///
+/// # Errors
+/// git refuses, a hook does, or git cannot be started.
+pub fn carry_out(repo: &Repository, program: &Path, step: &Step) -> anyhow::Result<()> {
+    let reversal = match step.direction {
+        Direction::Undo => Reversal::Undo(step.id),
+        Direction::Redo => Reversal::Redo(step.id),
+    };
+    let message = format!("{reversal} ({})", step.operation);
+    let text = reversal.to_string();
+    command::write_refs_with_hooks(program, &repo.git_dir, &step.writes, &message, (VARIABLE, &text))
+}
