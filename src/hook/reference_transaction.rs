@@ -369,7 +369,7 @@ impl Call<'_> {
         Ok(Marker {
             id,
             timestamp: unix_time(),
-            operation: operation(git),
+            operation: self.environment.reverses.map_or_else(|| operation(git), |what| format!("jin-txn {what}")),
             owner: Owner { process: git.process(), place },
             helper: owner::myself()?,
             phase,

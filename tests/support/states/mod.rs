@@ -21,6 +21,17 @@
 //! reflog consists of whole entries; no lock and no marker is left; `git status` and `git commit` work; the worktree is as
 //! it was.
 //!
+//! # What each sync is for
+//!
+//! Without it there are states that come to a bad end (`leaving_out_a_sync_is_noticed` finds one for each):
+//!
+//! | sync | what goes wrong without it |
+//! | --- | --- |
+//! | `prepared`: `syncfs` on the log | refs of a transaction differ, or recovery cannot end: record, locks or objects are not there |
+//! | `committed`: `fdatasync` of the log | an acknowledged transaction is taken back |
+//! | `prepared` of pack-refs: `fsync` of `packed-refs.new` | `packed-refs` is empty |
+//! | `prepared` of the first prune: `fsync` of the git directory | loose refs are gone and the new `packed-refs` is not there |
+//!
 //! # Limits
 //!
 //! - Contents change from call to call: no call is torn in the middle, nothing is reordered within one file, except that new
