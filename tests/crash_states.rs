@@ -2,7 +2,7 @@
 //!
 //! `support/states` has the model, the invariants, the limits, and the variables that make these tests check more.
 //!
-//! `cargo test --test crash_states -- --ignored --nocapture` tells for each sync of jin-txn whether leaving it out is noticed.
+//! With `JIN_STATES` set, `leaving_out_a_sync_is_noticed` asks about the syncs of all operations, else of two.
 
 mod support;
 
