@@ -8,7 +8,8 @@
 # and, with --durability, what surviving power cuts costs, against git's own strongest setting:
 #
 #   all      no hooks, core.fsync=all
-#   floor    an empty compiled hook, core.fsync as jin-txn sets it
+#   spawn    an empty compiled hook
+#   floor    the same, and core.fsync as jin-txn sets it
 #   process  jin-txn install --durability process
 #   full     jin-txn install --durability full
 #
@@ -42,7 +43,7 @@ main() {
     kinds='plain floor guarded' mode=overhead
     case ${1:-} in
         '') ;;
-        --durability) kinds='plain all floor process full' mode=durability ;;
+        --durability) kinds='plain all spawn floor process full' mode=durability ;;
         --no-guard) kinds='plain floor' ;;
         -h | --help) usage; exit 0 ;;
         *) die_usage "unknown argument \`$1\`" ;;
@@ -158,8 +159,8 @@ build_repository() {
     esac
     case $1 in
         all) git -C "$repository" config core.fsync all ;;
-        floor)
-            [ "$mode" = overhead ] || git -C "$repository" config core.fsync loose-object,index
+        floor | spawn)
+            [ "$mode.$1" != durability.floor ] || git -C "$repository" config core.fsync loose-object,index
             mkdir -p "$repository/.git/hooks"
             ln -sf "$scratch/drain-hook" "$repository/.git/hooks/reference-transaction"
             ln -sf "$scratch/drain-hook" "$repository/.git/hooks/post-checkout"
@@ -171,7 +172,9 @@ build_repository() {
                 cat install.log >&2
                 die "\`jin-txn install\` failed in \`$repository\`" 'see above'
             }
-            [ "$2" != commit ] || log_sum "$repository" >log-after-install
+            case $1.$2 in
+                guarded.commit | full.commit-a) log_sum "$repository" >log-after-install ;;
+            esac
             ;;
     esac
 }
@@ -239,12 +242,16 @@ def cell(value, form):
     return "n/a" if value is None else format(value, form)
 
 if os.environ.get("MODE") == "durability":
-    print("| command | plain ms | `core.fsync=all` ms | floor ms | process ms | full ms | full / `core.fsync=all` |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| command | plain | `core.fsync=all` | process | full | full / `core.fsync=all` "
+          "| spawn | git's syncs | log | barrier |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for scenario in scenarios:
         m = medians(scenario)
-        columns = " | ".join(f"{m[kind]:.1f}" for kind in ["plain", "all", "floor", "process", "full"])
-        print(f"| {titles[scenario]} | {columns} | {m['full'] / m['all']:.2f} |")
+        spawn, log = m["spawn"] - m["plain"], m["process"] - m["spawn"]
+        syncs = m["floor"] - m["spawn"]
+        parts = [spawn, syncs, log, m["full"] - m["floor"] - log]
+        print(f"| {titles[scenario]} | {m['plain']:.1f} | {m['all']:.1f} | {m['process']:.1f} | {m['full']:.1f} "
+              f"| {m['full'] / m['all']:.2f} | " + " | ".join(f"{part:.1f}" for part in parts) + " |")
     sys.exit()
 
 print("| command | plain ms | floor ms | guarded ms | guarded/floor | floor/plain |")
@@ -261,8 +268,10 @@ SCRIPT
 # A figure for "guarded" that was measured unguarded is worse than none. Commits
 # always reach the log; the other commands may rightly leave it alone.
 guard_ran() {
-    [ -d guarded.commit ] || return 0
-    [ "$(log_sum guarded.commit)" != "$(cat log-after-install)" ] ||
+    logged=guarded.commit
+    [ "$mode" = overhead ] || logged=full.commit-a
+    [ -d "$logged" ] || return 0
+    [ "$(log_sum "$logged")" != "$(cat log-after-install)" ] ||
         die 'jin-txn logged no commit' 'its hooks did not run: see jin-txn doctor'
 }
 
@@ -271,7 +280,7 @@ log_sum() {
 }
 
 find_binary() {
-    case $kinds in *guarded*) ;; *) return ;; esac
+    case $kinds in *guarded* | *full*) ;; *) return ;; esac
     top=$(cd "$(dirname "$0")/.." && pwd)
     guard=${JIN_TXN_BIN:-${CARGO_TARGET_DIR:-$top/target}/release/jin-txn}
     case $guard in /*) ;; *) guard=$(pwd)/$guard ;; esac
