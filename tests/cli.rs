@@ -384,7 +384,7 @@ fn demo_kills_a_real_git_recovers_and_cleans_up() {
 #[test]
 fn help_lists_the_commands_and_usage_errors_exit_2() {
     let repo = Repo::new(Options::default());
-    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["--help"])), @"
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["--help"])), @r"
     Crash-safe transactions for Git.
 
     Writes every ref transaction to a write-ahead log before git may apply it, and after a crash brings
@@ -400,6 +400,8 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       recover    Recover interrupted transactions and remove stale locks
       log        List transactions, newest first
       show       Show one transaction: who made it, what it changed, how it ended
+      undo       Take back the newest transaction, or one that you name
+      redo       Do again what was undone last, or one that you name
       git        Check, recover if need be, then run git with these arguments
       demo       Kill a real git in mid-transaction in a scratch repository, show the damage, recover,
                  show the proof
