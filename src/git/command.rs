@@ -75,7 +75,8 @@ fn run_anywhere(
     let mut full: Vec<OsString> =
         vec!["--git-dir".into(), git_dir.into(), "-c".into(), "core.hooksPath=/dev/null".into()];
     full.extend(args.iter().map(OsString::from));
-    let mut command = duct::cmd(program, full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
+    let mut command =
+        duct::cmd(program.as_os_str(), full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
     // duct lets the innermost wrapper win: what is set comes before what is taken away.
     command = command.env("JIN_TXN", "off").env("LC_ALL", "C").env("GIT_NO_LAZY_FETCH", "1");
     if let Some(index) = index {
@@ -143,7 +144,8 @@ pub fn write_refs_with_hooks(
     }
     let mut args: Vec<OsString> = vec!["--git-dir".into(), git_dir.into()];
     args.extend(["update-ref", "--no-deref", "-m", message, "-z", "--stdin"].map(OsString::from));
-    let mut command = duct::cmd(program, args).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
+    let mut command =
+        duct::cmd(program.as_os_str(), args).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
     command = command.env("LC_ALL", "C").env(variable.0, variable.1);
     for name in LOCAL_VARIABLES.iter().chain(&["JIN_TXN"]) {
         command = command.env_remove(name);
@@ -253,7 +255,7 @@ pub fn read_refs(program: &Path, git_dir: &Path, names: &[&RefName]) -> anyhow::
 /// # Errors
 /// It cannot be started, or does not say.
 pub fn version(program: &Path) -> anyhow::Result<(u32, u32)> {
-    let output = duct::cmd(program, ["version"]).stdout_capture().stderr_null().unchecked().run();
+    let output = duct::cmd(program.as_os_str(), ["version"]).stdout_capture().stderr_null().unchecked().run();
     let output = output.with_context(|| format!("cannot run {}: is git installed?", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');

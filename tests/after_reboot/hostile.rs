@@ -171,10 +171,11 @@ fn a_verification_that_is_killed_anywhere_comes_to_the_same_end() {
         let mut decide = |event: &tracer::Event| if event.n == place { Action::KillTree } else { Action::Continue };
         tracer::trace(recover(&repo), b"", Isolation::None, &mut decide).expect("jin-txn starts");
         super::support::point::let_the_clock_tick(&repo.git_dir());
-        let output = run(recover(&repo));
+        let output = run_after_reboot(&repo, &["recover"]);
         assert_eq!(output.status.code(), Some(0), "killed at {place} of {events}: {}", text(&output.stderr));
         assert_mended(&repo, &expected, &format!("killed at {place} of {events}"));
-        assert_eq!(text(&run(recover(&repo)).stderr), "jin-txn: nothing to recover\n", "killed at {place}");
+        let again = run_after_reboot(&repo, &["recover"]);
+        assert_eq!(text(&again.stderr), "jin-txn: nothing to recover\n", "killed at {place}");
     }
 }
 
