@@ -147,7 +147,7 @@ impl Call<'_> {
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
         if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
             messages = self.recover(Mode::Preparing)?.messages;
-            if messages.iter().any(|line| line.contains(" is back at ")) {
+            if messages.iter().any(|line| line.contains(" is back at ") || line.contains("; the power cut had ")) {
                 messages.push("jin-txn: if git now finds that a branch has moved, run your command again".to_owned());
             }
         }

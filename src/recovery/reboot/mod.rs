@@ -169,6 +169,16 @@ impl Session<'_> {
         durable::keep_second(path, &aside).with_context(|| format!("cannot keep {}", path.display()))
     }
 
+    /// Replaces a file by one rename. It is written in our own directory: what a crash leaves of it is in nobody's way.
+    fn put(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+        let new = self.state.path().join("replacement");
+        durable::remove_file(&new)?;
+        durable::create_new(&new, bytes)?.sync_all()?;
+        durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
+        durable::share_like_directory(path)?;
+        Ok(())
+    }
+
     fn set_aside(&self, path: &Path) -> anyhow::Result<()> {
         let aside = free_name(&self.state.quarantine(), &quarantine_name(&self.repo.relative(path)))?;
         durable::rename_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", path.display()))

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use super::{MARGIN, files_below, line};
-use crate::durable;
 use crate::git::locks::{Judge, LockFile};
 use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value, objects, reflog};
@@ -57,7 +56,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.keep_copy(&config)?;
-        Ok(durable::replace(&config, &saved)?)
+        self.put(&config, &saved)
     }
 
     fn mend_heads(&mut self, expected: &Generations<'_>, judge: &mut Judge<'_>) -> anyhow::Result<bool> {
@@ -88,7 +87,7 @@ impl Session<'_> {
                 if found.is_some() {
                     self.keep_copy(&path)?;
                 }
-                self.while_locked(&name, || Ok(durable::replace(&path, &text)?))?;
+                self.while_locked(&name, || self.put(&path, &text))?;
             }
         }
         // Without a HEAD git sees no repository: a dry run can say no more.
@@ -151,8 +150,8 @@ impl Session<'_> {
         self.keep_copy(&path)?;
         let lock = self.repo.common_dir.join("packed-refs.lock");
         // A lock from before the reboot goes later; what git cannot read is in nobody's hands.
-        match self.while_holding(&lock, || Ok(durable::replace(&path, &text)?)) {
-            Err(error) if error.is::<execute::InTheWay>() => Ok(durable::replace(&path, &text)?),
+        match self.while_holding(&lock, || self.put(&path, &text)) {
+            Err(error) if error.is::<execute::InTheWay>() => self.put(&path, &text),
             other => other,
         }
     }

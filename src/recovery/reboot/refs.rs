@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::{Repair, is_old, line, shown};
-use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::objects::{self, Closure, Whole};
 use crate::git::refs::{FileId, Seen};
@@ -188,7 +187,7 @@ impl Session<'_> {
         self.while_locked(&repair.name, || match line(&repair.to) {
             Some(text) => {
                 self.keep_copy(&path)?;
-                Ok(durable::replace(&path, &text)?)
+                self.put(&path, &text)
             }
             None => self.set_aside(&path),
         })
