@@ -335,9 +335,10 @@ impl Call<'_> {
         let options = Options { mode, objects_elsewhere, ..Options::new(self.environment.git_program.clone()) };
         match recovery::recover(&self.repo, &options) {
             Ok(report) => Ok(HookRecovery { messages: report.headlines(), must_wait: report.must_wait }),
-            // Somebody else is recovering right now; hooks never wait for that.
+            // Somebody else is recovering right now; hooks never wait for that. After a reboot the refs of this very
+            // transaction may be older than what was acknowledged: nothing may be built on them before that is known.
             Err(error) if error.is::<crate::state_dir::Busy>() => {
-                Ok(HookRecovery { messages: Vec::new(), must_wait: false })
+                Ok(HookRecovery { messages: Vec::new(), must_wait: self.rebooted()? })
             }
             Err(error) => Err(error),
         }

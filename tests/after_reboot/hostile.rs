@@ -253,3 +253,21 @@ fn staged_files_whose_objects_are_lost_are_written_again_or_named() {
     repo.git(["commit", "-q", "-m", "works"]);
     crash::assert_fsck(&repo);
 }
+
+#[test]
+fn nothing_is_built_on_refs_that_another_process_is_still_verifying() {
+    let repo = guarded();
+    let old = OldFile::keep(&repo, "refs/heads/main");
+    let newest = repo.commit_all("three");
+    old.comes_back();
+    let boot = reboot::new_boot_id();
+    let commit = || run(reboot::after(crash::git(&repo, &["commit", "-q", "--allow-empty", "-m", "four"]), &boot));
+    let lock = fs::OpenOptions::new().write(true).open(repo.git_dir().join(".jin/recovery.lock")).expect("it is there");
+    let held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).expect("nobody holds it");
+    let refused = commit();
+    assert!(!refused.status.success(), "what main is, is not known yet");
+    drop(held);
+    assert!(!commit().status.success(), "now it is recovered, and the commit was built on the old value");
+    assert!(commit().status.success());
+    assert_eq!(value(&repo, "HEAD~1"), newest);
+}
