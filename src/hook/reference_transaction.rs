@@ -21,7 +21,7 @@ use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
-use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
+use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
 
 /// How long a hook waits for the append lock before it vetoes.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -214,7 +214,7 @@ impl Call<'_> {
         let logged = self.save_reflogs(id, &seen).and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
-                origin: "hook".into(),
+                origin: Origin::Hook,
                 operation: marker.operation.clone(),
                 owner: marker.owner.clone(),
                 helper: marker.helper,
@@ -230,6 +230,7 @@ impl Call<'_> {
                 packed: FileId::at(&self.repo.common_dir.join("packed-refs"))?,
                 head: RefStore::new(&self.repo).head()?,
                 reverses: self.environment.reverses,
+                part_of: None,
                 barrier: durability == Durability::Full,
             };
             let still_ours = || entry.path.exists();
@@ -369,6 +370,7 @@ impl Call<'_> {
     fn marker(&self, id: TxId, git: &Stat, place: Place, phase: Phase) -> anyhow::Result<Marker> {
         Ok(Marker {
             id,
+            origin: Origin::Hook,
             timestamp: unix_time(),
             operation: self.environment.reverses.map_or_else(|| operation(git), |what| format!("jin-txn {what}")),
             owner: Owner { process: git.process(), place },

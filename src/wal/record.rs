@@ -94,11 +94,32 @@ impl std::str::FromStr for Reversal {
     }
 }
 
+/// Who makes a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Stock git, watched by us.
+    #[default]
+    Hook,
+    /// `jin-txn apply` and the library: declared refs and files.
+    Apply,
+    /// `jin-txn run`: whatever a command does.
+    Run,
+}
+
+impl Origin {
+    /// For serde: the usual one is not written down.
+    #[must_use]
+    pub fn is_hook(&self) -> bool {
+        *self == Origin::Hook
+    }
+}
+
 /// `begin`: everything that recovery needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
-    /// Who makes the transaction: `hook` is stock git, watched by us.
-    pub origin: String,
+    /// Who makes the transaction.
+    pub origin: Origin,
     /// git's command line.
     pub operation: String,
     /// The git process.
@@ -138,6 +159,9 @@ pub struct Begin {
     /// It takes back, or does again, what another one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverses: Option<Reversal>,
+    /// The `run` whose command made this transaction: they are taken back together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<TxId>,
     /// git was told to go on only when everything on the file system, objects included, was durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barrier: bool,
