@@ -169,6 +169,27 @@ pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// Copies what `source` holds into a new file at `path`: shares the blocks where the file system can, streams otherwise.
+///
+/// # Errors
+/// `AlreadyExists` when it is there; otherwise what the file system said.
+pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
+        io::copy(&mut &*source, &mut copy)?;
+    }
+    Ok(copy)
+}
+
+/// Sets the modification time of a file, in nanoseconds since the epoch.
+///
+/// # Errors
+/// What the file system said.
+pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
+    OpenOptions::new().write(true).open(path)?.set_modified(time)
+}
+
 /// Cuts a file to `len` bytes and syncs it.
 ///
 /// # Errors

@@ -40,6 +40,7 @@ pub mod hook;
 pub mod marker;
 pub mod owner;
 pub mod recovery;
+pub mod run;
 pub mod state_dir;
 pub mod undo;
 pub mod wal;

@@ -98,6 +98,9 @@ pub struct Marker {
     /// The owner has work to do after `committed`: a new name to create, or a reflog to remove.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow_up: bool,
+    /// Of a run: the worktree that it may take back, by its git directory below the common one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<String>,
 }
 
 /// A marker file that was found.

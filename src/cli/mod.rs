@@ -8,6 +8,7 @@ pub mod git;
 pub mod install;
 pub mod log;
 pub mod recover;
+pub mod run;
 pub mod show;
 pub mod status;
 pub mod undo;
@@ -85,6 +86,7 @@ enum Command {
     Show(show::Args),
     Undo(undo::UndoArgs),
     Redo(undo::RedoArgs),
+    Run(run::Args),
     Git(git::Args),
     Demo(demo::Args),
 }
@@ -131,6 +133,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Show(args) => show::run(&context, &args),
         Command::Undo(args) => undo::undo(&context, &args),
         Command::Redo(args) => undo::redo(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }

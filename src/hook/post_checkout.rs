@@ -8,7 +8,7 @@ use crate::marker::{Listing, State};
 use crate::owner::{self, Liveness, Place};
 use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{StateDir, Wait};
-use crate::wal::{Body, Log, Sync};
+use crate::wal::{Body, Log, Origin, Sync};
 
 /// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.
 #[must_use]
@@ -44,7 +44,9 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
             Ok(Some(marker)) => {
                 let mine = git.as_ref().is_some_and(|g| g.process() == marker.owner.process);
                 let dead = recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;
-                unfinished |= !mine && dead && entry.state != State::Failed;
+                // A run is not a hook's to take back.
+                let is_ours = marker.origin != Origin::Run && entry.state != State::Failed;
+                unfinished |= !mine && dead && is_ours;
             }
             Ok(None) => {}
             Err(_) => unfinished = true,

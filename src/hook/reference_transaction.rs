@@ -28,11 +28,11 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call of the hook, with what every state needs.
 pub(super) struct Call<'c> {
-    environment: &'c Environment,
+    pub(super) environment: &'c Environment,
     pub(super) repo: Repository,
     pub(super) state: StateDir,
     payload: Payload<'c>,
-    listing: Listing,
+    pub(super) listing: Listing,
 }
 
 /// Runs the hook for `state` (git's argument) with `input` (git's stdin).
@@ -100,6 +100,8 @@ struct Markers {
     dead: bool,
     /// Somebody else's that is or may be alive.
     others: bool,
+    /// A run whose processes are all dead: nothing may be built on what it left.
+    dead_run: Option<(TxId, String)>,
 }
 
 impl Call<'_> {
@@ -113,7 +115,7 @@ impl Call<'_> {
     }
 
     fn sort_markers(&self, git: &Stat) -> anyhow::Result<Markers> {
-        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false };
+        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false, dead_run: None };
         if self.listing.markers.is_empty() && self.listing.temporary.is_empty() {
             return Ok(sorted);
         }
@@ -127,6 +129,14 @@ impl Call<'_> {
             let Some(marker) = marker else { continue };
             if marker.owner.process == git.process() && marker.owner.place == place {
                 sorted.mine.push((entry.clone(), marker));
+                continue;
+            }
+            if marker.origin == Origin::Run {
+                // It names no refs: its parts do.
+                let waits = entry.state == State::InProgress && self.run() != Some(entry.id);
+                if waits && recovery::liveness_of(&marker, &place, &self.state) == Liveness::Dead {
+                    sorted.dead_run = Some((entry.id, marker.operation));
+                }
                 continue;
             }
             match recovery::liveness_of(&marker, &place, &self.state) {
@@ -143,6 +153,9 @@ impl Call<'_> {
     fn preparing(&self) -> anyhow::Result<Reply> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
+        if let Some(veto) = refuse_after_run(&markers) {
+            return Ok(veto);
+        }
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
         if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
@@ -164,6 +177,9 @@ impl Call<'_> {
     fn prepared(&self) -> anyhow::Result<Reply> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
+        if let Some(veto) = refuse_after_run(&markers) {
+            return Ok(veto);
+        }
         let argv = owner::argv(git.pid).unwrap_or_default();
         let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&argv))?;
         let mut messages = Vec::new();
@@ -210,8 +226,13 @@ impl Call<'_> {
         let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
 
         let durability = self.state.durability();
+        let part_of = self.run();
         self.save_config()?;
-        let logged = self.save_reflogs(id, &seen).and_then(|()| {
+        let saved = self.save_reflogs(id, &seen).and_then(|()| match part_of {
+            Some(run) => self.save_reflogs_of_run(run, &seen, rename.as_ref()),
+            None => Ok(()),
+        });
+        let logged = saved.and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
                 origin: Origin::Hook,
@@ -230,7 +251,8 @@ impl Call<'_> {
                 packed: FileId::at(&self.repo.common_dir.join("packed-refs"))?,
                 head: RefStore::new(&self.repo).head()?,
                 reverses: self.environment.reverses,
-                part_of: None,
+                part_of,
+                message: None,
                 barrier: durability == Durability::Full,
             };
             let still_ours = || entry.path.exists();
@@ -380,6 +402,7 @@ impl Call<'_> {
             probe: None,
             index_lock: None,
             follow_up: false,
+            worktree: None,
         })
     }
 
@@ -456,6 +479,15 @@ impl Call<'_> {
         entry.remove()?;
         Ok(())
     }
+}
+
+/// A hook never restores files: that would be under the hands of the very git that called it.
+fn refuse_after_run(markers: &Markers) -> Option<Reply> {
+    let (id, operation) = markers.dead_run.as_ref()?;
+    Some(Reply::veto(vec![
+        format!("jin-txn: {id} (`{operation}`) was interrupted, and what it did waits to be taken back"),
+        "jin-txn: hint: run `git txn recover`, then your command again".to_owned(),
+    ]))
 }
 
 struct HookRecovery {

@@ -304,6 +304,7 @@ mod tests {
             head: None,
             reverses: None,
             part_of: None,
+            message: None,
             barrier,
         }))
     }

@@ -162,6 +162,9 @@ pub struct Begin {
     /// The `run` whose command made this transaction: they are taken back together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<TxId>,
+    /// What the user says about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// git was told to go on only when everything on the file system, objects included, was durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barrier: bool,
