@@ -34,4 +34,6 @@ pub mod observe;
 
 pub mod reboot;
 
+pub mod scenes;
+
 pub mod states;

@@ -1,0 +1,1 @@
+//! What a run takes back, and what it leaves alone.
