@@ -211,6 +211,16 @@ pub fn write_symref(
     target: &RefName,
     message: &str,
 ) -> anyhow::Result<()> {
+    // Another worktree's HEAD has no name that `git symbolic-ref` takes: it is asked from there.
+    let own = name.strip_prefix(b"worktrees/").and_then(|rest| rest.strip_suffix(b"/HEAD"));
+    let there = match own {
+        Some(worktree) => {
+            let common_dir = Repository::open(git_dir)?.common_dir;
+            Some(common_dir.join("worktrees").join(std::ffi::OsStr::from_bytes(worktree)))
+        }
+        None => None,
+    };
+    let (git_dir, name) = there.as_deref().map_or((git_dir, name), |dir| (dir, b"HEAD"));
     let name = std::str::from_utf8(name).context("a symref with a name that is no UTF-8")?;
     let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is no UTF-8")?;
     let mut args = config_hooks_off(program, git_dir)?;

@@ -155,8 +155,8 @@ impl<'l> Generations<'l> {
                     self.note_begin(*rank, begun);
                 }
             }
-            Body::Checkout { head, .. } => {
-                self.heads.extend(head.iter().map(|h| (h.name.clone(), h.value.clone())));
+            Body::Checkout(checkout) => {
+                self.heads.extend(checkout.head.iter().map(|h| (h.name.clone(), h.value.clone())));
             }
             Body::Aborted | Body::Absorbed { .. } | Body::Unknown { .. } => {}
         }

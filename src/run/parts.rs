@@ -3,7 +3,7 @@
 //! A part is a transaction that the run's command made; the hook has linked it. Of refs that somebody else moved in
 //! between, the run gives back what that one had made of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::git::{RefName, Value};
 use crate::state_dir::TxId;
@@ -45,6 +45,18 @@ pub fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
         }
     }
     parts
+}
+
+/// The HEADs that the run `id` moved or made, of whichever worktree.
+#[must_use]
+pub fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
+    let moved = of(records, id).into_iter().flat_map(|(_, begin)| begin.refs.iter().map(|c| c.name.clone()));
+    // Up to 2.45 git makes a worktree's HEAD outside of any transaction, but tells the post-checkout hook.
+    let checked_out = records.iter().filter_map(|record| match &record.body {
+        Body::Checkout(checkout) if checkout.part_of == Some(id) => checkout.head.as_ref().map(|h| h.name.clone()),
+        _ => None,
+    });
+    moved.chain(checked_out).filter(RefName::is_head).collect()
 }
 
 /// What the run `id` did to refs, in the order in which it first touched them.

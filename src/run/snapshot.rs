@@ -33,6 +33,9 @@ pub const IGNORED: usize = 1000;
 /// Directories of a git directory that commands change as they go.
 pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-merge", "sequencer"];
 
+/// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
+const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns=true";
+
 /// A file that changes while it is copied is copied again, that often.
 const TRIES: usize = 5;
 
@@ -329,7 +332,9 @@ impl Status {
     /// # Errors
     /// git fails, or names a path that must not be touched.
     pub fn read(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
-        const ARGS: [&str; 8] = [
+        const ARGS: [&str; 10] = [
+            "-c",
+            EXPECT_FILES,
             "--no-optional-locks",
             "status",
             "--porcelain=v2",
@@ -403,8 +408,8 @@ struct Entry {
 
 /// The index at `index` (or the worktree's own), entry by entry; what is in conflict is left out.
 fn entries(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
-    let ran =
-        command::run_anywhere(program, &repo.git_dir, Some(worktree), &["ls-files", "-v", "-s", "-z"], b"", index)?;
+    let args = ["-c", EXPECT_FILES, "ls-files", "-v", "-s", "-z"];
+    let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", index)?;
     anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
     let mut entries = Vec::new();
     for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {

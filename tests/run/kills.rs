@@ -18,12 +18,8 @@ const PLACES: usize = 12;
 const IN_RECOVERY: usize = 8;
 
 /// Who is killed.
-const VICTIMS: [(&str, Action); 4] = [
-    ("tree", Action::KillTree),
-    ("one", Action::KillOne),
-    ("git", Action::KillGit),
-    ("jin-txn", Action::KillHook),
-];
+const VICTIMS: [(&str, Action); 4] =
+    [("tree", Action::KillTree), ("one", Action::KillOne), ("git", Action::KillGit), ("jin-txn", Action::KillHook)];
 
 struct Bench {
     scene: &'static Scene,

@@ -226,9 +226,8 @@ impl Session<'_> {
         beat()?;
         objects::restore(&over.repo, program, self.state, over.id)?;
         let (put, moved) = self.scene(over).restore(&found, limit, &beat)?;
-        let made =
-            parts::of(over.records, over.id).into_iter().flat_map(|(_, b)| b.refs.iter().map(|c| c.name.clone()));
-        let retired = self.retire_worktrees(&over.manifest.linked, &made.collect(), &aside)?;
+        let heads = parts::heads(over.records, over.id);
+        let retired = self.retire_worktrees(&over.manifest.linked, &heads, &aside)?;
         let settled = self.restore_refs(over.id, &plan, &aside).map_err(in_the_way)?;
         if absent_is_none(fs::symlink_metadata(&aside))?.is_some() {
             durable::fsync_dir(&self.state.quarantine())?;

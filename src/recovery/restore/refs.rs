@@ -104,13 +104,18 @@ impl Session<'_> {
             plan.writes.iter().cloned().partition(|w| w.to == Value::Absent);
         write(&gone)?;
         self.remove_empty_dirs(&gone)?;
+        // So it is with their reflogs.
+        let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
+        for log in new {
+            if FileId::at(&RefStore::new(self.repo).log(&log.name))?.is_some() {
+                self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
+            }
+        }
         write(&back)?;
         if let Some(head) = &plan.head {
             write(std::slice::from_ref(head))?;
         }
-        // Those that were not there make room.
-        let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
-        for log in new.into_iter().chain(kept) {
+        for log in kept {
             self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
         }
         let refs = RefStore::new(self.repo);

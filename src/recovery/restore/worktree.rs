@@ -119,7 +119,10 @@ impl Scene<'_> {
                 found.files.push(kept.clone());
             }
         }
-        for changed in status.changed.into_iter().filter(|c| !kept.contains_key(&c.path)) {
+        let skipped: HashSet<RelPath> =
+            skipped(self.repo, self.program, worktree, &self.saved_index())?.into_iter().collect();
+        let is_known = |path: &RelPath| kept.contains_key(path) || skipped.contains(path);
+        for changed in status.changed.into_iter().filter(|c| !is_known(&c.path)) {
             // A gitlink is a directory of its own.
             if let Some((mode, blob)) = changed.indexed.filter(|(mode, _)| *mode != 0o160_000) {
                 found.blobs.push((changed.path, mode, blob));
@@ -131,9 +134,10 @@ impl Scene<'_> {
                 || self.manifest.is_by_name(path)
         };
         found.new = status.untracked.into_iter().chain(status.opaque).filter(|p| !was_there(p)).collect();
-        for path in skipped(self.repo, self.program, worktree, &self.saved_index())? {
-            if !was_there(&path) && place.now(&path)?.is_some() {
-                found.new.push(path);
+        for path in &skipped {
+            // A sparse checkout keeps it out.
+            if !was_there(path) && place.now(path)?.is_some() {
+                found.new.push(path.clone());
             }
         }
         for file in &self.manifest.ignored {
