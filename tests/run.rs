@@ -7,5 +7,8 @@ mod support;
 #[path = "run/kills.rs"]
 mod kills;
 
+#[path = "run/processes.rs"]
+mod processes;
+
 #[path = "run/restoring.rs"]
 mod restoring;

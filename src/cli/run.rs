@@ -61,7 +61,13 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.say(&line);
     }
     let worktree = command::top_level(&options.git_program, &session.directory, session.git_dir.as_deref())?;
-    refuse_index_lock(&repo)?;
+    let index_lock = repo.git_dir.join("index.lock");
+    if index_lock.exists() {
+        // What the index will be nobody knows.
+        session.say(&format!("error: a git is at work in this worktree: {} is there", index_lock.display()));
+        session.say("hint: nothing was run; try again when it has ended");
+        return Ok(exit::BUSY);
+    }
     let operation = operation(&args.command);
     let intent = Intent {
         operation: &operation,
@@ -126,13 +132,6 @@ fn operation(command: &[OsString]) -> String {
     let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
     let line = format!("jin-txn run -- {}", words.join(" "));
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
-}
-
-/// Somebody is changing the index: what it will be nobody knows.
-fn refuse_index_lock(repo: &Repository) -> anyhow::Result<()> {
-    let lock = repo.git_dir.join("index.lock");
-    anyhow::ensure!(!lock.exists(), "a git is at work in this worktree: {} is there", lock.display());
-    Ok(())
 }
 
 /// Waits for what the command has left running, then restores.

@@ -19,7 +19,7 @@ use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
 
 /// The name under which a file is made ready, below the run's directory.
-const READY: &str = "ready";
+pub(super) const READY: &str = "ready";
 
 /// One directory that things are put back to.
 pub(super) struct Place<'p> {

@@ -11,6 +11,7 @@ use anyhow::Context;
 
 use super::super::Session;
 use super::super::execute::free_name;
+use super::place::READY;
 use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::refs::absent_is_none;
@@ -176,7 +177,11 @@ impl Session<'_> {
             self.move_aside(&path, aside).with_context(cannot)?;
         }
         durable::create_dirs(path.parent().unwrap_or(Path::new("/")), 0o777).with_context(cannot)?;
-        durable::replace(&path, &bytes).with_context(cannot)
+        // Made ready elsewhere: cut in between, nothing is left among the reflogs.
+        let ready = self.state.tx(id).join(READY);
+        durable::remove_file(&ready).with_context(cannot)?;
+        durable::create_new(&ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
+        durable::rename_new(&ready, &path).with_context(cannot)
     }
 
     fn move_aside(&self, path: &Path, aside: &Path) -> anyhow::Result<()> {
