@@ -67,6 +67,10 @@ pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
     let mut net = Net::default();
     for record in &records[begun..] {
         let Some(tx) = record.tx else { continue };
+        // What others do when it has ended is nothing that it could take back.
+        if tx == id && is_over(&record.body) {
+            break;
+        }
         match &record.body {
             Body::Begin(begin) => {
                 if begin.part_of == Some(id) {
@@ -85,6 +89,13 @@ pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
     moves.retain(|(_, m)| m.before != m.after || m.taken_over);
     moves.sort_by_key(|(order, _)| *order);
     moves.into_iter().map(|(_, m)| m).collect()
+}
+
+fn is_over(body: &Body) -> bool {
+    match body {
+        Body::Recovered { outcome, .. } => *outcome != Outcome::NeedsHuman,
+        other => other.is_terminal(),
+    }
 }
 
 #[derive(Default)]
