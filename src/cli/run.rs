@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
@@ -74,6 +74,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         message: args.message.as_deref(),
         worktree: worktree.as_deref(),
         program: &options.git_program,
+        attributes: &attributes(&options.git_program),
     };
     let run = match Run::begin(&repo, &state, &intent) {
         Err(error) if error.is::<Occupied>() => {
@@ -105,6 +106,14 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         return Ok(ended.code());
     }
     take_back(session, &repo, &state, &options, run, ended)
+}
+
+/// Where git looks for attributes of the user and of the machine.
+fn attributes(program: &Path) -> Vec<PathBuf> {
+    let of = |variable: &str, below: &str| std::env::var_os(variable).map(|dir| PathBuf::from(dir).join(below));
+    let user = [of("XDG_CONFIG_HOME", "git/attributes"), of("HOME", ".config/git/attributes")];
+    let prefix = program.parent().and_then(Path::parent).map(|prefix| prefix.join("etc/gitattributes"));
+    user.into_iter().flatten().chain(prefix).chain([PathBuf::from("/etc/gitattributes")]).collect()
 }
 
 /// Does this process belong to a run of the repository that is at work?

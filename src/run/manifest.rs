@@ -89,8 +89,6 @@ pub struct Manifest {
     pub ignored: Vec<Ignored>,
     /// Worktree: ignored directories and nested repositories, by name only.
     pub by_name: Vec<RelPath>,
-    /// Worktree: permission bits of tracked files that are not what git would give them.
-    pub modes: Vec<(RelPath, u32)>,
     /// Reflogs that git changes without any transaction.
     pub reflogs: Vec<KeptLog>,
     /// The newest stash.

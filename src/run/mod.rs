@@ -21,7 +21,7 @@ pub mod parts;
 pub mod snapshot;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -64,6 +64,8 @@ pub struct Intent<'i> {
     pub worktree: Option<&'i Path>,
     /// The git to ask.
     pub program: &'i Path,
+    /// Where git attributes may lie that are not of this repository.
+    pub attributes: &'i [PathBuf],
 }
 
 /// Another run is at work in this worktree.
@@ -116,7 +118,7 @@ impl<'r> Run<'r> {
             durable::create_dirs(&dir, 0o777)?;
             durable::share_like_directory(&dir)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
-            let manifest = snapshot::take(repo, intent.program, state, id, intent.worktree)?;
+            let manifest = snapshot::take(repo, intent.program, state, id, intent.worktree, intent.attributes)?;
             manifest.store(state, id)?;
             let barrier = state.durability() == Durability::Full;
             let begin = Begin {

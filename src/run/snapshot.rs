@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -24,7 +23,7 @@ use super::objects;
 use crate::beneath::{Kind, RelPath, Root};
 use crate::durable;
 use crate::git::refs::absent_is_none;
-use crate::git::{FileId, RefName, RefStore, Repository, command};
+use crate::git::{FileId, RefName, RefStore, Repository, command, index};
 use crate::state_dir::{StateDir, TxId};
 
 /// How many ignored files get a second name.
@@ -121,7 +120,8 @@ impl Copies {
     }
 }
 
-/// Takes the snapshot for the run `id`, whose directory exists.
+/// Takes the snapshot for the run `id`, whose directory exists. `attributes`: where git attributes may lie that are not of this
+/// repository.
 ///
 /// # Errors
 /// Something cannot be read or kept. Nothing was changed then.
@@ -131,6 +131,7 @@ pub fn take(
     state: &StateDir,
     id: TxId,
     worktree: Option<&Path>,
+    attributes: &[PathBuf],
 ) -> anyhow::Result<Manifest> {
     let mut copies = Copies { dir: copies_dir(state, id), next: 0 };
     for dir in [&copies.dir, &state.tx(id).join("reflogs")] {
@@ -147,7 +148,7 @@ pub fn take(
     manifest.stash = Some(RefStore::new(repo).read(&RefName::parse(b"refs/stash")?)?.value);
     manifest.linked = linked(repo);
     if let Some(worktree) = worktree {
-        keep_worktree(&mut copies, repo, program, worktree, &mut manifest)?;
+        keep_worktree(&mut copies, repo, program, worktree, attributes, &mut manifest)?;
     }
     objects::protect(repo, state, id).context("cannot keep the repository's objects from a gc")?;
     Ok(manifest)
@@ -243,15 +244,20 @@ fn keep_worktree(
     repo: &Repository,
     program: &Path,
     worktree: &Path,
+    attributes: &[PathBuf],
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
     let root = Root::open(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
     let (status, tracked) = std::thread::scope(|scope| {
-        let tracked = scope.spawn(|| Tracked::read(repo, program, worktree));
+        let tracked = scope.spawn(|| Tracked::read(repo, program, worktree, attributes));
         let status = Status::read(repo, program, worktree, None);
         (status, tracked.join().expect("reading the index does not panic"))
     });
     let (status, mut tracked) = (status?, tracked?);
+    let untracked_rules = status.untracked.iter().chain(&status.ignored).any(|p| p.name() == ".gitattributes");
+    if untracked_rules && tracked.to_keep.is_empty() {
+        tracked = Tracked::read(repo, program, worktree, &[worktree.to_owned()])?;
+    }
     let mut keep: Vec<RelPath> = status.changed.into_iter().map(|c| c.path).collect();
     keep.extend(status.untracked);
     keep.append(&mut tracked.to_keep);
@@ -264,8 +270,6 @@ fn keep_worktree(
         }
         manifest.files.push(kept);
     }
-    let changed: HashSet<&RelPath> = keep.iter().collect();
-    manifest.modes = tracked.modes.into_iter().filter(|(path, _)| !changed.contains(path)).collect();
     manifest.by_name.extend(status.opaque);
     for path in status.ignored {
         let from = worktree.join(path.as_path());
@@ -394,14 +398,11 @@ impl Status {
 struct Tracked {
     /// git does not look at them, or their bytes are not those of their blobs.
     to_keep: Vec<RelPath>,
-    /// Permission bits that git would not give them.
-    modes: Vec<(RelPath, u32)>,
 }
 
 /// One line of `git ls-files -v -s`.
 struct Entry {
     tag: u8,
-    mode: u32,
     blob: String,
     path: RelPath,
 }
@@ -417,11 +418,11 @@ fn entries(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Pa
         let head = std::str::from_utf8(&line[..tab])?;
         let mut words = head.split(' ');
         let mut word = || words.next().context("git ls-files says a cut line");
-        let (tag, mode, blob, stage) = (word()?, word()?, word()?, word()?);
+        let (tag, _, blob, stage) = (word()?, word()?, word()?, word()?);
         if stage == "0" {
             let path = RelPath::parse(&line[tab + 1..])?;
             let tag = tag.bytes().next().unwrap_or(b'H');
-            entries.push(Entry { tag, mode: u32::from_str_radix(mode, 8)?, blob: blob.to_owned(), path });
+            entries.push(Entry { tag, blob: blob.to_owned(), path });
         }
     }
     Ok(entries)
@@ -437,34 +438,33 @@ pub fn skipped(repo: &Repository, program: &Path, worktree: &Path, index: &Path)
 }
 
 impl Tracked {
-    fn read(repo: &Repository, program: &Path, worktree: &Path) -> anyhow::Result<Tracked> {
+    fn read(repo: &Repository, program: &Path, worktree: &Path, attributes: &[PathBuf]) -> anyhow::Result<Tracked> {
         let mut tracked = Tracked::default();
+        // Most indexes have nothing to ask git about.
+        let glance = index::glance(&repo.git_dir.join("index")).context("cannot read the index")?;
+        let outside = attributes.iter().chain([&repo.common_dir.join("info/attributes")]).any(|path| path.exists());
+        let may_convert = outside || glance.is_none_or(|g| g.has_attributes);
+        let settings = conversion_settings(repo, program)?;
+        if glance.is_some_and(|g| !g.has_flagged) && !may_convert && !settings {
+            return Ok(tracked);
+        }
         let entries = entries(repo, program, worktree, None)?;
-        let umask = umask();
-        let mut sizes = std::collections::HashMap::new();
-        for entry in &entries {
-            let Some(metadata) = absent_is_none(fs::symlink_metadata(worktree.join(entry.path.as_path())))? else {
-                continue;
-            };
-            if entry.tag.is_ascii_lowercase() || entry.tag == b'S' {
+        let size = |entry: &Entry| {
+            let metadata = absent_is_none(fs::symlink_metadata(worktree.join(entry.path.as_path())))?;
+            anyhow::Ok(metadata.map(|m| m.len()))
+        };
+        for entry in entries.iter().filter(|e| e.tag.is_ascii_lowercase() || e.tag == b'S') {
+            if size(entry)?.is_some() {
                 tracked.to_keep.push(entry.path.clone());
-                continue;
-            }
-            if metadata.is_file() {
-                sizes.insert(&entry.path, metadata.len());
-                let mode = metadata.permissions().mode() & 0o7777;
-                if mode != (if entry.mode == 0o100_755 { 0o777 } else { 0o666 }) & !umask {
-                    tracked.modes.push((entry.path.clone(), mode));
-                }
             }
         }
-        let converted = converted(repo, program, worktree)?;
+        let converted = converted(repo, program, worktree, settings)?;
         if converted.any {
-            let asked: Vec<&Entry> =
-                entries.iter().filter(|e| converted.may_be(&e.path) && sizes.contains_key(&e.path)).collect();
+            let asked: Vec<&Entry> = entries.iter().filter(|e| converted.may_be(&e.path)).collect();
             let blobs = objects::sizes(repo, program, asked.iter().map(|e| e.blob.as_str()))?;
-            for (entry, size) in asked.iter().zip(blobs) {
-                if converted.is_filtered(&entry.path) || size != sizes.get(&entry.path).copied() {
+            for (entry, blob) in asked.iter().zip(blobs) {
+                let now = size(entry)?;
+                if now.is_some() && (converted.is_filtered(&entry.path) || now != blob) {
                     tracked.to_keep.push(entry.path.clone());
                 }
             }
@@ -473,10 +473,17 @@ impl Tracked {
     }
 }
 
+/// Does the configuration convert line endings, or name a file of attributes?
+fn conversion_settings(repo: &Repository, program: &Path) -> anyhow::Result<bool> {
+    let args = ["config", "--get-regexp", r"^core\.(autocrlf|attributesfile)$"];
+    let ran = command::run(program, &repo.git_dir, &args, b"", None)?;
+    Ok(String::from_utf8_lossy(&ran.stdout).lines().any(|line| line.strip_suffix(" false").is_none()))
+}
+
 /// Whose bytes in the worktree may not be those of the blob.
 struct Converted {
     any: bool,
-    /// All of them: `core.autocrlf` is set.
+    /// All of them: the configuration says so.
     all: bool,
     some: HashSet<RelPath>,
     /// A filter may do anything, also keep the size.
@@ -493,7 +500,7 @@ impl Converted {
     }
 }
 
-fn converted(repo: &Repository, program: &Path, worktree: &Path) -> anyhow::Result<Converted> {
+fn converted(repo: &Repository, program: &Path, worktree: &Path, all: bool) -> anyhow::Result<Converted> {
     const FILTERS: &str = ":(exclude,attr:!filter !ident !working-tree-encoding)";
     const ANY: &str = ":(exclude,attr:!filter !ident !working-tree-encoding !text !eol !crlf)";
     let list = |what: &str| -> anyhow::Result<HashSet<RelPath>> {
@@ -505,7 +512,6 @@ fn converted(repo: &Repository, program: &Path, worktree: &Path) -> anyhow::Resu
     };
     let some = list(ANY)?;
     let filtered = if some.is_empty() { HashSet::new() } else { list(FILTERS)? };
-    let all = command::config(program, repo, "core.autocrlf")?.is_some_and(|v| v != "false");
     Ok(Converted { any: all || !some.is_empty(), all, some, filtered })
 }
 

@@ -169,11 +169,18 @@ fn bytes_that_git_would_convert_come_back_as_they_were() {
 
 #[test]
 fn what_git_does_not_look_at_comes_back_too() {
-    let repo = guarded();
-    repo.git(["update-index", "--assume-unchanged", "file"]);
-    repo.write("file", "unseen by git\n");
-    assert_no_trace(&repo, "echo changed >file; git update-index --no-assume-unchanged file; git commit -qam seen");
-    assert_eq!(fs::read_to_string(repo.path().join("file")).expect("it is there"), "unseen by git\n");
+    for (format, version) in [("sha1", "2"), ("sha1", "4"), ("sha256", "2"), ("sha256", "4")] {
+        let repo = Repo::new(Options { guarded: true, object_format: Some(format), ..Options::default() });
+        repo.write("file", "one\n");
+        repo.write("other", "one\n");
+        repo.commit_all("one");
+        repo.git(["update-index", "--index-version", version, "--assume-unchanged", "file"]);
+        repo.write("file", "unseen by git\n");
+        let script = "echo changed >file; git update-index --no-assume-unchanged file; git commit -qam seen";
+        assert_no_trace(&repo, script);
+        let found = fs::read_to_string(repo.path().join("file")).expect("it is there");
+        assert_eq!(found, "unseen by git\n", "{format}, index version {version}");
+    }
 }
 
 #[test]

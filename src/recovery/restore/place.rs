@@ -200,13 +200,6 @@ impl<'p> Place<'p> {
         }
     }
 
-    /// Gives a file its permission bits again.
-    pub(super) fn set_mode(&self, path: &RelPath, mode: u32) -> anyhow::Result<()> {
-        let Some(parent) = reachable(self.root.parent(path))? else { return Ok(()) };
-        let differs = parent.stat()?.is_some_and(|s| s.kind == Kind::File && s.mode != mode);
-        if differs { Ok(parent.set_mode(mode)?) } else { Ok(()) }
-    }
-
     /// Removes the directory `dir` when it is empty.
     pub(super) fn remove_empty(&self, dir: &str) -> anyhow::Result<()> {
         self.root.remove_empty(&RelPath::parse(dir.as_bytes())?)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::place::Place;
-use crate::beneath::RelPath;
+use crate::beneath::{Kind, RelPath};
 use crate::durable;
 use crate::git::command::{self, Batch};
 use crate::git::{FileId, Repository};
@@ -229,9 +229,6 @@ impl Scene<'_> {
                 _ => place.put_second_name(&file.path, copy)?,
             }
         }
-        for (path, mode) in &self.manifest.modes {
-            place.set_mode(path, *mode)?;
-        }
         Ok((place.put, place.moved))
     }
 
@@ -245,9 +242,12 @@ impl Scene<'_> {
             let target = blobs.content(blob).with_context(|| format!("cannot read the blob of {path}"))?;
             return place.put_link(path, &target);
         }
-        let odd = self.manifest.modes.iter().find(|(p, _)| p == path).map(|(_, mode)| *mode);
-        let usual = if *mode == 0o100_755 { 0o777 } else { 0o666 } & !umask();
-        place.put_file(path, odd.unwrap_or(usual), |ready| {
+        // Of the permission bits git stores one; the others stay as they are, or as git would make them.
+        let usual = 0o666 & !umask();
+        let bits = place.now(path)?.filter(|now| now.kind == Kind::File).map_or(usual, |now| now.mode & !0o111);
+        // Whoever may read it may execute it.
+        let bits = if *mode == 0o100_755 { bits | (bits & 0o444) >> 2 } else { bits };
+        place.put_file(path, bits, |ready| {
             let mut file = durable::create_new(ready, b"")?;
             blobs.copy(blob, &mut file)?;
             Ok(file)
