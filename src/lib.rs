@@ -15,9 +15,9 @@
 //!                 go                 rolled back
 //! ```
 //!
-//! Read the modules in this order: [`durable`] (the only door to disk), [`owner`] (who is alive), [`git`] (how
-//! repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the protocol with git),
-//! [`recovery`] (evidence, plan, execution), [`undo`]. [`cli`] is the surface.
+//! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
+//! (who is alive), [`git`] (how repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
+//! protocol with git), [`recovery`] (evidence, plan, execution), [`undo`]. [`cli`] is the surface.
 //!
 //! # Invariants
 //! - I1 nothing executes before its record is durable
@@ -32,6 +32,7 @@
 //! - I11 a healthy repository sees no output
 //! - I12 log, markers and quarantine stay bounded
 
+pub mod beneath;
 pub mod cli;
 pub mod durable;
 pub mod git;
