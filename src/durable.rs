@@ -169,6 +169,16 @@ pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// Appends to a file, makes it if need be, and syncs it.
+///
+/// # Errors
+/// What the file system said.
+pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o666).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
 /// Cuts a file to `len` bytes and syncs it.
 ///
 /// # Errors

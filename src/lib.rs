@@ -17,7 +17,7 @@
 //!
 //! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
 //! (who is alive), [`git`] (how repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
-//! protocol with git), [`recovery`] (evidence, plan, execution), [`undo`]. [`cli`] is the surface.
+//! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (what we make ourselves), [`undo`]. [`cli`] is the surface.
 //!
 //! # Invariants
 //! - I1 nothing executes before its record is durable
@@ -41,5 +41,6 @@ pub mod marker;
 pub mod owner;
 pub mod recovery;
 pub mod state_dir;
+pub mod txn;
 pub mod undo;
 pub mod wal;

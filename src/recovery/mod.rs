@@ -9,6 +9,7 @@
 //! ```
 //! One runner at a time, under `recovery.lock`, which the git children inherit.
 
+mod decided;
 pub mod evidence;
 mod execute;
 pub mod generations;
@@ -29,7 +30,7 @@ use crate::git::locks::{Depth, Judge, KnownDead, LockFile};
 use crate::git::{RefName, RefStore, Repository, locks};
 use crate::marker::{Entry, Listing, Marker, Phase, State, Temporary};
 use crate::owner::{self, Liveness, Place, Process};
-use crate::state_dir::{StateDir, Wait};
+use crate::state_dir::{StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Log, Record, Scan};
 
@@ -70,6 +71,8 @@ pub struct Options {
     pub wait: Wait,
     /// The environment says that objects lie elsewhere, too: what is missing here is not lost.
     pub objects_elsewhere: bool,
+    /// A transaction of this very process that it cannot finish by itself: it counts as dead.
+    pub own: Option<TxId>,
 }
 
 impl Options {
@@ -83,6 +86,7 @@ impl Options {
             force: false,
             wait: Wait::No,
             objects_elsewhere: false,
+            own: None,
         }
     }
 }
@@ -213,7 +217,13 @@ impl<'r> Session<'r> {
             expected = None;
         }
         let unfinished = session.gather(dead, &history, expected.as_ref())?;
-        let plans: Vec<Plan> = unfinished.iter().map(|u| plan::plan(&u.refs)).collect();
+        let plan_of = |u: &Unfinished| if u.decided { decided::plan(&u.refs) } else { plan::plan(&u.refs) };
+        let plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
+        if let Some(waiting) = decided::needs_a_command(&unfinished, &options.mode) {
+            session.report.must_wait = true;
+            session.report.notes.extend(decided::refusal(waiting, &options.mode));
+            return Ok(session.report);
+        }
 
         if session.must_wait(&unfinished, &plans, expected.as_ref())? {
             session.report.must_wait = true;
@@ -259,7 +269,8 @@ impl<'r> Session<'r> {
                     continue;
                 }
             };
-            match self.wait_for_orphan(&marker, place) {
+            let is_own = self.options.own == Some(entry.id);
+            match if is_own { Liveness::Dead } else { self.wait_for_orphan(&marker, place) } {
                 Liveness::Dead => dead.push((entry.clone(), Some(marker))),
                 Liveness::Unknowable if self.options.force => dead.push((entry.clone(), Some(marker))),
                 liveness => self.report.busy.push(report::busy_line(&marker, liveness)),
@@ -313,15 +324,24 @@ impl<'r> Session<'r> {
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
             let Some((at, begin)) = history.begin(entry.id) else {
-                unfinished.push(Unfinished { entry, marker, begin: None, ending: Ending::None, refs: Vec::new() });
+                let (ending, decided, refs) = (Ending::None, false, Vec::new());
+                unfinished.push(Unfinished { entry, marker, begin: None, ending, decided, refs });
                 continue;
             };
             let ending = history.ending(entry.id, at);
+            if ending == Ending::None
+                && let Some(made) = decided::gather(&witnesses, entry.id, at, begin)?
+            {
+                let decided::Made { begin, decided, refs } = made;
+                unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin)), ending, decided, refs });
+                continue;
+            }
             let refs = match ending {
                 Ending::None => witnesses.of_refs(entry.id, at, begin)?,
                 _ => Vec::new(),
             };
-            unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin.clone())), ending, refs });
+            let (begin, decided) = (Some(Box::new(begin.clone())), false);
+            unfinished.push(Unfinished { entry, marker, begin, ending, decided, refs });
         }
         Ok(unfinished)
     }
