@@ -1,6 +1,7 @@
 //! The command line. One file per command: its arguments (the doc comments are the help) and its run.
 //! Only this layer prints, reads the environment and knows exit codes.
 
+pub mod apply;
 pub mod check;
 pub mod demo;
 mod fsync;
@@ -85,6 +86,7 @@ enum Command {
     Show(show::Args),
     Undo(undo::UndoArgs),
     Redo(undo::RedoArgs),
+    Apply(apply::Args),
     Git(git::Args),
     Demo(demo::Args),
 }
@@ -131,6 +133,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Show(args) => show::run(&context, &args),
         Command::Undo(args) => undo::undo(&context, &args),
         Command::Redo(args) => undo::redo(&context, &args),
+        Command::Apply(args) => apply::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }

@@ -63,6 +63,8 @@
 //! - The worktree has to be on the file system of the git directory: files are renamed into place.
 
 mod image;
+pub mod language;
+pub mod manifest;
 pub(crate) mod place;
 mod prepare;
 mod queue;
