@@ -1,0 +1,15 @@
+//! `jin-txn apply`: refs and files as one transaction, whatever is asked of it and whatever kills it.
+//!
+//! `JIN_KILL=all cargo test --test apply -- --nocapture` kills at every point and prints how many there were.
+
+#[path = "apply/bad_input.rs"]
+mod bad_input;
+#[path = "apply/crashes.rs"]
+mod crashes;
+#[path = "apply/scene.rs"]
+mod scene;
+mod support;
+#[path = "apply/undo.rs"]
+mod undo;
+#[path = "apply/usual.rs"]
+mod usual;
