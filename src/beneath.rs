@@ -194,10 +194,12 @@ impl Root {
     pub fn remove_empty_parents(&self, path: &RelPath) -> io::Result<Vec<RelPath>> {
         let mut gone = Vec::new();
         for dir in path.ancestors().rev() {
-            if !self.remove_empty(&dir)? {
+            let is_there = self.parent(&dir)?.map_or(Ok(None), |parent| parent.stat())?.is_some();
+            // One that went already (whoever removed it was stopped here) says nothing about those around it.
+            if is_there && !self.remove_empty(&dir)? {
                 break;
             }
-            gone.push(dir);
+            gone.extend(is_there.then_some(dir));
         }
         Ok(gone)
     }

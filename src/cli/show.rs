@@ -60,5 +60,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         let before = change.before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
         session.print(&format!("{}\n  before  {before}\n  after   {}", change.name, change.after));
     }
+    for file in &told.begin.files {
+        let image = |image: &Option<crate::wal::FileImage>| {
+            image.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)
+        };
+        session.print(&format!("{}\n  before  {}\n  after   {}", file.path, image(&file.before), image(&file.after)));
+    }
     Ok(super::exit::DONE)
 }

@@ -58,14 +58,18 @@ impl Placing<'_> {
         };
         let parent = match parent {
             Ok(Some(parent)) => parent,
-            Ok(None) => return Ok(Placed::Already),
+            Ok(None) => {
+                // Killed between the file and the directories that it left empty.
+                self.worktree.root.remove_empty_parents(&change.path)?;
+                return Ok(Placed::Already);
+            }
             Err(error) => return refused(error),
         };
         let placed = match change.after {
             Some(after) => self.put(index, change, after, &parent)?,
             None => self.remove(index, change, &parent)?,
         };
-        if change.after.is_none() && placed != Placed::Already {
+        if change.after.is_none() && !matches!(placed, Placed::Left(_)) {
             self.worktree.root.remove_empty_parents(&change.path)?;
         }
         Ok(placed)

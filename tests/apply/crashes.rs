@@ -108,7 +108,12 @@ fn kill_everywhere(bench: &Bench<'_>, name: &str, action: Action, role: Option<R
             repo.discard();
         }
     }
-    println!("{name}, {action:?}: {} of {} points: {before} before, {after} after, {} bad", before + after + bad.len(), points.len(), bad.len());
+    println!(
+        "{name}, {action:?}: {} of {} points: {before} before, {after} after, {} bad",
+        before + after + bad.len(),
+        points.len(),
+        bad.len()
+    );
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
     assert!(before > 0 && after > 0, "the sample lies on both sides of the commit point");
 }
@@ -162,7 +167,7 @@ fn a_recovery_that_is_killed_is_finished_by_the_next() {
             let repo = bench.fresh();
             bench.kill(&repo, n, Action::KillTree);
             let_the_clock_tick(&repo.git_dir());
-            let mut decide = |event: &Event| if event.n == m { Action::KillTree } else { Action::Continue };
+            let decide = |event: &Event| if event.n == m { Action::KillTree } else { Action::Continue };
             let mut killed = String::new();
             tracer::trace(jin(&repo, &["recover"]), b"", Isolation::None, &mut |event| {
                 if event.n == m {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::scene::{Scene, State, apply, mode, run};
-use crate::support::crash::{assert_fsck, git, is_log_sync, jin, kill_at, recover, nth, transactions, value, wal};
+use crate::support::crash::{assert_fsck, git, is_log_sync, jin, kill_at, nth, recover, transactions, value, wal};
 use crate::support::repo::{Git, Options, Repo, text};
 use crate::support::tracer::{self, Action, Isolation, Role};
 
