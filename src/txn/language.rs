@@ -366,9 +366,9 @@ mod tests {
         let lines = "start\nupdate refs/heads/a HEAD~1\noption no-deref\nupdate HEAD abc 000\ncreate refs/heads/b v1\n\
                      delete refs/heads/c abc\nverify refs/heads/d\nsymref-update HEAD refs/heads/a ref refs/heads/b\n\
                      write \"a \\303\\244\\n\" 100755 ../source absent\nremove b abc\nprepare\ncommit\n";
-        let fields = "start\0update refs/heads/a\0HEAD~1\0\0option no-deref\0update HEAD\0abc\0000\0\
+        let fields = "start\0update refs/heads/a\0HEAD~1\0\0option no-deref\0update HEAD\0abc\x00000\0\
                       create refs/heads/b\0v1\0delete refs/heads/c\0abc\0verify refs/heads/d\0\0\
-                      symref-update HEAD\0refs/heads/a\0ref\0refs/heads/b\0write a ä\n\0100755\0../source\0absent\0\
+                      symref-update HEAD\0refs/heads/a\0ref\0refs/heads/b\0write a ä\n\x00100755\0../source\0absent\0\
                       remove b\0abc\0prepare\0commit\0";
         let items = parse(Ends::LineFeed, lines).unwrap().unwrap();
         assert_eq!(items.len(), 8);

@@ -101,10 +101,10 @@ pub(super) fn look_at_files(
             }
         }
         // Where nothing is removed nothing has to be writable.
-        if item.to.is_some() || before.image.is_some() {
-            if let Some(why) = why_not_writable(worktree, &item.path, device)? {
-                miss("a directory that files can be put into", &why);
-            }
+        if (item.to.is_some() || before.image.is_some())
+            && let Some(why) = why_not_writable(worktree, &item.path, device)?
+        {
+            miss("a directory that files can be put into", &why);
         }
         found.push(before);
     }
