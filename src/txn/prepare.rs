@@ -174,7 +174,9 @@ impl Transaction {
         work.git = Some(git);
         prepared.map_err(|error| unmet::explain(&self.repo, &self.program, &targets, error))?;
         let locked = refs::locked(&self.repo, &self.program, &targets)?;
-        // What git does not compare (symbolic refs) is compared here, and the rest a second time.
+        // git compares object names under its locks; what a symbolic ref points to is compared here.
+        let symbolic = |t: &&Target| matches!(t.expected, super::Expected::PointsTo(_));
+        let targets: Vec<Target> = targets.iter().filter(symbolic).cloned().collect();
         let values = refs::values(&self.repo, &self.program, &targets)?;
         let items = unmet::of_refs(&targets, &values);
         if !items.is_empty() {

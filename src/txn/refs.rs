@@ -1,5 +1,6 @@
 //! The refs of a transaction: what they are called on disk, what is there, and whether that is what was expected.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -136,9 +137,10 @@ pub(super) fn locked(repo: &Repository, program: &Path, targets: &[Target]) -> a
     let lines = owned.iter().map(|(new, name)| Line { old, new, name }).collect();
     let payload = Payload { lines, key: PayloadKey { crc: 0, len: 0, count: 0 } };
     let mut seen = observe::observe(repo, &payload, false)?;
+    let changes: HashMap<&RefName, &RefChange> = seen.changes.iter().map(|c| (&c.name, c)).collect();
     for (new, target) in &texts {
         let after = Value::of_payload(new)?;
-        let change = seen.changes.iter().find(|c| c.name == target.name);
+        let change = changes.get(&target.name);
         let unchanged = change.is_none() && refs.read(&target.name)?.value == after;
         let right = change.is_some_and(|c| c.after == after);
         anyhow::ensure!(right || unchanged, "git holds no lock for its update of {}", target.name);

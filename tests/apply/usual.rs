@@ -252,3 +252,25 @@ fn a_manifest_says_the_same_and_so_does_nul_separated_input() {
     assert_eq!((value(&repo, "a"), value(&repo, "b")), (String::new(), first));
     assert!(!repo.path().join("d").exists());
 }
+
+#[test]
+fn a_file_that_is_replaced_at_the_very_moment_of_the_exchange_comes_back() {
+    let scene = Scene::guarded();
+    let repo = &scene.repo;
+    let conf = repo.path().join("etc/app.conf");
+    let mut done = false;
+    let outcome = tracer::trace(Scene::command(repo), scene.input.as_bytes(), Isolation::None, &mut |event| {
+        // The call is about to be made: everything has been looked at.
+        if !done && event.syscall == "renameat2" && event.path2.as_deref() == Some(conf.as_path()) {
+            done = true;
+            repo.write("../theirs", "somebody's\n");
+            std::fs::rename(repo.scratch().join("theirs"), &conf).unwrap();
+        }
+        Action::Continue
+    })
+    .unwrap();
+    assert!(done);
+    assert_eq!(outcome.status.code(), Some(4), "{}", text(&outcome.stderr));
+    assert_eq!(std::fs::read_to_string(&conf).unwrap(), "somebody's\n");
+    assert!(!repo.path().join("old").exists(), "the rest has happened");
+}
