@@ -402,6 +402,7 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       show       Show one transaction: who made it, what it changed, how it ended
       undo       Take back the newest transaction, or one that you name
       redo       Do again what was undone last, or one that you name
+      apply      Update refs and files as one crash-safe transaction
       git        Check, recover if need be, then run git with these arguments
       demo       Kill a real git in mid-transaction in a scratch repository, show the damage, recover,
                  show the proof
