@@ -16,8 +16,13 @@ fn main() -> ExitCode {
     if name == "reference-transaction" || name == "post-checkout" {
         return hook(&name, &rest);
     }
-    if name == "git" {
-        return cli::git::shim(&rest);
+    if cli::git::is_shim_name(&name) {
+        return cli::git::shim(&name, &rest);
+    }
+    if let [command, from, end_of_options, git_args @ ..] = rest.as_slice()
+        && (command == "git" && from == "--from-shell" && end_of_options == "--")
+    {
+        return cli::git::from_shell(git_args);
     }
     match rest.split_first() {
         Some((command, [hook_name, hook_args @ ..])) if command == "hook" => hook(hook_name, hook_args),

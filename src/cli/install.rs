@@ -7,7 +7,7 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use super::{Session, fsync, require_git};
+use super::{Session, fsync, require_git, shim};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{Repository, command};
@@ -30,6 +30,10 @@ pub struct Args {
     /// What to survive: power cuts (full), or killed processes only (process). Default: what was chosen before, else full
     #[arg(long, value_name = "WHAT")]
     durability: Option<DurabilityArg>,
+
+    /// Instead of a repository: put a `git` into DIR that checks and recovers before it becomes git
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["repo", "durability"])]
+    shim: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -88,6 +92,9 @@ struct Outcome {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if let Some(dir) = &args.shim {
+        return shim::install(session, dir);
+    }
     let git = require_git()?;
     let repo = match &args.repo {
         Some(dir) => Repository::discover(&session.directory.join(dir))
@@ -151,7 +158,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 }
 
 /// The hooks and the alias point to this very file, by its absolute path.
-fn this_binary() -> anyhow::Result<Utf8PathBuf> {
+pub(super) fn this_binary() -> anyhow::Result<Utf8PathBuf> {
     let exe = std::env::current_exe().context("cannot find out where this program lies")?;
     let exe = Utf8PathBuf::from_path_buf(exe);
     exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))

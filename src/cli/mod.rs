@@ -7,7 +7,10 @@ mod fsync;
 pub mod git;
 pub mod install;
 pub mod log;
+mod path;
 pub mod recover;
+pub mod shell_init;
+mod shim;
 pub mod show;
 pub mod status;
 pub mod undo;
@@ -15,7 +18,6 @@ pub mod uninstall;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::git::repository::NotFound;
 use crate::git::{Repository, command};
 use crate::recovery::{Options, Report};
 use crate::state_dir::{Busy, Wait};
@@ -86,6 +89,7 @@ enum Command {
     Undo(undo::UndoArgs),
     Redo(undo::RedoArgs),
     Git(git::Args),
+    ShellInit(shell_init::Args),
     Demo(demo::Args),
 }
 
@@ -132,6 +136,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Undo(args) => undo::undo(&context, &args),
         Command::Redo(args) => undo::redo(&context, &args),
         Command::Git(args) => git::run(&context, &args),
+        Command::ShellInit(args) => shell_init::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }
 }
@@ -159,16 +164,24 @@ impl Session {
     /// # Errors
     /// There is none, or it belongs to somebody else and git would not touch it either.
     pub fn repository(&self) -> anyhow::Result<Repository> {
-        let repo = match &self.git_dir {
-            Some(dir) => Repository::open(dir)?,
-            None => Repository::discover(&self.directory)?,
-        };
+        let repo = self.locate()?;
         if repo.is_foreign()? {
             // safe.directory is git's to judge.
             let asked = command::run(&real_git()?, &repo.git_dir, &["rev-parse", "--git-dir"], b"", None)?;
             anyhow::ensure!(asked.success, "{}", asked.stderr);
         }
         Ok(repo)
+    }
+
+    /// The repository, whoever owns it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn locate(&self) -> Result<Repository, NotFound> {
+        match &self.git_dir {
+            Some(dir) => Repository::open(dir),
+            None => Repository::discover(&self.directory),
+        }
     }
 
     /// Options for recovery by a command.
@@ -190,6 +203,14 @@ impl Session {
     /// Data, on stdout.
     pub fn print(&self, line: &str) {
         print_line(&mut std::io::stdout().lock(), line);
+    }
+
+    /// Text of our own for another program, on stdout: nothing of it is escaped, and no line feed is added.
+    pub fn print_as_is(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            std::process::exit(0);
+        }
     }
 
     /// Data as JSON, on stdout.
@@ -235,7 +256,6 @@ fn print_error(error: &anyhow::Error) -> u8 {
 }
 
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    use crate::git::repository::NotFound;
     if error.is::<Busy>() {
         return Some("another jin-txn is at work; try again in a moment");
     }
@@ -281,14 +301,7 @@ pub fn git_of_hook() -> PathBuf {
 /// # Errors
 /// There is none.
 pub fn real_git() -> anyhow::Result<PathBuf> {
-    let me = std::fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_git = |candidate: &PathBuf| {
-        let metadata = std::fs::metadata(candidate);
-        metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0 && Some((m.dev(), m.ino())) != me)
-    };
-    let found = std::env::split_paths(&path).map(|dir| dir.join("git")).find(is_git);
-    found.context("there is no git in PATH: install git 2.28 or newer")
+    path::first_git()
 }
 
 /// Refuses a git that has no reference-transaction hook.

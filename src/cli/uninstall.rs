@@ -1,11 +1,12 @@
 //! `jin-txn uninstall`
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::Context;
 
 use super::install::{HOOKS, Installed, hooks_dir, is_ours, local, set_local};
-use super::{Session, exit_code, fsync, real_git};
+use super::{Session, exit_code, fsync, real_git, shim};
 use crate::durable;
 use crate::git::Repository;
 use crate::recovery;
@@ -20,9 +21,16 @@ pub struct Args {
     /// Remove .git/.jin as well: the log, and everything in quarantine
     #[arg(long)]
     purge: bool,
+
+    /// Instead of a repository: take the `git` that `install --shim` has put into DIR away
+    #[arg(long, value_name = "DIR", conflicts_with = "purge")]
+    shim: Option<PathBuf>,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if let Some(dir) = &args.shim {
+        return shim::uninstall(session, dir);
+    }
     let repo = session.repository()?;
     let state = StateDir::of(&repo);
     anyhow::ensure!(state.exists(), "{} is not protected", repo.common_dir.display());
