@@ -3,9 +3,11 @@
 set -g __jin_txn '@JIN_TXN@'
 
 # Looks for what was interrupted, recovers it, and becomes git: one process, which has these arguments, this terminal
-# and this standard input. `command git` is git alone.
+# and this standard input. `command git` is git alone. So is the git of a completion, which asks while the command line
+# is still being edited: nothing is recovered before a command is given.
 function git --description 'git, after jin-txn has looked for what was interrupted'
-    if test -x "$__jin_txn"
+    set -l being_edited (commandline 2>/dev/null)
+    if test -x "$__jin_txn"; and test -z "$being_edited"
         command $__jin_txn git --from-shell -- $argv
     else
         command git $argv
