@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`durable`] (the only door to disk), [`owner`] (who is alive), [`git`] (how
-//! repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the protocol with git),
+//! repositories look), [`settings`], [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the protocol with git),
 //! [`recovery`] (evidence, plan, execution), [`undo`]. [`cli`] is the surface.
 //!
 //! # Invariants
@@ -39,6 +39,7 @@ pub mod hook;
 pub mod marker;
 pub mod owner;
 pub mod recovery;
+pub mod settings;
 pub mod state_dir;
 pub mod undo;
 pub mod wal;

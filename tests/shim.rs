@@ -57,8 +57,8 @@ fn it_links_git_and_the_programs_of_servers_and_takes_them_away_again() {
     let repo = Repo::new(Options::default());
     insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["install", "--shim", "../new/shim"])), @"
     --- stderr
-    jin-txn: [DIR]/repo/../new/shim is git after a check; the git behind it is [GIT]
-    hint: put it first: export PATH=[DIR]/repo/../new/shim:$PATH
+    jin-txn: [DIR]/new/shim is git after a check; the git behind it is [GIT]
+    hint: put it first: export PATH=[DIR]/new/shim:$PATH
     --- exit 0
     ");
     let directory = repo.scratch().join("new/shim");
@@ -75,14 +75,14 @@ fn it_links_git_and_the_programs_of_servers_and_takes_them_away_again() {
     fs::write(directory.join("mine"), "mine").expect("the user has a file there");
     insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["uninstall", "--shim", "../new/shim"])), @"
     --- stderr
-    jin-txn: [DIR]/repo/../new/shim is out of git's way
+    jin-txn: [DIR]/new/shim is out of git's way
     --- exit 0
     ");
     let left: Vec<_> = tree(&directory).into_keys().collect();
     assert_eq!(left, [Path::new(""), Path::new("mine")], "what is not ours stays");
     insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["uninstall", "--shim", "../new/shim"])), @"
     --- stderr
-    error: there is no shim of jin-txn in [DIR]/repo/../new/shim
+    error: there is no shim of jin-txn in [DIR]/new/shim
     --- exit 1
     ");
     assert!(!repo.git_dir().join(".jin").exists(), "the repository is not protected by it");

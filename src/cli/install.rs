@@ -7,6 +7,7 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use super::preferences::Preferences;
 use super::{Session, fsync, require_git, shim};
 use crate::durable;
 use crate::git::refs::absent_is_none;
@@ -109,6 +110,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     refuse_alias(&current_alias(&git, &repo)?)?;
 
+    let preferences = Preferences::read(&git, &repo)?;
+    if let Some(problem) = preferences.invalid.first() {
+        anyhow::bail!("{problem}\nhint: nothing was changed; `git config` it");
+    }
+
     let state = StateDir::of(&repo);
     state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
     let boot = owner::boot_id()?;
@@ -128,6 +134,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     };
     configure(&git, &repo, &binary, durability, &mut installed, &state)?;
     state.set_durability(durability)?;
+    state.set_settings(&preferences.settings)?;
     // The hooks last: from here on every transaction is logged.
     for name in HOOKS {
         let link = hooks.join(name);

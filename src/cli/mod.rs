@@ -3,11 +3,13 @@
 
 pub mod check;
 pub mod demo;
+pub mod doctor;
 mod fsync;
 pub mod git;
 pub mod install;
 pub mod log;
 mod path;
+mod preferences;
 pub mod recover;
 pub mod shell_init;
 mod shim;
@@ -89,6 +91,7 @@ enum Command {
     Undo(undo::UndoArgs),
     Redo(undo::RedoArgs),
     Git(git::Args),
+    Doctor(doctor::Args),
     ShellInit(shell_init::Args),
     Demo(demo::Args),
 }
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Undo(args) => undo::undo(&context, &args),
         Command::Redo(args) => undo::redo(&context, &args),
         Command::Git(args) => git::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
         Command::ShellInit(args) => shell_init::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }

@@ -59,6 +59,11 @@ pub(super) fn first_git() -> anyhow::Result<PathBuf> {
     Ok(candidates().next().context("there is no git in PATH: install git 2.28 or newer")?.program)
 }
 
+/// Every git in PATH that is not this program under another name.
+pub(super) fn all_gits() -> Vec<PathBuf> {
+    candidates().map(|candidate| candidate.program).collect()
+}
+
 /// The git to become: the first in PATH that does not lead back to us.
 ///
 /// # Errors

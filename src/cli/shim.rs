@@ -38,6 +38,8 @@ pub(super) fn install(session: &Session, dir: &Path) -> anyhow::Result<u8> {
     }
     let cannot = || format!("cannot write to {}", dir.display());
     durable::create_dirs(&dir, 0o777).with_context(cannot)?;
+    let dir = fs::canonicalize(&dir).with_context(cannot)?;
+    let cannot = || format!("cannot write to {}", dir.display());
     for name in names() {
         durable::symlink(binary.as_std_path(), &dir.join(name)).with_context(cannot)?;
     }
@@ -59,6 +61,7 @@ pub(super) fn install(session: &Session, dir: &Path) -> anyhow::Result<u8> {
 /// Takes the links away, and nothing that is not ours.
 pub(super) fn uninstall(session: &Session, dir: &Path) -> anyhow::Result<u8> {
     let dir = session.directory.join(dir);
+    let dir = fs::canonicalize(&dir).unwrap_or(dir);
     let ours: Vec<PathBuf> = names().map(|name| dir.join(name)).filter(|link| is_ours(link)).collect();
     anyhow::ensure!(!ours.is_empty(), "there is no shim of jin-txn in {}", dir.display());
     for link in &ours {

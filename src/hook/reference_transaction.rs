@@ -6,7 +6,6 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 
@@ -22,9 +21,6 @@ use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
-
-/// How long a hook waits for the append lock before it vetoes.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call of the hook, with what every state needs.
 pub(super) struct Call<'c> {
@@ -104,7 +100,7 @@ struct Markers {
 
 impl Call<'_> {
     pub(super) fn log<'s>(&'s self, place: &Place) -> Log<'s> {
-        Log::new(&self.state, &place.boot, Wait::UpTo(LOCK_TIMEOUT))
+        Log::new(&self.state, &place.boot, Wait::AsConfigured)
     }
 
     /// git, on whose behalf we run. Without one we are an orphan: git was killed, and nobody listens.
