@@ -220,6 +220,19 @@ fn the_scratch_ref_of_a_doctor_that_was_killed_is_deleted() {
 }
 
 #[test]
+fn what_undo_takes_back_is_the_users_work_and_not_the_trial() {
+    let case = Case::new();
+    case.repo.git(["update-ref", "refs/heads/alpha", &case.new]);
+    assert_eq!(case.code(&["doctor"]), Some(0));
+    let output = case.repo.jin_txn(["undo"]);
+    assert!(output.status.success(), "{}", shown(&case.repo, &output));
+    assert_eq!(case.values(), ["old"; 4], "{}", shown(&case.repo, &output));
+    assert_eq!(case.code(&["doctor"]), Some(0));
+    assert_eq!(case.code(&["redo"]), Some(0), "and what was taken back can still be done again");
+    assert_eq!(case.values(), ["new", "old", "old", "old"]);
+}
+
+#[test]
 fn each_lock_is_told_with_its_evidence() {
     let case = Case::torn();
     let dead = json(&case.repo.jin_txn(["doctor", "--json"]));

@@ -65,7 +65,7 @@ fn here() -> PathBuf {
 fn ended(result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(super::print_error(&error)),
+        Err(error) => ExitCode::from(super::print_error(&error, super::color::When::Auto)),
     }
 }
 

@@ -2,12 +2,14 @@
 //! Only this layer prints, reads the environment and knows exit codes.
 
 pub mod check;
+mod color;
 pub mod demo;
 pub mod doctor;
 mod fsync;
 pub mod git;
 pub mod install;
 pub mod log;
+pub mod manual;
 mod path;
 mod preferences;
 pub mod recover;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::git::repository::NotFound;
 use crate::git::{Repository, command};
@@ -75,6 +77,14 @@ struct Cli {
     #[arg(short, long, global = true)]
     quiet: bool,
 
+    /// Say more
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+
+    /// Colour what is printed
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t)]
+    color: color::When,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -93,6 +103,8 @@ enum Command {
     Git(git::Args),
     Doctor(doctor::Args),
     ShellInit(shell_init::Args),
+    Completions(manual::CompletionArgs),
+    Man(manual::ManArgs),
     Demo(demo::Args),
 }
 
@@ -106,18 +118,25 @@ pub struct Session {
     pub json: bool,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// Say more.
+    pub verbose: bool,
+    /// Colour what goes to stdout, and to stderr.
+    color: color::When,
 }
 
 /// Parses and runs the command line.
 #[must_use]
 pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(std::iter::once(called_as).chain(args)) {
+    let color = color::When::of(&args);
+    let definition = Cli::command().color(color.for_clap());
+    let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(args));
+    let cli = match matches.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(print_error(&error)),
+        Err(error) => ExitCode::from(print_error(&error, color)),
     }
 }
 
@@ -127,7 +146,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     anyhow::ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let from_environment = || std::env::var_os("GIT_DIR").map(PathBuf::from);
     let git_dir = cli.git_dir.or_else(from_environment).map(|dir| directory.join(dir));
-    let context = Session { directory, git_dir, json: cli.json, quiet: cli.quiet };
+    let Cli { json, quiet, verbose, color, .. } = cli;
+    let context = Session { directory, git_dir, json, quiet, verbose, color };
     match cli.command {
         Command::Install(args) => install::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
@@ -141,6 +161,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Git(args) => git::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::ShellInit(args) => shell_init::run(&context, &args),
+        Command::Completions(args) => manual::completions(&context, &args),
+        Command::Man(args) => manual::man(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }
 }
@@ -200,13 +222,17 @@ impl Session {
     /// A line for people, on stderr.
     pub fn say(&self, line: &str) {
         if !self.quiet {
-            print_line(&mut std::io::stderr().lock(), line);
+            let mut stderr = std::io::stderr().lock();
+            let colours = self.color.colours(&stderr);
+            print_line(&mut stderr, line, colours);
         }
     }
 
     /// Data, on stdout.
     pub fn print(&self, line: &str) {
-        print_line(&mut std::io::stdout().lock(), line);
+        let mut stdout = std::io::stdout().lock();
+        let colours = self.color.colours(&stdout) && !self.json;
+        print_line(&mut stdout, line, colours);
     }
 
     /// Text of our own for another program, on stdout: nothing of it is escaped, and no line feed is added.
@@ -228,8 +254,10 @@ impl Session {
 }
 
 /// A closed pipe (`jin-txn log | head`) is no error.
-fn print_line(out: &mut impl Write, line: &str) {
-    if writeln!(out, "{}", printable(line)).is_err() {
+fn print_line(out: &mut impl Write, line: &str, colours: bool) {
+    let line = printable(line);
+    let line = if colours { color::paint(&line) } else { line.as_ref().into() };
+    if writeln!(out, "{line}").is_err() {
         std::process::exit(0);
     }
 }
@@ -247,14 +275,15 @@ pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
         .into()
 }
 
-fn print_error(error: &anyhow::Error) -> u8 {
+fn print_error(error: &anyhow::Error, color: color::When) -> u8 {
     let mut stderr = std::io::stderr().lock();
-    print_line(&mut stderr, &format!("error: {error}"));
+    let colours = color.colours(&stderr);
+    print_line(&mut stderr, &format!("error: {error}"), colours);
     for cause in error.chain().skip(1) {
-        print_line(&mut stderr, &format!("caused by: {cause}"));
+        print_line(&mut stderr, &format!("caused by: {cause}"), colours);
     }
     if let Some(hint) = hint(error) {
-        print_line(&mut stderr, &format!("hint: {hint}"));
+        print_line(&mut stderr, &format!("hint: {hint}"), colours);
     }
     if error.is::<Busy>() { exit::BUSY } else { exit::FAILED }
 }
@@ -356,7 +385,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

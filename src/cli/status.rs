@@ -83,6 +83,10 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     for weakness in &status.weaknesses {
         session.print(&format!("  weakened: {weakness}"));
     }
+    if session.verbose {
+        session.print(&format!("git: {}", real_git()?.display()));
+        session.print(&format!("log: {} bytes in {}", status.wal_bytes, StateDir::of(&repo).wal().display()));
+    }
     for line in describe(&report) {
         session.print(&line);
     }
