@@ -33,7 +33,7 @@ fn completions_complete_in_the_real_shells() {
         text(&output.stdout).into_owned()
     };
     let bash = format!(
-        "source {}; COMP_WORDS=(jin-txn doctor --f); COMP_CWORD=2; _jin-txn jin-txn --f doctor; echo \"${{COMPREPLY[@]}}\"",
+        "source {}; COMP_WORDS=(jin-txn doctor --f); COMP_CWORD=2; _jin__txn jin-txn --f doctor; echo \"${{COMPREPLY[@]}}\"",
         script("bash")
     );
     assert_eq!(run("bash", &bash), "--fix\n");
@@ -154,12 +154,6 @@ fn colour_is_for_terminals_and_for_those_who_ask() {
     for (options, no_color, coloured) in
         [("", false, true), ("", true, false), ("--color=never", false, false), ("--color=always", true, true)]
     {
-        let mut shell = repo.command("/bin/sh".as_ref());
-        let line = format!("'{}' {options} status; printf end", jin_txn().display());
-        shell.args(["-c", &line]).env("TERM", "xterm");
-        if no_color {
-            shell.env("NO_COLOR", "1");
-        }
         let mut script = repo.command("script".as_ref());
         script.args(["-qec", &format!("'{}' {options} status", jin_txn().display()), "/dev/null"]).env("TERM", "xterm");
         if no_color {
@@ -173,8 +167,27 @@ fn colour_is_for_terminals_and_for_those_who_ask() {
 #[test]
 fn more_is_told_when_asked() {
     let case = Case::torn();
-    insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["recover", "-v"])), @"");
-    insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["log", "-v"])), @"");
+    insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["recover", "-v"])), @"
+    --- stderr
+    jin-txn: rolled back tx-1 (`git update-ref --stdin`, pid [PID]): refs/heads/alpha is back at [ID], refs/heads/beta is back at [ID], trimmed the reflog of refs/heads/alpha and 1 more; see `git txn show tx-1`
+    jin-txn: moved 2 stale locks to quarantine: refs/heads/gamma.lock, refs/heads/omega.lock
+      refs/heads/alpha is back at [ID]
+      refs/heads/beta is back at [ID]
+      trimmed the reflog of refs/heads/alpha
+      trimmed the reflog of refs/heads/beta
+      refs/heads/gamma.lock: the log has it as the lock of a process that is dead
+      refs/heads/omega.lock: the log has it as the lock of a process that is dead
+    --- exit 0
+    ");
+    insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["log", "-v"])), @"
+    tx-1     [TIME]  rolled back    4 refs  git update-ref --stdin
+               refs/heads/alpha  [ID] -> [ID]
+               refs/heads/beta  [ID] -> [ID]
+               refs/heads/gamma  [ID] -> [ID]
+               refs/heads/omega  [ID] -> [ID]
+    --- stderr
+    --- exit 0
+    ");
     let both = case.repo.jin_txn(["status", "-q", "-v"]);
     assert_eq!(both.status.code(), Some(2), "quiet and verbose are two things: {}", text(&both.stderr));
     let verbose = text(&case.repo.jin_txn(["status", "-v"]).stdout).into_owned();
@@ -208,7 +221,12 @@ fn a_hook_waits_for_the_log_as_long_as_configured() {
     let before = tree(&repo.git_dir());
     let output = repo.jin_txn(["install"]);
     support::observe::assert_same(&before, &tree(&repo.git_dir()), "it was refused, and yet something changed");
-    insta::assert_snapshot!(shown(&repo, &output), @"");
+    insta::assert_snapshot!(shown(&repo, &output), @"
+    --- stderr
+    error: jin.retention is `soon`: it should be days, a size or both, e.g. 30d, 64m or 30d 1g
+    hint: nothing was changed; `git config` it
+    --- exit 1
+    ");
     repo.git(["config", "--unset", "jin.retention"]);
     repo.git(["config", "--unset", "jin.lockTimeout"]);
     repo.install_guard();

@@ -7,12 +7,9 @@ use std::io::IsTerminal;
 /// `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum When {
-    /// On terminals, unless NO_COLOR is set
     #[default]
     Auto,
-    /// Always, NO_COLOR or not
     Always,
-    /// Never
     Never,
 }
 

@@ -16,17 +16,8 @@ use crate::durable;
 #[derive(clap::Args)]
 pub struct CompletionArgs {
     /// The shell
-    #[arg(value_enum)]
-    shell: Shell,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-    #[value(name = "powershell")]
-    PowerShell,
+    #[arg(value_parser = ["bash", "zsh", "fish", "powershell"])]
+    shell: String,
 }
 
 /// Print the manual page, or write all pages into a directory
@@ -38,15 +29,12 @@ pub struct ManArgs {
 }
 
 pub(super) fn completions(session: &Session, args: &CompletionArgs) -> anyhow::Result<u8> {
-    let shell = match args.shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-        Shell::PowerShell => clap_complete::Shell::PowerShell,
-    };
+    let shell: clap_complete::Shell = args.shell.parse().map_err(anyhow::Error::msg)?;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "jin-txn", &mut script);
-    session.print_as_is(&String::from_utf8(script)?);
+    // clap_complete 4.6 takes the hyphen in our name for the border of a command in half of the names that its bash script
+    // compares, so that no option of a command would be completed.
+    session.print_as_is(&String::from_utf8(script)?.replace("jin__subcmd__txn", "jin__txn"));
     Ok(exit::DONE)
 }
 

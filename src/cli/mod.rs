@@ -81,8 +81,9 @@ struct Cli {
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
 
-    /// Colour what is printed
+    /// Colour: auto (on terminals, unless NO_COLOR is set; the default), always, never
     #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t)]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
     color: color::When,
 
     #[command(subcommand)]
