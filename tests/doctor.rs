@@ -84,7 +84,7 @@ fn move_a_ref_of_a_torn_transaction(case: &Case) {
 }
 
 #[rustfmt::skip]
-const BROKEN: [Broken; 19] = [
+const BROKEN: [Broken; 20] = [
     Broken { name: "a hook is missing", check: "hooks", says: "the reference-transaction hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| fs::remove_file(hook(case)).expect("it can be removed") },
     Broken { name: "both hooks are missing", check: "hooks", says: "the post-checkout hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
@@ -121,6 +121,8 @@ const BROKEN: [Broken; 19] = [
         breaks: move_a_ref_of_a_torn_transaction },
     Broken { name: "no state directory", check: "state", says: ".jin does not exist", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| fs::remove_dir_all(jin(case)).expect("it can be removed") },
+    Broken { name: "a part of it is missing", check: "state", says: "quarantine does not exist", remedy: "jin-txn install", code: 1, fixed: true,
+        breaks: |case| fs::remove_dir_all(jin(case).join("quarantine")).expect("it can be removed") },
     Broken { name: "a part of it is a file", check: "state", says: "wal is not a directory", remedy: "move it away", code: 1, fixed: false,
         breaks: |case| {
             fs::remove_dir_all(jin(case).join("wal")).expect("it can be removed");
@@ -305,6 +307,16 @@ fn a_state_directory_that_its_owner_may_not_write_is_mended() {
         found.iter().any(|(check, _, mend)| check == "state" && mend.contains("it belongs to uid 0")),
         "{found:#?}"
     );
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).expect("the mode can be set");
+    let hidden = as_nobody(&["doctor", "--json"]);
+    calm(&hidden);
+    let found = failed(&json(&hidden));
+    assert!(
+        found.iter().any(|(check, _, mend)| check == "state" && mend.contains("it belongs to uid 0")),
+        "{found:#?}"
+    );
+    assert!(found.iter().all(|(_, _, mend)| !mend.is_empty()), "each has a remedy: {found:#?}");
+    assert_eq!(hidden.status.code(), Some(1));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::git::{Repository, command};
 use crate::recovery::{Finding, Report};
 use crate::state_dir::{Durability, StateDir};
 
-/// How many files in quarantine are more than a few.
+/// A quarantine of this many bytes is worth a note.
 const MUCH: u64 = 256 << 20;
 
 pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
@@ -23,28 +23,37 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     if fs::symlink_metadata(state.path()).is_err() {
         return Check::failed(NAME, format!("{path} does not exist"), "`jin-txn install`").mended_by(Fix::Install);
     }
-    if let Err(error) = state.verify() {
-        return Check::failed(NAME, error.to_string(), "look at what lies there, move it away, then `jin-txn install`");
+    let parts = [state.wal(), state.quarantine(), state.tx_root()];
+    let is_missing =
+        |part: &&PathBuf| fs::symlink_metadata(part).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    if let Some(missing) = parts.iter().find(is_missing) {
+        let what = format!("{} does not exist", missing.display());
+        return Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install);
     }
-    let locked: Vec<PathBuf> = unwritable(state);
+    let locked = unwritable(state);
     let Some(first) = locked.first() else {
-        return Check::ok(NAME, path.to_string());
+        return match state.verify() {
+            Ok(()) => Check::ok(NAME, path.to_string()),
+            Err(error) => {
+                Check::failed(NAME, error.to_string(), "look at what lies there, move it away, then `jin-txn install`")
+            }
+        };
     };
     let owner = fs::metadata(first).map_or(0, |m| m.uid());
     let what = format!("{} cannot be written: every ref update is refused", first.display());
-    if owner == rustix::process::geteuid().as_raw() && read_only_file_system(&repo.common_dir).is_none() {
+    if owner == rustix::process::geteuid().as_raw() && !is_read_only(&repo.common_dir) {
         return Check::failed(NAME, what, format!("chmod -R u+rwX {path}")).mended_by(Fix::Permissions);
     }
-    let remedy = match read_only_file_system(&repo.common_dir) {
-        Some(_) => "mount the file system writable".to_owned(),
-        None => format!("chown -R \"$(id -u)\" {path} (it belongs to uid {owner})"),
+    let remedy = if is_read_only(&repo.common_dir) {
+        "mount the file system writable".to_owned()
+    } else {
+        format!("chown -R \"$(id -u)\" {path} (it belongs to uid {owner})")
     };
     Check::failed(NAME, what, remedy)
 }
 
-fn read_only_file_system(path: &Path) -> Option<()> {
-    let flags = rustix::fs::statvfs(path).ok()?.f_flag;
-    flags.contains(rustix::fs::StatVfsMountFlags::RDONLY).then_some(())
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Directories and files of the state directory that we would have to write and may not.
@@ -53,7 +62,8 @@ fn unwritable(state: &StateDir) -> Vec<PathBuf> {
     for dir in [state.path().to_owned(), state.wal()] {
         wanted.extend(fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_file()));
     }
-    wanted.retain(|path| access(path, Access::WRITE_OK).is_err());
+    let refuses = |path: &Path| access(path, Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS) || is_read_only(path);
+    wanted.retain(|path| refuses(path));
     wanted
 }
 
@@ -207,15 +217,15 @@ pub(super) fn log(state: &StateDir, report: &Report) -> Check {
     Check::ok(NAME, format!("{count} segments, {}; kept {days} days, up to {}", size(bytes), size(kept.retained_bytes)))
 }
 
-pub(super) fn quarantine(state: &StateDir) -> anyhow::Result<Check> {
+pub(super) fn quarantine(state: &StateDir) -> Check {
     const NAME: &str = "quarantine";
     let (count, bytes) = size_of(&state.quarantine());
     let days = state.settings().retained_seconds / 86_400;
     let what = format!("{count} files, {}; each goes {days} days after it came", size(bytes));
     if bytes > MUCH {
-        return Ok(Check::note(NAME, format!("{what} (what you have looked at you may delete)")));
+        return Check::note(NAME, format!("{what} (what you have looked at you may delete)"));
     }
-    Ok(Check::ok(NAME, what))
+    Check::ok(NAME, what)
 }
 
 /// How many files lie below `dir`, and their size.

@@ -170,47 +170,63 @@ fn tell(session: &Session, checks: &[Check]) {
     }
 }
 
+/// A check that cannot be made has failed; the others are made all the same.
+fn made(name: &'static str, check: anyhow::Result<Check>) -> Check {
+    check.unwrap_or_else(|error| Check::failed(name, format!("{error:#}"), "mend what failed above first"))
+}
+
 fn examine(session: &Session, repo: &Repository) -> anyhow::Result<Findings> {
     let git = real_git()?;
     let state = StateDir::of(repo);
     let mut checks = vec![checks::state(repo, &state)];
-    let writable = checks[0].status == Status::Ok;
-    let config = checks::config(&git, repo, &state)?;
-    let readable = config.status != Status::Failed || config.fix.is_some();
-    checks.push(config);
-    checks.push(checks::binary()?);
-    checks.extend(surroundings::gits(&git)?);
-    let hooked = if readable {
-        let hooks = checks::hooks(repo)?;
-        let hooked = hooks.status == Status::Ok;
-        checks.push(hooks);
-        checks.push(checks::alias(&git, repo)?);
-        checks.push(checks::durability(&git, repo)?);
-        hooked
-    } else {
-        false
+    checks.push(made("config", checks::config(&git, repo, &state)));
+    let readable = checks.iter().all(|c| c.status != Status::Failed || c.name != "config" || c.fix.is_some());
+    checks.push(made("binary", checks::binary()));
+    checks.push(surroundings::gits(&git));
+    if readable {
+        checks.push(made("hooks", checks::hooks(repo)));
+        checks.push(made("alias", checks::alias(&git, repo)));
+        checks.push(made("durability", checks::durability(&git, repo)));
+    }
+    let (report, locks) = match unfinished(session, repo, &state) {
+        Ok((report, locks)) => {
+            checks.push(checks::unfinished(&report));
+            checks.push(checks::locks(&locks, &report));
+            checks.push(checks::log(&state, &report));
+            (report, locks)
+        }
+        Err(error) => {
+            checks.push(made("unfinished", Err(error)));
+            (Report::default(), Vec::new())
+        }
     };
-    // A state directory with a part that is no directory cannot be looked into.
-    let report = if state.exists() && state.verify().is_err() {
-        Report::default()
+    checks.push(checks::quarantine(&state));
+    let prepared = |name: &str| checks.iter().any(|c| c.name == name && c.status == Status::Ok);
+    if report.is_clean() && ["state", "hooks", "unfinished"].into_iter().all(prepared) {
+        match trial::run(&git, repo, &state) {
+            Ok(trials) => checks.extend(trials),
+            Err(error) => checks.push(made("hook run", Err(error))),
+        }
     } else {
-        recovery::check(repo, &session.recovery_options()?)?
-    };
-    let locks = locks::evidence(repo, &state, &report)?;
-    checks.push(checks::unfinished(&report));
-    checks.push(checks::locks(&locks, &report));
-    checks.push(checks::log(&state, &report));
-    checks.push(checks::quarantine(&state)?);
-    let still = report.is_clean() && writable && hooked;
-    checks.extend(if still {
-        trial::run(&git, repo, &state)?
-    } else {
-        vec![Check::skipped("hook run", "something above has to be mended first")]
-    });
+        checks.push(Check::skipped("hook run", "something above has to be mended first"));
+    }
     checks.push(surroundings::file_system(&state, repo));
-    checks.push(surroundings::clock(&state)?);
-    checks.push(surroundings::space(repo)?);
+    checks.push(made("clock", surroundings::clock(&state)));
+    checks.push(made("space", surroundings::space(repo)));
     Ok(Findings { checks, locks, report })
+}
+
+fn unfinished(
+    session: &Session,
+    repo: &Repository,
+    state: &StateDir,
+) -> anyhow::Result<(Report, Vec<locks::Evidence>)> {
+    if state.exists() {
+        state.verify()?;
+    }
+    let report = recovery::check(repo, &session.recovery_options()?)?;
+    let locks = locks::evidence(repo, state, &report)?;
+    Ok((report, locks))
 }
 
 /// Mends one thing; says what was done.

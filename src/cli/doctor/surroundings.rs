@@ -17,7 +17,7 @@ const LITTLE_SPACE: u64 = 16 << 20;
 const FEW_INODES: u64 = 1000;
 
 /// Every git that may work on the repository: in PATH, and where IDEs look.
-pub(super) fn gits(first: &Path) -> anyhow::Result<Vec<Check>> {
+pub(super) fn gits(first: &Path) -> Check {
     const NAME: &str = "git";
     let mut programs = vec![first.to_owned()];
     let usual = ["/usr/bin/git", "/usr/local/bin/git"].map(PathBuf::from);
@@ -48,7 +48,7 @@ pub(super) fn gits(first: &Path) -> anyhow::Result<Vec<Check>> {
         Some(program) => Check::failed(NAME, first_line, format!("upgrade {} to git 2.28 or newer", program.display())),
         None => Check::ok(NAME, first_line),
     };
-    Ok(vec![check.and_say(rest)])
+    check.and_say(rest)
 }
 
 fn same(one: &Path, other: &Path) -> bool {
