@@ -327,9 +327,9 @@ fn is_optional(heading: &str, field: &str) -> bool {
 fn the_templates_are_clean_in_the_eyes_of_shellcheck_and_of_the_shells() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/shell");
     for (program, arguments, file) in [
-        ("shellcheck", &[][..], "init.bash"),
-        ("bash", &["-n"], "init.bash"),
-        ("zsh", &["-n"], "init.zsh"),
+        ("shellcheck", &[][..], "init.sh"),
+        ("bash", &["-n"], "init.sh"),
+        ("zsh", &["-n"], "init.sh"),
         ("fish", &["-n"], "init.fish"),
     ] {
         let output = Command::new(program).args(arguments).arg(root.join(file)).output().expect("it runs");

@@ -33,8 +33,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 fn code(shell: Shell, binary: &str) -> String {
     match shell {
-        Shell::Bash => include_str!("shell/init.bash").replace(BINARY, &posix_quoted(binary)),
-        Shell::Zsh => include_str!("shell/init.zsh").replace(BINARY, &posix_quoted(binary)),
+        Shell::Bash | Shell::Zsh => include_str!("shell/init.sh").replace(BINARY, &posix_quoted(binary)),
         Shell::Fish => include_str!("shell/init.fish").replace(BINARY, &fish_quoted(binary)),
     }
 }
