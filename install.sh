@@ -154,10 +154,10 @@ install_binary() {
 }
 
 # The link makes `git txn` work in every repository, and lets `git help txn`
-# show the manual page; a file of somebody else's under that name stays.
+# show the manual page; what somebody else has there under that name stays.
 install_beside() {
-    if [ ! -e "$bin_dir/git-txn" ] || [ -L "$bin_dir/git-txn" ]; then
-        ln -sf jin-txn "$bin_dir/git-txn"
+    if [ ! -e "$bin_dir/git-txn" ] && [ ! -L "$bin_dir/git-txn" ]; then
+        ln -s jin-txn "$bin_dir/git-txn"
     fi
     share=$(absolute "$prefix")/share
     "$binary" --quiet man "$share/man/man1" ||
@@ -166,6 +166,10 @@ install_beside() {
     completion zsh "$share/zsh/site-functions" _jin-txn
     completion fish "$share/fish/vendor_completions.d" jin-txn.fish
     say "installed manual pages and completions in $share"
+}
+
+our_link() {
+    [ "$(readlink "$bin_dir/git-txn")" != jin-txn ] || printf ' %s' "$(quoted "$bin_dir/git-txn")"
 }
 
 # completion SHELL DIR NAME
@@ -201,7 +205,7 @@ jin-txn is installed, and its self-test passed.
 
 to see it:    cd $(quoted "$repository") && git txn status
 to undo it:   $(quoted "$binary") -C $(quoted "$repository") uninstall
-              rm $(quoted "$binary") $(quoted "$bin_dir/git-txn")
+              rm $(quoted "$binary")$(our_link)
               rm $(quoted "$share/man/man1")/jin-txn*.1 $(quoted "$share/man/man1")/git-txn.1
               rm $(quoted "$share/bash-completion/completions/jin-txn") $(quoted "$share/zsh/site-functions/_jin-txn") \\
                   $(quoted "$share/fish/vendor_completions.d/jin-txn.fish")

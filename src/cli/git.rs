@@ -14,8 +14,8 @@ use crate::state_dir::{Busy, StateDir, Wait};
 
 /// Check, recover if need be, then run git with these arguments
 ///
-/// git gets the arguments, the terminal and the environment unchanged, and its exit code is passed through. `--` in front of
-/// git's arguments keeps jin-txn from taking one of them (`-C`, `-q`, `-v`, `--json`) for its own.
+/// git gets the arguments, the terminal and the environment unchanged, and its exit code is passed through. Whatever comes
+/// after the word `git` is git's, `-C`, `-v` and `--help` included.
 #[derive(clap::Args)]
 pub struct Args {
     /// git's arguments
@@ -25,6 +25,25 @@ pub struct Args {
 
 /// Programs of git that a server is called by: each is a command of git, and its last argument names the repository.
 pub(super) const SERVER_PROGRAMS: [&str; 3] = ["git-receive-pack", "git-upload-pack", "git-upload-archive"];
+
+/// Ends our own options after the word `git`, so that none of git's is taken for one of them.
+pub(super) fn keep_together(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 0;
+    while let Some(word) = args.get(at).map(|a| a.to_string_lossy().into_owned()) {
+        match word.as_str() {
+            "-C" | "--git-dir" | "--color" => at += 2,
+            "git" => {
+                if args.get(at + 1).is_some_and(|next| next != "--") {
+                    args.insert(at + 1, "--".into());
+                }
+                break;
+            }
+            _ if word.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    args
+}
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let mut git_args = Vec::new();
@@ -163,4 +182,25 @@ fn served(at: &Path, named: &OsStr) -> Option<Repository> {
         at.join(name)
     };
     ["/.git", "", ".git/.git", ".git"].into_iter().find_map(|suffix| Repository::open(&with(suffix)).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_git_is_gits() {
+        for (typed, meant) in [
+            ("git -v", "git -- -v"),
+            ("-q --git-dir x git --json", "-q --git-dir x git -- --json"),
+            ("-C git git -C x log", "-C git git -- -C x log"),
+            ("git -- -v", "git -- -v"),
+            ("git", "git"),
+            ("log git", "log git"),
+            ("-C", "-C"),
+        ] {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(keep_together(words(typed)), words(meant), "{typed}");
+        }
+    }
 }

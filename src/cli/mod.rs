@@ -130,7 +130,7 @@ pub struct Session {
 pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
     let color = color::When::of(&args);
     let definition = Cli::command().color(color.for_clap());
-    let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(args));
+    let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(git::keep_together(args)));
     let cli = match matches.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
