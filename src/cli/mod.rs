@@ -5,11 +5,15 @@ pub mod check;
 pub mod demo;
 mod fsync;
 pub mod git;
+pub mod hooks;
 pub mod install;
 pub mod log;
 pub mod recover;
+pub mod settings;
 pub mod show;
 pub mod status;
+mod submodules;
+mod template;
 pub mod undo;
 pub mod uninstall;
 
@@ -159,10 +163,21 @@ impl Session {
     /// # Errors
     /// There is none, or it belongs to somebody else and git would not touch it either.
     pub fn repository(&self) -> anyhow::Result<Repository> {
-        let repo = match &self.git_dir {
-            Some(dir) => Repository::open(dir)?,
-            None => Repository::discover(&self.directory)?,
-        };
+        match &self.git_dir {
+            Some(dir) => self.trusted(Repository::open(dir)?),
+            None => self.trusted(Repository::discover(&self.directory)?),
+        }
+    }
+
+    /// The repository in, or around, `dir`.
+    ///
+    /// # Errors
+    /// As for [`Session::repository`].
+    pub fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
+        self.trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?)
+    }
+
+    fn trusted(&self, repo: Repository) -> anyhow::Result<Repository> {
         if repo.is_foreign()? {
             // safe.directory is git's to judge.
             let asked = command::run(&real_git()?, &repo.git_dir, &["rev-parse", "--git-dir"], b"", None)?;

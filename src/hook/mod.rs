@@ -13,6 +13,7 @@
 //! Limit: what git changes without calling a hook (index, worktree, `stash drop` of an older entry, reflog
 //! expiry, other implementations of git) is not seen here.
 
+pub mod foreign;
 mod keep;
 pub mod observe;
 pub mod payload;

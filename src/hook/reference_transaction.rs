@@ -184,7 +184,11 @@ impl Call<'_> {
             self.order_packing(&seen)?;
             return Ok(Reply::go_saying(messages));
         }
-        let again = |(entry, marker): &&(Entry, Marker)| self.is_this(entry, marker) && self.is_unfinished(marker);
+        // An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there
+        // has been no `committed` and no `aborted` in between.
+        let again = |(entry, marker): &&(Entry, Marker)| {
+            self.is_this(entry, marker) && (marker.probe.is_none() || self.is_unfinished(marker))
+        };
         if markers.mine.iter().find(again).is_some() {
             return Ok(Reply::go_saying(messages));
         }
