@@ -24,15 +24,16 @@ use crate::hook::foreign::ASIDE;
 /// How a hook manager (pre-commit) calls the hook whose place it took.
 const LEGACY: &str = ".legacy";
 
+/// How a hook manager (lefthook) calls the hook whose place it took, and which it does not run.
+const DISPLACED: &str = ".old";
+
 /// In every script of ours.
 const MARK: &str = "# Written by `jin-txn install`";
 
 /// Where the hooks go that were in `directory`.
 #[must_use]
 pub fn aside_directory(directory: &Path) -> PathBuf {
-    let mut name = directory.as_os_str().to_owned();
-    name.push(ASIDE);
-    PathBuf::from(name)
+    with(directory, ASIDE)
 }
 
 /// Puts our hook `name` into `directory`. Somebody's that is there steps aside, unless it calls ours.
@@ -45,12 +46,16 @@ pub fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Result<()
     let there = fs::symlink_metadata(&hook).is_ok();
     if there && !is_ours(&hook) {
         if is_called_as_legacy(directory, name) {
-            return write(&legacy(&hook), name, binary, fs::symlink_metadata(&aside).is_ok());
+            return write(&with(&hook, LEGACY), name, binary, fs::symlink_metadata(&aside).is_ok());
         }
         if calls_us(directory, name) {
             return Ok(());
         }
         step_aside(directory, name).with_context(|| format!("cannot move {} aside", hook.display()))?;
+        let displaced = with(&hook, DISPLACED);
+        if is_ours(&displaced) {
+            durable::remove_file(&displaced)?;
+        }
     }
     write(&hook, name, binary, fs::symlink_metadata(&aside).is_ok())
 }
@@ -117,10 +122,14 @@ pub fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>
     let hook = directory.join(name);
     let aside = aside_directory(directory).join(name);
     let waits = fs::symlink_metadata(&aside).is_ok();
-    let ours = [hook.clone(), legacy(&hook)].into_iter().find(|path| is_ours(path));
+    let ours = [hook.clone(), with(&hook, LEGACY)].into_iter().find(|path| is_ours(path));
     // A manager that was there before us, and took our place: both are its own.
     if waits && is_same(&hook, &aside) {
         durable::remove_file(&aside)?;
+    }
+    let displaced = with(&hook, DISPLACED);
+    if is_ours(&displaced) {
+        durable::remove_file(&displaced)?;
     }
     let waits = fs::symlink_metadata(&aside).is_ok();
     match ours {
@@ -210,13 +219,19 @@ pub fn calls_us(directory: &Path, name: &str) -> bool {
 
 fn is_called_as_legacy(directory: &Path, name: &str) -> bool {
     let hook = directory.join(name);
-    !is_ours(&hook) && is_ours(&legacy(&hook)) && beginning(&hook).contains("pre-commit")
+    !is_ours(&hook) && is_ours(&with(&hook, LEGACY)) && beginning(&hook).contains("pre-commit")
 }
 
-fn legacy(hook: &Path) -> PathBuf {
-    let mut name = hook.as_os_str().to_owned();
-    name.push(LEGACY);
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Does a hook manager work here that takes its places back whenever one of its hooks runs?
+#[must_use]
+pub fn is_restless(directory: &Path) -> bool {
+    NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
 }
 
 fn beginning(path: &Path) -> String {

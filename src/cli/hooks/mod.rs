@@ -60,6 +60,9 @@ pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Resul
         }
     }
     match shared {
+        None if directories.iter().any(|d| beside::is_restless(d)) && command::version(git)? >= CONFIG_HOOKS => {
+            Ok(Way::Configuration)
+        }
         None => {
             directories.iter().try_for_each(|directory| places::require_writable(directory))?;
             Ok(Way::Directories(directories))
@@ -81,16 +84,14 @@ fn calls_us(place: &places::Shared) -> bool {
 /// The lines are whole files, and also right as the end of a hook that is there.
 fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path) -> String {
     let mut text = format!(
-        "{place}: nothing was changed\n\
-         hint: git 2.54 and newer could be told in the repository's own configuration; this is {major}.{minor}\n\
-         hint: let these be hooks there (or the ends of those that are there), executable, then run `jin-txn install` again:"
+        "{place}\n\
+         hint: nothing was changed; git 2.54 and newer could be told in the repository's configuration, this is {major}.{minor}\n\
+         hint: let these be hooks there, executable (or the ends of those that are there), then run `jin-txn install` again:"
     );
     for name in NAMES {
-        let path = place.directory.join(name);
-        text += &format!("\n\n  {}:\n    #!/bin/sh", path.display().to_string().escape_debug());
-        for line in command_lines(binary, name) {
-            text += &format!("\n    {line} \"$@\"").replace("exit 0 \"$@\"", "exit 0");
-        }
+        let path = place.directory.join(name).display().to_string().escape_debug().to_string();
+        let [guard, call] = command_lines(binary, name);
+        text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
     }
     text
 }
