@@ -204,7 +204,7 @@ fn tell_of_others(session: &Session, way: &Way) {
             for (directory, name) in directories.iter().flat_map(|d| hooks::NAMES.map(|name| (d, name))) {
                 let aside = beside::aside_directory(directory).join(name);
                 if fs::symlink_metadata(&aside).is_ok() {
-                    let aside = aside.display().to_string().escape_debug().to_string();
+                    let aside = hooks::shown(&aside);
                     session.say(&format!("jin-txn: the {name} hook that was there runs after ours ({aside})"));
                 }
             }

@@ -29,6 +29,8 @@ struct Record {
     /// The whole directory is ours.
     made: bool,
     hooks: HooksDirectory,
+    /// The directories that this record is in, as far as we made them.
+    around: Vec<PathBuf>,
     /// The template's own configuration.
     config: Settings,
     /// The user's.
@@ -54,11 +56,13 @@ pub(super) fn install(session: &Session, git: &Path, binary: &Utf8Path, wanted: 
     );
     let hooks = directory.join("hooks");
     let is_new = fs::symlink_metadata(&directory).is_err();
+    let around = record_path()?.parent().map_or_else(Vec::new, |parent| HooksDirectory::at(parent).made);
     let mut record = known.unwrap_or_else(|| Record {
         version: 1,
         directory: directory.clone(),
         made: is_new,
         hooks: HooksDirectory::at(&hooks),
+        around,
         config: Settings::default(),
         global: Settings::default(),
     });
@@ -117,9 +121,10 @@ pub(super) fn uninstall(session: &Session, git: &Path) -> anyhow::Result<()> {
     if record.made {
         durable::remove_tree(&record.directory)?;
     }
-    let path = record_path()?;
-    durable::remove_file(&path)?;
-    path.parent().map(durable::remove_dir_if_empty).transpose()?;
+    durable::remove_file(&record_path()?)?;
+    for made in record.hooks.made.iter().chain(&record.around) {
+        durable::remove_dir_if_empty(made)?;
+    }
     session.say("jin-txn: new repositories are as git makes them; those that are there stay protected");
     Ok(())
 }

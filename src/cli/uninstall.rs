@@ -123,8 +123,8 @@ pub(super) fn leave(session: &Session, directory: &HooksDirectory) -> anyhow::Re
         beside::take_back(path, name).with_context(|| format!("cannot take back {}", path.join(name).display()))?;
     }
     for left in beside::clear(path)? {
-        let left = left.display().to_string().escape_debug().to_string();
-        session.say(&format!("jin-txn: somebody's hook has taken that place since: {left} stays there"));
+        let left = hooks::shown(&left);
+        session.say(&format!("jin-txn: another hook has taken that place since: {left} stays there"));
     }
     durable::fsync_dir(path)?;
     if let Some(modified) = directory.modified.filter(|_| ours) {

@@ -59,10 +59,15 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     if payload.lines.is_empty() {
         return Ok(Reply::go());
     }
-    let repo = environment.repository()?;
+    let repo = match environment.repository() {
+        Err(_) if environment.repository_is_being_made() => return Ok(Reply::go()),
+        found => found?,
+    };
     let state_dir = StateDir::of(&repo);
     if !state_dir.exists() {
         state_dir.create().with_context(|| format!("cannot create {}", state_dir.path().display()))?;
+        // A new log knows of nothing before: there is nothing to look after.
+        Log::new(&state_dir, &owner::boot_id()?, Wait::UpTo(LOCK_TIMEOUT)).open()?;
     }
     let listing =
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;

@@ -268,7 +268,7 @@ pub fn problem(directory: &Path, name: &str) -> Option<String> {
         return None;
     }
     if !is_ours(&path) {
-        let shown = path.display().to_string().escape_debug().to_string();
+        let shown = super::shown(&path);
         return Some(format!("the {name} hook is somebody else's ({shown}): run `jin-txn install`, then both run"));
     }
     let program = fs::read_link(&path).ok().or_else(|| program(&beginning(&path)));

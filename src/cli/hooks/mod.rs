@@ -89,7 +89,7 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
          hint: let these be hooks there, executable (or the ends of those that are there), then run `jin-txn install` again:"
     );
     for name in NAMES {
-        let path = place.directory.join(name).display().to_string().escape_debug().to_string();
+        let path = shown(&place.directory.join(name));
         let [guard, call] = command_lines(binary, name);
         text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
     }
@@ -108,6 +108,16 @@ pub fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// A path on one line.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 /// Why git does not call us; empty when it does.
 ///
 /// # Errors
@@ -121,7 +131,7 @@ pub fn problems(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
             configured::State::Dangling(program) => {
                 return Ok(vec![format!(
                     "the hooks in the configuration call {}, which is gone: run `jin-txn install`",
-                    program.escape_debug()
+                    one_line(&program)
                 )]);
             }
             configured::State::Absent => {}

@@ -60,7 +60,7 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Result<Place> {
     };
     let base = worktree_of(git, repo, git_dir)?.unwrap_or_else(|| git_dir.to_owned());
     let path = normal(&base.join(&value));
-    let set = || format!("core.hooksPath is set to `{}` ({scope} configuration)", value.escape_debug());
+    let set = || format!("core.hooksPath is set to `{}` ({scope} configuration)", super::one_line(&value));
     if !matches!(scope.as_str(), "local" | "worktree") {
         let why = format!("{}: that directory is not this repository's own", set());
         return Ok(Place::Shared(Shared { directory: path, why }));
@@ -81,13 +81,13 @@ fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, Stri
     let text = String::from_utf8(listed.stdout).context("core.hooksPath is no UTF-8")?;
     let words: Vec<&str> = text.split('\0').collect();
     let settings = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
-    Ok(settings.filter(|(scope, _)| scope != "command").last())
+    Ok(settings.rev().find(|(scope, _)| scope != "command"))
 }
 
 /// The directory at `path`, links followed; a missing one is as good as an empty one.
 fn require_directory(path: &Path) -> anyhow::Result<PathBuf> {
     const NEXT: &str = "nothing was changed; put a directory there, or remove it";
-    let shown = || path.display().to_string().escape_debug().to_string();
+    let shown = || super::shown(path);
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(path.to_owned()) };
     match fs::canonicalize(path) {
         Ok(directory) if directory.is_dir() => Ok(directory),
