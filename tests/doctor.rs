@@ -94,13 +94,13 @@ const BROKEN: [Broken; 20] = [
             fs::remove_file(hook(case)).expect("it can be removed");
             symlink("/nowhere/jin-txn", hook(case)).expect("a link can be made");
         } },
-    Broken { name: "somebody's hook over ours", check: "hooks", says: "the reference-transaction hook is somebody else's", remedy: "jin-txn install", code: 1, fixed: false,
+    Broken { name: "somebody's hook over ours", check: "hooks", says: "the reference-transaction hook is somebody else's", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| {
             fs::remove_file(hook(case)).expect("it can be removed");
             write_program(&hook(case), "#!/bin/sh\nexit 0\n");
         } },
-    Broken { name: "core.hooksPath leads elsewhere", check: "hooks", says: "core.hooksPath is set to `/etc/hooks`", remedy: "jin-txn install", code: 1, fixed: false,
-        breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "/etc/hooks"])) },
+    Broken { name: "core.hooksPath leads elsewhere", check: "hooks", says: "hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
+        breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "../elsewhere"])) },
     Broken { name: "the alias is missing", check: "alias", says: "`git txn` is not set", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| drop(case.repo.git(["config", "--unset", "alias.txn"])) },
     Broken { name: "the alias is somebody's", check: "alias", says: "`git txn` is somebody else's: `status`", remedy: "git config", code: 1, fixed: false,
@@ -209,6 +209,33 @@ fn a_linked_worktree_is_examined_like_the_main_one() {
     case.repo.git(["worktree", "add", "-q", "../linked"]);
     let output = case.repo.sibling("linked").jin_txn(["doctor"]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&case.repo, &output));
+}
+
+#[test]
+fn the_hook_is_run_wherever_the_user_is() {
+    let case = Case::new();
+    case.repo.write("sub/file", "x\n");
+    let git_dir = case.repo.git_dir();
+    for (directory, arguments) in [
+        (case.repo.path().join("sub"), vec!["doctor".to_owned()]),
+        (git_dir.clone(), vec!["doctor".to_owned()]),
+        (
+            case.repo.scratch().to_owned(),
+            vec!["--git-dir".to_owned(), git_dir.display().to_string(), "doctor".to_owned()],
+        ),
+        (case.repo.scratch().to_owned(), vec!["-C".to_owned(), "repo/sub".to_owned(), "doctor".to_owned()]),
+    ] {
+        let output = case.repo.run(jin_txn().as_os_str(), &directory, &arguments, b"");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?} in {}: {}",
+            directory.display(),
+            shown(&case.repo, &output)
+        );
+    }
+    let through_git = case.repo.git(["txn", "doctor"]);
+    assert!(text(&through_git.stdout).contains("hook and `git txn` work"), "{}", shown(&case.repo, &through_git));
 }
 
 #[test]

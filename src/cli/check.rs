@@ -25,6 +25,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if session.json {
         session.print_json(&super::status::Described::new(&report, exit_code(&report)))?;
     } else {
+        for problem in super::install::problems(&repo)? {
+            session.say(&format!("jin-txn: not protected: {problem}"));
+        }
         for line in super::status::describe(&report) {
             session.print(&line);
         }

@@ -7,16 +7,20 @@ pub mod demo;
 pub mod doctor;
 mod fsync;
 pub mod git;
+pub mod hooks;
 pub mod install;
 pub mod log;
 pub mod manual;
 mod path;
 mod preferences;
 pub mod recover;
+pub mod settings;
 pub mod shell_init;
 mod shim;
 pub mod show;
 pub mod status;
+mod submodules;
+mod template;
 pub mod undo;
 pub mod uninstall;
 
@@ -191,7 +195,18 @@ impl Session {
     /// # Errors
     /// There is none, or it belongs to somebody else and git would not touch it either.
     pub fn repository(&self) -> anyhow::Result<Repository> {
-        let repo = self.locate()?;
+        self.trusted(self.locate()?)
+    }
+
+    /// The repository in, or around, `dir`.
+    ///
+    /// # Errors
+    /// As for [`Session::repository`].
+    pub fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
+        self.trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?)
+    }
+
+    fn trusted(&self, repo: Repository) -> anyhow::Result<Repository> {
         if repo.is_foreign()? {
             // safe.directory is git's to judge.
             let asked = command::run(&real_git()?, &repo.git_dir, &["rev-parse", "--git-dir"], b"", None)?;

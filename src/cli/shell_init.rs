@@ -1,6 +1,6 @@
 //! `jin-txn shell-init`: a `git` function and a prompt segment for the user's shell.
 
-use super::install::this_binary;
+use super::hooks::this_binary;
 use super::{Session, exit};
 
 /// Print shell code that looks before each git command, and a prompt segment

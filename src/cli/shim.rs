@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::git::SERVER_PROGRAMS;
-use super::install::this_binary;
+use super::hooks::this_binary;
 use super::{Session, exit, path};
 use crate::durable;
 
@@ -74,7 +74,7 @@ pub(super) fn uninstall(session: &Session, dir: &Path) -> anyhow::Result<u8> {
 
 /// A link to a jin-txn, also one that is gone, or a copy of this one.
 fn is_ours(link: &Path) -> bool {
-    super::install::is_ours(link) || path::is_this_program(link)
+    super::hooks::beside::is_ours(link) || path::is_this_program(link)
 }
 
 fn first_in_path() -> Option<PathBuf> {

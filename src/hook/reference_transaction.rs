@@ -55,10 +55,15 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     if payload.lines.is_empty() {
         return Ok(Reply::go());
     }
-    let repo = environment.repository()?;
+    let repo = match environment.repository() {
+        Err(_) if environment.repository_is_being_made() => return Ok(Reply::go()),
+        found => found?,
+    };
     let state_dir = StateDir::of(&repo);
     if !state_dir.exists() {
         state_dir.create().with_context(|| format!("cannot create {}", state_dir.path().display()))?;
+        // A new log knows of nothing before: there is nothing to look after.
+        Log::new(&state_dir, &owner::boot_id()?, Wait::AsConfigured).open()?;
     }
     let listing =
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
@@ -180,7 +185,11 @@ impl Call<'_> {
             self.order_packing(&seen)?;
             return Ok(Reply::go_saying(messages));
         }
-        let again = |(entry, marker): &&(Entry, Marker)| self.is_this(entry, marker) && self.is_unfinished(marker);
+        // An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there
+        // has been no `committed` and no `aborted` in between.
+        let again = |(entry, marker): &&(Entry, Marker)| {
+            self.is_this(entry, marker) && (marker.probe.is_none() || self.is_unfinished(marker))
+        };
         if markers.mine.iter().find(again).is_some() {
             return Ok(Reply::go_saying(messages));
         }

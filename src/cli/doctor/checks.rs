@@ -111,7 +111,7 @@ pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow:
 }
 
 pub(super) fn binary() -> anyhow::Result<Check> {
-    let program = install::this_binary()?;
+    let program = crate::cli::hooks::this_binary()?;
     let version = env!("CARGO_PKG_VERSION");
     Ok(Check::ok("binary", format!("{program}, version {version}")))
 }
