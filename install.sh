@@ -8,7 +8,8 @@ usage() {
 usage: ./install.sh [--prefix DIR] [REPO]
 
 Builds jin-txn from this directory, installs the binary as DIR/bin/jin-txn,
-protects REPO with it and runs a self-test. Running it again upgrades.
+manual pages and completions for bash, zsh and fish below DIR/share, protects
+REPO and runs a self-test. Running it again upgrades.
 
   REPO            the repository to protect; default: the one you call this from.
                   A directory that is missing or empty becomes a new repository
@@ -36,6 +37,7 @@ main() {
 
     build
     install_binary
+    install_beside
     protect_repository
     self_test
     summary
@@ -151,6 +153,32 @@ install_binary() {
     say "installed $binary"
 }
 
+# The link makes `git txn` work in every repository, and lets `git help txn`
+# show the manual page; what somebody else has there under that name stays.
+install_beside() {
+    if [ ! -e "$bin_dir/git-txn" ] && [ ! -L "$bin_dir/git-txn" ]; then
+        ln -s jin-txn "$bin_dir/git-txn"
+    fi
+    share=$(absolute "$prefix")/share
+    "$binary" --quiet man "$share/man/man1" ||
+        die "cannot write manual pages into \`$share/man/man1\`" 'choose another --prefix DIR'
+    completion bash "$share/bash-completion/completions" jin-txn
+    completion zsh "$share/zsh/site-functions" _jin-txn
+    completion fish "$share/fish/vendor_completions.d" jin-txn.fish
+    say "installed manual pages and completions in $share"
+}
+
+our_link() {
+    [ "$(readlink "$bin_dir/git-txn")" != jin-txn ] || printf ' %s' "$(quoted "$bin_dir/git-txn")"
+}
+
+# completion SHELL DIR NAME
+completion() {
+    if ! mkdir -p "$2" || ! "$binary" completions "$1" >"$2/$3"; then
+        die "cannot write \`$2/$3\`" 'choose another --prefix DIR'
+    fi
+}
+
 protect_repository() {
     if [ "$must_init" = yes ]; then
         git init --quiet "$repository" || die "cannot create a repository at \`$repository\`" 'git says why above'
@@ -177,7 +205,13 @@ jin-txn is installed, and its self-test passed.
 
 to see it:    cd $(quoted "$repository") && git txn status
 to undo it:   $(quoted "$binary") -C $(quoted "$repository") uninstall
-              rm $(quoted "$binary")
+              rm $(quoted "$binary")$(our_link)
+              rm $(quoted "$share/man/man1")/jin-txn*.1 $(quoted "$share/man/man1")/git-txn.1
+              rm $(quoted "$share/bash-completion/completions/jin-txn") $(quoted "$share/zsh/site-functions/_jin-txn") \\
+                  $(quoted "$share/fish/vendor_completions.d/jin-txn.fish")
+
+before each git command, in your shell's start-up file (docs/shell.md):
+              eval "\$($(quoted "$binary") shell-init bash)"
 SUMMARY
     case :$callers_path: in
         *":$bin_dir:"*) ;;

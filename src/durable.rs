@@ -274,6 +274,70 @@ pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
     }
 }
 
+/// Puts the program `bytes` (a script) at `path` by one rename, durably; what was there is replaced.
+///
+/// # Errors
+/// What the file system said; the old file is then still in place.
+pub fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut tmp = path.as_os_str().to_owned();
+    tmp.push(format!(".jin-tmp.{}", std::process::id()));
+    let tmp = std::path::PathBuf::from(tmp);
+    remove_file(&tmp)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o777).open(&tmp)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| discard(&tmp))?;
+    drop(file);
+    fs::rename(&tmp, path).inspect_err(|_| discard(&tmp))
+}
+
+/// Takes the permission to write a file away from everybody, if it is ours to take.
+///
+/// # Errors
+/// What the file system said, other than that the file belongs to somebody else.
+pub fn make_read_only(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & 0o222 == 0 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o222)) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Sets the modification time of a directory (Unix seconds and nanoseconds).
+///
+/// # Errors
+/// What the file system said.
+pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
+    let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let modified = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = rustix::fs::Timestamps { last_access: omit, last_modification: modified };
+    Ok(rustix::fs::utimensat(CWD, directory, &times, rustix::fs::AtFlags::empty())?)
+}
+
+/// Copies everything below `from` to below `to`: directories, files with their modes, links as links.
+///
+/// # Errors
+/// What the file system said.
+pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            create_dirs(&target, 0o777)?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
-//! (who is alive), [`git`] (how repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
+//! (who is alive), [`git`] (how repositories look), [`settings`], [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
 //! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (declared refs and files as one transaction), [`run`]
 //! (any command as one), [`undo`]. [`cli`] is the surface.
 //!
@@ -43,6 +43,7 @@ pub mod marker;
 pub mod owner;
 pub mod recovery;
 pub mod run;
+pub mod settings;
 pub mod state_dir;
 pub mod txn;
 pub mod undo;

@@ -1,36 +1,77 @@
 //! Who am I called as? Hook, git shim or command line; run; exit code.
 
-use std::ffi::OsString;
-use std::io::Write;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jin_txn::cli;
-use jin_txn::hook::{Environment, Reply, post_checkout, reference_transaction};
+use jin_txn::hook::{Environment, Reply, foreign, post_checkout, reference_transaction};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
     let name = Path::new(&called_as).file_name().map(OsString::from).unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
-    if name == "reference-transaction" || name == "post-checkout" {
-        return hook(&name, &rest);
+    if let Some(hook_name) = hook_of(&name) {
+        return hook(hook_name.as_ref(), &rest, &mut std::io::stdin().lock()).into();
     }
-    if name == "git" {
-        return cli::git::shim(&rest);
+    if cli::git::is_shim_name(&name) {
+        return cli::git::shim(&name, &rest);
+    }
+    if let [command, from, end_of_options, git_args @ ..] = rest.as_slice()
+        && (command == "git" && from == "--from-shell" && end_of_options == "--")
+    {
+        return cli::git::from_shell(git_args);
     }
     match rest.split_first() {
-        Some((command, [hook_name, hook_args @ ..])) if command == "hook" => hook(hook_name, hook_args),
+        Some((command, [then, other, hook_name, hook_args @ ..])) if command == "hook" && then == "--then" => {
+            hook_and_then(hook_name, hook_args, Path::new(other))
+        }
+        Some((command, [hook_name, hook_args @ ..])) if command == "hook" => {
+            hook(hook_name, hook_args, &mut std::io::stdin().lock()).into()
+        }
         _ => cli::run(called_as, rest),
     }
 }
 
-/// No clap, no allocator tricks, no child process: this runs several times in every git command.
-fn hook(name: &OsString, args: &[OsString]) -> ExitCode {
-    if std::env::var_os("JIN_TXN").is_some_and(|v| v == "off") {
-        return ExitCode::SUCCESS;
+/// Hook managers rename the hook that they find (`post-checkout.legacy`) and go on to call it.
+fn hook_of(name: &OsStr) -> Option<&'static str> {
+    let name = name.to_str()?;
+    let rest = |hook: &str| name.strip_prefix(hook).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    ["reference-transaction", "post-checkout"].into_iter().find(|hook| rest(hook))
+}
+
+/// Ours first, then the hook that was there before.
+fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path) -> ExitCode {
+    let mut input = None;
+    if name == "reference-transaction" {
+        let mut bytes = Vec::new();
+        if let Err(error) = std::io::stdin().lock().read_to_end(&mut bytes) {
+            eprintln!("jin-txn: error: cannot read what git sends to the hook: {error}");
+            return ExitCode::FAILURE;
+        }
+        input = Some(bytes);
     }
-    let Ok(cwd) = std::env::current_dir() else { return ExitCode::SUCCESS };
+    let code = hook(name, args, &mut input.as_deref().unwrap_or_default());
+    if code != 0 {
+        return code.into();
+    }
+    match foreign::become_hook(other, args, input.as_deref()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jin-txn: error: cannot run {}: {error}", cli::printable(&other.to_string_lossy()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// No clap, no allocator tricks, no child process: this runs several times in every git command.
+fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
+    if std::env::var_os("JIN_TXN").is_some_and(|v| v == "off") {
+        return 0;
+    }
+    let Ok(cwd) = std::env::current_dir() else { return 0 };
     let environment = Environment {
         git_dir: std::env::var_os("GIT_DIR").map(PathBuf::from),
         cwd,
@@ -44,17 +85,17 @@ fn hook(name: &OsString, args: &[OsString]) -> ExitCode {
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let reply = if name == "reference-transaction" {
         let state = args.first().map_or("", String::as_str);
-        reference_transaction::run(state, &mut std::io::stdin().lock(), &environment)
+        reference_transaction::run(state, input, &environment)
     } else if name == "post-checkout" {
         post_checkout::run(&args, &environment)
     } else {
         // A hook that we are not: git goes on.
-        return ExitCode::SUCCESS;
+        return 0;
     };
     answer(&reply)
 }
 
-fn answer(reply: &Reply) -> ExitCode {
+fn answer(reply: &Reply) -> u8 {
     let mut stderr = std::io::stderr().lock();
     for line in &reply.messages {
         // Nobody is left to tell when stderr is gone.
@@ -62,5 +103,5 @@ fn answer(reply: &Reply) -> ExitCode {
             break;
         }
     }
-    ExitCode::from(reference_transaction::exit_code(reply.answer))
+    reference_transaction::exit_code(reply.answer)
 }

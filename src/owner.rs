@@ -51,7 +51,8 @@ pub struct Owner {
 }
 
 /// What we know of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Liveness {
     /// It runs.
     Alive,

@@ -17,12 +17,15 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::durable;
 use crate::git::{FileId, Repository};
+use crate::settings::Settings;
 use crate::wal::Birth;
 
 /// Name of the state directory below the common git directory.
 pub const NAME: &str = ".jin";
 
 const DURABILITY: &str = "durability";
+
+const SETTINGS: &str = "settings";
 
 const PACKED: &str = "packed-refs-synced";
 
@@ -40,6 +43,8 @@ pub enum Wait {
     No,
     /// At most this long.
     UpTo(Duration),
+    /// As long as `jin.lockTimeout` says, which is looked up only when there is something to wait for.
+    AsConfigured,
 }
 
 /// What the guard survives.
@@ -183,6 +188,23 @@ impl StateDir {
         durable::replace(&self.path.join(DURABILITY), text.as_bytes())
     }
 
+    /// What `install` has written down of the user's configuration.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        fs::read_to_string(self.path.join(SETTINGS)).map_or_else(|_| Settings::default(), |text| Settings::parse(&text))
+    }
+
+    /// Writes settings down; the defaults need no file.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn set_settings(&self, settings: &Settings) -> io::Result<()> {
+        if *settings == self.settings() {
+            return Ok(());
+        }
+        durable::replace(&self.path.join(SETTINGS), settings.to_string().as_bytes())
+    }
+
     /// Is the name of the `packed-refs` that has the identity `packed` known to be durable?
     #[must_use]
     pub fn is_known_durable(&self, packed: &FileId) -> bool {
@@ -278,7 +300,7 @@ impl StateDir {
     /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
     pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut lock = self.open_lock(APPEND_LOCK, Inherit::No)?;
-        let _held = acquire(&mut lock, wait, || self.path.join(APPEND_LOCK))?;
+        let _held = self.acquire(&mut lock, wait, APPEND_LOCK)?;
         work()
     }
 
@@ -289,7 +311,7 @@ impl StateDir {
     /// [`Busy`] when another runner is at it; otherwise what `work` says.
     pub fn while_recovering<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut lock = self.open_lock(RECOVERY_LOCK, Inherit::Yes)?;
-        let _held = acquire(&mut lock, wait, || self.path.join(RECOVERY_LOCK))?;
+        let _held = self.acquire(&mut lock, wait, RECOVERY_LOCK)?;
         work()
     }
 
@@ -301,7 +323,7 @@ impl StateDir {
         use rustix::fs::FlockOperation;
         let mut lock = self.open_lock(FILES_LOCK, Inherit::No)?;
         // Waited for and released again, then taken for good: a guard cannot outlive what it is borrowed from.
-        drop(acquire(&mut lock, wait, || self.path.join(FILES_LOCK))?);
+        drop(self.acquire(&mut lock, wait, FILES_LOCK)?);
         let file = lock.into_inner();
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
@@ -333,6 +355,33 @@ impl StateDir {
         }
         Ok(RwLock::new(file))
     }
+
+    fn acquire<'l>(
+        &self,
+        lock: &'l mut RwLock<File>,
+        wait: Wait,
+        name: &str,
+    ) -> anyhow::Result<RwLockWriteGuard<'l, File>> {
+        let busy = |e: io::Error| match e.kind() {
+            io::ErrorKind::WouldBlock => anyhow::Error::new(Busy { path: self.path.join(name) }),
+            _ => e.into(),
+        };
+        if wait != Wait::No && lock.try_write().is_err() {
+            let limit = match wait {
+                Wait::No => Duration::ZERO,
+                Wait::UpTo(limit) => limit,
+                Wait::AsConfigured => self.settings().lock_timeout,
+            };
+            // flock has no timeout of its own; holders keep these locks for microseconds.
+            let start = Instant::now();
+            let mut pause = Duration::from_micros(50);
+            while start.elapsed() < limit && lock.try_write().is_err() {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+        }
+        lock.try_write().map_err(busy)
+    }
 }
 
 fn packed_line(packed: &FileId) -> Vec<u8> {
@@ -343,28 +392,4 @@ fn packed_line(packed: &FileId) -> Vec<u8> {
 enum Inherit {
     Yes,
     No,
-}
-
-fn acquire(
-    lock: &mut RwLock<File>,
-    wait: Wait,
-    path: impl Fn() -> PathBuf,
-) -> anyhow::Result<RwLockWriteGuard<'_, File>> {
-    let busy = |e: io::Error| match e.kind() {
-        io::ErrorKind::WouldBlock => anyhow::Error::new(Busy { path: path() }),
-        _ => e.into(),
-    };
-    if let Wait::UpTo(limit) = wait {
-        // flock has no timeout of its own; holders keep these locks for microseconds.
-        let start = Instant::now();
-        let mut pause = Duration::from_micros(50);
-        while start.elapsed() < limit {
-            if lock.try_write().is_ok() {
-                break;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
-    }
-    lock.try_write().map_err(busy)
 }

@@ -27,6 +27,9 @@ use crate::state_dir::{StateDir, TxId};
 use crate::txn::{Expected, Source, Transaction, stage};
 use crate::wal::{Begin, Body, FileChange, FileImage, Origin, Outcome, Record, Reversal};
 
+/// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
+pub const SCRATCH: &str = "refs/jin-txn/";
+
 /// The variable that tells the hook what its git is for.
 pub const VARIABLE: &str = "JIN_TXN_REVERSES";
 
@@ -215,6 +218,9 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
     let not = |why: &str| Err(Refusal::NotReversible(id, why.to_owned()));
     if begin.rename.is_some() {
         return not("it renamed a branch, whose new name no transaction made: `git branch -m` renames it back");
+    }
+    if begin.refs.iter().all(|c| c.name.as_bytes().starts_with(SCRATCH.as_bytes())) {
+        return not("it was a trial of `jin-txn doctor`");
     }
     let mut refs = Vec::new();
     for change in begin.refs.iter().filter(|c| is_settled(&c.name)) {

@@ -384,7 +384,7 @@ fn demo_kills_a_real_git_recovers_and_cleans_up() {
 #[test]
 fn help_lists_the_commands_and_usage_errors_exit_2() {
     let repo = Repo::new(Options::default());
-    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["--help"])), @r"
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["--help"])), @"
     Crash-safe transactions for Git.
 
     Writes every ref transaction to a write-ahead log before git may apply it, and after a crash brings
@@ -393,20 +393,25 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
     Usage: jin-txn [OPTIONS] <COMMAND>
 
     Commands:
-      install    Protect a repository: link the hooks, set up `git txn`
-      uninstall  Take jin-txn out of a repository again
-      status     Say whether the repository is protected, and what is unfinished
-      check      Look for interrupted transactions and stale locks, and change nothing
-      recover    Recover interrupted transactions and remove stale locks
-      log        List transactions, newest first
-      show       Show one transaction: who made it, what it changed, how it ended
-      undo       Take back the newest transaction, or one that you name
-      redo       Do again what was undone last, or one that you name
-      apply      Update refs and files as one crash-safe transaction
-      git        Check, recover if need be, then run git with these arguments
-      demo       Kill a real git in mid-transaction in a scratch repository, show the damage, recover,
-                 show the proof
-      help       Print this message or the help of the given subcommand(s)
+      install      Protect a repository: put the hooks in, set up `git txn`
+      uninstall    Take jin-txn out of a repository again
+      status       Say whether the repository is protected, and what is unfinished
+      check        Look for interrupted transactions and stale locks, and change nothing
+      recover      Recover interrupted transactions and remove stale locks
+      log          List transactions, newest first
+      show         Show one transaction: who made it, what it changed, how it ended
+      undo         Take back the newest transaction, or one that you name
+      redo         Do again what was undone last, or one that you name
+      run          Run any command as one transaction
+      apply        Update refs and files as one crash-safe transaction
+      git          Check, recover if need be, then run git with these arguments
+      doctor       Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
+      shell-init   Print shell code that looks before each git command, and a prompt segment
+      completions  Print a completion script
+      man          Print the manual page, or write all pages into a directory
+      demo         Kill a real git in mid-transaction in a scratch repository, show the damage, recover,
+                   show the proof
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -C <DIR>
@@ -420,6 +425,12 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
 
       -q, --quiet
               Say nothing but errors
+
+      -v, --verbose
+              Say more
+
+          --color <WHEN>
+              Colour: auto (on terminals, unless NO_COLOR is set; the default), always, never
 
       -h, --help
               Print help (see a summary with '-h')

@@ -77,6 +77,10 @@ fn git_of_ours_passes_exit_codes_stdin_and_stdout_through() {
         (&["no-such-command"], 1),
         (&["status", "--no-such-option"], 129),
         (&["--version"], 0),
+        (&["-v"], 0),
+        (&["-h"], 0),
+        (&["-q", "status"], 129),
+        (&["-C", ".", "rev-parse", "--git-dir"], 0),
     ] {
         let plain = git_in(&repo, repo.path(), arguments, b"");
         assert_eq!(plain.status.code(), Some(code), "that is what git says to {arguments:?}");

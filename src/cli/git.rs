@@ -1,25 +1,48 @@
-//! `jin-txn git`, and the shim that is called under the name `git`.
+//! `jin-txn git`, the function that `shell-init` defines, and the shim that is called under the name `git`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use super::{PATIENCE, Session, exit, real_git};
-use crate::git::Repository;
+use super::{PATIENCE, Session, exit, path};
+use crate::git::{Repository, processes};
 use crate::recovery::{self, Options};
 use crate::state_dir::{Busy, StateDir, Wait};
 
 /// Check, recover if need be, then run git with these arguments
 ///
-/// git gets the arguments, the terminal and the environment unchanged, and its exit code is passed through.
+/// git gets the arguments, the terminal and the environment unchanged, and its exit code is passed through. Whatever comes
+/// after the word `git` is git's, `-C`, `-v` and `--help` included.
 #[derive(clap::Args)]
 pub struct Args {
     /// git's arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,
+}
+
+/// Programs of git that a server is called by: each is a command of git, and its last argument names the repository.
+pub(super) const SERVER_PROGRAMS: [&str; 3] = ["git-receive-pack", "git-upload-pack", "git-upload-archive"];
+
+/// Ends our own options after the word `git`, so that none of git's is taken for one of them.
+pub(super) fn keep_together(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 0;
+    while let Some(word) = args.get(at).map(|a| a.to_string_lossy().into_owned()) {
+        match word.as_str() {
+            "-C" | "--git-dir" | "--color" => at += 2,
+            "git" => {
+                if args.get(at + 1).is_some_and(|next| next != "--") {
+                    args.insert(at + 1, "--".into());
+                }
+                break;
+            }
+            _ if word.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    args
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
@@ -33,34 +56,70 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     check_and_exec(&session.directory, &git_args)
 }
 
-/// Called as `git`: the arguments are git's, ours are none.
+/// Is `name` one that the shim is called by?
 #[must_use]
-pub fn shim(args: &[OsString]) -> ExitCode {
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    match check_and_exec(&here, args) {
+pub fn is_shim_name(name: &OsStr) -> bool {
+    name == "git" || SERVER_PROGRAMS.iter().any(|program| name == *program)
+}
+
+/// Called under the name `called_as`: the arguments are git's, ours are none.
+#[must_use]
+pub fn shim(called_as: &OsStr, args: &[OsString]) -> ExitCode {
+    let command = called_as.to_str().and_then(|name| name.strip_prefix("git-"));
+    let git_args: Vec<OsString> = command.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
+    ended(check_and_exec(&here(), &git_args))
+}
+
+/// Called by the function `git` of the user's shell.
+#[must_use]
+pub fn from_shell(args: &[OsString]) -> ExitCode {
+    // Prompts and completions call git as well, and throw its messages away: nothing is recovered behind the user's back.
+    if stderr_is_thrown_away() { ended(exec(&here(), args)) } else { ended(check_and_exec(&here(), args)) }
+}
+
+fn here() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
+}
+
+fn ended(result: anyhow::Result<u8>) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(super::print_error(&error)),
+        Err(error) => ExitCode::from(super::print_error(&error, super::color::When::Auto)),
     }
 }
 
+/// Is it `/dev/null`? (Device 1:3 on every Linux.)
+fn stderr_is_thrown_away() -> bool {
+    rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| stat.st_rdev == rustix::fs::makedev(1, 3))
+}
+
 fn check_and_exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
-    let git = real_git()?;
     if std::env::var_os("JIN_TXN").is_none_or(|v| v != "off") {
         // Whatever goes wrong in front of git must not take git away from the user.
-        if let Err(error) = clear_the_way(here, args, &git) {
+        if let Err(error) = clear_the_way(here, args) {
             tell(&format!("jin-txn: warning: {error:#}"));
         }
     }
-    let mut command = Command::new(&git);
-    command.args(args).current_dir(here);
+    exec(here, args)
+}
+
+fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
+    let next = path::next_git()?;
+    let mut command = Command::new(&next.program);
+    command.args(args).current_dir(here).env(path::CHAIN, next.chain);
     if super::alias_git_dir_is_redundant(here) {
         command.env_remove("GIT_DIR");
     }
     let error = command.env_remove("GIT_PREFIX").exec();
-    Err(error).with_context(|| format!("cannot run {}", git.display()))
+    Err(error).with_context(|| format!("cannot run {}", next.program.display()))
 }
 
-fn clear_the_way(here: &Path, args: &[OsString], git: &Path) -> anyhow::Result<u8> {
+fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
+    // `git txn` is ourselves: `status` and its like only look.
+    let words = || args.iter().map(|a| a.to_string_lossy().into_owned());
+    if processes::only_runs_us(&std::iter::once("git".to_owned()).chain(words()).collect::<Vec<_>>()) {
+        return Ok(exit::DONE);
+    }
     let Some(repo) = repository_of(here, args) else { return Ok(exit::DONE) };
     if !StateDir::of(&repo).exists() || repo.is_foreign()? || !recovery::needs_recovery(&repo)? {
         return Ok(exit::DONE);
@@ -68,7 +127,7 @@ fn clear_the_way(here: &Path, args: &[OsString], git: &Path) -> anyhow::Result<u
     let options = Options {
         wait: Wait::UpTo(PATIENCE),
         objects_elsewhere: super::objects_elsewhere(),
-        ..Options::new(git.to_owned())
+        ..Options::new(super::real_git()?)
     };
     match recovery::recover(&repo, &options) {
         Ok(report) => {
@@ -106,8 +165,42 @@ fn repository_of(here: &Path, args: &[OsString]) -> Option<Repository> {
             }
             _ if text.starts_with("--git-dir=") => git_dir = text.strip_prefix("--git-dir=").map(PathBuf::from),
             _ if text.starts_with('-') => {}
+            command if SERVER_PROGRAMS.iter().any(|p| p.strip_prefix("git-") == Some(command)) => {
+                return served(&at, words.next_back()?);
+            }
             _ => break,
         }
     }
     Repository::of_environment(git_dir.as_deref(), &at).ok()
+}
+
+/// The repository that a server program means: git tries these names, in this order.
+fn served(at: &Path, named: &OsStr) -> Option<Repository> {
+    let with = |suffix: &str| {
+        let mut name = named.to_owned();
+        name.push(suffix);
+        at.join(name)
+    };
+    ["/.git", "", ".git/.git", ".git"].into_iter().find_map(|suffix| Repository::open(&with(suffix)).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_git_is_gits() {
+        for (typed, meant) in [
+            ("git -v", "git -- -v"),
+            ("-q --git-dir x git --json", "-q --git-dir x git -- --json"),
+            ("-C git git -C x log", "-C git git -- -C x log"),
+            ("git -- -v", "git -- -v"),
+            ("git", "git"),
+            ("log git", "log git"),
+            ("-C", "-C"),
+        ] {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(keep_together(words(typed)), words(meant), "{typed}");
+        }
+    }
 }

@@ -1,13 +1,17 @@
 //! `jin-txn install`
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use super::{Session, fsync, require_git};
+use super::hooks::{self, Way, beside, configured};
+use super::preferences::Preferences;
+use super::settings::{self, Settings};
+use super::{Session, fsync, require_git, shim, submodules, template};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{Repository, command};
@@ -15,12 +19,10 @@ use crate::owner;
 use crate::state_dir::{Durability, StateDir, Wait};
 use crate::wal::Log;
 
-/// The hooks that we are.
-pub(super) const HOOKS: [&str; 2] = ["reference-transaction", "post-checkout"];
-
-/// Protect a repository: link the hooks, set up `git txn`
+/// Protect a repository: put the hooks in, set up `git txn`
 ///
-/// Running it again repairs and upgrades. `jin-txn uninstall` puts everything back.
+/// Hooks of others that have the same names go on to run, after ours. Running it again repairs and upgrades. `jin-txn
+/// uninstall` puts everything back.
 #[derive(clap::Args)]
 pub struct Args {
     /// The repository (default: the one we are in)
@@ -30,6 +32,19 @@ pub struct Args {
     /// What to survive: power cuts (full), or killed processes only (process). Default: what was chosen before, else full
     #[arg(long, value_name = "WHAT")]
     durability: Option<DurabilityArg>,
+
+    /// Protect its submodules as well, and theirs
+    #[arg(long)]
+    recurse_submodules: bool,
+
+    /// Protect every repository that `git init` and `git clone` make from now on, by the template in DIR (default: the
+    /// one that git uses, if it is yours; else a new one)
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with_all = ["repo", "recurse_submodules", "durability"])]
+    template: Option<Option<PathBuf>>,
+
+    /// Instead of a repository: put a `git` into DIR that checks and recovers before it becomes git
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["repo", "durability", "recurse_submodules", "template"])]
+    shim: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -42,20 +57,28 @@ enum DurabilityArg {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Installed {
     pub version: u32,
-    /// The hooks directory did not exist.
-    pub made_hooks_dir: bool,
-    /// The configuration before and after.
-    pub config_before: Option<String>,
-    pub config_after: Option<String>,
-    /// We set `core.fsync`; what the repository's own configuration said before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fsync: Option<Fsync>,
+    /// The directories that we put hooks into.
+    pub hooks: Vec<HooksDirectory>,
+    /// The repository's configuration.
+    pub settings: Settings,
 }
 
-/// `core.fsync` in the repository's own configuration.
+/// A directory with hooks of ours, as it was before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Fsync {
-    pub before: Option<String>,
+pub(super) struct HooksDirectory {
+    pub path: PathBuf,
+    /// The directories that we made, the innermost first.
+    pub made: Vec<PathBuf>,
+    /// Its modification time (Unix seconds and nanoseconds).
+    pub modified: Option<(i64, i64)>,
+}
+
+impl HooksDirectory {
+    pub(super) fn at(path: &Path) -> HooksDirectory {
+        let missing = path.ancestors().take_while(|dir| fs::symlink_metadata(dir).is_err());
+        let modified = fs::metadata(path).ok().map(|m| (m.mtime(), m.mtime_nsec()));
+        HooksDirectory { path: path.to_owned(), made: missing.map(Path::to_owned).collect(), modified }
+    }
 }
 
 impl Installed {
@@ -88,209 +111,194 @@ struct Outcome {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if let Some(dir) = &args.shim {
+        return shim::install(session, dir);
+    }
     let git = require_git()?;
+    let binary = hooks::this_binary()?;
+    if let Some(directory) = &args.template {
+        template::install(session, &git, &binary, directory.as_deref())?;
+        return Ok(super::exit::DONE);
+    }
     let repo = match &args.repo {
-        Some(dir) => Repository::discover(&session.directory.join(dir))
-            .or_else(|_| Repository::open(&session.directory.join(dir)))?,
+        Some(dir) => session.repository_at(&session.directory.join(dir))?,
         None => session.repository()?,
     };
-    let binary = this_binary()?;
-    refuse_hooks_path(&git, &repo)?;
-    let hooks = hooks_dir(&repo);
-    for name in HOOKS {
-        refuse_foreign(&hooks.join(name), name)?;
+    let mut repos = vec![repo];
+    if args.recurse_submodules {
+        repos.extend(submodules::of(&git, &repos[0])?);
     }
-    refuse_alias(&current_alias(&git, &repo)?)?;
-
-    let state = StateDir::of(&repo);
-    state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
-    let boot = owner::boot_id()?;
-    Log::new(&state, &boot, Wait::UpTo(super::PATIENCE)).open().context("cannot begin the log")?;
-
-    let mut installed = Installed::load(&state)?.unwrap_or_default();
-    installed.version = 1;
-    if !hooks.is_dir() {
-        installed.made_hooks_dir = true;
-        installed.store(&state)?;
-        durable::create_dirs(&hooks, 0o777)?;
+    let mut outcomes = Vec::new();
+    for repo in &repos {
+        outcomes.push(protect(session, &git, repo, &binary, args.durability)?);
     }
-    let durability = match args.durability {
-        Some(DurabilityArg::Full) => Durability::Full,
-        Some(DurabilityArg::Process) => Durability::Process,
-        None => state.durability(),
-    };
-    configure(&git, &repo, &binary, durability, &mut installed, &state)?;
-    state.set_durability(durability)?;
-    // The hooks last: from here on every transaction is logged.
-    for name in HOOKS {
-        let link = hooks.join(name);
-        if fs::read_link(&link).ok().as_deref() != Some(binary.as_std_path()) {
-            durable::symlink(binary.as_std_path(), &link).with_context(|| format!("cannot link {}", link.display()))?;
-        }
-    }
-    durable::fsync_dir(&hooks)?;
-    if durability == Durability::Full {
-        // What git wrote just now (the configuration) it did not sync.
-        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
-    }
-
-    if session.json {
-        let hooks = HOOKS.iter().map(|n| hooks.join(n).display().to_string()).collect();
-        session.print_json(&Outcome {
-            version: 1,
-            git_dir: repo.common_dir.display().to_string(),
-            binary,
-            hooks,
-            durability,
-        })?;
-    } else {
-        session.say(&format!("jin-txn: {} is protected", repo.common_dir.display()));
-        session.say("jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back");
+    match outcomes.as_slice() {
+        [outcome] if session.json => session.print_json(outcome)?,
+        outcomes if session.json => session.print_json(&outcomes)?,
+        _ => session.say("jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back"),
     }
     Ok(super::exit::DONE)
 }
 
-/// The hooks and the alias point to this very file, by its absolute path.
-fn this_binary() -> anyhow::Result<Utf8PathBuf> {
-    let exe = std::env::current_exe().context("cannot find out where this program lies")?;
-    let exe = Utf8PathBuf::from_path_buf(exe);
-    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))
-}
-
-pub(super) fn hooks_dir(repo: &Repository) -> PathBuf {
-    repo.common_dir.join("hooks")
-}
-
-/// Hooks that git would not look for in the repository: ours would never be called.
-fn refuse_hooks_path(git: &Path, repo: &Repository) -> anyhow::Result<()> {
-    // Our own children run with core.hooksPath set, which `config --get` would show: list the files only.
-    let listed =
-        command::run(git, &repo.git_dir, &["config", "--show-scope", "--get-all", "core.hooksPath"], b"", None)?;
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let Some(set) = text.lines().find(|line| !line.starts_with("command\t")) else { return Ok(()) };
-    let (scope, path) = set.split_once('\t').unwrap_or(("some", set));
-    anyhow::bail!(
-        "core.hooksPath is set to `{}` ({scope} configuration): git does not look into the repository's hooks\n\
-         hint: copy hooks/reference-transaction and hooks/post-checkout of jin-txn there, or unset it",
-        path.escape_debug()
-    )
-}
-
-fn refuse_foreign(path: &Path, name: &str) -> anyhow::Result<()> {
-    if fs::symlink_metadata(path).is_err() || is_ours(path) {
-        return Ok(());
+fn protect(
+    session: &Session,
+    git: &Path,
+    repo: &Repository,
+    binary: &Utf8Path,
+    durability: Option<DurabilityArg>,
+) -> anyhow::Result<Outcome> {
+    let way = hooks::choose(git, repo, binary)?;
+    refuse_alias(git, repo)?;
+    let preferences = Preferences::read(git, repo)?;
+    if let Some(problem) = preferences.invalid.first() {
+        anyhow::bail!("{problem}\nhint: nothing was changed; `git config` it");
     }
-    anyhow::bail!(
-        "there is a `{name}` hook already: {}\n\
-         hint: nothing was changed; move it away, or call `jin-txn hook {name} \"$@\"` from it",
-        path.display()
-    )
+
+    let state = StateDir::of(repo);
+    state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+    let boot = owner::boot_id()?;
+    Log::new(&state, &boot, Wait::UpTo(super::PATIENCE)).open().context("cannot begin the log")?;
+    // A hook manager that writes through our link would write into the program.
+    durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;
+
+    let mut installed = Installed::load(&state)?.unwrap_or_default();
+    installed.version = 2;
+    let directories = if let Way::Directories(directories) = &way { directories.as_slice() } else { &[] };
+    let is_new = |directory: &&PathBuf| installed.hooks.iter().all(|known| known.path != **directory);
+    let new: Vec<HooksDirectory> = directories.iter().filter(is_new).map(|path| HooksDirectory::at(path)).collect();
+    installed.hooks.extend(new);
+    installed.store(&state)?;
+    let durability = match durability {
+        Some(DurabilityArg::Full) => Durability::Full,
+        Some(DurabilityArg::Process) => Durability::Process,
+        None => state.durability(),
+    };
+    state.set_durability(durability)?;
+    state.set_settings(&preferences.settings)?;
+    configure(git, repo, binary, durability, &way, &mut installed, &state)?;
+    // The hooks last: from here on every transaction is logged.
+    let mut hooks = Vec::new();
+    for directory in directories {
+        durable::create_dirs(directory, 0o777)?;
+        for name in hooks::NAMES {
+            beside::put(directory, name, binary)?;
+            hooks.push(directory.join(name).display().to_string());
+        }
+        durable::fsync_dir(directory)?;
+    }
+    // Where git does not look any more nothing of ours stays.
+    let is_used = |known: &HooksDirectory| directories.contains(&known.path);
+    let (now, before): (Vec<_>, Vec<_>) = installed.hooks.iter().cloned().partition(is_used);
+    for directory in &before {
+        super::uninstall::leave(session, directory)?;
+    }
+    if !before.is_empty() {
+        installed.hooks = now;
+        installed.store(&state)?;
+    }
+    if durability == Durability::Full {
+        // What git wrote just now (the configuration) it did not sync.
+        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+    }
+    session.say(&format!("jin-txn: {} is protected", repo.common_dir.display()));
+    tell_of_others(session, &way);
+    Ok(Outcome {
+        version: 1,
+        git_dir: repo.common_dir.display().to_string(),
+        binary: binary.to_owned(),
+        hooks,
+        durability,
+    })
 }
 
-/// A link to a jin-txn, wherever that lies (or lay).
-pub(super) fn is_ours(path: &Path) -> bool {
-    let is_this = |target: &PathBuf| std::env::current_exe().is_ok_and(|exe| exe == *target);
-    let is_named = |target: &PathBuf| target.file_name().is_some_and(|n| n.to_string_lossy().starts_with("jin-txn"));
-    fs::read_link(path).is_ok_and(|target| is_named(&target) || is_this(&target))
+fn tell_of_others(session: &Session, way: &Way) {
+    match way {
+        Way::Directories(directories) => {
+            for (directory, name) in directories.iter().flat_map(|d| hooks::NAMES.map(|name| (d, name))) {
+                let aside = beside::aside_directory(directory).join(name);
+                if fs::symlink_metadata(&aside).is_ok() {
+                    let aside = hooks::shown(&aside);
+                    session.say(&format!("jin-txn: the {name} hook that was there runs after ours ({aside})"));
+                }
+            }
+        }
+        Way::Configuration => {
+            session
+                .say("jin-txn: the hooks directory is not ours to write to: the repository's configuration calls us");
+        }
+        Way::Called => session.say("jin-txn: the hooks that are there call us"),
+    }
 }
 
-/// The alias, and what `durability` needs of git: everything in one change, so that it can be taken back in one.
+/// The alias, what `durability` needs of git, and hooks in the configuration.
 fn configure(
     git: &Path,
     repo: &Repository,
-    binary: &Utf8PathBuf,
+    binary: &Utf8Path,
     durability: Durability,
+    way: &Way,
     installed: &mut Installed,
     state: &StateDir,
 ) -> anyhow::Result<()> {
-    let config = repo.common_dir.join("config");
-    let read = || fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()));
-    let alias = format!("!{}", shell_quoted(binary.as_str()));
-    let current = current_alias(git, repo)?;
-    let own_fsync = local(git, repo, "core.fsync")?;
-    let fsync = match (durability, &installed.fsync) {
-        // A stronger setting of the user's stays.
-        (Durability::Full, _) if fsync::is_strong(&command::config(git, repo, "core.fsync")?) => own_fsync.clone(),
-        (Durability::Full, _) => Some(fsync::SETTING.to_owned()),
-        (Durability::Process, Some(ours)) if own_fsync.as_deref() == Some(fsync::SETTING) => ours.before.clone(),
-        (Durability::Process, _) => own_fsync.clone(),
-    };
-    if current == alias && fsync == own_fsync {
-        return Ok(());
+    let mut wanted = vec![("alias.txn".to_owned(), alias(binary))];
+    // An alias of that name that the user has already stays.
+    if wants(git, repo, installed, "alias.tx", Option::is_none)? {
+        wanted.push(("alias.tx".to_owned(), format!("{} run -- git", alias(binary))));
     }
-    let before = read()?;
-    if installed.config_after.as_ref() != Some(&before) {
-        installed.config_before = current.is_empty().then_some(before);
+    if durability == Durability::Full && wants(git, repo, installed, "core.fsync", |v| !fsync::is_strong(v))? {
+        wanted.push(("core.fsync".to_owned(), fsync::SETTING.to_owned()));
     }
-    if fsync.as_deref() == Some(fsync::SETTING) && installed.fsync.is_none() {
-        installed.fsync = Some(Fsync { before: own_fsync.clone() });
+    // git says in a file beside each lock who holds it.
+    let knows = command::version(git)? >= hooks::CONFIG_HOOKS;
+    if wants(git, repo, installed, "core.lockfilePid", |value| knows && value.is_none())? {
+        wanted.push(("core.lockfilePid".to_owned(), "true".to_owned()));
     }
-    // What will be put back is durable before the configuration changes.
-    installed.store(state)?;
-    if current != alias {
-        set_local(git, repo, "alias.txn", Some(&alias))?;
+    if *way == Way::Configuration {
+        wanted.extend(configured::wanted(binary));
     }
-    if fsync != own_fsync {
-        set_local(git, repo, "core.fsync", fsync.as_deref())?;
-    }
-    installed.config_after = Some(read()?);
-    installed.store(state)
+    let file = settings::File { git, path: repo.common_dir.join("config") };
+    let mut own = std::mem::take(&mut installed.settings);
+    own.apply(&file, &wanted, |now| {
+        installed.settings = now.clone();
+        installed.store(state)
+    })
 }
 
-/// A setting in the repository's own configuration.
-pub(super) fn local(git: &Path, repo: &Repository, key: &str) -> anyhow::Result<Option<String>> {
-    let set = command::run(git, &repo.common_dir, &["config", "--local", "--get", key], b"", None)?;
-    Ok(set.success.then(|| String::from_utf8_lossy(&set.stdout).trim_end().to_owned()))
+/// Is a setting ours still, or does git's own reading of it (`lacking`) call for ours?
+fn wants(
+    git: &Path,
+    repo: &Repository,
+    installed: &Installed,
+    key: &str,
+    lacking: impl Fn(&Option<String>) -> bool,
+) -> anyhow::Result<bool> {
+    let own = settings::local(git, &repo.common_dir, key)?;
+    Ok(installed.settings.is_still_ours(key, own.as_deref()) || lacking(&command::config(git, repo, key)?))
 }
 
-/// Changes, or removes, a setting in the repository's own configuration.
-pub(super) fn set_local(git: &Path, repo: &Repository, key: &str, value: Option<&str>) -> anyhow::Result<()> {
-    let args = match value {
-        Some(value) => vec!["config", "--local", "--replace-all", key, value],
-        None => vec!["config", "--local", "--unset-all", key],
-    };
-    let ran = command::run(git, &repo.common_dir, &args, b"", None)?;
-    anyhow::ensure!(ran.success, "cannot change `{key}` in the repository's configuration: {}", ran.stderr);
-    Ok(())
+/// What `git txn` runs.
+pub(super) fn alias(binary: &Utf8Path) -> String {
+    format!("!{}", hooks::shell_quoted(binary.as_str()))
 }
 
-fn current_alias(git: &Path, repo: &Repository) -> anyhow::Result<String> {
-    Ok(local(git, repo, "alias.txn")?.unwrap_or_default())
-}
-
-fn refuse_alias(current: &str) -> anyhow::Result<()> {
-    let ours = current.is_empty() || (current.starts_with('!') && current.contains("jin-txn"));
+fn refuse_alias(git: &Path, repo: &Repository) -> anyhow::Result<()> {
+    let current = settings::local(git, &repo.common_dir, "alias.txn")?.unwrap_or_default();
     anyhow::ensure!(
-        ours,
+        current.is_empty() || is_our_alias(&current),
         "there is an alias `txn` already: `{}`\nhint: nothing was changed; rename it",
         current.escape_debug()
     );
     Ok(())
 }
 
-fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+pub(super) fn is_our_alias(alias: &str) -> bool {
+    alias.starts_with('!') && alias.contains("jin-txn")
 }
 
 /// Why the repository is not protected; empty when it is.
 pub(super) fn problems(repo: &Repository) -> anyhow::Result<Vec<String>> {
-    let mut problems = Vec::new();
     if !StateDir::of(repo).exists() {
-        problems.push("it has no .jin directory: run `jin-txn install`".to_owned());
-        return Ok(problems);
+        return Ok(vec!["it has no .jin directory: run `jin-txn install`".to_owned()]);
     }
-    for name in HOOKS {
-        let path = hooks_dir(repo).join(name);
-        if fs::symlink_metadata(&path).is_err() {
-            problems.push(format!("the {name} hook is missing: run `jin-txn install`"));
-        } else if !is_ours(&path) {
-            problems.push(format!("the {name} hook is somebody else's: {}", path.display()));
-        } else if !path.exists() {
-            problems.push(format!("the {name} hook points to a jin-txn that is gone: run `jin-txn install`"));
-        }
-    }
-    if let Err(error) = refuse_hooks_path(&super::real_git()?, repo) {
-        problems.push(error.to_string().lines().next().unwrap_or_default().to_owned());
-    }
-    Ok(problems)
+    hooks::problems(&super::real_git()?, repo)
 }

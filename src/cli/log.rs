@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Session, utc};
+use crate::git::Value;
 use crate::owner;
 use crate::run::parts;
 use crate::state_dir::{StateDir, TxId, Wait};
@@ -78,6 +79,16 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             tx.state,
             tx.operation
         ));
+        if session.verbose {
+            for change in &tx.begin.refs {
+                session.print(&format!(
+                    "           {}  {} -> {}",
+                    change.name,
+                    short(change.before.as_ref()),
+                    short(Some(&change.after))
+                ));
+            }
+        }
     }
     Ok(super::exit::DONE)
 }
@@ -89,6 +100,13 @@ fn said(begin: &Begin) -> Option<&str> {
 
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+fn short(value: Option<&Value>) -> String {
+    match value {
+        Some(value) => value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned()),
+        None => "?".to_owned(),
+    }
 }
 
 fn count_begins(records: &[Record]) -> usize {

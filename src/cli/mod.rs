@@ -3,28 +3,39 @@
 
 pub mod apply;
 pub mod check;
+mod color;
 pub mod demo;
+pub mod doctor;
 mod fsync;
 pub mod git;
+pub mod hooks;
 pub mod install;
 pub mod log;
+pub mod manual;
+mod path;
+mod preferences;
 pub mod recover;
 pub mod run;
+pub mod settings;
+pub mod shell_init;
+mod shim;
 pub mod show;
 pub mod status;
+mod submodules;
+mod template;
 pub mod undo;
 pub mod uninstall;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::git::repository::NotFound;
 use crate::git::{Repository, command};
 use crate::recovery::{Options, Report};
 use crate::state_dir::{Busy, Wait};
@@ -72,6 +83,15 @@ struct Cli {
     #[arg(short, long, global = true)]
     quiet: bool,
 
+    /// Say more
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+
+    /// Colour: auto (on terminals, unless NO_COLOR is set; the default), always, never
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t)]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    color: color::When,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -90,6 +110,10 @@ enum Command {
     Run(run::Args),
     Apply(apply::Args),
     Git(git::Args),
+    Doctor(doctor::Args),
+    ShellInit(shell_init::Args),
+    Completions(manual::CompletionArgs),
+    Man(manual::ManArgs),
     Demo(demo::Args),
 }
 
@@ -103,18 +127,25 @@ pub struct Session {
     pub json: bool,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// Say more.
+    pub verbose: bool,
+    /// Colour what goes to stdout, and to stderr.
+    color: color::When,
 }
 
 /// Parses and runs the command line.
 #[must_use]
 pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(std::iter::once(called_as).chain(args)) {
+    let color = color::When::of(&args);
+    let definition = Cli::command().color(color.for_clap());
+    let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(git::keep_together(args)));
+    let cli = match matches.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(print_error(&error)),
+        Err(error) => ExitCode::from(print_error(&error, color)),
     }
 }
 
@@ -124,7 +155,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     anyhow::ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let from_environment = || std::env::var_os("GIT_DIR").map(PathBuf::from);
     let git_dir = cli.git_dir.or_else(from_environment).map(|dir| directory.join(dir));
-    let context = Session { directory, git_dir, json: cli.json, quiet: cli.quiet };
+    let Cli { json, quiet, verbose, color, .. } = cli;
+    let context = Session { directory, git_dir, json, quiet, verbose, color };
     match cli.command {
         Command::Install(args) => install::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
@@ -138,6 +170,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Run(args) => run::run(&context, &args),
         Command::Apply(args) => apply::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::ShellInit(args) => shell_init::run(&context, &args),
+        Command::Completions(args) => manual::completions(&context, &args),
+        Command::Man(args) => manual::man(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }
 }
@@ -165,16 +201,35 @@ impl Session {
     /// # Errors
     /// There is none, or it belongs to somebody else and git would not touch it either.
     pub fn repository(&self) -> anyhow::Result<Repository> {
-        let repo = match &self.git_dir {
-            Some(dir) => Repository::open(dir)?,
-            None => Repository::discover(&self.directory)?,
-        };
+        self.trusted(self.locate()?)
+    }
+
+    /// The repository in, or around, `dir`.
+    ///
+    /// # Errors
+    /// As for [`Session::repository`].
+    pub fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
+        self.trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?)
+    }
+
+    fn trusted(&self, repo: Repository) -> anyhow::Result<Repository> {
         if repo.is_foreign()? {
             // safe.directory is git's to judge.
             let asked = command::run(&real_git()?, &repo.git_dir, &["rev-parse", "--git-dir"], b"", None)?;
             anyhow::ensure!(asked.success, "{}", asked.stderr);
         }
         Ok(repo)
+    }
+
+    /// The repository, whoever owns it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn locate(&self) -> Result<Repository, NotFound> {
+        match &self.git_dir {
+            Some(dir) => Repository::open(dir),
+            None => Repository::discover(&self.directory),
+        }
     }
 
     /// Options for recovery by a command.
@@ -189,13 +244,25 @@ impl Session {
     /// A line for people, on stderr.
     pub fn say(&self, line: &str) {
         if !self.quiet {
-            print_line(&mut std::io::stderr().lock(), line);
+            let mut stderr = std::io::stderr().lock();
+            let colours = self.color.colours(&stderr);
+            print_line(&mut stderr, line, colours);
         }
     }
 
     /// Data, on stdout.
     pub fn print(&self, line: &str) {
-        print_line(&mut std::io::stdout().lock(), line);
+        let mut stdout = std::io::stdout().lock();
+        let colours = self.color.colours(&stdout) && !self.json;
+        print_line(&mut stdout, line, colours);
+    }
+
+    /// Text of our own for another program, on stdout: nothing of it is escaped, and no line feed is added.
+    pub fn print_as_is(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            std::process::exit(0);
+        }
     }
 
     /// Data as JSON, on stdout.
@@ -209,8 +276,10 @@ impl Session {
 }
 
 /// A closed pipe (`jin-txn log | head`) is no error.
-fn print_line(out: &mut impl Write, line: &str) {
-    if writeln!(out, "{}", printable(line)).is_err() {
+fn print_line(out: &mut impl Write, line: &str, colours: bool) {
+    let line = printable(line);
+    let line = if colours { color::paint(&line) } else { line.as_ref().into() };
+    if writeln!(out, "{line}").is_err() {
         std::process::exit(0);
     }
 }
@@ -228,20 +297,20 @@ pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
         .into()
 }
 
-fn print_error(error: &anyhow::Error) -> u8 {
+fn print_error(error: &anyhow::Error, color: color::When) -> u8 {
     let mut stderr = std::io::stderr().lock();
-    print_line(&mut stderr, &format!("error: {error}"));
+    let colours = color.colours(&stderr);
+    print_line(&mut stderr, &format!("error: {error}"), colours);
     for cause in error.chain().skip(1) {
-        print_line(&mut stderr, &format!("caused by: {cause}"));
+        print_line(&mut stderr, &format!("caused by: {cause}"), colours);
     }
     if let Some(hint) = hint(error) {
-        print_line(&mut stderr, &format!("hint: {hint}"));
+        print_line(&mut stderr, &format!("hint: {hint}"), colours);
     }
     if error.is::<Busy>() { exit::BUSY } else { exit::FAILED }
 }
 
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    use crate::git::repository::NotFound;
     if error.is::<Busy>() {
         return Some("another jin-txn is at work; try again in a moment");
     }
@@ -287,14 +356,7 @@ pub fn git_of_hook() -> PathBuf {
 /// # Errors
 /// There is none.
 pub fn real_git() -> anyhow::Result<PathBuf> {
-    let me = std::fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_git = |candidate: &PathBuf| {
-        let metadata = std::fs::metadata(candidate);
-        metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0 && Some((m.dev(), m.ino())) != me)
-    };
-    let found = std::env::split_paths(&path).map(|dir| dir.join("git")).find(is_git);
-    found.context("there is no git in PATH: install git 2.28 or newer")
+    path::first_git()
 }
 
 /// Refuses a git that has no reference-transaction hook.
@@ -345,7 +407,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -55,6 +55,14 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         for line in report.headlines().into_iter().chain(super::status::obstacles(&report)) {
             session.say(&line);
         }
+        if session.verbose {
+            for action in report.transactions.iter().filter(|t| !t.quiet).flat_map(|t| &t.actions) {
+                session.say(&format!("  {action}"));
+            }
+            for lock in report.locks.iter().filter(|l| !l.held) {
+                session.say(&format!("  {}: {}", lock.path, lock.because));
+            }
+        }
         if report.is_clean() {
             session.say("jin-txn: nothing to recover");
         }

@@ -39,12 +39,7 @@ impl Described {
     /// Describes `report`, of a command that ends with `code`.
     #[must_use]
     pub fn new(report: &Report, code: u8) -> Described {
-        let state = match code {
-            super::exit::DONE => "clean",
-            super::exit::INTERRUPTED => "interrupted",
-            super::exit::NEEDS_HUMAN => "needs-human",
-            _ => "busy",
-        };
+        let state = state_name(code);
         let mut report = report.clone();
         report.transactions.retain(|t| !t.quiet);
         Described { version: 1, state, report }
@@ -88,6 +83,10 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     for weakness in &status.weaknesses {
         session.print(&format!("  weakened: {weakness}"));
     }
+    if session.verbose {
+        session.print(&format!("git: {}", real_git()?.display()));
+        session.print(&format!("log: {} bytes in {}", status.wal_bytes, StateDir::of(&repo).wal().display()));
+    }
     for line in describe(&report) {
         session.print(&line);
     }
@@ -97,6 +96,17 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
 fn wal_bytes(wal: &PathBuf) -> u64 {
     let Ok(entries) = std::fs::read_dir(wal) else { return 0 };
     entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}
+
+/// The word for an exit code of `check`.
+#[must_use]
+pub fn state_name(code: u8) -> &'static str {
+    match code {
+        super::exit::DONE => "clean",
+        super::exit::INTERRUPTED => "interrupted",
+        super::exit::NEEDS_HUMAN => "needs-human",
+        _ => "busy",
+    }
 }
 
 /// A report in words: what is there, and what to do next.

@@ -1,11 +1,14 @@
 //! `jin-txn uninstall`
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::install::{HOOKS, Installed, hooks_dir, is_ours, local, set_local};
-use super::{Session, exit_code, fsync, real_git};
+use super::hooks::{self, beside, places};
+use super::install::{HooksDirectory, Installed, is_our_alias};
+use super::settings::{self, Settings};
+use super::{Session, exit_code, fsync, real_git, shim, submodules, template};
 use crate::durable;
 use crate::git::Repository;
 use crate::recovery;
@@ -20,13 +23,43 @@ pub struct Args {
     /// Remove .git/.jin as well: the log, and everything in quarantine
     #[arg(long)]
     purge: bool,
+
+    /// Take it out of the submodules as well, and of theirs
+    #[arg(long)]
+    recurse_submodules: bool,
+
+    /// Take back `install --template`; repositories that were made meanwhile stay protected
+    #[arg(long, conflicts_with_all = ["purge", "recurse_submodules"])]
+    template: bool,
+
+    /// Instead of a repository: take the `git` that `install --shim` has put into DIR away
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["purge", "recurse_submodules", "template"])]
+    shim: Option<PathBuf>,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if let Some(dir) = &args.shim {
+        return shim::uninstall(session, dir);
+    }
+    let git = real_git()?;
+    if args.template {
+        template::uninstall(session, &git)?;
+        return Ok(super::exit::DONE);
+    }
     let repo = session.repository()?;
-    let state = StateDir::of(&repo);
+    let mut repos = vec![repo];
+    if args.recurse_submodules {
+        let protected = |repo: &Repository| StateDir::of(repo).exists();
+        repos.extend(submodules::of(&git, &repos[0])?.into_iter().filter(protected));
+    }
+    repos.iter().try_for_each(|repo| take_out(session, args, &git, repo))?;
+    Ok(super::exit::DONE)
+}
+
+fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> anyhow::Result<()> {
+    let state = StateDir::of(repo);
     anyhow::ensure!(state.exists(), "{} is not protected", repo.common_dir.display());
-    let report = recovery::recover(&repo, &session.recovery_options()?)?;
+    let report = recovery::recover(repo, &session.recovery_options()?)?;
     for line in report.headlines() {
         session.say(&line);
     }
@@ -36,24 +69,30 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
         anyhow::ensure!(exit_code(&report) == super::exit::DONE, "something is unfinished: nothing was removed");
     }
-    let hooks = hooks_dir(&repo);
-    for name in HOOKS {
-        let path = hooks.join(name);
-        if is_ours(&path) {
-            durable::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    let installed = Installed::load(&state)?;
+    let mut directories = installed.as_ref().map(|i| i.hooks.clone()).unwrap_or_default();
+    // Hooks from a template, or from an installation that this repository is a copy of.
+    let others = places::of_all_worktrees(git, repo).unwrap_or_default();
+    for place in others {
+        if let places::Place::Own(path) = place
+            && directories.iter().all(|known| known.path != path)
+        {
+            directories.push(HooksDirectory { path, made: Vec::new(), modified: None });
         }
     }
-    if let Some(installed) = Installed::load(&state)? {
-        if installed.made_hooks_dir {
-            durable::remove_dir_if_empty(&hooks)?;
-        }
-        restore_config(&repo, &installed)?;
-        if state.durability() == Durability::Full {
-            // The configuration that git wrote is durable before what could put it back is gone.
-            durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
-        }
-        Installed::forget(&state)?;
+    for directory in &directories {
+        leave(session, directory)?;
     }
+    let file = settings::File { git, path: repo.common_dir.join("config") };
+    match installed {
+        Some(installed) => installed.settings.take_back(&file)?,
+        None => of_template(&file)?.take_back(&file)?,
+    }
+    if state.durability() == Durability::Full {
+        // The configuration that git wrote is durable before what could put it back is gone.
+        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+    }
+    Installed::forget(&state)?;
     if args.purge {
         durable::remove_tree(state.path())?;
         session.say(&format!("jin-txn: {} is no longer protected", repo.common_dir.display()));
@@ -64,32 +103,42 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             state.path().display()
         ));
     }
-    Ok(super::exit::DONE)
+    Ok(())
 }
 
-/// Byte for byte when nobody changed the configuration since; else our settings alone go.
-fn restore_config(repo: &Repository, installed: &Installed) -> anyhow::Result<()> {
-    let config = repo.common_dir.join("config");
-    let now = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
-    if let (Some(before), Some(after)) = (&installed.config_before, &installed.config_after)
-        && now == *after
-    {
-        // git's own protocol: whoever changes the configuration holds config.lock.
-        let permissions = fs::metadata(&config)?.permissions();
-        let lock = repo.common_dir.join("config.lock");
-        durable::create_new(&lock, before.as_bytes())
-            .and_then(|file| file.set_permissions(permissions).and_then(|()| file.sync_all()))
-            .with_context(|| format!("cannot write {}", lock.display()))?;
-        return Ok(durable::rename(&lock, &config)?);
+/// What a template put into a configuration, as far as it is there.
+fn of_template(file: &settings::File<'_>) -> anyhow::Result<Settings> {
+    let Some(alias) = file.get("alias.txn")?.filter(|alias| is_our_alias(alias)) else {
+        return Ok(Settings::default());
+    };
+    let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    Ok(Settings::made(vec![
+        setting("alias.txn", &alias),
+        setting("core.fsync", fsync::SETTING),
+        setting("core.lockfilePid", "true"),
+    ]))
+}
+
+/// Takes our hooks out of a directory, puts back those that had stepped aside, and leaves it as it was.
+pub(super) fn leave(session: &Session, directory: &HooksDirectory) -> anyhow::Result<()> {
+    let path = &directory.path;
+    if !path.is_dir() {
+        return Ok(());
     }
-    let git = real_git()?;
-    if local(&git, repo, "alias.txn")?.is_some_and(|alias| alias.contains("jin-txn")) {
-        set_local(&git, repo, "alias.txn", None)?;
+    let ours = hooks::NAMES.iter().any(|name| beside::is_ours(&path.join(name)));
+    for name in hooks::NAMES {
+        beside::take_back(path, name).with_context(|| format!("cannot take back {}", path.join(name).display()))?;
     }
-    if let Some(ours) = &installed.fsync
-        && local(&git, repo, "core.fsync")?.as_deref() == Some(fsync::SETTING)
-    {
-        set_local(&git, repo, "core.fsync", ours.before.as_deref())?;
+    for left in beside::clear(path)? {
+        let left = hooks::shown(&left);
+        session.say(&format!("jin-txn: another hook has taken that place since: {left} stays there"));
+    }
+    durable::fsync_dir(path)?;
+    if let Some(modified) = directory.modified.filter(|_| ours) {
+        durable::set_directory_modified(path, modified)?;
+    }
+    for made in &directory.made {
+        durable::remove_dir_if_empty(made)?;
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub struct Ran {
 /// # Errors
 /// It cannot be started.
 pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: Option<&Path>) -> anyhow::Result<Ran> {
-    run_anywhere(program, git_dir, None, args, stdin, index)
+    run_anywhere(program, Some(git_dir), None, args, stdin, index)
 }
 
 /// Runs git on `git_dir` with the worktree `worktree`.
@@ -62,7 +62,15 @@ pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: O
 /// # Errors
 /// It cannot be started.
 pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) -> anyhow::Result<Ran> {
-    run_anywhere(program, git_dir, Some(worktree), args, b"", None)
+    run_anywhere(program, Some(git_dir), Some(worktree), args, b"", None)
+}
+
+/// Runs git on no repository (`git config --file`).
+///
+/// # Errors
+/// It cannot be started.
+pub fn run_plain(program: &Path, args: &[&str]) -> anyhow::Result<Ran> {
+    run_anywhere(program, None, None, args, b"", None)
 }
 
 /// Runs git on `git_dir`, with a worktree and another index than its own if they are given.
@@ -71,14 +79,14 @@ pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) ->
 /// It cannot be started.
 pub fn run_anywhere(
     program: &Path,
-    git_dir: &Path,
+    git_dir: Option<&Path>,
     worktree: Option<&Path>,
     args: &[&str],
     stdin: &[u8],
     index: Option<&Path>,
 ) -> anyhow::Result<Ran> {
-    let mut full: Vec<OsString> =
-        vec!["--git-dir".into(), git_dir.into(), "-c".into(), "core.hooksPath=/dev/null".into()];
+    let mut full: Vec<OsString> = vec!["-c".into(), "core.hooksPath=/dev/null".into()];
+    full.extend(git_dir.into_iter().flat_map(|dir| ["--git-dir".into(), dir.into()]));
     full.extend(args.iter().map(OsString::from));
     let mut command =
         duct::cmd(program.as_os_str(), full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();

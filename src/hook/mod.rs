@@ -13,6 +13,7 @@
 //! Limit: what git changes without calling a hook (index, worktree, `stash drop` of an older entry, reflog
 //! expiry, other implementations of git) is not seen here.
 
+pub mod foreign;
 mod keep;
 pub mod observe;
 mod outer;
@@ -55,6 +56,15 @@ impl Environment {
     /// There is none.
     pub fn repository(&self) -> Result<Repository, NotFound> {
         Repository::of_environment(self.git_dir.as_deref(), &self.cwd)
+    }
+
+    /// Is the repository being made? `git init` calls hooks that come from its template before there is all that a git
+    /// directory has, and nothing can be lost yet.
+    #[must_use]
+    pub fn repository_is_being_made(&self) -> bool {
+        let git_dir = self.git_dir.as_ref().map(|dir| self.cwd.join(dir));
+        let lacks = |dir: &PathBuf| ["HEAD", "objects", "refs"].iter().any(|n| dir.join(n).symlink_metadata().is_err());
+        git_dir.is_some_and(|dir| dir.is_dir() && !dir.join("commondir").exists() && lacks(&dir))
     }
 }
 

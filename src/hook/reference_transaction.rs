@@ -6,7 +6,6 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 
@@ -22,9 +21,6 @@ use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
-
-/// How long a hook waits for the append lock before it vetoes.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call of the hook, with what every state needs.
 pub(super) struct Call<'c> {
@@ -59,10 +55,15 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     if payload.lines.is_empty() {
         return Ok(Reply::go());
     }
-    let repo = environment.repository()?;
+    let repo = match environment.repository() {
+        Err(_) if environment.repository_is_being_made() => return Ok(Reply::go()),
+        found => found?,
+    };
     let state_dir = StateDir::of(&repo);
     if !state_dir.exists() {
         state_dir.create().with_context(|| format!("cannot create {}", state_dir.path().display()))?;
+        // A new log knows of nothing before: there is nothing to look after.
+        Log::new(&state_dir, &owner::boot_id()?, Wait::AsConfigured).open()?;
     }
     let listing =
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
@@ -111,7 +112,7 @@ struct Markers {
 
 impl Call<'_> {
     pub(super) fn log<'s>(&'s self, place: &Place) -> Log<'s> {
-        Log::new(&self.state, &place.boot, Wait::UpTo(LOCK_TIMEOUT))
+        Log::new(&self.state, &place.boot, Wait::AsConfigured)
     }
 
     /// git, on whose behalf we run. Without one we are an orphan: git was killed, and nobody listens.
@@ -209,7 +210,11 @@ impl Call<'_> {
             self.order_packing(&seen)?;
             return Ok(Reply::go_saying(messages));
         }
-        let again = |(entry, marker): &&(Entry, Marker)| self.is_this(entry, marker) && self.is_unfinished(marker);
+        // An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there
+        // has been no `committed` and no `aborted` in between.
+        let again = |(entry, marker): &&(Entry, Marker)| {
+            self.is_this(entry, marker) && (marker.probe.is_none() || self.is_unfinished(marker))
+        };
         if markers.mine.iter().find(again).is_some() {
             return Ok(Reply::go_saying(messages));
         }

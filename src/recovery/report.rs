@@ -53,6 +53,8 @@ pub struct LockFinding {
     pub finding: Finding,
     /// The evidence.
     pub because: String,
+    /// What is known of its owner.
+    pub owner: Liveness,
     /// Is its owner alive or unknowable?
     pub held: bool,
 }
@@ -181,6 +183,7 @@ pub(super) fn lock_finding(repo: &Repository, lock: &LockFile, verdict: &LockVer
         path: repo.relative(&lock.path),
         finding,
         because: verdict.because.clone(),
+        owner: verdict.owner,
         held: verdict.owner != Liveness::Dead,
     }
 }

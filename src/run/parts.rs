@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::git::{RefName, Value};
 use crate::state_dir::TxId;
-use crate::wal::{Begin, Body, Outcome, Record, Settled};
+use crate::wal::{Begin, Body, Origin, Outcome, Record, Settled};
 
 /// One ref that a run moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,9 @@ pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
         }
         match &record.body {
             Body::Begin(begin) | Body::Decided(begin) => {
-                if begin.part_of == Some(id) {
+                // Before it is decided our own transaction has not looked at reflogs.
+                let looked = begin.origin == Origin::Hook || matches!(record.body, Body::Decided(_));
+                if begin.part_of == Some(id) && looked {
                     net.touch(begin);
                 }
                 open.insert(tx, begin);
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
     use crate::git::Oid;
     use crate::owner::{Owner, Place, Process};
-    use crate::wal::{Origin, RefChange};
+    use crate::wal::RefChange;
 
     fn oid(digit: char) -> Value {
         Value::Oid(Oid::parse(digit.to_string().repeat(40).as_bytes()).unwrap())

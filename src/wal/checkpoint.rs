@@ -2,7 +2,7 @@
 //!
 //! A full segment is followed by a new one whose first record, a `checkpoint`, says what was unfinished; everything else
 //! before it is durable, so that a reboot has to verify only what came after.
-//! Segments go when the log is larger than [`RETAINED_SIZE`] or older than [`RETAINED_SECONDS`], oldest
+//! Segments go when the log is larger or older than [`Settings`] say, oldest
 //! first, and never while a transaction is unfinished that they speak of.
 
 use std::fs;
@@ -15,16 +15,11 @@ use super::log::{Log, unix_time};
 use super::record::{self, Body, Lsn};
 use crate::durable;
 use crate::marker::{Listing, State};
+use crate::settings::Settings;
 use crate::state_dir::TxId;
 
 /// A segment is closed when it has this many bytes.
 pub const SEGMENT_SIZE: u64 = 4 << 20;
-
-/// The log is kept below this size (plus the segment in use).
-pub const RETAINED_SIZE: u64 = 64 << 20;
-
-/// Records older than 30 days go.
-pub const RETAINED_SECONDS: u64 = 30 * 24 * 3600;
 
 /// Begins a new segment. Under `append.lock`.
 pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
@@ -74,11 +69,12 @@ fn drop_old(log: &Log<'_>, in_flight: &[TxId]) -> anyhow::Result<()> {
         sizes.push(fs::metadata(log.segment_path(*first))?.len());
     }
     let mut total: u64 = sizes.iter().sum();
-    let oldest_kept = unix_time().saturating_sub(RETAINED_SECONDS);
+    let Settings { retained_seconds, retained_bytes, .. } = log.state().settings();
+    let oldest_kept = unix_time().saturating_sub(retained_seconds);
     // The newest segment is in use; a segment is as old as the first record of the next one.
     for (index, size) in sizes.iter().enumerate().take(segments.len().saturating_sub(1)) {
         let too_old = started(log, segments[index + 1])?.is_some_and(|time| time < oldest_kept);
-        if (total <= RETAINED_SIZE && !too_old) || mentions(log, segments[index], in_flight)? {
+        if (total <= retained_bytes && !too_old) || mentions(log, segments[index], in_flight)? {
             break;
         }
         durable::remove_file(&log.segment_path(segments[index]))?;

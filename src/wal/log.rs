@@ -396,6 +396,7 @@ pub fn unix_time() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
     use std::time::Duration;
 
     struct Fixture {
@@ -500,17 +501,24 @@ mod tests {
     }
 
     #[test]
-    fn the_log_stays_bounded() {
-        let fixture = Fixture::new();
-        let filler = Body::Checkout(record::Checkout { from: "x".repeat(1 << 20), ..record::Checkout::default() });
-        for _ in 0..100 {
-            fixture.log().append(None, &filler, Sync::No).unwrap();
+    fn the_log_stays_as_small_as_it_is_told_to() {
+        let mut smaller = Settings::default();
+        smaller.set_retention("8m").unwrap();
+        for settings in [Settings::default(), smaller] {
+            let fixture = Fixture::new();
+            fixture.state.set_settings(&settings).unwrap();
+            let filler = Body::Checkout(record::Checkout { from: "x".repeat(1 << 20), ..record::Checkout::default() });
+            for _ in 0..100 {
+                fixture.log().append(None, &filler, Sync::No).unwrap();
+            }
+            let log = fixture.log();
+            let total: u64 =
+                log.segments().unwrap().iter().map(|s| fs::metadata(log.segment_path(*s)).unwrap().len()).sum();
+            let most = settings.retained_bytes + 2 * checkpoint::SEGMENT_SIZE;
+            assert!(total <= most, "{total} bytes after 100 MiB, {settings}");
+            assert!(total > settings.retained_bytes / 2, "and no more goes than has to: {total} bytes, {settings}");
+            assert!(log.scan().unwrap().damage.is_empty());
         }
-        let log = fixture.log();
-        let total: u64 =
-            log.segments().unwrap().iter().map(|s| fs::metadata(log.segment_path(*s)).unwrap().len()).sum();
-        assert!(total <= checkpoint::RETAINED_SIZE + 2 * checkpoint::SEGMENT_SIZE, "{total} bytes after 100 MiB");
-        assert!(log.scan().unwrap().damage.is_empty());
     }
 
     /// Tests damage files on purpose; everything else goes through `durable`.

@@ -110,3 +110,11 @@ impl Hanging {
         assert!(status.success(), "git finishes: {status}");
     }
 }
+
+impl Drop for Hanging {
+    /// A test that failed must not leave a git behind that is in the way of the others.
+    fn drop(&mut self) {
+        self.git.kill().ok();
+        self.git.wait().ok();
+    }
+}

@@ -68,6 +68,15 @@ pub fn tree(root: &Path) -> Tree {
     tree
 }
 
+/// When the files and links below a directory were last modified, by name.
+pub fn times(root: &Path) -> BTreeMap<PathBuf, (i64, i64)> {
+    let modified = |name: &PathBuf| {
+        let metadata = fs::symlink_metadata(root.join(name)).expect("it is there");
+        (metadata.mtime(), metadata.mtime_nsec())
+    };
+    tree(root).into_keys().map(|name| (name.clone(), modified(&name))).collect()
+}
+
 /// Asserts that two trees are the same byte for byte, and names what is not.
 ///
 /// # Panics

@@ -1,0 +1,107 @@
+//! What is not ours: the gits, the file system, the clock, the space left.
+
+use std::path::{Path, PathBuf};
+
+use super::Check;
+use super::checks::size;
+use crate::cli::{OLDEST_GIT, PATIENCE, path};
+use crate::durable;
+use crate::git::{Repository, command};
+use crate::owner;
+use crate::state_dir::{StateDir, Wait};
+use crate::wal::Log;
+
+/// With less than this a transaction may meet a full disk: a log segment has 4 MiB.
+const LITTLE_SPACE: u64 = 16 << 20;
+
+const FEW_INODES: u64 = 1000;
+
+/// Every git that may work on the repository: in PATH, and where IDEs look.
+pub(super) fn gits(first: &Path) -> Check {
+    const NAME: &str = "git";
+    let mut programs = vec![first.to_owned()];
+    let usual = ["/usr/bin/git", "/usr/local/bin/git"].map(PathBuf::from);
+    for program in path::all_gits().into_iter().chain(usual.into_iter().filter(|p| p.is_file())) {
+        if !programs.iter().any(|known| same(known, &program)) && !path::is_this_program(&program) {
+            programs.push(program);
+        }
+    }
+    let mut lines = Vec::new();
+    let mut too_old = None;
+    for program in &programs {
+        let said = match command::version(program) {
+            Ok(version) if version < OLDEST_GIT => {
+                too_old.get_or_insert_with(|| program.clone());
+                format!("{}.{}, too old: it calls no hook", version.0, version.1)
+            }
+            Ok(version) if version < (2, 54) => {
+                format!("{}.{} (a stale lock stops it before it calls a hook)", version.0, version.1)
+            }
+            Ok(version) => format!("{}.{} (recovers before it locks)", version.0, version.1),
+            Err(error) => format!("{error:#}"),
+        };
+        lines.push(format!("{}: {said}", program.display()));
+    }
+    let rest = lines.split_off(1);
+    let first_line = lines.remove(0);
+    let check = match too_old {
+        Some(program) => Check::failed(NAME, first_line, format!("upgrade {} to git 2.28 or newer", program.display())),
+        None => Check::ok(NAME, first_line),
+    };
+    check.and_say(rest)
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    std::fs::canonicalize(one).ok() == std::fs::canonicalize(other).ok()
+}
+
+pub(super) fn file_system(state: &StateDir, repo: &Repository) -> Check {
+    const NAME: &str = "file system";
+    let path = if state.exists() { state.path() } else { &repo.common_dir };
+    let Ok(found) = rustix::fs::statfs(path) else { return Check::note(NAME, "cannot be looked at") };
+    // The kernel's magic numbers have 32 bits; the field's type differs from platform to platform.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let magic = found.f_type as u32;
+    match magic {
+        0xEF53 => Check::ok(NAME, "ext4 (or ext2, ext3)"),
+        0x5846_5342 => Check::ok(NAME, "XFS"),
+        0x9123_683E => Check::ok(NAME, "btrfs"),
+        0x0102_1994 => Check::note(NAME, "tmpfs: nothing on it outlives a power cut"),
+        0x794C_7630 => Check::note(NAME, "overlayfs: power cuts were not tested on it"),
+        _ if durable::is_local_disk(path) => Check::note(NAME, format!("{magic:#x}: power cuts were not tested on it")),
+        _ => Check::note(NAME, format!("{magic:#x}: other machines may use it, so nothing is verified after a reboot"))
+            .and_say(["and a lock goes only when the log proves its owner dead".to_owned()]),
+    }
+}
+
+pub(super) fn clock(state: &StateDir) -> anyhow::Result<Check> {
+    const NAME: &str = "clock";
+    if !state.exists() {
+        return Ok(Check::skipped(NAME, "no transaction has been logged"));
+    }
+    let log = Log::new(state, &owner::boot_id()?, Wait::UpTo(PATIENCE));
+    Ok(match log.clock_is_steady_since()? {
+        Some(_) => Check::ok(NAME, "not set since the first transaction after the boot"),
+        None => Check::note(
+            NAME,
+            "set, or not watched, since the boot: a stale lock may have to wait until other gits have ended",
+        ),
+    })
+}
+
+pub(super) fn space(repo: &Repository) -> anyhow::Result<Check> {
+    const NAME: &str = "space";
+    let found = rustix::fs::statvfs(&repo.common_dir)?;
+    let bytes = found.f_bavail.saturating_mul(found.f_frsize);
+    // File systems without a fixed number of inodes say 0 of 0.
+    let few_inodes = found.f_files > 0 && found.f_favail < FEW_INODES;
+    if bytes < LITTLE_SPACE {
+        let what = format!("{} left: when the log cannot be written, ref updates are refused", size(bytes));
+        return Ok(Check::failed(NAME, what, "free some space; `git gc` may help"));
+    }
+    if few_inodes {
+        let what = format!("{} inodes left: when the log cannot be written, ref updates are refused", found.f_favail);
+        return Ok(Check::failed(NAME, what, "delete files; `git gc` may help"));
+    }
+    Ok(Check::ok(NAME, format!("{} left", size(bytes))))
+}

@@ -1,0 +1,172 @@
+//! Getting git to call us, beside whoever else wants to be called.
+//!
+//! ```text
+//! where git looks for hooks                              what install does
+//! hooks/ of the repository, or a directory of its own    writes there; a hook of that name steps aside and runs after ours
+//! a directory with tracked files, or that several        never writes there: git 2.54 and newer is told in the
+//! repositories share (a global core.hooksPath)           repository's configuration, an older one is refused
+//! ```
+//! `reference-transaction` is a link to the program: it is called several times in every command. `post-checkout`, and
+//! every hook that has another one behind it, is a small script: hook managers write through links, and what they would
+//! overwrite is the program. Both let git go on when the program is gone.
+//!
+//! Limit: a hook manager that overwrites ours is noticed by `status` and `check`, not prevented.
+
+pub mod beside;
+pub mod configured;
+pub mod places;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use camino::Utf8Path;
+
+use crate::git::{Repository, command};
+use places::Place;
+
+/// The hooks that we are.
+pub const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
+
+/// The oldest git that runs hooks which are set in its configuration.
+pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
+
+/// How git will be brought to call us.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Hooks in these directories, one for each place where a worktree looks.
+    Directories(Vec<PathBuf>),
+    /// The repository's configuration.
+    Configuration,
+    /// Somebody else's hooks call us already.
+    Called,
+}
+
+/// Chooses for all worktrees of a repository; nothing is changed.
+///
+/// # Errors
+/// No way leads there: what is in it, and the lines to add by hand.
+pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<Way> {
+    let places = places::of_all_worktrees(git, repo)?;
+    let mut directories = Vec::new();
+    let mut shared = None;
+    for place in places {
+        match place {
+            Place::Own(directory) if !directories.contains(&directory) => directories.push(directory),
+            Place::Own(_) => {}
+            Place::Shared(place) if calls_us(&place) => {
+                shared = shared.or(Some((place, true)));
+            }
+            Place::Shared(place) => shared = Some((place, false)),
+        }
+    }
+    match shared {
+        None if directories.iter().any(|d| beside::is_restless(d)) && command::version(git)? >= CONFIG_HOOKS => {
+            Ok(Way::Configuration)
+        }
+        None => {
+            directories.iter().try_for_each(|directory| places::require_writable(directory))?;
+            Ok(Way::Directories(directories))
+        }
+        Some((_, true)) => Ok(Way::Called),
+        Some((place, false)) => {
+            let version = command::version(git)?;
+            anyhow::ensure!(version >= CONFIG_HOOKS, "{}", refusal(&place, version, binary));
+            Ok(Way::Configuration)
+        }
+    }
+}
+
+/// The essential hook is there; what post-checkout adds is a check and a note.
+fn calls_us(place: &places::Shared) -> bool {
+    beside::is_ours(&place.directory.join(NAMES[0])) || beside::calls_us(&place.directory, NAMES[0])
+}
+
+/// The lines are whole files, and also right as the end of a hook that is there.
+fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path) -> String {
+    let mut text = format!(
+        "{place}\n\
+         hint: nothing was changed; git 2.54 and newer could be told in the repository's configuration, this is {major}.{minor}\n\
+         hint: let these be hooks there, executable (or the ends of those that are there), then run `jin-txn install` again:"
+    );
+    for name in NAMES {
+        let path = shown(&place.directory.join(name));
+        let [guard, call] = command_lines(binary, name);
+        text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
+    }
+    text
+}
+
+/// A missing program must not veto: git would refuse every change of a ref.
+fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
+    let binary = shell_quoted(binary.as_str());
+    [format!("test -x {binary} || exit 0"), format!("exec {binary} hook {name}")]
+}
+
+/// One word for a shell.
+#[must_use]
+pub fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A path on one line.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Why git does not call us; empty when it does.
+///
+/// # Errors
+/// git cannot be asked, or the hooks cannot be read.
+pub fn problems(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+    let version = command::version(git)?;
+    let configured = configured::state(git, repo)?;
+    if version >= CONFIG_HOOKS {
+        match configured {
+            configured::State::Works => return Ok(Vec::new()),
+            configured::State::Dangling(program) => {
+                return Ok(vec![format!(
+                    "the hooks in the configuration call {}, which is gone: run `jin-txn install`",
+                    one_line(&program)
+                )]);
+            }
+            configured::State::Absent => {}
+        }
+    }
+    let places = match places::of_all_worktrees(git, repo) {
+        Ok(places) => places,
+        Err(error) => return Ok(error.to_string().lines().next().map(str::to_owned).into_iter().collect()),
+    };
+    let mut problems = Vec::new();
+    for place in places {
+        let found = match place {
+            Place::Own(directory) => NAMES.iter().filter_map(|name| beside::problem(&directory, name)).collect(),
+            Place::Shared(place) if calls_us(&place) => Vec::new(),
+            Place::Shared(place) if configured != configured::State::Absent => vec![format!(
+                "{place}, and git {}.{} does not know the hooks in the configuration: use git 2.54 or newer",
+                version.0, version.1
+            )],
+            Place::Shared(place) => vec![format!("{place}: run `jin-txn install`")],
+        };
+        found.into_iter().for_each(|problem| {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        });
+    }
+    Ok(problems)
+}
+
+/// The path of this very program: what the hooks and the alias point to.
+///
+/// # Errors
+/// It cannot be found out, or is no UTF-8.
+pub fn this_binary() -> anyhow::Result<camino::Utf8PathBuf> {
+    let exe = std::env::current_exe().context("cannot find out where this program lies")?;
+    let exe = camino::Utf8PathBuf::from_path_buf(exe);
+    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))
+}
