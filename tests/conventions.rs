@@ -287,6 +287,10 @@ fn every_field_of_the_json_is_documented_and_every_documented_one_exists() {
     case.repo.git(["branch", "omega", &case.old]);
     take("undo and redo", &jin(&["undo"]));
     take("undo and redo", &jin(&["redo"]));
+    case.repo.write("source", "content\n");
+    case.repo.write("input", &format!("create refs/heads/applied {}\nwrite made 100644 source\n", case.old));
+    take("apply", &jin(&["apply", "input"]));
+    jin(&["run", "-m", "why", "--", "git", "tag", "in-a-run"]);
     case.hang().kill();
     take("check", &jin(&["check"]));
     take("status", &jin(&["status"]));
