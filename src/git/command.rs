@@ -78,6 +78,10 @@ pub fn run_anywhere(
 ) -> anyhow::Result<Ran> {
     let mut full: Vec<OsString> =
         vec!["--git-dir".into(), git_dir.into(), "-c".into(), "core.hooksPath=/dev/null".into()];
+    if let Some(worktree) = worktree {
+        // Otherwise `core.worktree` decides, and that may be another one.
+        full.extend(["--work-tree".into(), worktree.into()]);
+    }
     full.extend(args.iter().map(OsString::from));
     let mut command =
         duct::cmd(program.as_os_str(), full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();
