@@ -12,3 +12,6 @@ mod processes;
 
 #[path = "run/restoring.rs"]
 mod restoring;
+
+#[path = "run/review.rs"]
+mod review;

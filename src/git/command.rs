@@ -87,6 +87,10 @@ pub fn run_anywhere(
 ) -> anyhow::Result<Ran> {
     let mut full: Vec<OsString> = vec!["-c".into(), "core.hooksPath=/dev/null".into()];
     full.extend(git_dir.into_iter().flat_map(|dir| ["--git-dir".into(), dir.into()]));
+    if let Some(worktree) = worktree {
+        // Otherwise `core.worktree` decides, and that may be another one.
+        full.extend(["--work-tree".into(), worktree.into()]);
+    }
     full.extend(args.iter().map(OsString::from));
     let mut command =
         duct::cmd(program.as_os_str(), full).stdin_bytes(stdin).stdout_capture().stderr_capture().unchecked();

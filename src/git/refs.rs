@@ -328,7 +328,8 @@ impl<'r> RefStore<'r> {
 }
 
 /// Refs that every worktree has its own of (git's `is_per_worktree_ref` and pseudo-refs).
-fn is_per_worktree(name: &[u8]) -> bool {
+#[must_use]
+pub fn is_per_worktree(name: &[u8]) -> bool {
     let own = [b"refs/bisect/".as_slice(), b"refs/worktree/", b"refs/rewritten/"];
     !name.starts_with(b"refs/") || own.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -328,6 +328,26 @@ pub struct Status {
     pub ignored: Vec<RelPath>,
     /// Ignored directories.
     pub ignored_dirs: Vec<RelPath>,
+    /// Git directories that lie in the worktree under another name than `.git`: to git they are untracked files.
+    git_dirs: Vec<Vec<u8>>,
+}
+
+/// Paths, from the worktree's root, of the repository's git directories below it.
+fn git_dirs_below(repo: &Repository, worktree: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let worktree = fs::canonicalize(worktree)?;
+    let mut found = Vec::new();
+    for dir in [&repo.common_dir, &repo.git_dir] {
+        if let Ok(inside) = fs::canonicalize(dir)?.strip_prefix(&worktree) {
+            found.push(inside.as_os_str().as_bytes().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// Is one path the other one, or does it lie below that?
+fn overlap(one: &[u8], other: &[u8]) -> bool {
+    let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 impl Status {
@@ -350,7 +370,7 @@ impl Status {
         ];
         let ran = command::run_anywhere(program, Some(&repo.git_dir), Some(worktree), &ARGS, b"", index)?;
         anyhow::ensure!(ran.success, "git status failed: {}", ran.stderr);
-        let mut status = Status::default();
+        let mut status = Status { git_dirs: git_dirs_below(repo, worktree)?, ..Status::default() };
         for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
             status.add(line).with_context(|| format!("git status says `{}`", line.escape_ascii()))?;
         }
@@ -362,6 +382,9 @@ impl Status {
         match kind {
             b"? " | b"! " => {
                 let (path, is_dir) = rest.strip_suffix(b"/").map_or((rest, false), |dir| (dir, true));
+                if self.git_dirs.iter().any(|git_dir| overlap(path, git_dir)) {
+                    return Ok(());
+                }
                 let path = RelPath::parse(path)?;
                 match (kind[0], is_dir) {
                     (b'?', false) => self.untracked.push(path),

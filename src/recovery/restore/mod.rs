@@ -228,7 +228,7 @@ impl Session<'_> {
         let (put, moved) = self.scene(over).restore(&found, limit, &beat)?;
         let heads = parts::heads(over.records, over.id);
         let retired = self.retire_worktrees(&over.manifest.linked, &heads, &aside)?;
-        let settled = self.restore_refs(over.id, &plan, &aside).map_err(in_the_way)?;
+        let settled = self.restore_refs(over.id, &over.repo, &plan, &aside).map_err(in_the_way)?;
         if absent_is_none(fs::symlink_metadata(&aside))?.is_some() {
             durable::fsync_dir(&self.state.quarantine())?;
         }

@@ -3,9 +3,11 @@
 //! Only what the run itself moved goes back, and only while it is where the run left it. What somebody else moved since is
 //! theirs, with its reflog.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -14,7 +16,7 @@ use super::super::execute::free_name;
 use super::place::READY;
 use crate::durable;
 use crate::git::command::{self, RefWrite};
-use crate::git::refs::absent_is_none;
+use crate::git::refs::{absent_is_none, is_per_worktree};
 use crate::git::{FileId, RefName, RefStore, Repository, Value, reflog};
 use crate::run::manifest::KeptLog;
 use crate::run::parts::Move;
@@ -93,12 +95,21 @@ pub(super) fn plan(
 }
 
 impl Session<'_> {
-    /// Writes refs and HEAD, then the reflogs. Returns the refs as they are then.
-    pub(super) fn restore_refs(&self, id: TxId, plan: &RefPlan, aside: &Path) -> anyhow::Result<Vec<Settled>> {
+    /// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs. Returns the refs as they are then.
+    pub(super) fn restore_refs(
+        &self,
+        id: TxId,
+        repo: &Repository,
+        plan: &RefPlan,
+        aside: &Path,
+    ) -> anyhow::Result<Vec<Settled>> {
         let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
         let program = &self.options.git_program;
         let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
-            if writes.is_empty() { Ok(()) } else { command::write_refs(program, &self.repo.git_dir, writes, &message) }
+            for (git_dir, writes) in by_worktree(repo, writes)? {
+                command::write_refs(program, &git_dir, &writes, &message)?;
+            }
+            Ok(())
         };
         // Deletions first: a branch `a` cannot come back while there is `a/b`.
         let (gone, back): (Vec<RefWrite>, Vec<RefWrite>) =
@@ -225,6 +236,33 @@ impl Session<'_> {
         durable::remove_dir_if_empty(&self.repo.common_dir.join("worktrees"))?;
         Ok(retired)
     }
+}
+
+/// The same writes by the git directory from which git names their refs. Whoever recovers may be in any worktree, and
+/// there `HEAD` is another one; what another worktree calls its own has no name that `git update-ref` takes.
+fn by_worktree(repo: &Repository, writes: &[RefWrite]) -> anyhow::Result<BTreeMap<PathBuf, Vec<RefWrite>>> {
+    let mut sorted: BTreeMap<PathBuf, Vec<RefWrite>> = BTreeMap::new();
+    for write in writes {
+        let name = write.name.as_bytes();
+        let linked = name.strip_prefix(b"worktrees/").and_then(|rest| {
+            let slash = rest.iter().position(|b| *b == b'/')?;
+            Some((&rest[..slash], &rest[slash + 1..]))
+        });
+        let (git_dir, name) = match linked {
+            Some((worktree, own)) => {
+                let git_dir = repo.common_dir.join("worktrees").join(OsStr::from_bytes(worktree));
+                // Gone with the worktree, which the run had made.
+                if !git_dir.is_dir() {
+                    continue;
+                }
+                (git_dir, RefName::parse(own)?)
+            }
+            None if is_per_worktree(name) => (repo.common_dir.clone(), write.name.clone()),
+            None => (repo.git_dir.clone(), write.name.clone()),
+        };
+        sorted.entry(git_dir).or_default().push(RefWrite { name, ..write.clone() });
+    }
+    Ok(sorted)
 }
 
 /// git makes directories for reflogs as it goes; those that are empty now make room for others.

@@ -1,0 +1,111 @@
+//! Runs in unusual places: other worktrees, other git directories, others at work meanwhile.
+
+use std::fs;
+
+use super::restoring::{guarded, kill_script};
+use crate::support::crash::{self, assert_fsck, run_jin, value};
+use crate::support::repo::{Repo, text};
+
+/// A linked worktree on the branch `side`.
+fn linked(repo: &Repo) -> std::path::PathBuf {
+    let path = repo.scratch().join("linked");
+    repo.git(["worktree", "add", "-q", "-b", "side", path.to_str().expect("the path is text")]);
+    path
+}
+
+fn head(repo: &Repo, of: &str) -> String {
+    fs::read_to_string(repo.git_dir().join(of)).expect("there is a HEAD")
+}
+
+#[test]
+fn a_run_is_taken_back_where_it_was_made_whoever_recovers_from_where() {
+    for detached in [false, true] {
+        let repo = guarded();
+        repo.git(["branch", "other", "HEAD~1"]);
+        if detached {
+            repo.git(["switch", "-q", "--detach"]);
+        }
+        let linked = linked(&repo);
+        let heads = [head(&repo, "HEAD"), head(&repo, "worktrees/linked/HEAD")];
+        kill_script(&repo, "git switch -q other; git bisect start >../out; git bisect bad >../out; : now");
+        assert_ne!(head(&repo, "HEAD"), heads[0], "without a move this test proves nothing");
+        crate::support::point::let_the_clock_tick(&repo.git_dir());
+        let (code, said) = run_jin(&repo, &["-C", linked.to_str().expect("the path is text"), "recover"]);
+        assert_eq!(code, 0, "{said}");
+        assert_eq!([head(&repo, "HEAD"), head(&repo, "worktrees/linked/HEAD")], heads);
+        assert_eq!(value(&repo, "refs/bisect/bad"), "");
+        assert_eq!(repo.read(["status", "--porcelain"]), "");
+    }
+}
+
+#[test]
+fn a_run_of_a_linked_worktree_is_taken_back_from_the_main_one() {
+    let repo = guarded();
+    let linked = linked(&repo);
+    let before = head(&repo, "worktrees/linked/HEAD");
+    let script =
+        "cd ../linked; git switch -q --detach; git bisect start >../out; git bisect bad >../out; kill -9 $PPID $$";
+    let mut command = crash::jin(&repo, &["-C", linked.to_str().expect("the path is text"), "run", "--", "sh", "-ec"]);
+    let killed = command.arg(script).status().expect("jin-txn starts");
+    assert!(!killed.success());
+    assert_ne!(head(&repo, "worktrees/linked/HEAD"), before, "without a move this test proves nothing");
+    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let (code, said) = run_jin(&repo, &["recover"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(head(&repo, "worktrees/linked/HEAD"), before);
+    assert_eq!(value(&repo, "worktrees/linked/refs/bisect/bad"), "");
+    assert_fsck(&repo);
+}
+
+/// Runs a failing script with `variables` in the environment of `jin-txn`, in `directory`.
+fn run_failing(
+    repo: &Repo,
+    directory: &std::path::Path,
+    variables: &[(&str, &std::path::Path)],
+    script: &str,
+) -> String {
+    let mut command = crash::jin(repo, &["run", "--", "sh", "-ec"]);
+    command.arg(format!("{script}\nexit 9")).current_dir(directory).envs(variables.iter().copied());
+    let output = command.output().expect("jin-txn starts");
+    let said = text(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(9), "{said}");
+    said
+}
+
+#[test]
+fn the_worktree_that_the_environment_names_is_the_one_that_is_restored() {
+    let repo = guarded();
+    repo.git(["config", "core.worktree", repo.path().to_str().expect("the path is text")]);
+    let other = repo.scratch().join("other");
+    fs::create_dir_all(other.join("dir")).expect("a directory can be made");
+    for file in ["file", "dir/inner"] {
+        fs::copy(repo.path().join(file), other.join(file)).expect("it can be copied");
+    }
+    fs::write(other.join("untracked"), "mine\n").expect("a file can be made");
+    repo.write("untracked", "in the configured worktree\n");
+    let variables = [("GIT_DIR", repo.git_dir()), ("GIT_WORK_TREE", other.clone())];
+    let variables = variables.each_ref().map(|(name, path)| (*name, path.as_path()));
+    run_failing(&repo, &other, &variables, "echo bad >untracked; echo bad >file; echo new >new");
+    let read = |name: &str| fs::read_to_string(other.join(name)).expect("it is there");
+    assert_eq!((read("untracked").as_str(), read("file").as_str()), ("mine\n", "two\n"));
+    assert!(!other.join("new").exists());
+    assert_eq!(fs::read_to_string(repo.path().join("untracked")).expect("it is there"), "in the configured worktree\n");
+}
+
+#[test]
+fn a_git_directory_with_another_name_in_the_worktree_is_no_untracked_file() {
+    let repo = guarded();
+    let moved = repo.path().join("gitdir");
+    fs::rename(repo.path().join(".git"), &moved).expect("it can be moved");
+    let variables = [("GIT_DIR", moved.as_path()), ("GIT_WORK_TREE", repo.path())];
+    let git = |arguments: &[&str]| {
+        let mut command = crash::git(&repo, arguments);
+        let output = command.current_dir(repo.path()).envs(variables).output().expect("git starts");
+        text(&output.stdout).trim().to_owned()
+    };
+    let before = git(&["rev-parse", "HEAD"]);
+    run_failing(&repo, repo.path(), &variables, "echo bad >file; git commit -qam bad");
+    assert_eq!(git(&["rev-parse", "HEAD"]), before);
+    assert_eq!(git(&["status", "--porcelain"]), "?? gitdir/");
+    assert!(!moved.join("index.lock").exists());
+}
