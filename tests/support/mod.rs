@@ -4,7 +4,7 @@
 //! the commands that are killed, `snapshot` says what a repository holds, `invariants` judges what a crash left behind,
 //! `point` runs one crash, `crash` one at a place that has a name, `table` runs many and prints them.
 //! `reboot` shows a program another boot, `faults` lets its system calls fail, `hanging` has a git that hangs in the middle,
-//! `observe` says what a person sees of a run, and what it changed, `states` enumerates what a power cut may leave.
+//! `http` serves repositories, `observe` says what a person sees of a run, and what it changed, `states` enumerates what a power cut may leave.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
@@ -27,6 +27,8 @@ pub mod crash;
 pub mod table;
 
 pub mod faults;
+
+pub mod http;
 
 pub mod hanging;
 
