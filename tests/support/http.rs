@@ -77,7 +77,7 @@ fn serve(stream: TcpStream, repo: &Repo, running: &Mutex<Vec<Pid>>) -> std::io::
     running.lock().expect("no thread has panicked").retain(|other| *other != group);
     let status = backend.wait()?;
     let mut stream = stream;
-    if !status.success() {
+    if status.code().is_none() || answer.is_empty() {
         return stream.write_all(b"HTTP/1.1 500 Killed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
     let code = if answer.starts_with(b"Status: ") { &answer[8..11] } else { b"200" };
