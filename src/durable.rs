@@ -169,6 +169,27 @@ pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// Copies what `source` holds into a new file at `path`: shares the blocks where the file system can, streams otherwise.
+///
+/// # Errors
+/// `AlreadyExists` when it is there; otherwise what the file system said.
+pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
+        io::copy(&mut &*source, &mut copy)?;
+    }
+    Ok(copy)
+}
+
+/// Sets the modification time of a file, in nanoseconds since the epoch.
+///
+/// # Errors
+/// What the file system said.
+pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
+    OpenOptions::new().write(true).open(path)?.set_modified(time)
+}
+
 /// Cuts a file to `len` bytes and syncs it.
 ///
 /// # Errors
@@ -279,7 +300,7 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the file system said.
-pub fn set_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
+pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let modified = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = rustix::fs::Timestamps { last_access: omit, last_modification: modified };

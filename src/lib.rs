@@ -15,9 +15,9 @@
 //!                 go                 rolled back
 //! ```
 //!
-//! Read the modules in this order: [`durable`] (the only door to disk), [`owner`] (who is alive), [`git`] (how
-//! repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the protocol with git),
-//! [`recovery`] (evidence, plan, execution), [`undo`]. [`cli`] is the surface.
+//! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
+//! (who is alive), [`git`] (how repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
+//! protocol with git), [`recovery`] (evidence, plan, execution), [`run`] (any command as one transaction), [`undo`]. [`cli`] is the surface.
 //!
 //! # Invariants
 //! - I1 nothing executes before its record is durable
@@ -27,11 +27,13 @@
 //! - I5 no lock of a dead owner remains where proof is possible; no lock of a live one is touched
 //! - I6 recovery twice is recovery once; killed anywhere and run again it comes to the same end
 //! - I7 somebody else's value is never overwritten; no ref is deleted without proof
+//! - I8 uncommitted work is never lost by us
 //! - I9 damage of the log never goes unnoticed and never panics
 //! - I10 nothing outside of the git directory and the worktree is written, whatever the log says
 //! - I11 a healthy repository sees no output
 //! - I12 log, markers and quarantine stay bounded
 
+pub mod beneath;
 pub mod cli;
 pub mod durable;
 pub mod git;
@@ -39,6 +41,7 @@ pub mod hook;
 pub mod marker;
 pub mod owner;
 pub mod recovery;
+pub mod run;
 pub mod state_dir;
 pub mod undo;
 pub mod wal;

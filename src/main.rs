@@ -74,6 +74,7 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
         objects_elsewhere: cli::objects_elsewhere(),
         reverses: std::env::var(jin_txn::undo::VARIABLE).ok().and_then(|text| text.parse().ok()),
+        runs: std::env::var(jin_txn::run::mark::VARIABLE).ok(),
     };
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let reply = if name == "reference-transaction" {

@@ -21,6 +21,7 @@ use crate::durable;
 use crate::git::FileId;
 use crate::owner::{Owner, Process};
 use crate::state_dir::TxId;
+use crate::wal::Origin;
 
 const PREFIX: &str = ".transaction_";
 const TMP_PREFIX: &str = "tmp.";
@@ -72,6 +73,9 @@ pub struct PayloadKey {
 pub struct Marker {
     /// The transaction.
     pub id: TxId,
+    /// Who makes it.
+    #[serde(default, skip_serializing_if = "Origin::is_hook")]
+    pub origin: Origin,
     /// Unix time in seconds at which the marker was written.
     pub timestamp: u64,
     /// What the owner was asked to do, e.g. `git rebase --update-refs main`.
@@ -94,6 +98,9 @@ pub struct Marker {
     /// The owner has work to do after `committed`: a new name to create, or a reflog to remove.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow_up: bool,
+    /// Of a run: the worktree that it may take back, by its git directory below the common one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<String>,
 }
 
 /// A marker file that was found.

@@ -19,8 +19,9 @@ use std::path::Path;
 
 use crate::git::command::{self, RefWrite};
 use crate::git::{RefName, RefStore, Repository, Value};
+use crate::run::parts;
 use crate::state_dir::TxId;
-use crate::wal::{Begin, Body, Outcome, Record, Reversal};
+use crate::wal::{Begin, Body, Origin, Outcome, Record, Reversal};
 
 /// The variable that tells the hook what its git is for.
 pub const VARIABLE: &str = "JIN_TXN_REVERSES";
@@ -93,17 +94,26 @@ struct History<'l> {
     steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
     done: Vec<TxId>,
     undone: Vec<TxId>,
+    /// What the parts of runs did that have not ended.
+    parts: HashMap<TxId, Vec<Part<'l>>>,
 }
 
 struct Changes<'l> {
     begin: &'l Begin,
-    refs: Vec<(&'l RefName, Value, Value)>,
+    refs: Vec<(RefName, Value, Value)>,
+}
+
+/// A finished transaction of a run: it counts as soon as the run does, and with it.
+enum Part<'l> {
+    Step(Result<Changes<'l>, Refusal>),
+    Reversal(Reversal),
 }
 
 impl<'l> History<'l> {
     fn of(records: &'l [Record]) -> History<'l> {
         let mut begins: HashMap<TxId, &Begin> = HashMap::new();
-        let mut history = History { steps: HashMap::new(), done: Vec::new(), undone: Vec::new() };
+        let mut history =
+            History { steps: HashMap::new(), done: Vec::new(), undone: Vec::new(), parts: HashMap::new() };
         for record in records {
             let Some(id) = record.tx else { continue };
             let settled = match &record.body {
@@ -116,23 +126,63 @@ impl<'l> History<'l> {
             };
             // A second ending (recovery of what was committed) says nothing new.
             let Some(begin) = begins.remove(&id) else { continue };
-            match begin.reverses {
-                Some(Reversal::Undo(other)) => {
-                    history.done.retain(|tx| *tx != other);
-                    history.undone.push(other);
+            let is_settled = |name: &RefName| settled.iter().any(|s| s.name == *name);
+            match (begin.origin, begin.reverses, begin.part_of) {
+                (Origin::Run, ..) => history.end_run(id, begin, records),
+                (_, Some(reversal), None) => history.reverse(reversal),
+                (_, Some(reversal), Some(run)) => {
+                    history.parts.entry(run).or_default().push(Part::Reversal(reversal));
                 }
-                Some(Reversal::Redo(other)) => {
-                    history.undone.retain(|tx| *tx != other);
-                    history.done.push(other);
+                (_, None, Some(run)) => {
+                    let step = changes(id, begin, is_settled);
+                    history.parts.entry(run).or_default().push(Part::Step(step));
                 }
-                None => {
-                    let is_settled = |name: &RefName| settled.iter().any(|s| s.name == *name);
+                (_, None, None) => {
                     history.steps.insert(id, changes(id, begin, is_settled));
                     history.done.push(id);
                 }
             }
         }
         history
+    }
+
+    fn reverse(&mut self, reversal: Reversal) {
+        match reversal {
+            Reversal::Undo(other) => {
+                self.done.retain(|tx| *tx != other);
+                self.undone.push(other);
+            }
+            Reversal::Redo(other) => {
+                self.undone.retain(|tx| *tx != other);
+                self.done.push(other);
+            }
+        }
+    }
+
+    /// A run was kept: all of its parts are one step, over which each ref went from where the first found it.
+    fn end_run(&mut self, id: TxId, begin: &'l Begin, records: &'l [Record]) {
+        let mut refusal = None;
+        for part in self.parts.remove(&id).unwrap_or_default() {
+            match part {
+                Part::Reversal(reversal) => self.reverse(reversal),
+                Part::Step(Ok(changes)) if changes.refs.iter().any(|(name, ..)| name.is_head()) => {
+                    refusal.get_or_insert("it moved a detached HEAD".to_owned());
+                }
+                Part::Step(Err(Refusal::NotReversible(_, why))) => {
+                    refusal.get_or_insert(why);
+                }
+                Part::Step(_) => {}
+            }
+        }
+        let moves = parts::moves(records, id);
+        let refs: Vec<_> = moves.into_iter().map(|m| (m.name, m.before, m.after)).collect();
+        let step = match refusal {
+            Some(why) => Err(Refusal::NotReversible(id, why)),
+            None if refs.is_empty() => Err(Refusal::NotReversible(id, "it changed no ref".to_owned())),
+            None => Ok(Changes { begin, refs }),
+        };
+        self.steps.insert(id, step);
+        self.done.push(id);
     }
 }
 
@@ -155,7 +205,7 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
             (Some(before @ (Value::Oid(_) | Value::Absent)), after @ (Value::Oid(_) | Value::Absent)) => {
                 // Pseudo-refs (ORIG_HEAD) belong to the command, not to its result.
                 if name.starts_with(b"refs/") || change.name.is_head() {
-                    refs.push((&change.name, before.clone(), after.clone()));
+                    refs.push((change.name.clone(), before.clone(), after.clone()));
                 }
             }
             _ => return not("it changed a symbolic ref"),
@@ -182,9 +232,9 @@ pub fn plan(records: &[Record], direction: Direction, wanted: Option<TxId>) -> R
         Some(Err(refusal)) => return Err(refusal.clone()),
         None => return Err(Refusal::NotThere(id, direction)),
     };
-    let write = |(name, before, after): &(&RefName, Value, Value)| {
+    let write = |(name, before, after): &(RefName, Value, Value)| {
         let (from, to) = if direction == Direction::Undo { (after, before) } else { (before, after) };
-        RefWrite { name: (*name).clone(), from: from.clone(), to: to.clone() }
+        RefWrite { name: name.clone(), from: from.clone(), to: to.clone() }
     };
     let writes = changes.refs.iter().map(write).collect();
     Ok(Step { id, operation: changes.begin.operation.clone(), direction, writes })

@@ -22,21 +22,6 @@ fn unprotected() -> Repo {
     repo
 }
 
-fn logged(repo: &Repo) -> Vec<String> {
-    text(&repo.jin_txn(["log", "-n", "1000"]).stdout).lines().map(str::to_owned).collect()
-}
-
-#[track_caller]
-fn jin(repo: &Repo, arguments: &[&str]) -> String {
-    let output = repo.jin_txn(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", shown(repo, &output));
-    shown(repo, &output)
-}
-
-fn is_protected(repo: &Repo) -> bool {
-    text(&repo.jin_txn(["status"]).stdout).starts_with("protected")
-}
-
 fn git_in(repo: &Repo, directory: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut git = repo.command(Git::under_test().program.as_os_str());
     git.current_dir(directory).args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
@@ -94,15 +79,15 @@ fn every_layout_is_protected_and_afterwards_as_it_was() {
     for (name, make) in layouts() {
         let repo = make(&unprotected());
         let before = tree(&git_dir(&repo));
-        jin(&repo, &["install"]);
-        assert!(is_protected(&repo), "{name}: {}", jin(&repo, &["status"]));
-        jin(&repo, &["uninstall", "--purge"]);
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
+        repo.jin(&["uninstall", "--purge"]);
         assert_same(&before, &tree(&git_dir(&repo)), name);
-        jin(&repo, &["install"]);
+        repo.jin(&["install"]);
         let head = repo.read(["rev-parse", "HEAD"]);
         repo.git(["update-ref", "refs/heads/topic", &head]);
         repo.git(["update-ref", "-d", "refs/heads/topic"]);
-        let log = logged(&repo);
+        let log = repo.logged();
         assert_eq!(log.len(), 2, "{name}: {log:?}");
         assert!(log.iter().all(|line| line.contains("committed")), "{name}: {log:?}");
         assert_eq!(repo.jin_txn(["check"]).status.code(), Some(0), "{name}: nothing is unfinished");
@@ -114,7 +99,7 @@ fn what_a_group_shares_stays_writable_for_the_group() {
     let repo = unprotected();
     repo.git(["init", "-q", "--template=", "--shared=group", "../shared"]);
     let shared = repo.sibling("shared");
-    jin(&shared, &["install"]);
+    shared.jin(&["install"]);
     shared.commit_all("one");
     for (name, (mode, _)) in tree(&shared.git_dir().join(".jin")) {
         // What only recovery and uninstall read is its maker's.
@@ -129,7 +114,7 @@ fn what_a_group_shares_stays_writable_for_the_group() {
 #[test]
 fn from_anywhere_it_is_the_same_repository() {
     let repo = unprotected();
-    jin(&repo, &["install"]);
+    repo.jin(&["install"]);
     fs::create_dir(repo.path().join("sub")).expect("it can be made");
     let (dir, top) = (repo.git_dir().display().to_string(), repo.path().display().to_string());
     let option = format!("--git-dir={dir}");
@@ -151,7 +136,7 @@ fn from_anywhere_it_is_the_same_repository() {
         let output = git_in(&repo, directory, variables, &[arguments, &["branch", &branch, "main"]].concat());
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
         assert!(output.stderr.is_empty(), "{name} is silent: {}", text(&output.stderr));
-        assert_eq!(logged(&repo).len(), count + 1, "{name}: {:?}", logged(&repo));
+        assert_eq!(repo.logged().len(), count + 1, "{name}: {:?}", repo.logged());
     }
 }
 
@@ -164,16 +149,16 @@ fn a_worktree_with_a_hooks_path_of_its_own_is_protected_too() {
     let own = repo.scratch().join("hooks-of-linked");
     linked.git(["config", "--worktree", "core.hooksPath", &own.display().to_string()]);
     let before = tree(&repo.git_dir());
-    jin(&repo, &["install"]);
+    repo.jin(&["install"]);
     for (count, worktree) in [&repo, &linked].into_iter().enumerate() {
         worktree.git(["commit", "-q", "--allow-empty", "-m", "two"]);
-        assert_eq!(logged(&repo).len(), count + 1, "{}: {:?}", worktree.path().display(), logged(&repo));
+        assert_eq!(repo.logged().len(), count + 1, "{}: {:?}", worktree.path().display(), repo.logged());
     }
-    assert!(is_protected(&repo) && is_protected(&linked), "{}", jin(&repo, &["status"]));
+    assert!(repo.is_protected() && linked.is_protected(), "{}", repo.jin(&["status"]));
     fs::remove_file(own.join("reference-transaction")).expect("it can be removed");
-    assert!(!is_protected(&repo), "a worktree that is not protected is told from every other");
-    jin(&linked, &["install"]);
-    jin(&repo, &["uninstall", "--purge"]);
+    assert!(!repo.is_protected(), "a worktree that is not protected is told from every other");
+    linked.jin(&["install"]);
+    repo.jin(&["uninstall", "--purge"]);
     assert!(!own.exists(), "the directory that was made is gone");
     let hooks =
         |tree: &support::observe::Tree| tree.keys().filter(|n| n.starts_with("hooks") || n.starts_with(".jin")).count();
@@ -192,7 +177,7 @@ fn submodules_are_protected_with_their_superproject() {
     repo.git(["submodule", "-q", "update", "--init", "--recursive"]);
     repo.commit_all("submodules");
     let before = tree(&repo.git_dir());
-    insta::assert_snapshot!(jin(&repo, &["install", "--recurse-submodules"]), @"
+    insta::assert_snapshot!(repo.jin(&["install", "--recurse-submodules"]), @"
     --- stderr
     jin-txn: [DIR]/repo/.git is protected
     jin-txn: [DIR]/repo/.git/modules/middle is protected
@@ -202,12 +187,12 @@ fn submodules_are_protected_with_their_superproject() {
     ");
     for path in ["repo", "repo/middle", "repo/middle/in ner"] {
         let submodule = repo.sibling(path);
-        assert!(is_protected(&submodule), "{path}: {}", jin(&submodule, &["status"]));
+        assert!(submodule.is_protected(), "{path}: {}", submodule.jin(&["status"]));
         submodule.git(["branch", "topic"]);
-        assert_eq!(logged(&submodule).len(), 1, "{path}: {:?}", logged(&submodule));
+        assert_eq!(submodule.logged().len(), 1, "{path}: {:?}", submodule.logged());
         submodule.git(["branch", "-q", "-D", "topic"]);
     }
-    jin(&repo, &["uninstall", "--recurse-submodules", "--purge"]);
+    repo.jin(&["uninstall", "--recurse-submodules", "--purge"]);
     let kept = |tree: support::observe::Tree| -> support::observe::Tree {
         tree.into_iter()
             .filter(|(name, _)| !name.to_string_lossy().contains("logs/") && !name.ends_with("packed-refs"))
@@ -264,7 +249,7 @@ fn what_is_pushed_is_logged_over_every_transport() {
         let output = git.args(["push", "-q", &url, &refspec]).output().expect("git runs");
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
         assert!(output.stderr.is_empty(), "{name} is silent: {}", text(&output.stderr));
-        let log = logged(&bare);
+        let log = bare.logged();
         assert_eq!(log.len(), count + 1, "{name}: {log:?}");
         assert!(log[0].contains("committed") && log[0].contains("receive-pack"), "{name}: {}", log[0]);
     }
@@ -313,7 +298,7 @@ fn a_push_that_is_killed_over_http_is_all_or_nothing_and_the_next_one_works() {
     let third = push(&new).wait_with_output().expect("git can be waited for");
     assert!(!third.status.success(), "a push that is built on torn refs is refused");
     if !Git::under_test().is_at_least(2, 54) {
-        jin(&bare, &["recover"]);
+        bare.jin(&["recover"]);
     }
     let whole = names.iter().filter(|name| value(name) == new).count();
     assert!(whole == 0 || whole == REFS, "all or nothing: {whole} of {REFS}");
@@ -333,7 +318,7 @@ fn home_of(repo: &Repo) -> PathBuf {
 fn a_template_protects_what_is_made_from_it_and_is_taken_back_byte_for_byte() {
     let repo = unprotected();
     let before = tree(&home_of(&repo));
-    insta::assert_snapshot!(jin(&repo, &["install", "--template"]), @"
+    insta::assert_snapshot!(repo.jin(&["install", "--template"]), @"
     --- stderr
     jin-txn: what `git init` and `git clone` make is protected from now on ([DIR]/home/.local/share/jin-txn/template)
     jin-txn: `jin-txn uninstall --template` takes that back
@@ -350,19 +335,19 @@ fn a_template_protects_what_is_made_from_it_and_is_taken_back_byte_for_byte() {
         if name == "made" {
             made.commit_all("one");
         }
-        let count = logged(&made).len();
+        let count = made.logged().len();
         let output = git_in(&repo, made.path(), &[], &["branch", "topic"]);
         assert!(output.status.success() && output.stderr.is_empty(), "{name}: {}", text(&output.stderr));
-        assert_eq!(logged(&made).len(), count + 1, "{name}: {:?}", logged(&made));
+        assert_eq!(made.logged().len(), count + 1, "{name}: {:?}", made.logged());
         let status = made.git(["txn", "status"]);
         assert!(text(&status.stdout).starts_with("protected"), "{name}: {}", text(&status.stdout));
         assert!(!text(&status.stdout).contains("weakened"), "{name}: {}", text(&status.stdout));
     }
-    jin(&repo, &["install", "--template"]);
-    jin(&repo, &["uninstall", "--template"]);
+    repo.jin(&["install", "--template"]);
+    repo.jin(&["uninstall", "--template"]);
     assert_same(&before, &tree(&home_of(&repo)), "the user's home");
     let made = repo.sibling("made");
-    jin(&made, &["uninstall", "--purge"]);
+    made.jin(&["uninstall", "--purge"]);
     for left in [".jin", "hooks/reference-transaction", "hooks/post-checkout"] {
         assert!(!made.git_dir().join(left).exists(), "{left} is gone from a repository that was made from it");
     }
@@ -389,15 +374,15 @@ fn a_template_of_the_users_own_is_added_to_and_another_is_copied() {
         }
         repo.git(["config", "--global", "init.templateDir", &template.display().to_string()]);
         let (home, there) = (tree(&home_of(&repo)), tree(&template));
-        jin(&repo, &["install", "--template"]);
+        repo.jin(&["install", "--template"]);
         assert_eq!(tree(&template) == there, versioned, "{name}: added to only when it is the user's own");
         git_in(&repo, repo.scratch(), &[], &["init", "-q", "made"]);
         let made = repo.sibling("made");
         made.commit_all("one");
         let output = made.git(["checkout", "-q", "-b", "topic"]);
         assert_eq!(text(&output.stderr).trim(), "theirs", "{name}: the template's own hook runs");
-        assert!(logged(&made).len() >= 2, "{name}: {:?}", logged(&made));
-        jin(&repo, &["uninstall", "--template"]);
+        assert!(made.logged().len() >= 2, "{name}: {:?}", made.logged());
+        repo.jin(&["uninstall", "--template"]);
         assert_same(&home, &tree(&home_of(&repo)), name);
         assert_same(&there, &tree(&template), name);
     }
@@ -475,8 +460,8 @@ fn what_belongs_to_others_is_gits_to_judge() {
     let named = repo.run(jin_txn().as_os_str(), repo.scratch(), ["install", "repo"], b"");
     assert_eq!(named.status.code(), Some(1), "named as an argument as well: {}", shown(&repo, &named));
     repo.git(["config", "--global", "safe.directory", &repo.path().display().to_string()]);
-    jin(&repo, &["install"]);
-    jin(&repo, &["uninstall", "--purge"]);
+    repo.jin(&["install"]);
+    repo.jin(&["uninstall", "--purge"]);
 
     chown("root", repo.path());
     fs::create_dir(repo.git_dir().join("hooks")).expect("it can be made");
@@ -499,16 +484,16 @@ fn what_belongs_to_others_is_gits_to_judge() {
 fn a_copy_with_its_state_is_protected_and_can_be_left() {
     let repo = unprotected();
     let before = tree(&repo.git_dir());
-    jin(&repo, &["install"]);
+    repo.jin(&["install"]);
     let copied = Command::new("cp").arg("-a").arg(repo.path()).arg(repo.scratch().join("copy")).status();
     assert!(copied.is_ok_and(|status| status.success()), "it can be copied");
     let copy = repo.sibling("copy");
-    assert!(is_protected(&copy), "{}", jin(&copy, &["status"]));
+    assert!(copy.is_protected(), "{}", copy.jin(&["status"]));
     copy.git(["branch", "topic"]);
-    assert_eq!((logged(&copy).len(), logged(&repo).len()), (1, 0), "each logs its own");
+    assert_eq!((copy.logged().len(), repo.logged().len()), (1, 0), "each logs its own");
     copy.git(["branch", "-q", "-D", "topic"]);
-    jin(&copy, &["uninstall", "--purge"]);
-    assert!(is_protected(&repo), "the original goes on: {}", jin(&repo, &["status"]));
+    copy.jin(&["uninstall", "--purge"]);
+    assert!(repo.is_protected(), "the original goes on: {}", repo.jin(&["status"]));
     assert!(!copy.git_dir().join("hooks/reference-transaction").exists(), "and the copy has no hook of ours");
     let kept = |tree: support::observe::Tree| -> support::observe::Tree {
         tree.into_iter().filter(|(name, _)| !name.starts_with("logs") && !name.ends_with("packed-refs")).collect()

@@ -31,14 +31,18 @@ fn ten_transactions(repo: &Repo) -> Vec<String> {
     let many: String = (0..4).map(|n| format!("create refs/custom/{n} {other}\n")).collect();
     let fewer = format!("update refs/custom/0 {}\ndelete refs/custom/1\n", value(repo, "HEAD"));
     let mut states = vec![repo.read(["for-each-ref"])];
+    let run = |script: &str| {
+        let (code, said) = run_jin(repo, &["run", "--", "sh", "-ec", script]);
+        assert_eq!(code, 0, "{said}");
+    };
     let steps: [&dyn Fn(); 10] = [
         &|| drop(repo.commit_all("three")),
         &|| drop(repo.git(["branch", "topic", "HEAD~1"])),
         &|| drop(repo.git(["tag", "v1"])),
-        &|| drop(repo.git(["tag", "-a", "-m", "annotated", "v2"])),
+        &|| run("git commit -q --allow-empty -m a; git tag -a -m annotated v2; git commit -q --allow-empty -m b"),
         &|| drop(repo.git_with_input(["update-ref", "--stdin"], &many)),
         &|| drop(repo.git(["branch", "-q", "-f", "topic", "HEAD"])),
-        &|| drop(repo.git(["commit", "-q", "--amend", "--allow-empty", "-m", "amended"])),
+        &|| run("git commit -q --amend --allow-empty -m amended; git tag gone; git tag -d gone; git branch -f topic"),
         &|| drop(repo.git(["tag", "-d", "v1"])),
         &|| drop(repo.git_with_input(["update-ref", "--stdin"], &fewer)),
         &|| drop(repo.git(["branch", "-q", "-D", "topic"])),
@@ -64,6 +68,30 @@ fn ten_undos_walk_back_through_ten_transactions_and_ten_redos_return() {
     }
     assert_eq!(run_jin(&repo, &["redo"]).0, 1, "nothing is undone any more");
     crash::assert_fsck(&repo);
+}
+
+#[test]
+fn a_run_is_undone_as_one_step_or_refused_for_what_one_of_its_parts_is() {
+    let repo = guarded();
+    let run = |script: &str| run_jin(&repo, &["run", "--", "sh", "-ec", script]);
+    assert_eq!(run("git tag a; git tag b; git branch topic").0, 0);
+    let (code, said) = run_jin(&repo, &["undo", "--dry-run"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains("-> absent")).count(), 3, "{said}");
+    assert_eq!(run("git switch -q topic; git commit -q --allow-empty -m x").0, 0);
+    let newest = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &newest]);
+    assert_eq!(code, 1, "{said}");
+    // A run that was taken back is nothing to undo.
+    assert_eq!(run("git tag c; exit 9").0, 9);
+    let failed = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &failed]);
+    assert_eq!(code, 1, "{said}");
+    // Nor are its parts, or those of one that was kept.
+    for part in crash::wal(&repo).iter().filter(|r| r["type"] == "begin" && r["data"]["part_of"].is_string()) {
+        let id = part["tx"].as_str().expect("an id");
+        assert_eq!(run_jin(&repo, &["undo", id]).0, 1, "{id}");
+    }
 }
 
 #[test]

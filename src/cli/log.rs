@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::{Session, utc};
 use crate::owner;
+use crate::run::parts;
 use crate::state_dir::{StateDir, TxId, Wait};
-use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
+use crate::wal::{Begin, Body, Log, Origin, Outcome, Record, Reversal};
 
 /// List transactions, newest first
 #[derive(clap::Args)]
@@ -23,6 +24,8 @@ pub(super) struct Told<'l> {
     pub state: &'static str,
     pub refs: usize,
     pub operation: &'l str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<&'l str>,
     #[serde(skip)]
     pub begin: &'l Begin,
     #[serde(skip)]
@@ -47,7 +50,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     } else {
         crate::wal::Scan::default()
     };
-    let told = tell(&scan.records);
+    let mut told = tell(&scan.records);
+    // The parts of a run are told with it.
+    told.retain(|t| t.begin.part_of.is_none());
     let transactions: Vec<Told<'_>> = told.into_iter().rev().take(args.limit).collect();
     let damage: Vec<String> =
         scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why)).collect();
@@ -60,8 +65,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     for tx in transactions {
         let count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
+        let message = tx.message.map_or_else(String::new, |m| format!("  # {}", m.lines().next().unwrap_or_default()));
         session.print(&format!(
-            "{:<8} {}  {:<12} {count:>8}  {}",
+            "{:<8} {}  {:<12} {count:>8}  {}{message}",
             tx.id.to_string(),
             utc(tx.time),
             tx.state,
@@ -72,7 +78,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 }
 
 fn count_begins(records: &[Record]) -> usize {
-    records.iter().filter(|r| matches!(r.body, Body::Begin(_))).count()
+    records.iter().filter(|r| matches!(&r.body, Body::Begin(begin) if begin.part_of.is_none())).count()
 }
 
 /// The transactions in `records`, oldest first.
@@ -87,6 +93,7 @@ pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
                 state: "begun",
                 refs: begin.refs.len(),
                 operation: &begin.operation,
+                message: begin.message.as_deref(),
                 begin,
                 recovered: None,
             });
@@ -121,5 +128,8 @@ pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
     }
     // Parts of another transaction are no news of their own.
     told.retain(|t| t.state != "absorbed");
+    for tx in told.iter_mut().filter(|t| t.begin.origin == Origin::Run) {
+        tx.refs = parts::moves(records, tx.id).len();
+    }
     told
 }

@@ -9,6 +9,7 @@ pub mod hooks;
 pub mod install;
 pub mod log;
 pub mod recover;
+pub mod run;
 pub mod settings;
 pub mod show;
 pub mod status;
@@ -89,6 +90,7 @@ enum Command {
     Show(show::Args),
     Undo(undo::UndoArgs),
     Redo(undo::RedoArgs),
+    Run(run::Args),
     Git(git::Args),
     Demo(demo::Args),
 }
@@ -135,6 +137,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Show(args) => show::run(&context, &args),
         Command::Undo(args) => undo::undo(&context, &args),
         Command::Redo(args) => undo::redo(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }

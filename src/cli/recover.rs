@@ -23,11 +23,16 @@ pub struct Args {
     /// Close a transaction that waits for you, as it is
     #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
     acknowledge: Option<TxId>,
+
+    /// Restore what this run found, although files have changed since it died; those go to quarantine
+    #[arg(long, value_name = "ID", conflicts_with = "acknowledge")]
+    take_back: Option<TxId>,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
-    let options = Options { dry_run: args.dry_run, force: args.force, ..session.recovery_options()? };
+    let options =
+        Options { dry_run: args.dry_run, force: args.force, take_back: args.take_back, ..session.recovery_options()? };
     if let Some(id) = args.acknowledge {
         recovery::acknowledge(&repo, id, &options)?;
         session.say(&format!("jin-txn: closed {id}"));

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Session, log, utc};
 use crate::owner;
+use crate::run::parts;
 use crate::state_dir::{StateDir, TxId, Wait};
 use crate::wal::{Body, Log};
 
@@ -24,6 +25,15 @@ struct Shown<'l> {
     begin: &'l crate::wal::Begin,
     recovered_at: Option<u64>,
     actions: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Part<'l>>,
+}
+
+/// A transaction that a run's command made.
+#[derive(Serialize)]
+struct Part<'l> {
+    id: TxId,
+    operation: &'l str,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
@@ -41,14 +51,23 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         Some(Body::Recovered { actions, .. }) => actions.clone(),
         _ => Vec::new(),
     };
+    let part = |(id, begin): (TxId, &'_ crate::wal::Begin)| (id, begin.operation.clone());
+    let of_run: Vec<(TxId, String)> = parts::of(&scan.records, id).into_iter().map(part).collect();
     if session.json {
         let recovered_at = told.recovered.map(|r| r.time);
-        session.print_json(&Shown { version: 1, told, begin: told.begin, recovered_at, actions })?;
+        let parts = of_run.iter().map(|(id, operation)| Part { id: *id, operation }).collect();
+        session.print_json(&Shown { version: 1, told, begin: told.begin, recovered_at, actions, parts })?;
         return Ok(super::exit::DONE);
     }
     let owner = &told.begin.owner;
     session.print(&format!("{id}  {}", told.state));
     session.print(&format!("operation  {}", told.operation));
+    if let Some(message) = told.message {
+        session.print(&format!("message    {message}"));
+    }
+    if let Some(run) = told.begin.part_of {
+        session.print(&format!("part of    {run}"));
+    }
     session.print(&format!("begun      {} by pid {} on {}", utc(told.time), owner.process.pid, owner.place.host));
     if let Some(record) = told.recovered {
         session.print(&format!("recovered  {}", utc(record.time)));
@@ -56,9 +75,15 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             session.print(&format!("           {action}"));
         }
     }
+    for (id, operation) in &of_run {
+        session.print(&format!("part       {id}  {operation}"));
+    }
     for change in &told.begin.refs {
         let before = change.before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
         session.print(&format!("{}\n  before  {before}\n  after   {}", change.name, change.after));
+    }
+    for moved in parts::moves(&scan.records, id) {
+        session.print(&format!("{}\n  before  {}\n  after   {}", moved.name, moved.before, moved.after));
     }
     Ok(super::exit::DONE)
 }

@@ -128,7 +128,7 @@ pub(super) fn leave(session: &Session, directory: &HooksDirectory) -> anyhow::Re
     }
     durable::fsync_dir(path)?;
     if let Some(modified) = directory.modified.filter(|_| ours) {
-        durable::set_modified(path, modified)?;
+        durable::set_directory_modified(path, modified)?;
     }
     for made in &directory.made {
         durable::remove_dir_if_empty(made)?;

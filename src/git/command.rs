@@ -53,7 +53,7 @@ pub struct Ran {
 /// # Errors
 /// It cannot be started.
 pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: Option<&Path>) -> anyhow::Result<Ran> {
-    run_anywhere(program, Some(git_dir), None, args, stdin, index)
+    run_anywhere(program, git_dir, None, args, stdin, index)
 }
 
 /// Runs git on `git_dir` with the worktree `worktree`.
@@ -61,7 +61,7 @@ pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: O
 /// # Errors
 /// It cannot be started.
 pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) -> anyhow::Result<Ran> {
-    run_anywhere(program, Some(git_dir), Some(worktree), args, b"", None)
+    run_anywhere(program, git_dir, Some(worktree), args, b"", None)
 }
 
 /// Runs git on no repository (`git config --file`).
@@ -69,10 +69,25 @@ pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) ->
 /// # Errors
 /// It cannot be started.
 pub fn run_plain(program: &Path, args: &[&str]) -> anyhow::Result<Ran> {
-    run_anywhere(program, None, None, args, b"", None)
+    start(program, None, None, args, b"", None)
 }
 
-fn run_anywhere(
+/// Runs git on `git_dir`, with a worktree and another index than its own if they are given.
+///
+/// # Errors
+/// It cannot be started.
+pub fn run_anywhere(
+    program: &Path,
+    git_dir: &Path,
+    worktree: Option<&Path>,
+    args: &[&str],
+    stdin: &[u8],
+    index: Option<&Path>,
+) -> anyhow::Result<Ran> {
+    start(program, Some(git_dir), worktree, args, stdin, index)
+}
+
+fn start(
     program: &Path,
     git_dir: Option<&Path>,
     worktree: Option<&Path>,
@@ -215,6 +230,16 @@ pub fn write_symref(
     target: &RefName,
     message: &str,
 ) -> anyhow::Result<()> {
+    // Another worktree's HEAD has no name that `git symbolic-ref` takes: it is asked from there.
+    let own = name.strip_prefix(b"worktrees/").and_then(|rest| rest.strip_suffix(b"/HEAD"));
+    let there = match own {
+        Some(worktree) => {
+            let common_dir = Repository::open(git_dir)?.common_dir;
+            Some(common_dir.join("worktrees").join(std::ffi::OsStr::from_bytes(worktree)))
+        }
+        None => None,
+    };
+    let (git_dir, name) = there.as_deref().map_or((git_dir, name), |dir| (dir, b"HEAD"));
     let name = std::str::from_utf8(name).context("a symref with a name that is no UTF-8")?;
     let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is no UTF-8")?;
     let mut args = config_hooks_off(program, git_dir)?;
@@ -256,6 +281,99 @@ pub fn read_refs(program: &Path, git_dir: &Path, names: &[&RefName]) -> anyhow::
         values.push(super::Oid::parse(ran.stdout.trim_ascii()).map_or(Value::Absent, Value::Oid));
     }
     Ok(values)
+}
+
+/// The root of the worktree that `directory` lies in, as the user's own git would find it; `None` in a bare repository.
+///
+/// # Errors
+/// git cannot be started, or there is no worktree.
+pub fn top_level(
+    program: &Path,
+    directory: &Path,
+    git_dir: Option<&Path>,
+) -> anyhow::Result<Option<std::path::PathBuf>> {
+    let ask = |what: &str| {
+        let mut command = duct::cmd(program.as_os_str(), ["rev-parse", what]).dir(directory).env("LC_ALL", "C");
+        if let Some(git_dir) = git_dir {
+            command = command.env("GIT_DIR", git_dir);
+        }
+        let ran = command.stdin_null().stdout_capture().stderr_capture().unchecked().run();
+        ran.with_context(|| format!("cannot run {}", program.display()))
+    };
+    let top = ask("--show-toplevel")?;
+    if top.status.success() {
+        let path = top.stdout.strip_suffix(b"\n").unwrap_or(&top.stdout);
+        return Ok(Some(std::ffi::OsStr::from_bytes(path).into()));
+    }
+    if ask("--is-bare-repository")?.stdout.trim_ascii() == b"true" {
+        return Ok(None);
+    }
+    anyhow::bail!("{}", String::from_utf8_lossy(&top.stderr).trim().trim_start_matches("fatal: "))
+}
+
+/// A git that hands out objects, one after the other.
+#[derive(Debug)]
+pub struct Batch {
+    child: std::process::Child,
+    input: std::process::ChildStdin,
+    output: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Batch {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(program: &Path, git_dir: &Path) -> anyhow::Result<Batch> {
+        use std::process::{Command, Stdio};
+        let mut command = Command::new(program);
+        for variable in LOCAL_VARIABLES {
+            command.env_remove(variable);
+        }
+        command.env("JIN_TXN", "off").env("LC_ALL", "C").env("GIT_NO_LAZY_FETCH", "1");
+        command.arg("--git-dir").arg(git_dir).args(["cat-file", "--batch"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (input, output) = input.zip(output).context("git cat-file has no pipes")?;
+        Ok(Batch { child, input, output: std::io::BufReader::new(output) })
+    }
+
+    /// Writes the content of `object` to `to`, without ever holding all of it.
+    ///
+    /// # Errors
+    /// There is no such object, or it cannot be written.
+    pub fn copy(&mut self, object: &str, to: &mut impl std::io::Write) -> anyhow::Result<()> {
+        use std::io::{BufRead, Read, Write};
+        writeln!(self.input, "{object}").and_then(|()| self.input.flush()).context("git cat-file has ended")?;
+        let mut header = String::new();
+        self.output.read_line(&mut header).context("git cat-file cannot be read")?;
+        let size = header.trim_end().rsplit_once(' ').and_then(|(_, size)| size.parse::<u64>().ok());
+        let size = size.with_context(|| format!("object {object} is not there: `{}`", header.trim_end()))?;
+        let copied = std::io::copy(&mut self.output.by_ref().take(size), to)?;
+        anyhow::ensure!(copied == size, "object {object} is cut");
+        // A line feed ends every answer.
+        self.output.read_exact(&mut [0]).context("git cat-file cannot be read")
+    }
+
+    /// The content of `object`.
+    ///
+    /// # Errors
+    /// There is no such object.
+    pub fn content(&mut self, object: &str) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(object, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // Its input is still open: it would wait for more.
+        if self.child.kill().is_ok() && self.child.wait().is_err() {
+            // It is gone either way.
+        }
+    }
 }
 
 /// The version of the git program, as `(major, minor)`.

@@ -92,6 +92,82 @@ fn read_trees(extension: &[u8], hash_len: usize) -> Option<Vec<Oid>> {
     Some(trees)
 }
 
+/// What one look at an index file tells, without git.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// Some entries are flagged: git does not look at their files (assume-unchanged, skip-worktree).
+    pub has_flagged: bool,
+    /// Some path ends with `.gitattributes`.
+    pub has_attributes: bool,
+}
+
+/// Looks at the index file at `path`; `None` when it is not understood.
+///
+/// # Errors
+/// It cannot be read.
+pub fn glance(path: &Path) -> io::Result<Option<Glance>> {
+    let Some(content) = super::refs::absent_is_none(fs::read(path))? else { return Ok(Some(Glance::default())) };
+    let has_flagged = [20, 32].into_iter().find_map(|hash_len| flagged(&content, hash_len));
+    let has_attributes = find(&content, b".gitattributes");
+    Ok(has_flagged.map(|has_flagged| Glance { has_flagged, has_attributes }))
+}
+
+fn find(content: &[u8], what: &[u8]) -> bool {
+    let mut rest = content;
+    while let Some(at) = rest.iter().position(|b| *b == what[0]) {
+        if rest[at..].starts_with(what) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+/// Walks over the entries: 40 bytes of stat data, the hash, flags, in versions from 3 on perhaps more flags, the name. `None`
+/// when that does not lead to where extensions or the checksum begin, or when a part of the index lies elsewhere.
+fn flagged(content: &[u8], hash_len: usize) -> Option<bool> {
+    const ASSUME_VALID: u16 = 0x8000;
+    const EXTENDED: u16 = 0x4000;
+    const SKIP_WORKTREE: u16 = 0x4000;
+    let number = |at: usize| Some(u32::from_be_bytes(content.get(at..at + 4)?.try_into().ok()?));
+    let flags = |at: usize| Some(u16::from_be_bytes(content.get(at..at + 2)?.try_into().ok()?));
+    let (version, count) = (number(4)?, number(8)?);
+    if !content.starts_with(b"DIRC") || !(2..=4).contains(&version) {
+        return None;
+    }
+    let (mut at, mut found) = (12, false);
+    for _ in 0..count {
+        let begin = at;
+        at += 40 + hash_len;
+        let word = flags(at)?;
+        at += 2;
+        found |= word & ASSUME_VALID != 0;
+        if word & EXTENDED != 0 {
+            found |= flags(at)? & SKIP_WORKTREE != 0;
+            at += 2;
+        }
+        if version == 4 {
+            while content.get(at)? & 0x80 != 0 {
+                at += 1;
+            }
+            at += 1;
+        }
+        at += content.get(at..)?.iter().position(|b| *b == 0)? + 1;
+        if version < 4 {
+            // One to eight NULs, up to a multiple of eight.
+            at = begin + (at - begin).next_multiple_of(8);
+        }
+    }
+    while content.len().checked_sub(at)? > hash_len {
+        let signature = content.get(at..at + 4)?;
+        if !signature.iter().all(u8::is_ascii_alphabetic) || matches!(signature, b"link" | b"sdir") {
+            return None;
+        }
+        at += 8 + usize::try_from(number(at + 4)?).ok()?;
+    }
+    (content.len() == at + hash_len).then_some(found)
+}
+
 /// What a command has left for later in this worktree, so that its index cannot be made anew.
 #[must_use]
 pub fn in_progress(git_dir: &Path) -> Option<&'static str> {

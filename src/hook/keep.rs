@@ -2,15 +2,17 @@
 
 use anyhow::Context;
 
-use super::observe::Observed;
+use super::observe::{self, Observed};
 use super::reference_transaction::Call;
 use crate::durable;
 use crate::git::refs::FileId;
 use crate::git::{RefName, RefStore, Value};
+use crate::marker::State;
 use crate::owner::Place;
 use crate::recovery;
+use crate::run::{mark, snapshot};
 use crate::state_dir::{Durability, TxId};
-use crate::wal::{Body, Settled, Sync};
+use crate::wal::{Body, Rename, Settled, Sync};
 
 impl Call<'_> {
     /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
@@ -78,6 +80,28 @@ impl Call<'_> {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
             }
+        }
+        Ok(())
+    }
+
+    /// The run that started this git, if it did and is at work.
+    pub(super) fn run(&self) -> Option<TxId> {
+        let id = mark::named_in(self.environment.runs.as_deref()?, &self.state)?;
+        self.listing.markers.iter().any(|m| m.id == id && m.state == State::InProgress).then_some(id)
+    }
+
+    /// The run takes reflogs back as well: the first of its transactions that touches one gives it a second name.
+    pub(super) fn save_reflogs_of_run(
+        &self,
+        run: TxId,
+        seen: &Observed,
+        rename: Option<&Rename>,
+    ) -> anyhow::Result<()> {
+        let refs = RefStore::new(&self.repo);
+        for change in seen.changes.iter().filter(|c| crate::run::parts::is_shared(&c.name)) {
+            let moving = rename.is_some_and(|r| r.log.is_some()) && change.log.is_none();
+            let log = if moving { self.repo.common_dir.join(observe::RENAMED_LOG) } else { refs.log(&change.name) };
+            snapshot::keep_reflog(&log, &self.state, run, change.name.clone())?;
         }
         Ok(())
     }

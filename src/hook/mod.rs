@@ -41,6 +41,8 @@ pub struct Environment {
     pub objects_elsewhere: bool,
     /// `JIN_TXN_REVERSES`: our own `undo` or `redo` started this git.
     pub reverses: Option<Reversal>,
+    /// `JIN_TXN_RUN`: the runs that started this git.
+    pub runs: Option<String>,
 }
 
 impl Environment {

@@ -7,8 +7,9 @@ use crate::git::RefStore;
 use crate::marker::{Listing, State};
 use crate::owner::{self, Liveness, Place};
 use crate::recovery::{self, Mode, Options};
+use crate::run::mark;
 use crate::state_dir::{StateDir, Wait};
-use crate::wal::{Body, Log, Sync};
+use crate::wal::{Body, Checkout, Log, Origin, Sync};
 
 /// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.
 #[must_use]
@@ -27,13 +28,14 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     }
     let place = Place::here()?;
     if let [from, to, flag] = args {
-        let body = Body::Checkout {
+        let body = Body::Checkout(Checkout {
             from: from.clone(),
             to: to.clone(),
             branch: flag == "1",
             head: RefStore::new(&repo).head()?,
-        };
-        // Nothing depends on this record: no sync.
+            part_of: environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &state)),
+        });
+        // Nothing acknowledged depends on this record: no sync.
         Log::new(&state, &place.boot, Wait::UpTo(std::time::Duration::from_secs(10))).append(None, &body, Sync::No)?;
     }
     let git = owner::nearest_git();
@@ -44,7 +46,9 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
             Ok(Some(marker)) => {
                 let mine = git.as_ref().is_some_and(|g| g.process() == marker.owner.process);
                 let dead = recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;
-                unfinished |= !mine && dead && entry.state != State::Failed;
+                // A run is not a hook's to take back.
+                let is_ours = marker.origin != Origin::Run && entry.state != State::Failed;
+                unfinished |= !mine && dead && is_ours;
             }
             Ok(None) => {}
             Err(_) => unfinished = true,

@@ -21,18 +21,18 @@ use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
-use crate::wal::{Begin, Body, Log, RefChange, Settled, Sync};
+use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
 
 /// How long a hook waits for the append lock before it vetoes.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call of the hook, with what every state needs.
 pub(super) struct Call<'c> {
-    environment: &'c Environment,
+    pub(super) environment: &'c Environment,
     pub(super) repo: Repository,
     pub(super) state: StateDir,
     payload: Payload<'c>,
-    listing: Listing,
+    pub(super) listing: Listing,
 }
 
 /// Runs the hook for `state` (git's argument) with `input` (git's stdin).
@@ -105,6 +105,8 @@ struct Markers {
     dead: bool,
     /// Somebody else's that is or may be alive.
     others: bool,
+    /// A run whose processes are all dead: nothing may be built on what it left.
+    dead_run: Option<(TxId, String)>,
 }
 
 impl Call<'_> {
@@ -118,7 +120,7 @@ impl Call<'_> {
     }
 
     fn sort_markers(&self, git: &Stat) -> anyhow::Result<Markers> {
-        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false };
+        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false, dead_run: None };
         if self.listing.markers.is_empty() && self.listing.temporary.is_empty() {
             return Ok(sorted);
         }
@@ -132,6 +134,14 @@ impl Call<'_> {
             let Some(marker) = marker else { continue };
             if marker.owner.process == git.process() && marker.owner.place == place {
                 sorted.mine.push((entry.clone(), marker));
+                continue;
+            }
+            if marker.origin == Origin::Run {
+                // It names no refs: its parts do.
+                let waits = entry.state == State::InProgress && self.run() != Some(entry.id);
+                if waits && recovery::liveness_of(&marker, &place, &self.state) == Liveness::Dead {
+                    sorted.dead_run = Some((entry.id, marker.operation));
+                }
                 continue;
             }
             match recovery::liveness_of(&marker, &place, &self.state) {
@@ -148,6 +158,9 @@ impl Call<'_> {
     fn preparing(&self) -> anyhow::Result<Reply> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
+        if let Some(veto) = refuse_after_run(&markers) {
+            return Ok(veto);
+        }
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
         if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
@@ -176,6 +189,9 @@ impl Call<'_> {
     fn prepared(&self) -> anyhow::Result<Reply> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
+        if let Some(veto) = refuse_after_run(&markers) {
+            return Ok(veto);
+        }
         let argv = owner::argv(git.pid).unwrap_or_default();
         let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&argv))?;
         let mut messages = Vec::new();
@@ -226,11 +242,16 @@ impl Call<'_> {
         let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
 
         let durability = self.state.durability();
+        let part_of = self.run();
         self.save_config()?;
-        let logged = self.save_reflogs(id, &seen).and_then(|()| {
+        let saved = self.save_reflogs(id, &seen).and_then(|()| match part_of {
+            Some(run) => self.save_reflogs_of_run(run, &seen, rename.as_ref()),
+            None => Ok(()),
+        });
+        let logged = saved.and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
-                origin: "hook".into(),
+                origin: Origin::Hook,
                 operation: marker.operation.clone(),
                 owner: marker.owner.clone(),
                 helper: marker.helper,
@@ -246,6 +267,8 @@ impl Call<'_> {
                 packed: FileId::at(&self.repo.common_dir.join("packed-refs"))?,
                 head: RefStore::new(&self.repo).head()?,
                 reverses: self.environment.reverses,
+                part_of,
+                message: None,
                 barrier: durability == Durability::Full,
             };
             let still_ours = || entry.path.exists();
@@ -385,6 +408,7 @@ impl Call<'_> {
     fn marker(&self, id: TxId, git: &Stat, place: Place, phase: Phase) -> anyhow::Result<Marker> {
         Ok(Marker {
             id,
+            origin: Origin::Hook,
             timestamp: unix_time(),
             operation: self.environment.reverses.map_or_else(|| operation(git), |what| format!("jin-txn {what}")),
             owner: Owner { process: git.process(), place },
@@ -394,6 +418,7 @@ impl Call<'_> {
             probe: None,
             index_lock: None,
             follow_up: false,
+            worktree: None,
         })
     }
 
@@ -470,6 +495,15 @@ impl Call<'_> {
         entry.remove()?;
         Ok(())
     }
+}
+
+/// A hook never restores files: that would be under the hands of the very git that called it.
+fn refuse_after_run(markers: &Markers) -> Option<Reply> {
+    let (id, operation) = markers.dead_run.as_ref()?;
+    Some(Reply::veto(vec![
+        format!("jin-txn: {id} (`{operation}`) was interrupted, and what it did waits to be taken back"),
+        "jin-txn: hint: run `git txn recover`, then your command again".to_owned(),
+    ]))
 }
 
 struct HookRecovery {

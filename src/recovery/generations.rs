@@ -155,8 +155,8 @@ impl<'l> Generations<'l> {
                     self.note_begin(*rank, begun);
                 }
             }
-            Body::Checkout { head, .. } => {
-                self.heads.extend(head.iter().map(|h| (h.name.clone(), h.value.clone())));
+            Body::Checkout(checkout) => {
+                self.heads.extend(checkout.head.iter().map(|h| (h.name.clone(), h.value.clone())));
             }
             Body::Aborted | Body::Absorbed { .. } | Body::Unknown { .. } => {}
         }
@@ -288,7 +288,7 @@ mod tests {
             RefChange { name: main(), before: Some(oid(before)), after: oid(after), file: None, lock: None, log: None };
         let process = Process { pid: 1, start: 1 };
         Body::Begin(Box::new(Begin {
-            origin: "hook".into(),
+            origin: crate::wal::Origin::Hook,
             operation: "git".into(),
             owner: Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
             helper: process,
@@ -303,6 +303,8 @@ mod tests {
             packed: None,
             head: None,
             reverses: None,
+            part_of: None,
+            message: None,
             barrier,
         }))
     }

@@ -16,6 +16,7 @@ pub mod plan;
 mod reboot;
 mod rename;
 mod report;
+mod restore;
 mod worktrees;
 
 pub use worktrees::any_unfinished as any_unfinished_worktree;
@@ -29,9 +30,9 @@ use crate::git::locks::{Depth, Judge, KnownDead, LockFile};
 use crate::git::{RefName, RefStore, Repository, locks};
 use crate::marker::{Entry, Listing, Marker, Phase, State, Temporary};
 use crate::owner::{self, Liveness, Place, Process};
-use crate::state_dir::{StateDir, Wait};
+use crate::state_dir::{StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
-use crate::wal::{Log, Record, Scan};
+use crate::wal::{Log, Origin, Record, Scan};
 
 use evidence::{Ending, History, Unfinished, Witnesses};
 pub use execute::saved_log_name;
@@ -68,6 +69,10 @@ pub struct Options {
     pub force: bool,
     /// How long to wait for another runner, and for a hook that outlived its git.
     pub wait: Wait,
+    /// The run that has just ended, says its runner: it is to be taken back although the runner lives.
+    pub ended_run: Option<TxId>,
+    /// Runs that are to be taken back although files have changed since they died: a human says so.
+    pub take_back: Option<TxId>,
     /// The environment says that objects lie elsewhere, too: what is missing here is not lost.
     pub objects_elsewhere: bool,
 }
@@ -82,6 +87,8 @@ impl Options {
             dry_run: false,
             force: false,
             wait: Wait::No,
+            ended_run: None,
+            take_back: None,
             objects_elsewhere: false,
         }
     }
@@ -92,7 +99,12 @@ impl Options {
 pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness {
     let local = crate::durable::is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
-    of(marker.owner.process).and(of(marker.helper))
+    let liveness = of(marker.owner.process).and(of(marker.helper));
+    if marker.origin != Origin::Run || marker.owner.place.boot != here.boot {
+        return liveness;
+    }
+    // What cannot be asked counts as alive.
+    crate::run::liveness(state, marker.id, liveness).unwrap_or(Liveness::Unknowable)
 }
 
 /// Did the writer of a marker die before it could rename it into place?
@@ -175,7 +187,7 @@ pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// There is no such transaction, or it does not wait.
-pub fn acknowledge(repo: &Repository, id: crate::state_dir::TxId, options: &Options) -> anyhow::Result<()> {
+pub fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
     state.while_recovering(options.wait, || {
         let waiting = Listing::read(state.path())?.markers.into_iter().find(|m| m.id == id && m.state == State::Failed);
@@ -184,6 +196,12 @@ pub fn acknowledge(repo: &Repository, id: crate::state_dir::TxId, options: &Opti
         let log = Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
         execute::close_acknowledged(repo, &log, &state, entry)
     })
+}
+
+/// Markers of the dead.
+struct Dead {
+    watched: Vec<(Entry, Option<Marker>)>,
+    runs: Vec<Entry>,
 }
 
 /// One run of recovery.
@@ -202,7 +220,7 @@ impl<'r> Session<'r> {
         let mut session = Session { repo, state, options, log, report: Report::default() };
 
         let listing = Listing::read(state.path())?;
-        let dead = session.find_dead(&listing, &place)?;
+        let Dead { watched: dead, runs } = session.find_dead(&listing, &place)?;
         let reboot = !is_verified(&listing, state)?;
         let scan = session.read_log(&dead, reboot)?;
         session.report.damage = scan.1;
@@ -243,12 +261,16 @@ impl<'r> Session<'r> {
         if expected.is_some() {
             session.verify_after_reboot()?;
         }
+        // Last: it builds on refs and on a log that are as they should be. The newest first.
+        for entry in runs.into_iter().rev() {
+            session.settle_run(entry)?;
+        }
         Ok(session.report)
     }
 
     /// Markers that nobody works on any more. The others are reported.
-    fn find_dead(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<Vec<(Entry, Option<Marker>)>> {
-        let mut dead = Vec::new();
+    fn find_dead(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<Dead> {
+        let (mut dead, mut runs) = (Vec::new(), Vec::new());
         for entry in &listing.markers {
             let marker = match entry.read() {
                 Ok(Some(marker)) => marker,
@@ -259,13 +281,20 @@ impl<'r> Session<'r> {
                     continue;
                 }
             };
+            if marker.origin == Origin::Run {
+                // Only our own commands restore files, never a hook under the hands of its git.
+                if self.options.mode == Mode::Command && self.run_is_over(entry, &marker, place) {
+                    runs.push(entry.clone());
+                }
+                continue;
+            }
             match self.wait_for_orphan(&marker, place) {
                 Liveness::Dead => dead.push((entry.clone(), Some(marker))),
                 Liveness::Unknowable if self.options.force => dead.push((entry.clone(), Some(marker))),
                 liveness => self.report.busy.push(report::busy_line(&marker, liveness)),
             }
         }
-        Ok(dead)
+        Ok(Dead { watched: dead, runs })
     }
 
     /// A hook that outlived its git is done in a moment: a command waits for it.
@@ -355,7 +384,7 @@ impl<'r> Session<'r> {
         judge: &mut Judge<'_>,
         unfinished: &[Unfinished],
         plans: &[Plan],
-    ) -> anyhow::Result<Vec<crate::state_dir::TxId>> {
+    ) -> anyhow::Result<Vec<TxId>> {
         let mut finished = Vec::new();
         for lock in locks::find(self.repo, Depth::Everything)? {
             let verdict = judge.judge(&lock)?;
@@ -387,7 +416,7 @@ impl<'r> Session<'r> {
         lock: &LockFile,
         unfinished: &[Unfinished],
         plans: &[Plan],
-    ) -> anyhow::Result<Option<crate::state_dir::TxId>> {
+    ) -> anyhow::Result<Option<TxId>> {
         for (transaction, plan) in unfinished.iter().zip(plans) {
             let Some(begin) = &transaction.begin else { continue };
             let git_dir = transaction.git_dir(self.repo);

@@ -502,7 +502,7 @@ mod tests {
     #[test]
     fn the_log_stays_bounded() {
         let fixture = Fixture::new();
-        let filler = Body::Checkout { from: "x".repeat(1 << 20), to: String::new(), branch: false, head: None };
+        let filler = Body::Checkout(record::Checkout { from: "x".repeat(1 << 20), ..record::Checkout::default() });
         for _ in 0..100 {
             fixture.log().append(None, &filler, Sync::No).unwrap();
         }

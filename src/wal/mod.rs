@@ -11,4 +11,6 @@ pub mod log;
 pub mod record;
 
 pub use log::{Log, Scan, Sync};
-pub use record::{Begin, Birth, Body, Lsn, Outcome, Record, RefChange, Rename, Reversal, Settled, Watched};
+pub use record::{
+    Begin, Birth, Body, Checkout, Lsn, Origin, Outcome, Record, RefChange, Rename, Reversal, Settled, Watched,
+};

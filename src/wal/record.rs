@@ -94,11 +94,49 @@ impl std::str::FromStr for Reversal {
     }
 }
 
+/// `checkout`: what the post-checkout hook was told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Checkout {
+    /// HEAD before.
+    pub from: String,
+    /// HEAD after.
+    pub to: String,
+    /// A branch checkout (else a file checkout).
+    pub branch: bool,
+    /// HEAD of the worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Settled>,
+    /// The run whose command checked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<TxId>,
+}
+
+/// Who makes a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Stock git, watched by us.
+    #[default]
+    Hook,
+    /// `jin-txn apply` and the library: declared refs and files.
+    Apply,
+    /// `jin-txn run`: whatever a command does.
+    Run,
+}
+
+impl Origin {
+    /// For serde: the usual one is not written down.
+    #[must_use]
+    pub fn is_hook(&self) -> bool {
+        *self == Origin::Hook
+    }
+}
+
 /// `begin`: everything that recovery needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
-    /// Who makes the transaction: `hook` is stock git, watched by us.
-    pub origin: String,
+    /// Who makes the transaction.
+    pub origin: Origin,
     /// git's command line.
     pub operation: String,
     /// The git process.
@@ -138,6 +176,12 @@ pub struct Begin {
     /// It takes back, or does again, what another one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverses: Option<Reversal>,
+    /// The `run` whose command made this transaction: they are taken back together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<TxId>,
+    /// What the user says about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// git was told to go on only when everything on the file system, objects included, was durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barrier: bool,
@@ -189,16 +233,7 @@ pub enum Body {
         refs: Vec<Settled>,
     },
     /// A checkout was completed.
-    Checkout {
-        /// HEAD before.
-        from: String,
-        /// HEAD after.
-        to: String,
-        /// A branch checkout (else a file checkout).
-        branch: bool,
-        /// HEAD of the worktree.
-        head: Option<Settled>,
-    },
+    Checkout(Checkout),
     /// After a reboot: what was mended, and how the refs are now that the log did not expect.
     Baseline {
         /// The last record when the refs were read: what began after it knows better.
@@ -278,15 +313,6 @@ struct Recovered {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Checkout {
-    from: String,
-    to: String,
-    branch: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    head: Option<Settled>,
-}
-
-#[derive(Serialize, Deserialize)]
 struct Checkpoint {
     in_flight: Vec<TxId>,
     boot: String,
@@ -323,10 +349,7 @@ impl Body {
                 "recovered",
                 to_raw_value(&Recovered { outcome: *outcome, actions: actions.clone(), refs: refs.clone() })?,
             ),
-            Body::Checkout { from, to, branch, head } => (
-                "checkout",
-                to_raw_value(&Checkout { from: from.clone(), to: to.clone(), branch: *branch, head: head.clone() })?,
-            ),
+            Body::Checkout(checkout) => ("checkout", to_raw_value(checkout)?),
             Body::Baseline { as_of, actions, refs } => {
                 ("baseline", to_raw_value(&Baseline { as_of: *as_of, actions: actions.clone(), refs: refs.clone() })?)
             }
@@ -351,10 +374,7 @@ impl Body {
                 let Recovered { outcome, actions, refs } = serde_json::from_str(data)?;
                 Body::Recovered { outcome, actions, refs }
             }
-            "checkout" => {
-                let Checkout { from, to, branch, head } = serde_json::from_str(data)?;
-                Body::Checkout { from, to, branch, head }
-            }
+            "checkout" => Body::Checkout(serde_json::from_str(data)?),
             "baseline" => {
                 let Baseline { as_of, actions, refs } = serde_json::from_str(data)?;
                 Body::Baseline { as_of, actions, refs }
@@ -462,7 +482,8 @@ mod tests {
     use super::*;
 
     fn line() -> Vec<u8> {
-        let body = Body::Checkout { from: "a".repeat(40), to: "b".repeat(40), branch: true, head: None };
+        let body =
+            Body::Checkout(Checkout { from: "a".repeat(40), to: "b".repeat(40), branch: true, ..Checkout::default() });
         let mut line = body.encode().unwrap().line(9, Some(TxId(3)), 1_700_000_000).unwrap();
         assert_eq!(line.pop(), Some(b'\n'));
         line
@@ -472,7 +493,7 @@ mod tests {
     fn a_record_survives_the_way_to_disk() {
         let record = decode(&line()).unwrap();
         assert_eq!((record.lsn, record.tx), (9, Some(TxId(3))));
-        assert!(matches!(record.body, Body::Checkout { branch: true, .. }));
+        assert!(matches!(record.body, Body::Checkout(Checkout { branch: true, .. })));
     }
 
     #[test]

@@ -36,4 +36,6 @@ pub mod observe;
 
 pub mod reboot;
 
+pub mod scenes;
+
 pub mod states;

@@ -1,0 +1,192 @@
+//! `jin-txn run`
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+use super::{Session, exit, install};
+use crate::git::{RefFormat, Repository, command};
+use crate::marker::Entry;
+use crate::owner;
+use crate::recovery::{self, Finding, Options};
+use crate::run::child::{self, Ended};
+use crate::run::{Intent, Occupied, Run, mark};
+use crate::state_dir::StateDir;
+
+/// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Run any command as one transaction
+///
+/// When it ends with exit code 0, everything that it did stays. With any other exit code, after a signal or a crash,
+/// refs, HEAD, index, worktree and in-progress state (merges, rebases) are as before, with your uncommitted work.
+/// Ignored files are left alone. Whatever has to make way is kept in .git/.jin/quarantine.
+///
+/// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Keep what the command did although it failed
+    #[arg(long)]
+    keep_on_failure: bool,
+
+    /// Say what it is for; `log` and `show` tell it
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
+    let state = StateDir::of(&repo);
+    let outer = std::env::var(mark::VARIABLE).ok();
+    if joins(outer.as_deref(), &state) {
+        // Part of a run already: that one keeps it, or takes it back.
+        return Err(prepare(session, args).exec()).with_context(|| cannot_run(args));
+    }
+    if let Some(problem) = install::problems(&repo)?.into_iter().next() {
+        anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
+    }
+    anyhow::ensure!(
+        repo.ref_format == RefFormat::Files,
+        "a repository with a reftable has no earlier values of its refs to go back to: `jin-txn run` needs the files format"
+    );
+    let options = session.recovery_options()?;
+    for line in recovery::recover(&repo, &options)?.headlines() {
+        session.say(&line);
+    }
+    let worktree = command::top_level(&options.git_program, &session.directory, session.git_dir.as_deref())?;
+    let index_lock = repo.git_dir.join("index.lock");
+    if index_lock.exists() {
+        // What the index will be nobody knows.
+        session.say(&format!("error: a git is at work in this worktree: {} is there", index_lock.display()));
+        session.say("hint: nothing was run; try again when it has ended");
+        return Ok(exit::BUSY);
+    }
+    let operation = operation(&args.command);
+    let intent = Intent {
+        operation: &operation,
+        message: args.message.as_deref(),
+        worktree: worktree.as_deref(),
+        program: &options.git_program,
+        attributes: &attributes(&options.git_program),
+    };
+    let run = match Run::begin(&repo, &state, &intent) {
+        Err(error) if error.is::<Occupied>() => {
+            session.say(&format!("error: {error}"));
+            session.say("hint: try again when it has ended, or use another worktree");
+            return Ok(exit::BUSY);
+        }
+        other => other?,
+    };
+    let mut command = prepare(session, args);
+    command.env(mark::VARIABLE, run.mark.within(outer.as_deref()));
+    let beat = || {
+        if run.beat().is_err() {
+            // It only makes a crash look older than it was: then a human is asked.
+        }
+    };
+    let ended = match child::run(command, beat) {
+        Ok(ended) => ended,
+        Err(error) => {
+            run.commit().context("nothing was run")?;
+            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            session.say(&format!("error: {}: {error}", cannot_run(args)));
+            session.say("hint: nothing was changed");
+            return Ok(code);
+        }
+    };
+    if ended == Ended::Exited(0) || args.keep_on_failure {
+        run.commit()?;
+        return Ok(ended.code());
+    }
+    take_back(session, &repo, &state, &options, run, ended)
+}
+
+/// Where git looks for attributes of the user and of the machine.
+fn attributes(program: &Path) -> Vec<PathBuf> {
+    let of = |variable: &str, below: &str| std::env::var_os(variable).map(|dir| PathBuf::from(dir).join(below));
+    let user = [of("XDG_CONFIG_HOME", "git/attributes"), of("HOME", ".config/git/attributes")];
+    let prefix = program.parent().and_then(Path::parent).map(|prefix| prefix.join("etc/gitattributes"));
+    user.into_iter().flatten().chain(prefix).chain([PathBuf::from("/etc/gitattributes")]).collect()
+}
+
+/// Does this process belong to a run of the repository that is at work?
+fn joins(variable: Option<&str>, state: &StateDir) -> bool {
+    let Some(id) = variable.and_then(|v| mark::named_in(v, state)) else { return false };
+    Entry::new(state.path(), crate::marker::State::InProgress, id).path.exists()
+}
+
+/// The command, where the user is, with the user's environment.
+fn prepare(session: &Session, args: &Args) -> Command {
+    let mut command = Command::new(&args.command[0]);
+    command.args(&args.command[1..]).current_dir(&session.directory).env_remove("GIT_PREFIX");
+    if super::alias_git_dir_is_redundant(&session.directory) {
+        command.env_remove("GIT_DIR");
+    }
+    command
+}
+
+fn cannot_run(args: &Args) -> String {
+    format!("cannot run `{}`", args.command[0].to_string_lossy())
+}
+
+fn operation(command: &[OsString]) -> String {
+    const LONGEST: usize = 500;
+    let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
+    let line = format!("jin-txn run -- {}", words.join(" "));
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+}
+
+/// Waits for what the command has left running, then restores.
+fn take_back(
+    session: &Session,
+    repo: &Repository,
+    state: &StateDir,
+    options: &Options,
+    run: Run<'_>,
+    ended: Ended,
+) -> anyhow::Result<u8> {
+    let id = run.id();
+    session.say(&format!("jin-txn: {id} failed ({ended}): everything goes back to how it was"));
+    let left = wait_for_stragglers(state, &run, grace(&options.git_program, repo)?)?;
+    if !left.is_empty() {
+        session.say(&format!("error: {id} is not taken back yet: it has left {} running", left.join(", ")));
+        session.say("hint: when that has ended, `git txn recover` takes it back");
+        return Ok(exit::BUSY);
+    }
+    let report = recovery::recover(repo, &Options { ended_run: Some(id), ..options.clone() })?;
+    for line in report.headlines() {
+        session.say(&line);
+    }
+    let own = report.transactions.iter().find(|t| t.id == id).map(|t| t.finding);
+    Ok(match own {
+        Some(Finding::RolledBack) => ended.code(),
+        Some(Finding::NeedsHuman) => exit::NEEDS_HUMAN,
+        _ => exit::BUSY,
+    })
+}
+
+fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duration> {
+    let Some(text) = command::config(program, repo, "jin.runGrace")? else { return Ok(GRACE) };
+    let seconds: u64 =
+        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", text.escape_debug()))?;
+    Ok(std::time::Duration::from_secs(seconds))
+}
+
+fn wait_for_stragglers(state: &StateDir, run: &Run<'_>, grace: std::time::Duration) -> anyhow::Result<Vec<String>> {
+    let (start, myself) = (std::time::Instant::now(), owner::myself()?);
+    loop {
+        let left = mark::members(state, run.mark, Some(myself));
+        if left.is_empty() || start.elapsed() >= grace {
+            return Ok(left.iter().map(ToString::to_string).collect());
+        }
+        child::reap_all()?;
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,151 @@
+//! What a run found when it began: the text of the snapshot. Contents lie beside it, numbered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::beneath::RelPath;
+use crate::git::refs::{escape, unescape};
+use crate::git::{FileId, RefName, Value};
+use crate::state_dir::StateDir;
+use crate::{durable, state_dir::TxId};
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// The file below `tx/<id>/`.
+const NAME: &str = "snapshot.json";
+
+/// What was at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// Nothing.
+    Absent,
+    /// A file, whose bytes are kept.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// The number of the copy.
+        copy: u64,
+    },
+    /// A symbolic link.
+    Link {
+        /// What it points to, escaped.
+        target: String,
+    },
+    /// Something whose content is not kept: a nested repository, a socket.
+    Opaque,
+}
+
+/// One path, as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The path.
+    pub path: RelPath,
+    /// What was there.
+    pub content: Content,
+    /// Which file it was: while that is still there, nothing has to be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<FileId>,
+}
+
+/// A file that git ignores. It is left alone, unless git itself replaces it or somebody removes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignored {
+    /// The path.
+    pub path: RelPath,
+    /// Which file it was.
+    pub id: FileId,
+    /// The number of its second name; `None` when only its name is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<u64>,
+}
+
+/// A reflog, as it was: it only ever grows, or is replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLog {
+    /// Its ref.
+    #[serde(rename = "ref")]
+    pub name: RefName,
+    /// Its size; `None` when there was none.
+    pub size: Option<u64>,
+}
+
+/// The snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of this format.
+    pub version: u32,
+    /// The worktree's root, escaped; `None` in a bare repository.
+    pub worktree: Option<String>,
+    /// The index, below the worktree's git directory.
+    pub index: Option<Kept>,
+    /// Files of the worktree's own git directory.
+    pub own: Vec<Kept>,
+    /// Files of the shared git directory, when that is another one.
+    pub shared: Vec<Kept>,
+    /// Worktree: what differs from the index, and what git does not track.
+    pub files: Vec<Kept>,
+    /// Worktree: ignored files.
+    pub ignored: Vec<Ignored>,
+    /// Worktree: ignored directories and nested repositories, by name only.
+    pub by_name: Vec<RelPath>,
+    /// Reflogs that git changes without any transaction.
+    pub reflogs: Vec<KeptLog>,
+    /// The newest stash.
+    pub stash: Option<Value>,
+    /// Linked worktrees.
+    pub linked: Vec<String>,
+}
+
+impl Manifest {
+    /// Writes it down for the run `id`.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn store(&self, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+        let text = serde_json::to_vec(&Manifest { version: VERSION, ..self.clone() })?;
+        Ok(durable::create_new(&state.tx(id).join(NAME), &text).map(|_| ())?)
+    }
+
+    /// Reads the snapshot of the run `id`.
+    ///
+    /// # Errors
+    /// It cannot be read, or was written by a newer version.
+    pub fn load(state: &StateDir, id: TxId) -> anyhow::Result<Manifest> {
+        use anyhow::Context;
+        let path = state.tx(id).join(NAME);
+        let cannot = || format!("cannot read the snapshot {}", path.display());
+        let manifest: Manifest =
+            serde_json::from_slice(&std::fs::read(&path).with_context(cannot)?).with_context(cannot)?;
+        anyhow::ensure!(
+            manifest.version == VERSION,
+            "{} has format {}, not {VERSION}",
+            path.display(),
+            manifest.version
+        );
+        Ok(manifest)
+    }
+
+    /// The worktree's root.
+    #[must_use]
+    pub fn worktree(&self) -> Option<std::path::PathBuf> {
+        let bytes = unescape(self.worktree.as_ref()?)?;
+        Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into())
+    }
+
+    /// Was something at `path` whose content is not in the snapshot, or did it lie below such a thing?
+    #[must_use]
+    pub fn is_by_name(&self, path: &RelPath) -> bool {
+        let below = |dir: &RelPath| {
+            let rest = path.as_bytes().strip_prefix(dir.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        self.by_name.iter().any(below)
+    }
+}
+
+/// A path of the machine as text.
+#[must_use]
+pub fn path_text(path: &std::path::Path) -> String {
+    escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).into_owned()
+}

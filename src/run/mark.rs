@@ -1,0 +1,198 @@
+//! How the processes of a run are told: they have its mark in their environment, and its lock file open.
+//!
+//! Either alone is lost now and then: some programs close what they inherit, some clean their environment. A run is
+//! alive while anybody has either.
+//!
+//! Limit: a process that has neither, and whose ancestors are gone, cannot be told from any other. Of processes of other
+//! users the environment cannot be read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::owner::{self, Process, Stat};
+use crate::state_dir::{StateDir, TxId};
+
+/// The variable that carries the marks, one word for each run that a process belongs to.
+pub const VARIABLE: &str = "JIN_TXN_RUN";
+
+/// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
+const ALIVE: &str = "alive";
+
+/// Out of the way of shells, which number from 3 (and bash from 255).
+const HIGH: i32 = 400;
+
+/// A run, told from those of other repositories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The run.
+    pub id: TxId,
+    /// Inode of the repository's state directory.
+    pub state_dir: u64,
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.id, self.state_dir)
+    }
+}
+
+impl Mark {
+    /// The mark of the run `id`.
+    ///
+    /// # Errors
+    /// The state directory cannot be looked at.
+    pub fn of(state: &StateDir, id: TxId) -> io::Result<Mark> {
+        Ok(Mark { id, state_dir: state.birth()?.ino })
+    }
+
+    /// What [`VARIABLE`] is for the processes of this run, when it was `outer` before.
+    #[must_use]
+    pub fn within(&self, outer: Option<&str>) -> String {
+        match outer {
+            Some(outer) if !outer.is_empty() => format!("{outer} {self}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// The run of the repository that `variable` names, if it does: the innermost.
+#[must_use]
+pub fn named_in(variable: &str, state: &StateDir) -> Option<TxId> {
+    let own = state.birth().ok()?.ino;
+    let marks = variable.split(' ').filter_map(|word| {
+        let (id, inode) = word.split_once('@')?;
+        Some(Mark { id: id.parse().ok()?, state_dir: inode.parse().ok()? })
+    });
+    marks.filter(|m| m.state_dir == own).last().map(|m| m.id)
+}
+
+fn path(state: &StateDir, id: TxId) -> PathBuf {
+    state.tx(id).join(ALIVE)
+}
+
+/// The open lock of a run that is being made: children inherit the second of the two files.
+#[derive(Debug)]
+pub struct Lease {
+    file: File,
+    _inherited: OwnedFd,
+}
+
+impl Lease {
+    /// Takes the lock of the run `id`, whose directory exists.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
+        let file = crate::durable::create_new(&path(state, id), b"")?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let inherited = rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?;
+        rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
+        Ok(Lease { file, _inherited: inherited })
+    }
+
+    /// Notes that the run is alive now.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn beat(&self) -> io::Result<()> {
+        self.file.set_modified(std::time::SystemTime::now())
+    }
+}
+
+/// When the run was last known to live, in nanoseconds since the epoch; `None` when its directory is gone.
+///
+/// # Errors
+/// What the file system said.
+pub fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
+    Ok(crate::git::FileId::at(&path(state, id))?.map(|id| id.mtime))
+}
+
+/// Has anybody the lock of the run `id`?
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn is_held(state: &StateDir, id: TxId) -> io::Result<bool> {
+    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
+    let options = OpenOptions::new().read(true).custom_flags(nofollow).open(path(state, id));
+    let Some(file) = crate::git::refs::absent_is_none(options)? else { return Ok(false) };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A process of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The process.
+    pub process: Process,
+    /// Its command line, fit to be shown.
+    pub what: String,
+}
+
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (pid {})", self.what, self.process.pid)
+    }
+}
+
+/// The processes of a run that live: those that carry its mark or have its lock open, and the descendants of `runner`.
+#[must_use]
+pub fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> Vec<Member> {
+    let myself = std::process::id();
+    let lock = path(state, mark.id);
+    let stats: Vec<Stat> = owner::all_pids().into_iter().filter_map(Stat::of).filter(|s| !s.is_gone()).collect();
+    let mut found = Vec::new();
+    for stat in &stats {
+        let is_runner = runner.is_some_and(|r| r == stat.process());
+        if stat.pid == myself || is_runner || stat.is_kernel_thread() {
+            continue;
+        }
+        let below = runner.is_some_and(|r| descends(stat, r, &stats));
+        if below || carries(stat.pid, mark) || has_open(stat.pid, &lock) {
+            found.push(Member { process: stat.process(), what: what(stat) });
+        }
+    }
+    found
+}
+
+fn descends(stat: &Stat, from: Process, all: &[Stat]) -> bool {
+    let mut parent = stat.parent;
+    for _ in 0..all.len() {
+        if parent == from.pid {
+            return true;
+        }
+        match all.iter().find(|s| s.pid == parent) {
+            Some(above) => parent = above.parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn carries(pid: u32, mark: Mark) -> bool {
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let mut variables = environment.split(|b| *b == 0);
+    let value = variables.find_map(|v| v.strip_prefix(VARIABLE.as_bytes())?.strip_prefix(b"="));
+    value.is_some_and(|v| v.split(|b| *b == b' ').any(|word| word == mark.to_string().as_bytes()))
+}
+
+fn has_open(pid: u32, lock: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries
+        .flatten()
+        .any(|e| fs::read_link(e.path()).is_ok_and(|to| to.as_os_str().as_bytes() == lock.as_os_str().as_bytes()))
+}
+
+fn what(stat: &Stat) -> String {
+    let argv = owner::argv(stat.pid).unwrap_or_default();
+    let text = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect()
+}

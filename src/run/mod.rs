@@ -1,0 +1,236 @@
+//! Any command as one transaction: `jin-txn run`.
+//!
+//! ```text
+//!  marker ──▶ snapshot ──▶ log `begin`, fsync ──▶ the command ──┬─ exit 0 ──▶ log `committed`, fsync ──▶ clean up
+//!    │           │                │                   │         └─ else ────▶ restore ──▶ log `recovered` ──▶ clean up
+//!    a crash: nothing was run     a crash: once nobody of it is alive, the next command of ours restores
+//! ```
+//! [`mark`] tells who belongs to a run, [`snapshot`] keeps what was there, [`parts`] tells from the log what the run did to
+//! refs, [`child`] runs the command. Restoring is recovery's: [`crate::recovery`].
+//!
+//! Everything that a restore replaces or removes is in quarantine afterwards.
+//!
+//! Limit: what the command does outside of the repository (network, other directories, databases) is its own. So is what it
+//! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files.
+
+pub mod child;
+pub mod manifest;
+pub mod mark;
+pub mod objects;
+pub mod parts;
+pub mod snapshot;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::beneath::{self, Parent};
+use crate::durable;
+use crate::git::{RefStore, Repository};
+use crate::marker::{Entry, Marker, PayloadKey, Phase, State};
+use crate::owner::{self, Liveness, Owner, Place};
+use crate::state_dir::{Durability, StateDir, TxId, Wait};
+use crate::wal::log::unix_time;
+use crate::wal::{Begin, Body, Log, Origin, Sync};
+
+use manifest::path_text;
+use mark::{Lease, Mark};
+
+/// How long to wait for the append lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A run that has begun: its snapshot is on disk, its command may start.
+#[must_use = "a run that is neither committed nor restored is restored by the next command"]
+#[derive(Debug)]
+pub struct Run<'r> {
+    repo: &'r Repository,
+    state: &'r StateDir,
+    entry: Entry,
+    lease: Lease,
+    /// What tells its processes.
+    pub mark: Mark,
+}
+
+/// What is to be run, as it is written down.
+#[derive(Debug, Clone)]
+pub struct Intent<'i> {
+    /// The command line, fit to be shown.
+    pub operation: &'i str,
+    /// What the user says about it.
+    pub message: Option<&'i str>,
+    /// The worktree's root; `None` in a bare repository.
+    pub worktree: Option<&'i Path>,
+    /// The git to ask.
+    pub program: &'i Path,
+    /// Where git attributes may lie that are not of this repository.
+    pub attributes: &'i [PathBuf],
+}
+
+/// Another run is at work in this worktree.
+#[derive(Debug)]
+pub struct Occupied {
+    /// That run.
+    pub id: TxId,
+    /// What it does.
+    pub operation: String,
+}
+
+impl std::fmt::Display for Occupied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (`{}`) is at work in this worktree", self.id, self.operation)
+    }
+}
+
+impl std::error::Error for Occupied {}
+
+impl<'r> Run<'r> {
+    /// Takes the snapshot and logs the run.
+    ///
+    /// # Errors
+    /// [`Occupied`], or the snapshot cannot be taken or logged: nothing was run then.
+    pub fn begin(repo: &'r Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
+        let place = Place::here()?;
+        let myself = owner::myself()?;
+        let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
+        let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
+        refuse_another(state, &inside)?;
+        let id = log.next_id()?;
+        let marker = Marker {
+            id,
+            origin: Origin::Run,
+            timestamp: unix_time(),
+            operation: intent.operation.to_owned(),
+            owner: Owner { process: myself, place },
+            helper: myself,
+            phase: Phase::Prepared,
+            payload: PayloadKey { crc: 0, len: 0, count: 0 },
+            probe: None,
+            index_lock: None,
+            follow_up: false,
+            worktree: Some(inside.clone()),
+        };
+        // The marker first: whatever is left of a snapshot that is cut goes with it.
+        let entry = marker.create(state.path())?;
+        let begun = || -> anyhow::Result<Lease> {
+            let dir = state.tx(id);
+            durable::create_dirs(&dir, 0o777)?;
+            durable::share_like_directory(&dir)?;
+            let lease = Lease::take(state, id).context("cannot make the run's lock")?;
+            let manifest = snapshot::take(repo, intent.program, state, id, intent.worktree, intent.attributes)?;
+            manifest.store(state, id)?;
+            let barrier = state.durability() == Durability::Full;
+            let begin = Begin {
+                origin: Origin::Run,
+                operation: marker.operation.clone(),
+                owner: marker.owner.clone(),
+                helper: marker.helper,
+                worktree: inside.clone(),
+                reftable: false,
+                batched: false,
+                refs: Vec::new(),
+                watched: Vec::new(),
+                packed_lock: None,
+                index_lock: None,
+                rename: None,
+                packed: None,
+                head: RefStore::new(repo).head()?,
+                reverses: None,
+                part_of: None,
+                message: intent.message.map(str::to_owned),
+                barrier,
+            };
+            let sync = if barrier { Sync::Barrier } else { Sync::Yes };
+            log.append(Some(id), &Body::Begin(Box::new(begin)), sync)?;
+            Ok(lease)
+        };
+        match begun() {
+            Ok(lease) => Ok(Run { repo, state, entry, lease, mark: Mark::of(state, id)? }),
+            Err(error) => {
+                if log.append(Some(id), &Body::Aborted, Sync::No).is_err() {
+                    // Then recovery finds a run that changed nothing.
+                }
+                close(repo, state, entry, State::Failed)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> TxId {
+        self.entry.id
+    }
+
+    /// Notes that it is alive now.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn beat(&self) -> io::Result<()> {
+        self.lease.beat()
+    }
+
+    /// Keeps everything that the command did.
+    ///
+    /// # Errors
+    /// The log cannot be written: then the next command takes the run back.
+    pub fn commit(self) -> anyhow::Result<()> {
+        let place = Place::here()?;
+        let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
+        // What it did to refs its parts have told.
+        log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Sync::Yes)?;
+        close(self.repo, self.state, self.entry, State::Committed)
+    }
+}
+
+/// Only one run at a time can take back a worktree.
+fn refuse_another(state: &StateDir, worktree: &str) -> anyhow::Result<()> {
+    for entry in crate::marker::Listing::read(state.path())?.markers {
+        let Ok(Some(marker)) = entry.read() else { continue };
+        if marker.origin == Origin::Run
+            && entry.state == State::InProgress
+            && marker.worktree.as_deref() == Some(worktree)
+        {
+            return Err(Occupied { id: marker.id, operation: marker.operation }.into());
+        }
+    }
+    Ok(())
+}
+
+/// The run is over: its snapshot goes, then its marker.
+///
+/// # Errors
+/// What the file system said.
+pub fn close(repo: &Repository, state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
+    if entry.state == State::InProgress {
+        entry.become_state(to)?;
+    }
+    objects::release(repo, state, entry.id)?;
+    durable::remove_tree(&state.tx(entry.id))?;
+    entry.remove()?;
+    Ok(())
+}
+
+/// Is anybody of the run alive, whose runner is known to be `owner`?
+///
+/// # Errors
+/// The run's lock cannot be asked.
+pub fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Result<Liveness> {
+    if owner != Liveness::Dead {
+        return Ok(owner);
+    }
+    let lives = mark::is_held(state, id)? || !mark::members(state, Mark::of(state, id)?, None).is_empty();
+    Ok(if lives { Liveness::Alive } else { Liveness::Dead })
+}
+
+/// A path that lies behind a link, or in what is no directory, has nothing at it.
+///
+/// # Errors
+/// Anything else that the file system said.
+pub(crate) fn reachable(parent: io::Result<Option<Parent>>) -> io::Result<Option<Parent>> {
+    match parent {
+        Err(error) if beneath::refusal(&error).is_some() => Ok(None),
+        other => other,
+    }
+}

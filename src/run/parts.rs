@@ -1,0 +1,256 @@
+//! What the transactions of a run did to refs: a pure function of the log.
+//!
+//! A part is a transaction that the run's command made; the hook has linked it. Of refs that somebody else moved in
+//! between, the run gives back what that one had made of them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::git::{RefName, Value};
+use crate::state_dir::TxId;
+use crate::wal::{Begin, Body, Outcome, Record, Settled};
+
+/// One ref that a run moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The ref.
+    pub name: RefName,
+    /// What it was before; where it goes back to.
+    pub before: Value,
+    /// Where the run left it.
+    pub after: Value,
+    /// Every value that the run gave it or found there.
+    pub values: Vec<Value>,
+    /// The size of its reflog when the run first touched it.
+    pub log: Option<u64>,
+    /// Somebody else moved it after the run's last word.
+    pub taken_over: bool,
+}
+
+/// Does the ref belong to what a run takes back by its log? HEADs and pseudo-refs go with the worktree.
+#[must_use]
+pub fn is_shared(name: &RefName) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b"refs/") || (name.starts_with(b"worktrees/") && name.windows(6).any(|w| w == b"/refs/"))
+}
+
+/// The parts of the run `id`, oldest first, with what each changed and whether that came to be.
+#[must_use]
+pub fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
+    let mut parts = Vec::new();
+    for record in records {
+        if let (Some(tx), Body::Begin(begin)) = (record.tx, &record.body)
+            && begin.part_of == Some(id)
+        {
+            parts.push((tx, begin.as_ref()));
+        }
+    }
+    parts
+}
+
+/// The HEADs that the run `id` moved or made, of whichever worktree.
+#[must_use]
+pub fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
+    let moved = of(records, id).into_iter().flat_map(|(_, begin)| begin.refs.iter().map(|c| c.name.clone()));
+    // Up to 2.45 git makes a worktree's HEAD outside of any transaction, but tells the post-checkout hook.
+    let checked_out = records.iter().filter_map(|record| match &record.body {
+        Body::Checkout(checkout) if checkout.part_of == Some(id) => checkout.head.as_ref().map(|h| h.name.clone()),
+        _ => None,
+    });
+    moved.chain(checked_out).filter(RefName::is_head).collect()
+}
+
+/// What the run `id` did to refs, in the order in which it first touched them.
+#[must_use]
+pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
+    let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
+    let mut open: HashMap<TxId, &Begin> = HashMap::new();
+    let mut net = Net::default();
+    for record in &records[begun..] {
+        let Some(tx) = record.tx else { continue };
+        // What others do when it has ended is nothing that it could take back.
+        if tx == id && is_over(&record.body) {
+            break;
+        }
+        match &record.body {
+            Body::Begin(begin) => {
+                if begin.part_of == Some(id) {
+                    net.touch(begin);
+                }
+                open.insert(tx, begin);
+            }
+            Body::Committed { refs } | Body::Recovered { refs, outcome: Outcome::Committed, .. } => {
+                let Some(begin) = open.remove(&tx) else { continue };
+                if begin.part_of == Some(id) { net.part(begin, refs) } else { net.foreign(begin, refs) }
+            }
+            _ => {}
+        }
+    }
+    let mut moves: Vec<(usize, Move)> = net.moves.into_values().collect();
+    moves.retain(|(_, m)| m.before != m.after || m.taken_over);
+    moves.sort_by_key(|(order, _)| *order);
+    moves.into_iter().map(|(_, m)| m).collect()
+}
+
+fn is_over(body: &Body) -> bool {
+    match body {
+        Body::Recovered { outcome, .. } => *outcome != Outcome::NeedsHuman,
+        other => other.is_terminal(),
+    }
+}
+
+#[derive(Default)]
+struct Net {
+    moves: BTreeMap<RefName, (usize, Move)>,
+    logs: HashMap<RefName, Option<u64>>,
+}
+
+impl Net {
+    /// The reflog as the first part found it, whatever became of that part.
+    fn touch(&mut self, begin: &Begin) {
+        for change in begin.refs.iter().filter(|c| is_shared(&c.name)) {
+            // A branch that is being renamed has no reflog any more: it is on its way under another name.
+            let renamed = begin.rename.as_ref().and_then(|r| r.log).map(|log| log.size);
+            self.logs.entry(change.name.clone()).or_insert(change.log.or(renamed));
+        }
+    }
+
+    fn part(&mut self, begin: &Begin, settled: &[Settled]) {
+        let came_to_be = |name: &RefName| settled.iter().any(|s| s.name == *name);
+        for change in begin.refs.iter().filter(|c| is_shared(&c.name) && came_to_be(&c.name)) {
+            let Some(before) = change.before.clone() else { continue };
+            if let Some(to) = begin.rename.as_ref().and_then(|r| r.to.clone()) {
+                // Made outside of any transaction, with the value of the old one.
+                self.moved(&to, &Value::Absent, &before);
+            }
+            self.moved(&change.name, &before, &change.after);
+        }
+    }
+
+    fn moved(&mut self, name: &RefName, before: &Value, after: &Value) {
+        let (order, log) = (self.moves.len(), self.logs.get(name).copied().flatten());
+        let fresh = || Move {
+            name: name.clone(),
+            before: before.clone(),
+            after: before.clone(),
+            values: vec![before.clone()],
+            log,
+            taken_over: false,
+        };
+        let (_, known) = self.moves.entry(name.clone()).or_insert_with(|| (order, fresh()));
+        known.after = after.clone();
+        known.taken_over = false;
+        known.values.push(after.clone());
+    }
+
+    /// Somebody else's word on a ref that the run had moved: whatever the run does next is built on that.
+    fn foreign(&mut self, begin: &Begin, settled: &[Settled]) {
+        for change in begin.refs.iter().filter(|c| settled.iter().any(|s| s.name == c.name)) {
+            if let Some((_, known)) = self.moves.get_mut(&change.name) {
+                known.before = change.after.clone();
+                known.after = change.after.clone();
+                known.values = vec![change.after.clone()];
+                known.taken_over = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::Oid;
+    use crate::owner::{Owner, Place, Process};
+    use crate::wal::{Origin, RefChange};
+
+    fn oid(digit: char) -> Value {
+        Value::Oid(Oid::parse(digit.to_string().repeat(40).as_bytes()).unwrap())
+    }
+
+    fn name(text: &str) -> RefName {
+        RefName::parse(text.as_bytes()).unwrap()
+    }
+
+    fn begin(origin: Origin, part_of: Option<u64>, changes: &[(&str, Value, Value)]) -> Body {
+        let process = Process { pid: 1, start: 1 };
+        let change = |(n, before, after): &(&str, Value, Value)| RefChange {
+            name: name(n),
+            before: Some(before.clone()),
+            after: after.clone(),
+            file: None,
+            lock: None,
+            log: Some(7),
+        };
+        Body::Begin(Box::new(Begin {
+            origin,
+            operation: "git".into(),
+            owner: Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
+            helper: process,
+            worktree: String::new(),
+            reftable: false,
+            batched: false,
+            refs: changes.iter().map(change).collect(),
+            watched: Vec::new(),
+            packed_lock: None,
+            index_lock: None,
+            rename: None,
+            packed: None,
+            head: None,
+            reverses: None,
+            part_of: part_of.map(TxId),
+            message: None,
+            barrier: false,
+        }))
+    }
+
+    /// A log with the run tx-1, and one committed transaction after the other.
+    fn log(transactions: &[(Option<u64>, &[(&str, Value, Value)])]) -> Vec<Record> {
+        let record = |lsn, tx, body| Record { lsn, tx: Some(TxId(tx)), time: 0, body };
+        let mut records = vec![record(1, 1, begin(Origin::Run, None, &[]))];
+        for (index, (part_of, changes)) in transactions.iter().enumerate() {
+            let tx = 2 + index as u64;
+            let refs = changes.iter().map(|(n, _, to)| Settled { name: name(n), value: to.clone(), file: None });
+            records.push(record(2 * tx, tx, begin(Origin::Hook, *part_of, changes)));
+            records.push(record(2 * tx + 1, tx, Body::Committed { refs: refs.collect() }));
+        }
+        records
+    }
+
+    #[test]
+    fn a_ref_goes_back_over_all_parts_to_where_the_first_found_it() {
+        let (a, b, c) = (oid('a'), oid('b'), oid('c'));
+        let records = log(&[
+            (Some(1), &[("refs/heads/x", a.clone(), b.clone())]),
+            (Some(1), &[("refs/heads/x", b, c.clone()), ("refs/heads/y", Value::Absent, a.clone())]),
+        ]);
+        let found = moves(&records, TxId(1));
+        let ends: Vec<_> = found.iter().map(|m| (m.name.to_string(), m.before.clone(), m.after.clone())).collect();
+        assert_eq!(ends, [("refs/heads/x".into(), a.clone(), c), ("refs/heads/y".into(), Value::Absent, a)]);
+        assert_eq!(found[0].log, Some(7));
+    }
+
+    #[test]
+    fn what_is_back_where_it_was_is_no_move_and_other_runs_are_none_of_ours() {
+        let (a, b) = (oid('a'), oid('b'));
+        let records = log(&[
+            (Some(1), &[("refs/heads/x", a.clone(), b.clone())]),
+            (Some(1), &[("refs/heads/x", b.clone(), a.clone())]),
+            (Some(9), &[("refs/heads/z", a.clone(), b.clone())]),
+            (None, &[("refs/heads/w", a, b)]),
+        ]);
+        assert_eq!(moves(&records, TxId(1)), []);
+    }
+
+    #[test]
+    fn what_somebody_else_made_of_a_ref_in_between_is_what_it_goes_back_to() {
+        let (a, b, c, d) = (oid('a'), oid('b'), oid('c'), oid('d'));
+        let steps: [(Option<u64>, &[(&str, Value, Value)]); 3] = [
+            (Some(1), &[("refs/heads/x", a, b.clone())]),
+            (None, &[("refs/heads/x", b, c.clone())]),
+            (Some(1), &[("refs/heads/x", c.clone(), d.clone())]),
+        ];
+        let found = moves(&log(&steps[..2]), TxId(1));
+        assert!(found[0].taken_over, "the other has the last word");
+        let found = moves(&log(&steps), TxId(1));
+        assert_eq!((&found[0].before, &found[0].after, found[0].taken_over), (&c, &d, false));
+    }
+}
