@@ -18,7 +18,7 @@ use crate::owner;
 use crate::state_dir::{Durability, StateDir, Wait};
 use crate::wal::Log;
 
-/// Protect a repository: put the hooks in, set up `git txn`
+/// Protect a repository: link the hooks, set up `git txn`
 ///
 /// Hooks of others that have the same names go on to run, after ours. Running it again repairs and upgrades. `jin-txn
 /// uninstall` puts everything back.
