@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use support::observe::{Tree, assert_same, shown, times, tree};
-use support::repo::{Git, Options, Repo, jin_txn, text};
+use support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 
 /// Notes each of its calls: its arguments, where it runs, its input. `VETO` names the state to refuse.
 const NOSY: &str = r#"#!/bin/sh
@@ -34,12 +34,6 @@ fn unprotected() -> Repo {
     repo
 }
 
-fn write(path: &Path, content: &str, mode: u32) {
-    fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("the directory can be made");
-    fs::write(path, content).expect("the file can be written");
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the mode can be set");
-}
-
 /// Files of a time long ago, so that one which was written again shows.
 fn age(directory: &Path) {
     let touch = ["-exec", "touch", "-h", "-d", "2001-02-03 04:05:06.7", "{}", "+"];
@@ -51,10 +45,10 @@ fn age(directory: &Path) {
 fn with_nosy_hooks() -> Repo {
     let repo = unprotected();
     let hooks = repo.git_dir().join("hooks");
-    write(&hooks.join("reference-transaction"), NOSY, 0o750);
-    write(&hooks.join("post-checkout"), NOSY, 0o755);
-    write(&hooks.join("common.sh"), "COMMON=sourced\n", 0o644);
-    write(&hooks.join("post-merge.sample"), "#!/bin/sh\n", 0o755);
+    write_file(&hooks.join("reference-transaction"), NOSY, 0o750);
+    write_file(&hooks.join("post-checkout"), NOSY, 0o755);
+    write_file(&hooks.join("common.sh"), "COMMON=sourced\n", 0o644);
+    write_file(&hooks.join("post-merge.sample"), "#!/bin/sh\n", 0o755);
     age(&hooks);
     repo
 }
@@ -68,20 +62,6 @@ fn git_with(repo: &Repo, variables: &[(&str, &str)], arguments: &[&str]) -> Outp
 fn notes(repo: &Repo) -> String {
     let text = fs::read_to_string(repo.scratch().join("notes")).unwrap_or_default();
     text.replace(&repo.scratch().display().to_string(), "[DIR]")
-}
-
-fn logged(repo: &Repo) -> Vec<String> {
-    text(&repo.jin_txn(["log", "-n", "1000"]).stdout).lines().map(str::to_owned).collect()
-}
-
-fn jin(repo: &Repo, arguments: &[&str]) -> String {
-    let output = repo.jin_txn(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", shown(repo, &output));
-    shown(repo, &output)
-}
-
-fn is_protected(repo: &Repo) -> bool {
-    text(&repo.jin_txn(["status"]).stdout).starts_with("protected")
 }
 
 /// The whole git directory, with the times of what lies in hooks directories.
@@ -132,7 +112,7 @@ fn hooks_that_were_there_see_what_they_saw_and_say_what_they_said() {
         assert_eq!(own_place, notes(&plain), "{name}: what the hooks see");
     }
     assert!(notes(&guarded).contains("sourced"), "a hook finds what lies beside it: {}", notes(&guarded));
-    assert!(logged(&guarded).len() >= 5, "and ours has logged: {:?}", logged(&guarded));
+    assert!(guarded.logged().len() >= 5, "and ours has logged: {:?}", guarded.logged());
 }
 
 #[test]
@@ -145,8 +125,8 @@ fn a_veto_of_a_hook_that_was_there_counts_and_is_logged_as_aborted() {
         assert!(!output.status.success(), "{state}: the branch is refused");
         assert_eq!(repo.read(["branch", "--list", "topic"]), "", "{state}: there is none");
         assert!(notes(&repo).contains("<aborted>"), "{state}: it is told the end: {}", notes(&repo));
-        let open = logged(&repo).iter().filter(|line| !line.contains("aborted")).count();
-        assert_eq!(open, 0, "{state}: nothing happened: {:?}", logged(&repo));
+        let open = repo.logged().iter().filter(|line| !line.contains("aborted")).count();
+        assert_eq!(open, 0, "{state}: nothing happened: {:?}", repo.logged());
         assert!(support::invariants::judge_markers(&repo).is_none(), "{state}: nothing is left unfinished");
         assert!(git_with(&repo, &[], &["branch", "topic"]).status.success(), "{state}: the next one works");
     }
@@ -168,7 +148,7 @@ fn our_veto_comes_before_anybody_else_is_asked() {
 fn the_exit_status_of_a_post_checkout_hook_stays_the_checkouts() {
     let codes = [false, true].map(|guarded| {
         let repo = unprotected();
-        write(&repo.git_dir().join("hooks/post-checkout"), "#!/bin/sh\nexit 7\n", 0o755);
+        write_file(&repo.git_dir().join("hooks/post-checkout"), "#!/bin/sh\nexit 7\n", 0o755);
         if guarded {
             repo.install_guard();
         }
@@ -229,13 +209,15 @@ fn what_was_there_comes_back_byte_for_byte_with_mode_and_time() {
     let cases: [(&str, Prepare); 7] = [
         ("no hooks directory", |_, _| {}),
         ("scripts of different modes", |_, hooks| {
-            write(&hooks.join("reference-transaction"), NOSY, 0o700);
-            write(&hooks.join("post-checkout"), "#!/bin/sh\nexit 0\n", 0o775);
-            write(&hooks.join("common.sh"), "COMMON=1\n", 0o600);
+            write_file(&hooks.join("reference-transaction"), NOSY, 0o700);
+            write_file(&hooks.join("post-checkout"), "#!/bin/sh\nexit 0\n", 0o775);
+            write_file(&hooks.join("common.sh"), "COMMON=1\n", 0o600);
         }),
-        ("one that is not executable", |_, hooks| write(&hooks.join("post-checkout"), "#!/bin/sh\nexit 1\n", 0o644)),
+        ("one that is not executable", |_, hooks| {
+            write_file(&hooks.join("post-checkout"), "#!/bin/sh\nexit 1\n", 0o644)
+        }),
         ("a relative link", |repo, hooks| {
-            write(&repo.path().join("tool.sh"), "#!/bin/sh\nexit 0\n", 0o755);
+            write_file(&repo.path().join("tool.sh"), "#!/bin/sh\nexit 0\n", 0o755);
             fs::create_dir_all(hooks).expect("it can be made");
             symlink("../../tool.sh", hooks.join("reference-transaction")).expect("a link can be made");
         }),
@@ -248,7 +230,7 @@ fn what_was_there_comes_back_byte_for_byte_with_mode_and_time() {
             let copied = Command::new("cp").arg("/bin/true").arg(hooks.join("reference-transaction")).status();
             assert!(copied.is_ok_and(|status| status.success()), "it can be copied");
         }),
-        ("no first line", |_, hooks| write(&hooks.join("post-checkout"), "exit 0\n", 0o755)),
+        ("no first line", |_, hooks| write_file(&hooks.join("post-checkout"), "exit 0\n", 0o755)),
     ];
     for (name, prepare) in cases {
         let repo = unprotected();
@@ -257,22 +239,22 @@ fn what_was_there_comes_back_byte_for_byte_with_mode_and_time() {
             age(&repo.git_dir().join("hooks"));
         }
         let before = pristine(&repo);
-        jin(&repo, &["install"]);
-        jin(&repo, &["install"]);
-        assert!(is_protected(&repo), "{name}: {}", jin(&repo, &["status"]));
-        jin(&repo, &["uninstall", "--purge"]);
+        repo.jin(&["install"]);
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
+        repo.jin(&["uninstall", "--purge"]);
         assert_pristine(&repo, &before, name);
-        jin(&repo, &["install"]);
+        repo.jin(&["install"]);
         let output = git_with(&repo, &[], &["checkout", "-q", "-b", "topic"]);
         assert!(output.status.success(), "{name}: git works: {}", text(&output.stderr));
-        assert!(!logged(&repo).is_empty(), "{name}: it is logged");
+        assert!(!repo.logged().is_empty(), "{name}: it is logged");
     }
 }
 
 #[test]
 fn install_says_what_steps_aside() {
     let repo = with_nosy_hooks();
-    insta::assert_snapshot!(jin(&repo, &["install"]), @"
+    insta::assert_snapshot!(repo.jin(&["install"]), @"
     --- stderr
     jin-txn: [DIR]/repo/.git is protected
     jin-txn: the reference-transaction hook that was there runs after ours ([DIR]/repo/.git/hooks.before-jin-txn/reference-transaction)
@@ -294,7 +276,7 @@ fn a_hook_that_takes_our_place_later_is_told_and_installing_again_runs_both() {
     let repo = unprotected();
     repo.install_guard();
     let hook = repo.git_dir().join("hooks/post-checkout");
-    write(&hook, "#!/bin/sh\necho later\n", 0o755);
+    write_file(&hook, "#!/bin/sh\necho later\n", 0o755);
     insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
     not protected: [DIR]/repo/.git
       the post-checkout hook is somebody else's ([DIR]/repo/.git/hooks/post-checkout): run `jin-txn install`, then both run
@@ -308,11 +290,11 @@ fn a_hook_that_takes_our_place_later_is_told_and_installing_again_runs_both() {
     jin-txn: not protected: the post-checkout hook is somebody else's ([DIR]/repo/.git/hooks/post-checkout): run `jin-txn install`, then both run
     --- exit 0
     ");
-    jin(&repo, &["install"]);
-    assert!(is_protected(&repo), "{}", jin(&repo, &["status"]));
+    repo.jin(&["install"]);
+    assert!(repo.is_protected(), "{}", repo.jin(&["status"]));
     let output = repo.git(["checkout", "-q", "-b", "topic"]);
     assert_eq!(text(&output.stderr).trim(), "later", "theirs runs");
-    jin(&repo, &["uninstall"]);
+    repo.jin(&["uninstall"]);
     assert_eq!(fs::read_to_string(&hook).expect("it is there"), "#!/bin/sh\necho later\n", "and is back in its place");
 }
 
@@ -321,11 +303,11 @@ fn a_hook_that_replaces_ours_and_an_older_one_keeps_both_files() {
     let repo = with_nosy_hooks();
     repo.install_guard();
     let hooks = repo.git_dir().join("hooks");
-    write(&hooks.join("post-checkout"), "#!/bin/sh\necho newer\n", 0o755);
-    jin(&repo, &["install"]);
+    write_file(&hooks.join("post-checkout"), "#!/bin/sh\necho newer\n", 0o755);
+    repo.jin(&["install"]);
     let output = git_with(&repo, &[], &["checkout", "-q", "-b", "topic"]);
     assert!(text(&output.stderr).contains("newer"), "the newer one runs: {}", text(&output.stderr));
-    insta::assert_snapshot!(jin(&repo, &["uninstall"]), @"
+    insta::assert_snapshot!(repo.jin(&["uninstall"]), @"
     --- stderr
     jin-txn: another hook has taken that place since: [DIR]/repo/.git/hooks.before-jin-txn/post-checkout.older-1 stays there
     jin-txn: [DIR]/repo/.git is no longer protected; the log stays in [DIR]/repo/.git/.jin
@@ -346,13 +328,13 @@ fn an_upgrade_leaves_what_stepped_aside_where_it_is() {
     let copied = Command::new("cp").arg(jin_txn()).arg(&older).status();
     assert!(copied.is_ok_and(|status| status.success()), "the binary can be copied");
     assert!(repo.run(older.as_os_str(), repo.path(), ["install"], b"").status.success(), "the older one installs");
-    jin(&repo, &["install"]);
+    repo.jin(&["install"]);
     fs::remove_file(&older).expect("the older one can go");
     assert!(git_with(&repo, &[], &["branch", "topic"]).status.success(), "git works");
     assert!(notes(&repo).contains("refs/heads/topic"), "theirs runs");
-    assert_eq!(logged(&repo).len(), 1, "ours runs: {:?}", logged(&repo));
+    assert_eq!(repo.logged().len(), 1, "ours runs: {:?}", repo.logged());
     repo.git(["update-ref", "-d", "refs/heads/topic"]);
-    jin(&repo, &["uninstall", "--purge"]);
+    repo.jin(&["uninstall", "--purge"]);
     assert_eq!(before.1, pristine(&repo).1, "and all is as before the older one");
 }
 
@@ -361,12 +343,12 @@ fn a_hook_that_calls_us_stays_where_it_is() {
     let repo = unprotected();
     let hook = repo.git_dir().join("hooks/reference-transaction");
     let script = format!("#!/bin/sh\nexec '{}' hook reference-transaction \"$@\" # jin-txn\n", jin_txn().display());
-    write(&hook, &script, 0o755);
+    write_file(&hook, &script, 0o755);
     repo.install_guard();
     assert_eq!(fs::read_to_string(&hook).expect("it is there"), script, "it is not touched");
-    assert!(is_protected(&repo), "{}", jin(&repo, &["status"]));
+    assert!(repo.is_protected(), "{}", repo.jin(&["status"]));
     repo.git(["branch", "topic"]);
-    assert_eq!(logged(&repo).len(), 1, "{:?}", logged(&repo));
+    assert_eq!(repo.logged().len(), 1, "{:?}", repo.logged());
 }
 
 #[test]
@@ -394,32 +376,32 @@ fn a_directory_of_the_repositorys_own_gets_the_hooks() {
     ] {
         let repo = unprotected();
         fs::write(repo.git_dir().join("info-exclude"), "").ok();
-        write(&repo.git_dir().join("info/exclude"), "local/\n", 0o644);
+        write_file(&repo.git_dir().join("info/exclude"), "local/\n", 0o644);
         let value = place.replace("REPO", &repo.path().display().to_string());
         let directory = repo.path().join(&value);
         repo.git(["config", "core.hooksPath", &value]);
-        write(&directory.join("post-checkout"), "#!/bin/sh\necho theirs\n", 0o755);
+        write_file(&directory.join("post-checkout"), "#!/bin/sh\necho theirs\n", 0o755);
         age(&directory);
         let (before, there) = (pristine(&repo), (tree(&directory), times(&directory)));
-        jin(&repo, &["install"]);
+        repo.jin(&["install"]);
         assert!(directory.join("reference-transaction").exists(), "{name}: ours is there");
-        assert!(is_protected(&repo), "{name}: {}", jin(&repo, &["status"]));
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
         assert_eq!(repo.read(["status", "--porcelain"]), "", "{name}: git sees nothing new");
-        jin(&repo, &["uninstall", "--purge"]);
+        repo.jin(&["uninstall", "--purge"]);
         assert_pristine(&repo, &before, name);
         assert_same(&there.0, &tree(&directory), name);
         assert_eq!(there.1, times(&directory), "{name}: times of hooks");
-        jin(&repo, &["install"]);
+        repo.jin(&["install"]);
         let output = repo.git(["checkout", "-q", "-b", "topic"]);
         assert_eq!(text(&output.stderr).trim(), "theirs", "{name}: both run");
-        assert!(!logged(&repo).is_empty(), "{name}: {:?}", logged(&repo));
+        assert!(!repo.logged().is_empty(), "{name}: {:?}", repo.logged());
     }
 }
 
 /// Where hooks lie that are not ours to touch.
 fn in_other_hands() -> [(&'static str, Prepare); 4] {
     fn hook(directory: &Path) {
-        write(&directory.join("post-checkout"), "#!/bin/sh\necho theirs\n", 0o755);
+        write_file(&directory.join("post-checkout"), "#!/bin/sh\necho theirs\n", 0o755);
     }
     [
         ("tracked", |repo, _| {
@@ -462,17 +444,17 @@ fn hooks_in_other_hands_stay_untouched_and_the_configuration_calls_us() {
         let repo = unprotected();
         prepare(&repo, &repo.git_dir().join("hooks"));
         let (before, around) = (tree(&repo.git_dir()), outside(&repo));
-        jin(&repo, &["install"]);
-        assert!(is_protected(&repo), "{name}: {}", jin(&repo, &["status"]));
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
         let output = repo.git(["checkout", "-q", "-b", "topic"]);
         assert_eq!(text(&output.stderr).trim(), "theirs", "{name}: both run");
-        let log = logged(&repo);
+        let log = repo.logged();
         repo.git(["branch", "other"]);
-        assert_eq!(logged(&repo).len(), log.len() + 1, "{name}: it is logged once: {:?}", logged(&repo));
+        assert_eq!(repo.logged().len(), log.len() + 1, "{name}: it is logged once: {:?}", repo.logged());
         repo.git(["checkout", "-q", "main"]);
         repo.git(["branch", "-q", "-D", "topic", "other"]);
         assert_same(&around, &outside(&repo), &format!("{name}: something was written there"));
-        jin(&repo, &["uninstall", "--purge"]);
+        repo.jin(&["uninstall", "--purge"]);
         let ours = |tree: &Tree| {
             tree.iter()
                 .filter(|(n, _)| n.starts_with("hooks") || n.ends_with("config"))
@@ -498,7 +480,7 @@ fn hooks_in_the_configuration_never_veto_when_the_program_is_gone() {
     assert!(copied.is_ok_and(|status| status.success()), "the binary can be copied");
     assert!(repo.run(binary.as_os_str(), repo.path(), ["install"], b"").status.success(), "it can be installed");
     repo.git(["branch", "topic"]);
-    assert_eq!(logged(&repo).len(), 1, "quotes in its path do no harm: {:?}", logged(&repo));
+    assert_eq!(repo.logged().len(), 1, "quotes in its path do no harm: {:?}", repo.logged());
     fs::remove_file(&binary).expect("it can be removed");
     let output = repo.git(["checkout", "-q", "-b", "other"]);
     assert!(output.stderr.is_empty(), "git goes on in silence: {}", text(&output.stderr));
@@ -510,7 +492,7 @@ fn hooks_in_the_configuration_never_veto_when_the_program_is_gone() {
     --- exit 0
     "#);
     repo.install_guard();
-    assert!(is_protected(&repo), "installing again repairs: {}", jin(&repo, &["status"]));
+    assert!(repo.is_protected(), "installing again repairs: {}", repo.jin(&["status"]));
 }
 
 #[test]
@@ -529,7 +511,7 @@ fn a_hook_in_the_configuration_and_one_in_the_directory_log_once() {
         repo.git(["branch", "topic"]);
         repo.git(["pack-refs", "--all"]);
         repo.git(["branch", "-q", "-D", "topic"]);
-        let log = logged(&repo);
+        let log = repo.logged();
         assert_eq!(log.len(), 3, "{ref_format}: {log:?}");
         assert!(log.iter().all(|line| line.contains("committed")), "{ref_format}: {log:?}");
     }
@@ -553,11 +535,11 @@ fn an_older_git_is_refused_with_lines_that_work_when_they_are_copied() {
         let (path, rest) = lines.split_first().expect("the file is named");
         let script: String =
             rest.iter().map_while(|line| line.strip_prefix("    ")).map(|l| format!("{l}\n")).collect();
-        write(Path::new(path.trim().trim_end_matches(':')), &script, 0o755);
-        jin(&repo, &["install"]);
-        assert!(is_protected(&repo), "{name}: {}", jin(&repo, &["status"]));
+        write_file(Path::new(path.trim().trim_end_matches(':')), &script, 0o755);
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
         repo.git(["branch", "topic"]);
-        assert_eq!(logged(&repo).len(), 1, "{name}: it is logged: {:?}", logged(&repo));
+        assert_eq!(repo.logged().len(), 1, "{name}: it is logged: {:?}", repo.logged());
     }
     let repo = unprotected();
     repo.git(["config", "--global", "core.hooksPath", "/etc/our\u{1b}[31mhooks"]);

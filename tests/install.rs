@@ -5,12 +5,11 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use support::observe::{Tree, assert_same, shown, tree};
-use support::repo::{Git, Options, Repo, jin_txn, text};
+use support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 
 fn unprotected() -> Repo {
     let repo = Repo::new(Options::default());
@@ -45,12 +44,6 @@ fn refused(repo: &Repo) -> String {
     assert_eq!(output.status.code(), Some(1), "the installation is refused: {shown}");
     assert_same(&before, &tree(&repo.git_dir()), &format!("it was refused, and yet something changed\n{shown}"));
     shown
-}
-
-fn write(path: &Path, content: &str, mode: u32) {
-    fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("the directory can be made");
-    fs::write(path, content).expect("the file can be written");
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the mode can be set");
 }
 
 /// By another process: a file that is open for writing, here or in a child just being started, cannot be run.
@@ -131,13 +124,13 @@ fn uninstall_leaves_the_git_directory_byte_for_byte() {
         ("no hooks directory", &|_| {}),
         ("an empty hooks directory", &|git| fs::create_dir(git.join("hooks")).expect("it can be made")),
         ("sample hooks and one of the user's", &|git| {
-            write(&git.join("hooks/pre-commit.sample"), "#!/bin/sh\nexit 1\n", 0o755);
-            write(&git.join("hooks/reference-transaction.sample"), "#!/bin/sh\nexit 1\n", 0o644);
-            write(&git.join("hooks/pre-commit"), "#!/bin/sh\nexit 0\n", 0o750);
+            write_file(&git.join("hooks/pre-commit.sample"), "#!/bin/sh\nexit 1\n", 0o755);
+            write_file(&git.join("hooks/reference-transaction.sample"), "#!/bin/sh\nexit 1\n", 0o644);
+            write_file(&git.join("hooks/pre-commit"), "#!/bin/sh\nexit 0\n", 0o750);
         }),
-        ("odd formatting", &|git| write(&git.join("config"), odd, 0o644)),
-        ("a private configuration", &|git| write(&git.join("config"), odd, 0o600)),
-        ("carriage returns", &|git| write(&git.join("config"), "[core]\r\n\tbare = false\r\n", 0o644)),
+        ("odd formatting", &|git| write_file(&git.join("config"), odd, 0o644)),
+        ("a private configuration", &|git| write_file(&git.join("config"), odd, 0o600)),
+        ("carriage returns", &|git| write_file(&git.join("config"), "[core]\r\n\tbare = false\r\n", 0o644)),
     ];
     for (name, prepare) in cases {
         let repo = unprotected();
@@ -194,7 +187,7 @@ fn hooks_and_an_alias_that_the_user_replaced_stay() {
     let repo = protected();
     let hook = repo.git_dir().join("hooks/post-checkout");
     fs::remove_file(&hook).expect("the user can remove it");
-    write(&hook, "#!/bin/sh\n", 0o755);
+    write_file(&hook, "#!/bin/sh\n", 0o755);
     repo.git(["config", "alias.txn", "status"]);
     assert!(status(&repo).is_empty() || !status(&repo).contains("protected:"), "`git txn` is the user's now");
     let said = text(&repo.jin_txn(["status"]).stdout).into_owned();

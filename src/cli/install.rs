@@ -19,7 +19,7 @@ use crate::owner;
 use crate::state_dir::{Durability, StateDir, Wait};
 use crate::wal::Log;
 
-/// Protect a repository: put the hooks in, set up `git txn`
+/// Protect a repository: link the hooks, set up `git txn`
 ///
 /// Hooks of others that have the same names go on to run, after ours. Running it again repairs and upgrades. `jin-txn
 /// uninstall` puts everything back.
@@ -57,6 +57,8 @@ enum DurabilityArg {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Installed {
     pub version: u32,
+    /// The git directory that this is about: copies have another one.
+    pub git_dir: PathBuf,
     /// The directories that we put hooks into.
     pub hooks: Vec<HooksDirectory>,
     /// The repository's configuration.
@@ -89,7 +91,25 @@ impl Installed {
     pub(super) fn load(state: &StateDir) -> anyhow::Result<Option<Installed>> {
         let path = Self::path(state);
         let Some(bytes) = absent_is_none(fs::read(&path))? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
+        let mut installed: Installed =
+            serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+        installed.move_to(state.path().parent().unwrap_or(Path::new("/")));
+        Ok(Some(installed))
+    }
+
+    /// In a repository that was copied, or moved, the hooks inside of it count; what lies elsewhere may be the original's.
+    fn move_to(&mut self, git_dir: &Path) {
+        let from = std::mem::replace(&mut self.git_dir, git_dir.to_owned());
+        if from == git_dir {
+            return;
+        }
+        let moved = |path: &PathBuf| Some(git_dir.join(path.strip_prefix(&from).ok()?));
+        self.hooks.retain_mut(|known| {
+            let Some(path) = moved(&known.path) else { return false };
+            known.path = path;
+            known.made = known.made.iter().filter_map(moved).collect();
+            true
+        });
     }
 
     fn store(&self, state: &StateDir) -> anyhow::Result<()> {
@@ -163,6 +183,7 @@ fn protect(
 
     let mut installed = Installed::load(&state)?.unwrap_or_default();
     installed.version = 2;
+    installed.git_dir.clone_from(&repo.common_dir);
     let directories = if let Way::Directories(directories) = &way { directories.as_slice() } else { &[] };
     let is_new = |directory: &&PathBuf| installed.hooks.iter().all(|known| known.path != **directory);
     let new: Vec<HooksDirectory> = directories.iter().filter(is_new).map(|path| HooksDirectory::at(path)).collect();

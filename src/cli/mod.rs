@@ -201,7 +201,11 @@ impl Session {
     /// # Errors
     /// There is none, or it belongs to somebody else and git would not touch it either.
     pub fn repository(&self) -> anyhow::Result<Repository> {
-        self.trusted(self.locate()?)
+        match &self.git_dir {
+            // Who names the git directory is trusted to know it, by git too.
+            Some(_) => Ok(self.locate()?),
+            None => trusted(self.locate()?, &self.directory),
+        }
     }
 
     /// The repository in, or around, `dir`.
@@ -209,16 +213,7 @@ impl Session {
     /// # Errors
     /// As for [`Session::repository`].
     pub fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
-        self.trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?)
-    }
-
-    fn trusted(&self, repo: Repository) -> anyhow::Result<Repository> {
-        if repo.is_foreign()? {
-            // safe.directory is git's to judge.
-            let asked = command::run(&real_git()?, &repo.git_dir, &["rev-parse", "--git-dir"], b"", None)?;
-            anyhow::ensure!(asked.success, "{}", asked.stderr);
-        }
-        Ok(repo)
+        trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?, dir)
     }
 
     /// The repository, whoever owns it.
@@ -273,6 +268,16 @@ impl Session {
         self.print(&serde_json::to_string_pretty(value)?);
         Ok(())
     }
+}
+
+/// safe.directory is git's to judge, where it finds a repository by itself.
+fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
+    if repo.is_foreign()? {
+        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", found_from.display()))?;
+        let asked = command::run_plain(&real_git()?, &["-C", from, "rev-parse", "--git-dir"])?;
+        anyhow::ensure!(asked.success, "{}", asked.stderr);
+    }
+    Ok(repo)
 }
 
 /// A closed pipe (`jin-txn log | head`) is no error.

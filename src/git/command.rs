@@ -54,7 +54,7 @@ pub struct Ran {
 /// # Errors
 /// It cannot be started.
 pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: Option<&Path>) -> anyhow::Result<Ran> {
-    run_anywhere(program, Some(git_dir), None, args, stdin, index)
+    run_anywhere(program, git_dir, None, args, stdin, index)
 }
 
 /// Runs git on `git_dir` with the worktree `worktree`.
@@ -62,7 +62,7 @@ pub fn run(program: &Path, git_dir: &Path, args: &[&str], stdin: &[u8], index: O
 /// # Errors
 /// It cannot be started.
 pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) -> anyhow::Result<Ran> {
-    run_anywhere(program, Some(git_dir), Some(worktree), args, b"", None)
+    run_anywhere(program, git_dir, Some(worktree), args, b"", None)
 }
 
 /// Runs git on no repository (`git config --file`).
@@ -70,7 +70,7 @@ pub fn run_at(program: &Path, git_dir: &Path, worktree: &Path, args: &[&str]) ->
 /// # Errors
 /// It cannot be started.
 pub fn run_plain(program: &Path, args: &[&str]) -> anyhow::Result<Ran> {
-    run_anywhere(program, None, None, args, b"", None)
+    start(program, None, None, args, b"", None)
 }
 
 /// Runs git on `git_dir`, with a worktree and another index than its own if they are given.
@@ -78,6 +78,17 @@ pub fn run_plain(program: &Path, args: &[&str]) -> anyhow::Result<Ran> {
 /// # Errors
 /// It cannot be started.
 pub fn run_anywhere(
+    program: &Path,
+    git_dir: &Path,
+    worktree: Option<&Path>,
+    args: &[&str],
+    stdin: &[u8],
+    index: Option<&Path>,
+) -> anyhow::Result<Ran> {
+    start(program, Some(git_dir), worktree, args, stdin, index)
+}
+
+fn start(
     program: &Path,
     git_dir: Option<&Path>,
     worktree: Option<&Path>,

@@ -39,6 +39,13 @@ pub enum NotFound {
     Nowhere(PathBuf),
     /// A path that should be a git directory is none.
     NotAGitDir(PathBuf),
+    /// A `.git` file that names no directory.
+    PointsNowhere {
+        /// The file.
+        file: PathBuf,
+        /// What it names.
+        target: PathBuf,
+    },
 }
 
 impl std::fmt::Display for NotFound {
@@ -46,6 +53,9 @@ impl std::fmt::Display for NotFound {
         match self {
             NotFound::Nowhere(from) => write!(f, "not a git repository (nor any parent of it): {}", from.display()),
             NotFound::NotAGitDir(dir) => write!(f, "not a git directory: {}", dir.display()),
+            NotFound::PointsNowhere { file, target } => {
+                write!(f, "{} points to {}, where there is no git directory", file.display(), target.display())
+            }
         }
     }
 }
@@ -62,7 +72,8 @@ impl Repository {
         let git_dir = fs::canonicalize(git_dir).map_err(|_| broken())?;
         if git_dir.is_file() {
             let target = git_dir.parent().unwrap_or(Path::new("/")).join(read_gitfile(&git_dir)?);
-            return if target.is_dir() { Self::open(&target) } else { Err(broken()) };
+            let file = git_dir;
+            return if target.is_dir() { Self::open(&target) } else { Err(NotFound::PointsNowhere { file, target }) };
         }
         let common_dir = match fs::read(git_dir.join("commondir")) {
             Ok(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,

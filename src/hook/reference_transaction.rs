@@ -170,7 +170,14 @@ impl Call<'_> {
             if outcome.must_wait && markers.dead {
                 return Ok(Reply::veto(messages));
             }
-            if messages.iter().any(|line| line.contains(" is back at ") || line.contains("; the power cut had ")) {
+            let moved = messages.iter().any(|l| l.contains(" is back at ") || l.contains("; the power cut had "));
+            if moved && receives(&git) {
+                // The pusher was shown the torn refs, and leaves out those that looked up to date to it.
+                messages
+                    .push("jin-txn: this push was built on what has been recovered just now: push again".to_owned());
+                return Ok(Reply::veto(messages));
+            }
+            if moved {
                 messages.push("jin-txn: if git now finds that a branch has moved, run your command again".to_owned());
             }
         }
@@ -526,6 +533,12 @@ fn probe(repo: &Repository, seen: &Observed) -> Option<(String, FileId)> {
 
 fn os_path(bytes: &[u8]) -> &Path {
     Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}
+
+/// Does this git take a push?
+fn receives(git: &Stat) -> bool {
+    let argv = owner::argv(git.pid).unwrap_or_default();
+    argv.iter().take(2).any(|word| word.ends_with("receive-pack"))
 }
 
 /// What git was asked to do, fit to be shown.

@@ -368,7 +368,7 @@ impl Status {
             "--no-renames",
             "--ignore-submodules=all",
         ];
-        let ran = command::run_anywhere(program, Some(&repo.git_dir), Some(worktree), &ARGS, b"", index)?;
+        let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &ARGS, b"", index)?;
         anyhow::ensure!(ran.success, "git status failed: {}", ran.stderr);
         let mut status = Status { git_dirs: git_dirs_below(repo, worktree)?, ..Status::default() };
         for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
@@ -433,7 +433,7 @@ struct Entry {
 /// The index at `index` (or the worktree's own), entry by entry; what is in conflict is left out.
 fn entries(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
     let args = ["-c", EXPECT_FILES, "ls-files", "-v", "-s", "-z"];
-    let ran = command::run_anywhere(program, Some(&repo.git_dir), Some(worktree), &args, b"", index)?;
+    let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", index)?;
     anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
     let mut entries = Vec::new();
     for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
@@ -528,7 +528,7 @@ fn converted(repo: &Repository, program: &Path, worktree: &Path, all: bool) -> a
     const ANY: &str = ":(exclude,attr:!filter !ident !working-tree-encoding !text !eol !crlf)";
     let list = |what: &str| -> anyhow::Result<HashSet<RelPath>> {
         let args = ["ls-files", "-z", "--", what];
-        let ran = command::run_anywhere(program, Some(&repo.git_dir), Some(worktree), &args, b"", None)?;
+        let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", None)?;
         anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
         let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
         Ok(paths.collect::<Result<_, _>>()?)

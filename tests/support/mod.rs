@@ -4,7 +4,8 @@
 //! the commands that are killed, `snapshot` says what a repository holds, `invariants` judges what a crash left behind,
 //! `point` runs one crash, `crash` one at a place that has a name, `table` runs many and prints them.
 //! `reboot` shows a program another boot, `faults` lets its system calls fail, `hanging` has a git that hangs in the middle,
-//! `terminal` types into a program at a terminal, `observe` says what a person sees of a run, and what it changed, `states` enumerates what a power cut may leave.
+//! `terminal` types into a program at a terminal, `http` serves repositories, `observe` says what a person sees of a run, and
+//! what it changed, `states` enumerates what a power cut may leave, `scenes` has runs to be killed.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
@@ -27,6 +28,8 @@ pub mod crash;
 pub mod table;
 
 pub mod faults;
+
+pub mod http;
 
 pub mod hanging;
 

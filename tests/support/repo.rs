@@ -319,6 +319,27 @@ impl Repo {
         fs::write(path, content).expect("the file can be written");
     }
 
+    /// Runs the binary under test here; it must succeed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn jin(&self, arguments: &[&str]) -> String {
+        let output = self.jin_txn(arguments);
+        let shown = super::observe::shown(self, &output);
+        assert!(output.status.success(), "{arguments:?}: {shown}");
+        shown
+    }
+
+    /// Every transaction that is logged, newest first, as `jin-txn log` shows it.
+    pub fn logged(&self) -> Vec<String> {
+        text(&self.jin_txn(["log", "-n", "1000"]).stdout).lines().map(str::to_owned).collect()
+    }
+
+    pub fn is_protected(&self) -> bool {
+        text(&self.jin_txn(["status"]).stdout).starts_with("protected")
+    }
+
     /// Commits everything and returns the commit.
     pub fn commit_all(&self, message: &str) -> String {
         self.git(["add", "--all"]);
@@ -329,6 +350,13 @@ impl Repo {
 
 pub fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
+}
+
+/// Writes a file with a mode, and the directories that it lies in.
+pub fn write_file(path: &Path, content: &str, mode: u32) {
+    fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("the directory can be made");
+    fs::write(path, content).expect("the file can be written");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the mode can be set");
 }
 
 /// Copies the entries of a directory with their modes and modification times.

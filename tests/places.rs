@@ -1,0 +1,502 @@
+//! Every layout of repository, every way into it: it is protected, and afterwards it is as it was.
+
+#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use support::http::Server;
+use support::observe::{assert_same, shown, tree};
+use support::repo::{Git, Options, Repo, jin_txn, text};
+
+fn unprotected() -> Repo {
+    let repo = Repo::new(Options::default());
+    repo.git(["config", "--global", "protocol.file.allow", "always"]);
+    repo.write("file", "one\n");
+    repo.commit_all("one");
+    repo
+}
+
+fn git_in(repo: &Repo, directory: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut git = repo.command(Git::under_test().program.as_os_str());
+    git.current_dir(directory).args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+    git.output().expect("git runs")
+}
+
+/// A layout: its name, how it is made from a repository with one commit, and where the result lies.
+type Layout = (&'static str, fn(&Repo) -> Repo);
+
+fn layouts() -> Vec<Layout> {
+    fn clone_of(repo: &Repo, arguments: &[&str]) -> Repo {
+        let url = format!("file://{}", repo.path().display());
+        repo.git([&["clone", "-q", "--template="], arguments, &[&url, "../copy"]].concat());
+        repo.sibling("copy")
+    }
+    fn with_format(repo: &Repo, options: Options) -> Repo {
+        let other = repo.new_sibling("other", options);
+        other.commit_all("one");
+        other
+    }
+    let mut layouts: Vec<Layout> = vec![
+        ("a clone", |repo| clone_of(repo, &[])),
+        ("bare", |repo| clone_of(repo, &["--bare"])),
+        ("a mirror", |repo| clone_of(repo, &["--mirror"])),
+        ("shallow", |repo| clone_of(repo, &["--depth=1"])),
+        ("partial", |repo| {
+            repo.git(["config", "uploadpack.allowFilter", "true"]);
+            clone_of(repo, &["--filter=blob:none"])
+        }),
+        ("with alternates", |repo| clone_of(repo, &["--reference", &repo.path().display().to_string()])),
+        ("with a git directory elsewhere", |repo| clone_of(repo, &["--separate-git-dir=../elsewhere.git"])),
+        ("SHA-256", |repo| with_format(repo, Options { object_format: Some("sha256"), ..Options::default() })),
+        ("shared by a group", |repo| {
+            repo.git(["init", "-q", "--template=", "--shared=group", "../shared"]);
+            let shared = repo.sibling("shared");
+            shared.commit_all("one");
+            shared
+        }),
+    ];
+    if Git::under_test().is_at_least(2, 45) {
+        layouts.push(("reftable", |repo| {
+            with_format(repo, Options { ref_format: Some("reftable"), ..Options::default() })
+        }));
+    }
+    layouts
+}
+
+/// The common git directory, wherever it lies.
+fn git_dir(repo: &Repo) -> PathBuf {
+    repo.path().join(repo.read(["rev-parse", "--git-common-dir"]))
+}
+
+#[test]
+fn every_layout_is_protected_and_afterwards_as_it_was() {
+    for (name, make) in layouts() {
+        let repo = make(&unprotected());
+        let before = tree(&git_dir(&repo));
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
+        repo.jin(&["uninstall", "--purge"]);
+        assert_same(&before, &tree(&git_dir(&repo)), name);
+        repo.jin(&["install"]);
+        let head = repo.read(["rev-parse", "HEAD"]);
+        repo.git(["update-ref", "refs/heads/topic", &head]);
+        repo.git(["update-ref", "-d", "refs/heads/topic"]);
+        let log = repo.logged();
+        assert_eq!(log.len(), 2, "{name}: {log:?}");
+        assert!(log.iter().all(|line| line.contains("committed")), "{name}: {log:?}");
+        assert_eq!(repo.jin_txn(["check"]).status.code(), Some(0), "{name}: nothing is unfinished");
+    }
+}
+
+#[test]
+fn what_a_group_shares_stays_writable_for_the_group() {
+    let repo = unprotected();
+    repo.git(["init", "-q", "--template=", "--shared=group", "../shared"]);
+    let shared = repo.sibling("shared");
+    shared.jin(&["install"]);
+    shared.commit_all("one");
+    for (name, (mode, _)) in tree(&shared.git_dir().join(".jin")) {
+        // What only recovery and uninstall read is its maker's.
+        let private = ["install.json", "durability", "config.saved"].iter().any(|own| name.ends_with(own))
+            || name.to_string_lossy().starts_with("verified.");
+        assert!(private || mode & 0o060 == 0o060, "{} has mode {mode:o}", name.display());
+    }
+    let hooks = fs::metadata(shared.git_dir().join("hooks")).expect("it is there");
+    assert_eq!(hooks.mode() & 0o050, 0o050, "the group finds the hooks");
+}
+
+#[test]
+fn from_anywhere_it_is_the_same_repository() {
+    let repo = unprotected();
+    repo.jin(&["install"]);
+    fs::create_dir(repo.path().join("sub")).expect("it can be made");
+    let (dir, top) = (repo.git_dir().display().to_string(), repo.path().display().to_string());
+    let option = format!("--git-dir={dir}");
+    let sub = repo.path().join("sub");
+    let none: &[(&str, &str)] = &[];
+    for (count, (name, directory, variables, arguments)) in [
+        ("here", repo.path(), none, &[][..]),
+        ("below", &sub, none, &[]),
+        ("-C", Path::new("/"), none, &["-C", &top]),
+        ("--git-dir", Path::new("/"), none, &[&option]),
+        ("a relative --git-dir", repo.scratch(), none, &["--git-dir", "repo/.git"]),
+        ("GIT_DIR", Path::new("/"), &[("GIT_DIR", &dir)], &[]),
+        ("inside", &repo.git_dir().join("refs"), none, &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let branch = format!("b{count}");
+        let output = git_in(&repo, directory, variables, &[arguments, &["branch", &branch, "main"]].concat());
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        assert!(output.stderr.is_empty(), "{name} is silent: {}", text(&output.stderr));
+        assert_eq!(repo.logged().len(), count + 1, "{name}: {:?}", repo.logged());
+    }
+}
+
+#[test]
+fn a_worktree_with_a_hooks_path_of_its_own_is_protected_too() {
+    let repo = unprotected();
+    repo.git(["worktree", "add", "-q", "../linked"]);
+    let linked = repo.sibling("linked");
+    repo.git(["config", "extensions.worktreeConfig", "true"]);
+    let own = repo.scratch().join("hooks-of-linked");
+    linked.git(["config", "--worktree", "core.hooksPath", &own.display().to_string()]);
+    let before = tree(&repo.git_dir());
+    repo.jin(&["install"]);
+    for (count, worktree) in [&repo, &linked].into_iter().enumerate() {
+        worktree.git(["commit", "-q", "--allow-empty", "-m", "two"]);
+        assert_eq!(repo.logged().len(), count + 1, "{}: {:?}", worktree.path().display(), repo.logged());
+    }
+    assert!(repo.is_protected() && linked.is_protected(), "{}", repo.jin(&["status"]));
+    fs::remove_file(own.join("reference-transaction")).expect("it can be removed");
+    assert!(!repo.is_protected(), "a worktree that is not protected is told from every other");
+    linked.jin(&["install"]);
+    repo.jin(&["uninstall", "--purge"]);
+    assert!(!own.exists(), "the directory that was made is gone");
+    let hooks =
+        |tree: &support::observe::Tree| tree.keys().filter(|n| n.starts_with("hooks") || n.starts_with(".jin")).count();
+    assert_eq!(hooks(&before), hooks(&tree(&repo.git_dir())), "nothing of ours is left");
+}
+
+#[test]
+fn submodules_are_protected_with_their_superproject() {
+    let repo = unprotected();
+    let inner = repo.new_sibling("inner", Options::default());
+    inner.commit_all("inner");
+    let middle = repo.new_sibling("middle", Options::default());
+    middle.git(["submodule", "-q", "add", &inner.path().display().to_string(), "in ner"]);
+    middle.commit_all("middle");
+    repo.git(["submodule", "-q", "add", &middle.path().display().to_string(), "middle"]);
+    repo.git(["submodule", "-q", "update", "--init", "--recursive"]);
+    repo.commit_all("submodules");
+    let before = tree(&repo.git_dir());
+    insta::assert_snapshot!(repo.jin(&["install", "--recurse-submodules"]), @"
+    --- stderr
+    jin-txn: [DIR]/repo/.git is protected
+    jin-txn: [DIR]/repo/.git/modules/middle is protected
+    jin-txn: [DIR]/repo/.git/modules/middle/modules/in ner is protected
+    jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back
+    --- exit 0
+    ");
+    for path in ["repo", "repo/middle", "repo/middle/in ner"] {
+        let submodule = repo.sibling(path);
+        assert!(submodule.is_protected(), "{path}: {}", submodule.jin(&["status"]));
+        submodule.git(["branch", "topic"]);
+        assert_eq!(submodule.logged().len(), 1, "{path}: {:?}", submodule.logged());
+        submodule.git(["branch", "-q", "-D", "topic"]);
+    }
+    repo.jin(&["uninstall", "--recurse-submodules", "--purge"]);
+    let kept = |tree: support::observe::Tree| -> support::observe::Tree {
+        tree.into_iter()
+            .filter(|(name, _)| !name.to_string_lossy().contains("logs/") && !name.ends_with("packed-refs"))
+            .collect()
+    };
+    assert_same(&kept(before), &kept(tree(&repo.git_dir())), "the superproject and all submodules");
+}
+
+/// A protected bare repository beside `repo`, which it is a remote of.
+fn receiver(repo: &Repo) -> Repo {
+    let bare = repo.new_sibling("bare.git", Options { bare: true, guarded: true, ..Options::default() });
+    bare.git(["config", "core.logAllRefUpdates", "true"]);
+    bare
+}
+
+/// A git that can push over HTTP: the one under test, or another one for it to receive from.
+fn http_client() -> Option<PathBuf> {
+    let usual = ["/usr/bin/git", "/usr/local/bin/git"].map(PathBuf::from);
+    let speaks_http = |git: &PathBuf| {
+        let output = Command::new(git).arg("--exec-path").output();
+        output.is_ok_and(|output| Path::new(text(&output.stdout).trim()).join("git-remote-http").exists())
+    };
+    let client = std::iter::once(Git::under_test().program.clone()).chain(usual).find(speaks_http);
+    if client.is_none() {
+        println!("skipped: no git here speaks HTTP");
+    }
+    client
+}
+
+#[test]
+fn what_is_pushed_is_logged_over_every_transport() {
+    let repo = unprotected();
+    let bare = receiver(&repo);
+    let server = Server::start(&repo);
+    let ssh = repo.scratch().join("ssh");
+    // Runs the command where it is, as ssh would elsewhere: its last argument is the command line.
+    fs::write(&ssh, "#!/bin/sh\nfor command; do :; done\ncd / && exec sh -c \"$command\"\n")
+        .expect("it can be written");
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
+    let ssh = ssh.display().to_string();
+    let path = bare.path().display().to_string();
+    let usual = Some(Git::under_test().program.clone());
+    let ways = [
+        ("a path", usual.clone(), path.clone()),
+        ("file", usual.clone(), format!("file://{path}")),
+        ("ssh", usual, format!("ssh://host{path}")),
+        ("http", http_client(), server.url("bare.git")),
+    ];
+    for (count, (name, client, url)) in ways.into_iter().enumerate() {
+        let Some(client) = client else { continue };
+        let refspec = format!("HEAD:refs/heads/{}", name.replace(' ', "-"));
+        let mut git = repo.command(client.as_os_str());
+        git.env("GIT_SSH_COMMAND", &ssh).env("GIT_SSH_VARIANT", "ssh").stdin(Stdio::null());
+        let output = git.args(["push", "-q", &url, &refspec]).output().expect("git runs");
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        assert!(output.stderr.is_empty(), "{name} is silent: {}", text(&output.stderr));
+        let log = bare.logged();
+        assert_eq!(log.len(), count + 1, "{name}: {log:?}");
+        assert!(log[0].contains("committed") && log[0].contains("receive-pack"), "{name}: {}", log[0]);
+    }
+}
+
+#[test]
+fn a_push_that_is_killed_over_http_is_all_or_nothing_and_the_next_one_works() {
+    const REFS: usize = 200;
+    let Some(client) = http_client() else { return };
+    let repo = unprotected();
+    let bare = receiver(&repo);
+    let server = Server::start(&repo);
+    let url = server.url("bare.git");
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = repo.commit_all("two");
+    let names: Vec<String> = (0..REFS).map(|n| format!("refs/heads/many/{n:03}")).collect();
+    let push = |id: &str| {
+        let refspecs: Vec<String> = names.iter().map(|name| format!("{id}:{name}")).collect();
+        let mut git = repo.command(client.as_os_str());
+        git.args(["push", "-q", "--atomic", &url]).args(refspecs).stdin(Stdio::null());
+        git.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("git starts")
+    };
+    let first = push(&old).wait_with_output().expect("git can be waited for");
+    assert!(first.status.success(), "the first push works: {}", text(&first.stderr));
+
+    // The reflog of the one in the middle is a FIFO that nobody reads.
+    let log = bare.path().join("logs").join(&names[REFS / 2]);
+    let aside = repo.scratch().join("reflog");
+    fs::rename(&log, &aside).expect("the reflog can be moved aside");
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a FIFO can be made");
+    let value = |name: &String| fs::read_to_string(bare.path().join(name)).unwrap_or_default().trim().to_owned();
+    let second = push(&new);
+    let start = Instant::now();
+    while value(&names[REFS / 2 - 1]) != new {
+        assert!(start.elapsed() < Duration::from_secs(60), "git comes to the one in the middle");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(server.kill_backends(), 1, "the receiver is killed with all of its children");
+    let second = second.wait_with_output().expect("git can be waited for");
+    assert!(!second.status.success(), "the pusher hears of it");
+    fs::rename(&aside, &log).expect("the reflog can be put back");
+    let torn = names.iter().filter(|name| value(name) == new).count();
+    assert!(torn > 0 && torn < REFS, "the transaction is torn: {torn} of {REFS}");
+
+    // It was shown torn refs, so it has to be refused; what refuses is recovery from 2.54 on, and stale locks before.
+    let third = push(&new).wait_with_output().expect("git can be waited for");
+    assert!(!third.status.success(), "a push that is built on torn refs is refused");
+    if !Git::under_test().is_at_least(2, 54) {
+        bare.jin(&["recover"]);
+    }
+    let whole = names.iter().filter(|name| value(name) == new).count();
+    assert!(whole == 0 || whole == REFS, "all or nothing: {whole} of {REFS}");
+    let fourth = push(&new).wait_with_output().expect("git can be waited for");
+    assert!(fourth.status.success(), "the next push works: {}", text(&fourth.stderr));
+    assert!(names.iter().all(|name| value(name) == new), "it is all there");
+    assert_eq!(bare.jin_txn(["check"]).status.code(), Some(0), "nothing is left");
+    bare.git(["fsck", "--full"]);
+}
+
+/// As the user who has a home here, and no XDG directories.
+fn home_of(repo: &Repo) -> PathBuf {
+    repo.scratch().join("home")
+}
+
+#[test]
+fn a_template_protects_what_is_made_from_it_and_is_taken_back_byte_for_byte() {
+    let repo = unprotected();
+    let before = tree(&home_of(&repo));
+    insta::assert_snapshot!(repo.jin(&["install", "--template"]), @"
+    --- stderr
+    jin-txn: what `git init` and `git clone` make is protected from now on ([DIR]/home/.local/share/jin-txn/template)
+    jin-txn: `jin-txn uninstall --template` takes that back
+    --- exit 0
+    ");
+    for (name, arguments) in [
+        ("made", &["init", "-q", "made"][..]),
+        ("cloned", &["clone", "-q", "repo", "cloned"]),
+        ("bare.git", &["clone", "-q", "--bare", "repo", "bare.git"]),
+    ] {
+        let output = git_in(&repo, repo.scratch(), &[], arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{name}: {}", text(&output.stderr));
+        let made = repo.sibling(name);
+        if name == "made" {
+            made.commit_all("one");
+        }
+        let count = made.logged().len();
+        let output = git_in(&repo, made.path(), &[], &["branch", "topic"]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{name}: {}", text(&output.stderr));
+        assert_eq!(made.logged().len(), count + 1, "{name}: {:?}", made.logged());
+        let status = made.git(["txn", "status"]);
+        assert!(text(&status.stdout).starts_with("protected"), "{name}: {}", text(&status.stdout));
+        assert!(!text(&status.stdout).contains("weakened"), "{name}: {}", text(&status.stdout));
+    }
+    repo.jin(&["install", "--template"]);
+    repo.jin(&["uninstall", "--template"]);
+    assert_same(&before, &tree(&home_of(&repo)), "the user's home");
+    let made = repo.sibling("made");
+    made.jin(&["uninstall", "--purge"]);
+    for left in [".jin", "hooks/reference-transaction", "hooks/post-checkout"] {
+        assert!(!made.git_dir().join(left).exists(), "{left} is gone from a repository that was made from it");
+    }
+    assert_eq!(made.try_git(["config", "--local", "alias.txn"]).status.code(), Some(1), "and so is the alias");
+    insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["uninstall", "--template"])), @"
+    --- stderr
+    error: there is no template with our hooks
+    hint: `jin-txn uninstall` is for repositories
+    --- exit 1
+    ");
+}
+
+#[test]
+fn a_template_of_the_users_own_is_added_to_and_another_is_copied() {
+    for (name, versioned) in [("own", false), ("versioned", true)] {
+        let repo = unprotected();
+        let template = if versioned { repo.path().join("template") } else { repo.scratch().join("template") };
+        fs::create_dir_all(template.join("hooks")).expect("it can be made");
+        fs::write(template.join("hooks/post-checkout"), "#!/bin/sh\necho theirs\n").expect("it can be written");
+        fs::set_permissions(template.join("hooks/post-checkout"), fs::Permissions::from_mode(0o755)).expect("it can");
+        symlink("hooks", template.join("a-link")).expect("a link can be made");
+        if versioned {
+            repo.commit_all("template");
+        }
+        repo.git(["config", "--global", "init.templateDir", &template.display().to_string()]);
+        let (home, there) = (tree(&home_of(&repo)), tree(&template));
+        repo.jin(&["install", "--template"]);
+        assert_eq!(tree(&template) == there, versioned, "{name}: added to only when it is the user's own");
+        git_in(&repo, repo.scratch(), &[], &["init", "-q", "made"]);
+        let made = repo.sibling("made");
+        made.commit_all("one");
+        let output = made.git(["checkout", "-q", "-b", "topic"]);
+        assert_eq!(text(&output.stderr).trim(), "theirs", "{name}: the template's own hook runs");
+        assert!(made.logged().len() >= 2, "{name}: {:?}", made.logged());
+        repo.jin(&["uninstall", "--template"]);
+        assert_same(&home, &tree(&home_of(&repo)), name);
+        assert_same(&there, &tree(&template), name);
+    }
+}
+
+// ---- what cannot be
+
+#[track_caller]
+fn refused(repo: &Repo, directory: &Path) -> String {
+    let before = tree(repo.scratch());
+    let output = repo.run(jin_txn().as_os_str(), directory, ["install"], b"");
+    assert_eq!(output.status.code(), Some(1), "it is refused: {}", shown(repo, &output));
+    assert_same(&before, &tree(repo.scratch()), "refused, and yet something changed");
+    shown(repo, &output)
+}
+
+#[test]
+fn a_hooks_directory_that_is_none_is_refused() {
+    let repo = unprotected();
+    let hooks = repo.git_dir().join("hooks");
+    fs::write(&hooks, "").expect("a file can be made");
+    insta::assert_snapshot!(refused(&repo, repo.path()), @"
+    --- stderr
+    error: git looks for hooks in [DIR]/repo/.git/hooks, which is not a directory
+    hint: nothing was changed; put a directory there, or remove it
+    --- exit 1
+    ");
+    fs::remove_file(&hooks).expect("it can be removed");
+    symlink("../nowhere", &hooks).expect("a link can be made");
+    insta::assert_snapshot!(refused(&repo, repo.path()), @"
+    --- stderr
+    error: git looks for hooks in [DIR]/repo/.git/hooks, which is a link to nowhere
+    hint: nothing was changed; put a directory there, or remove it
+    --- exit 1
+    ");
+    fs::remove_file(&hooks).expect("it can be removed");
+    repo.git(["config", "core.hooksPath", "file"]);
+    insta::assert_snapshot!(refused(&repo, repo.path()), @"
+    --- stderr
+    error: core.hooksPath is set to `file` (local configuration)
+    caused by: git looks for hooks in [DIR]/repo/file, which is not a directory
+    hint: nothing was changed; put a directory there, or remove it
+    --- exit 1
+    ");
+}
+
+#[test]
+fn a_git_file_that_points_nowhere_is_named() {
+    let repo = unprotected();
+    let lost = repo.scratch().join("lost");
+    fs::create_dir(&lost).expect("it can be made");
+    fs::write(lost.join(".git"), "gitdir: ../gone/.git\n").expect("it can be written");
+    insta::assert_snapshot!(refused(&repo, &lost), @"
+    --- stderr
+    error: [DIR]/lost/.git points to [DIR]/lost/../gone/.git, where there is no git directory
+    hint: run this inside a git repository, or name one with -C DIR
+    --- exit 1
+    ");
+}
+
+#[test]
+fn what_belongs_to_others_is_gits_to_judge() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can give a repository to somebody else");
+        return;
+    }
+    let repo = unprotected();
+    let chown = |who: &str, what: &Path| {
+        let status = Command::new("chown").args(["-R", who]).arg(what).status();
+        assert!(status.is_ok_and(|status| status.success()), "it can be given away");
+    };
+    chown("nobody", repo.path());
+    let said = refused(&repo, repo.path());
+    assert!(said.contains("dubious ownership") && said.contains("safe.directory"), "git's words: {said}");
+    let named = repo.run(jin_txn().as_os_str(), repo.scratch(), ["install", "repo"], b"");
+    assert_eq!(named.status.code(), Some(1), "named as an argument as well: {}", shown(&repo, &named));
+    repo.git(["config", "--global", "safe.directory", &repo.path().display().to_string()]);
+    repo.jin(&["install"]);
+    repo.jin(&["uninstall", "--purge"]);
+
+    chown("root", repo.path());
+    fs::create_dir(repo.git_dir().join("hooks")).expect("it can be made");
+    chown("nobody", repo.scratch());
+    chown("root", &repo.git_dir().join("hooks"));
+    let before = tree(repo.scratch());
+    let mut command = repo.command("setpriv".as_ref());
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(jin_txn()).arg("install");
+    let output = command.output().expect("setpriv runs");
+    assert_same(&before, &tree(repo.scratch()), "refused, and yet something changed");
+    insta::assert_snapshot!(shown(&repo, &output), @"
+    --- stderr
+    error: cannot write into [DIR]/repo/.git/hooks: Permission denied (os error 13)
+    hint: nothing was changed; make it writable for you, then run this again
+    --- exit 1
+    ");
+}
+
+#[test]
+fn a_copy_with_its_state_is_protected_and_can_be_left() {
+    let repo = unprotected();
+    let before = tree(&repo.git_dir());
+    repo.jin(&["install"]);
+    let copied = Command::new("cp").arg("-a").arg(repo.path()).arg(repo.scratch().join("copy")).status();
+    assert!(copied.is_ok_and(|status| status.success()), "it can be copied");
+    let copy = repo.sibling("copy");
+    assert!(copy.is_protected(), "{}", copy.jin(&["status"]));
+    copy.git(["branch", "topic"]);
+    assert_eq!((copy.logged().len(), repo.logged().len()), (1, 0), "each logs its own");
+    copy.git(["branch", "-q", "-D", "topic"]);
+    copy.jin(&["uninstall", "--purge"]);
+    assert!(repo.is_protected(), "the original goes on: {}", repo.jin(&["status"]));
+    assert!(!copy.git_dir().join("hooks/reference-transaction").exists(), "and the copy has no hook of ours");
+    let kept = |tree: support::observe::Tree| -> support::observe::Tree {
+        tree.into_iter().filter(|(name, _)| !name.starts_with("logs") && !name.ends_with("packed-refs")).collect()
+    };
+    assert_same(&kept(before), &kept(tree(&copy.git_dir())), "the copy is as the original was");
+}
