@@ -69,7 +69,7 @@ pub fn named_in(variable: &str, state: &StateDir) -> Option<TxId> {
         let (id, inode) = word.split_once('@')?;
         Some(Mark { id: id.parse().ok()?, state_dir: inode.parse().ok()? })
     });
-    marks.filter(|m| m.state_dir == own).last().map(|m| m.id)
+    marks.rev().find(|m| m.state_dir == own).map(|m| m.id)
 }
 
 fn path(state: &StateDir, id: TxId) -> PathBuf {

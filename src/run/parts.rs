@@ -205,8 +205,11 @@ mod tests {
         }))
     }
 
+    /// The run that a transaction is part of, and what it changed.
+    type Committed<'c> = (Option<u64>, &'c [(&'c str, Value, Value)]);
+
     /// A log with the run tx-1, and one committed transaction after the other.
-    fn log(transactions: &[(Option<u64>, &[(&str, Value, Value)])]) -> Vec<Record> {
+    fn log(transactions: &[Committed<'_>]) -> Vec<Record> {
         let record = |lsn, tx, body| Record { lsn, tx: Some(TxId(tx)), time: 0, body };
         let mut records = vec![record(1, 1, begin(Origin::Run, None, &[]))];
         for (index, (part_of, changes)) in transactions.iter().enumerate() {
@@ -246,7 +249,7 @@ mod tests {
     #[test]
     fn what_somebody_else_made_of_a_ref_in_between_is_what_it_goes_back_to() {
         let (a, b, c, d) = (oid('a'), oid('b'), oid('c'), oid('d'));
-        let steps: [(Option<u64>, &[(&str, Value, Value)]); 3] = [
+        let steps: [Committed<'_>; 3] = [
             (Some(1), &[("refs/heads/x", a, b.clone())]),
             (None, &[("refs/heads/x", b, c.clone())]),
             (Some(1), &[("refs/heads/x", c.clone(), d.clone())]),
