@@ -99,8 +99,8 @@ const BROKEN: [Broken; 20] = [
             fs::remove_file(hook(case)).expect("it can be removed");
             write_program(&hook(case), "#!/bin/sh\nexit 0\n");
         } },
-    Broken { name: "core.hooksPath leads elsewhere", check: "hooks", says: "core.hooksPath is set to `/etc/hooks`", remedy: "jin-txn install", code: 1, fixed: false,
-        breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "/etc/hooks"])) },
+    Broken { name: "core.hooksPath leads elsewhere", check: "hooks", says: "core.hooksPath is set to `../elsewhere`", remedy: "jin-txn install", code: 1, fixed: false,
+        breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "../elsewhere"])) },
     Broken { name: "the alias is missing", check: "alias", says: "`git txn` is not set", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| drop(case.repo.git(["config", "--unset", "alias.txn"])) },
     Broken { name: "the alias is somebody's", check: "alias", says: "`git txn` is somebody else's: `status`", remedy: "git config", code: 1, fixed: false,
