@@ -212,6 +212,33 @@ fn a_linked_worktree_is_examined_like_the_main_one() {
 }
 
 #[test]
+fn the_hook_is_run_wherever_the_user_is() {
+    let case = Case::new();
+    case.repo.write("sub/file", "x\n");
+    let git_dir = case.repo.git_dir();
+    for (directory, arguments) in [
+        (case.repo.path().join("sub"), vec!["doctor".to_owned()]),
+        (git_dir.clone(), vec!["doctor".to_owned()]),
+        (
+            case.repo.scratch().to_owned(),
+            vec!["--git-dir".to_owned(), git_dir.display().to_string(), "doctor".to_owned()],
+        ),
+        (case.repo.scratch().to_owned(), vec!["-C".to_owned(), "repo/sub".to_owned(), "doctor".to_owned()]),
+    ] {
+        let output = case.repo.run(jin_txn().as_os_str(), &directory, &arguments, b"");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?} in {}: {}",
+            directory.display(),
+            shown(&case.repo, &output)
+        );
+    }
+    let through_git = case.repo.git(["txn", "doctor"]);
+    assert!(text(&through_git.stdout).contains("hook and `git txn` work"), "{}", shown(&case.repo, &through_git));
+}
+
+#[test]
 fn the_scratch_ref_of_a_doctor_that_was_killed_is_deleted() {
     let case = Case::new();
     let nobody = "refs/jin-txn/doctor/4194304";

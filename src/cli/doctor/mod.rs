@@ -141,7 +141,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         })?;
     } else {
         for line in &fixed {
-            session.say(&format!("jin-txn: {line}"));
+            // What could not be mended is told even to those who want to hear little.
+            match line.strip_prefix("not mended: ") {
+                Some(why) => session.print(&format!("failed  {:<12} {why}", "fix")),
+                None => session.say(&format!("jin-txn: {line}")),
+            }
         }
         tell(session, &findings.checks);
     }
@@ -203,7 +207,7 @@ fn examine(session: &Session, repo: &Repository) -> anyhow::Result<Findings> {
     checks.push(checks::quarantine(&state));
     let prepared = |name: &str| checks.iter().any(|c| c.name == name && c.status == Status::Ok);
     if report.is_clean() && ["state", "hooks", "unfinished"].into_iter().all(prepared) {
-        match trial::run(&git, repo, &state) {
+        match trial::run(session, &git, repo, &state) {
             Ok(trials) => checks.extend(trials),
             Err(error) => checks.push(made("hook run", Err(error))),
         }

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use anyhow::Context;
 
 use super::Check;
-use crate::cli::{PATIENCE, log};
+use crate::cli::{PATIENCE, Session, log};
 use crate::durable;
 use crate::git::{RefFormat, Repository, command};
 use crate::owner;
@@ -27,15 +27,15 @@ enum Surroundings {
     Bare,
 }
 
-pub(super) fn run(git: &Path, repo: &Repository, state: &StateDir) -> anyhow::Result<Vec<Check>> {
+pub(super) fn run(session: &Session, git: &Path, repo: &Repository, state: &StateDir) -> anyhow::Result<Vec<Check>> {
     let object = object(git, repo)?;
-    clear(git, repo)?;
-    let here = trial("hook run", git, repo, state, &object, Surroundings::Here)?;
+    clear(session, git, repo)?;
+    let here = trial("hook run", session, git, (repo, state), &object, Surroundings::Here)?;
     let bare_git = [PathBuf::from("/usr/bin/git"), PathBuf::from("/bin/git")].into_iter().find(|p| p.is_file());
     let bare_git = bare_git.unwrap_or_else(|| git.to_owned());
-    let readable = call(&bare_git, repo, Surroundings::Bare, &["rev-parse", "--git-dir"])?;
+    let readable = call(&bare_git, session, Surroundings::Bare, &["rev-parse", "--git-dir"])?;
     let bare = if readable.status.success() {
-        trial("bare PATH", &bare_git, repo, state, &object, Surroundings::Bare)?
+        trial("bare PATH", session, &bare_git, (repo, state), &object, Surroundings::Bare)?
     } else {
         let why = first_line(&readable);
         Check::note("bare PATH", format!("{} does not read this repository: {why}", bare_git.display()))
@@ -55,12 +55,12 @@ fn object(git: &Path, repo: &Repository) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
 }
 
-fn clear(git: &Path, repo: &Repository) -> anyhow::Result<()> {
+fn clear(session: &Session, git: &Path, repo: &Repository) -> anyhow::Result<()> {
     let listed = command::run(git, &repo.git_dir, &["for-each-ref", "--format=%(refname)", SCRATCH], b"", None)?;
     for name in String::from_utf8_lossy(&listed.stdout).lines() {
         let pid = name.rsplit('/').next().and_then(|pid| pid.parse::<u32>().ok());
         if pid.and_then(owner::Stat::of).is_none() {
-            call(git, repo, Surroundings::Here, &["update-ref", "-d", name])?;
+            call(git, session, Surroundings::Here, &["update-ref", "-d", name])?;
         }
     }
     sweep(repo)
@@ -68,16 +68,16 @@ fn clear(git: &Path, repo: &Repository) -> anyhow::Result<()> {
 
 fn trial(
     name: &'static str,
+    session: &Session,
     git: &Path,
-    repo: &Repository,
-    state: &StateDir,
+    (repo, state): (&Repository, &StateDir),
     object: &str,
     surroundings: Surroundings,
 ) -> anyhow::Result<Check> {
     let scratch = format!("{SCRATCH}/{}", std::process::id());
     let before = told(state, &scratch)?;
-    let made = call(git, repo, surroundings, &["update-ref", &scratch, object])?;
-    let deleted = call(git, repo, surroundings, &["update-ref", "-d", &scratch])?;
+    let made = call(git, session, surroundings, &["update-ref", &scratch, object])?;
+    let deleted = call(git, session, surroundings, &["update-ref", "-d", &scratch])?;
     sweep(repo)?;
     for (output, what) in [(&made, "an update"), (&deleted, "a deletion")] {
         if !output.status.success() {
@@ -90,7 +90,7 @@ fn trial(
         let what = format!("{} did not call the hook: {logged} of 2 transactions are in the log", git.display());
         return Ok(Check::failed(name, what, "`jin-txn install`; then look at core.hooksPath and `noexec` mounts"));
     }
-    let alias = call(git, repo, surroundings, &["txn", "--version"])?;
+    let alias = call(git, session, surroundings, &["txn", "--version"])?;
     let answers = alias.stdout.starts_with(b"jin-txn ");
     if !answers {
         return Ok(Check::failed(name, format!("`git txn` fails: {}", first_line(&alias)), "`jin-txn install`"));
@@ -108,8 +108,9 @@ fn told(state: &StateDir, scratch: &str) -> anyhow::Result<usize> {
     Ok(told.iter().filter(of_it).filter(|t| t.state == "committed").count())
 }
 
-/// git with its hooks, as a user or a program calls it.
-fn call(git: &Path, repo: &Repository, surroundings: Surroundings, args: &[&str]) -> anyhow::Result<Output> {
+/// git with its hooks, as a user or a program calls it: it finds the repository by itself, from where the user is, for a
+/// relative core.hooksPath counts from the top of the worktree that it finds.
+fn call(git: &Path, session: &Session, surroundings: Surroundings, args: &[&str]) -> anyhow::Result<Output> {
     let mut run = Command::new(git);
     if surroundings == Surroundings::Bare {
         let kept = ["HOME", "XDG_CONFIG_HOME", "USER", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM"];
@@ -119,7 +120,10 @@ fn call(git: &Path, repo: &Repository, surroundings: Surroundings, args: &[&str]
     for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_QUARANTINE_PATH", "JIN_TXN"] {
         run.env_remove(variable);
     }
-    run.env("LC_ALL", "C").arg("--git-dir").arg(&repo.git_dir).args(args).current_dir(&repo.git_dir);
+    if let Some(given) = &session.git_dir {
+        run.arg("--git-dir").arg(given);
+    }
+    run.env("LC_ALL", "C").args(args).current_dir(&session.directory);
     run.stdin(std::process::Stdio::null()).output().with_context(|| format!("cannot run {}", git.display()))
 }
 
