@@ -231,7 +231,7 @@ pub fn nearest_git() -> Option<Stat> {
     None
 }
 
-/// By the kernel's name or by argv[0] (a wrapper may have renamed the file), unless the program is readably
+/// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
 /// something else: a hook manager that is a script called `git-...`.
 #[must_use]
 pub fn looks_like_git(stat: &Stat) -> bool {

@@ -34,6 +34,7 @@ const LARGEST: u64 = 256 << 20;
 /// expected nothing is changed, and everything that is not is named.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
+#[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "it is the text of --help")]
 pub struct Args {
     /// The file with the commands or the manifest; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
