@@ -1,7 +1,7 @@
-//! `.jin/` in the common git directory: its paths, its two locks, its id.
+//! `.jin/` in the common git directory: its paths, its three locks, its id.
 //!
-//! `append.lock` is held for microseconds, `recovery.lock` by the one runner of recovery. Both are
-//! `flock`s on files that are never deleted: a dead holder's lock is gone with it.
+//! `append.lock` is held for microseconds, `recovery.lock` by the one runner of recovery, `files.lock` by a transaction with
+//! files from prepare to commit. All are `flock`s on files that are never deleted: a dead holder's lock is gone with it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

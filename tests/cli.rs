@@ -393,7 +393,7 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
     Usage: jin-txn [OPTIONS] <COMMAND>
 
     Commands:
-      install      Protect a repository: put the hooks in, set up `git txn`
+      install      Protect a repository: link the hooks, set up `git txn`
       uninstall    Take jin-txn out of a repository again
       status       Say whether the repository is protected, and what is unfinished
       check        Look for interrupted transactions and stale locks, and change nothing

@@ -44,7 +44,10 @@ fn ten_transactions(repo: &Repo) -> Vec<String> {
         &|| drop(repo.git(["branch", "-q", "-f", "topic", "HEAD"])),
         &|| run("git commit -q --amend --allow-empty -m amended; git tag gone; git tag -d gone; git branch -f topic"),
         &|| drop(repo.git(["tag", "-d", "v1"])),
-        &|| drop(repo.git_with_input(["update-ref", "--stdin"], &fewer)),
+        &|| {
+            repo.write("change", &fewer);
+            assert_eq!(run_jin(repo, &["apply", "change"]).0, 0);
+        },
         &|| drop(repo.git(["branch", "-q", "-D", "topic"])),
     ];
     for step in steps {

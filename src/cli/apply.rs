@@ -136,7 +136,9 @@ fn tell(session: &Session, what: &str, done: &Done) -> anyhow::Result<u8> {
         return Ok(code);
     }
     let id = done.id.map_or_else(String::new, |id| format!(" in {id}"));
-    session.say(&format!("jin-txn: {what}{id}: {} refs, {} files", done.refs.len(), done.files.len()));
+    let count = |n: usize, noun: &str| format!("{n} {}", recovery::plural(n, noun));
+    let (refs, files) = (count(done.refs.len(), "ref"), count(done.files.len(), "file"));
+    session.say(&format!("jin-txn: {what}{id}: {refs}, {files}"));
     for line in &done.left {
         session.say(&format!("  {line}"));
     }

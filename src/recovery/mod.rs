@@ -39,7 +39,7 @@ use evidence::{Ending, History, Unfinished, Witnesses};
 pub use execute::saved_log_name;
 use generations::Generations;
 use plan::{Plan, Verdict};
-pub use report::{Finding, LockFinding, Report, TxFinding};
+pub use report::{Finding, LockFinding, Report, TxFinding, plural};
 
 /// Who asks for recovery, and so which locks are in our own way.
 #[derive(Debug, Clone, PartialEq, Eq)]
