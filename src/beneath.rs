@@ -194,10 +194,12 @@ impl Root {
     pub fn remove_empty_parents(&self, path: &RelPath) -> io::Result<Vec<RelPath>> {
         let mut gone = Vec::new();
         for dir in path.ancestors().rev() {
-            if !self.remove_empty(&dir)? {
+            let is_there = self.parent(&dir)?.map_or(Ok(None), |parent| parent.stat())?.is_some();
+            // One that went already (whoever removed it was stopped here) says nothing about those around it.
+            if is_there && !self.remove_empty(&dir)? {
                 break;
             }
-            gone.push(dir);
+            gone.extend(is_there.then_some(dir));
         }
         Ok(gone)
     }
@@ -262,6 +264,27 @@ impl Parent {
         stat_at(self.dir.as_fd(), &self.name)
     }
 
+    /// The file system of the directory, within this boot.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.dir)?.st_dev)
+    }
+
+    /// Why no names can be added to the directory, or taken from it; `None` when they can.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn why_not_writable(&self) -> io::Result<Option<io::Error>> {
+        use rustix::fs::Access;
+        match rustix::fs::accessat(&self.dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) => Ok(None),
+            Err(errno @ (Errno::ACCESS | Errno::ROFS | Errno::PERM)) => Ok(Some(errno.into())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// What the symbolic link says; `None` when there is nothing, or no link.
     ///
     /// # Errors
@@ -303,11 +326,11 @@ impl Parent {
     /// Renames `name` in the directory `from` into place.
     ///
     /// # Errors
-    /// What the file system said: other than [`Put::Over`] need a file system that can do it.
+    /// What the file system said: [`Put::Exchange`] needs a file system that can do it.
     pub fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: Put) -> io::Result<()> {
         let flags = match how {
             Put::Over => RenameFlags::empty(),
-            Put::New => RenameFlags::NOREPLACE,
+            Put::New => return rename_new((from, name), (self.dir.as_fd(), &self.name)),
             Put::Exchange => RenameFlags::EXCHANGE,
         };
         Ok(rustix::fs::renameat_with(from, name, &self.dir, self.name.as_os_str(), flags)?)
@@ -318,8 +341,7 @@ impl Parent {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
     pub fn take_out(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        let flags = RenameFlags::NOREPLACE;
-        Ok(rustix::fs::renameat_with(&self.dir, self.name.as_os_str(), to, name, flags)?)
+        rename_new((self.dir.as_fd(), &self.name), (to, name))
     }
 
     /// Gives the entry (a file or a link, itself) a second name, `name` in the directory `to`.
@@ -366,6 +388,18 @@ impl Parent {
 impl AsFd for Parent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+}
+
+/// Renames, and replaces nothing.
+fn rename_new(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
+    match rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE) {
+        // File systems (and old kernels) that cannot: a second name refuses to replace as well.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?;
+            Ok(rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?)
+        }
+        other => Ok(other?),
     }
 }
 

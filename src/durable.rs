@@ -190,6 +190,16 @@ pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.set_modified(time)
 }
 
+/// Appends to a file, makes it if need be, and syncs it.
+///
+/// # Errors
+/// What the file system said.
+pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o666).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
 /// Cuts a file to `len` bytes and syncs it.
 ///
 /// # Errors

@@ -17,7 +17,8 @@
 //!
 //! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
 //! (who is alive), [`git`] (how repositories look), [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
-//! protocol with git), [`recovery`] (evidence, plan, execution), [`run`] (any command as one transaction), [`undo`]. [`cli`] is the surface.
+//! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (declared refs and files as one transaction), [`run`]
+//! (any command as one), [`undo`]. [`cli`] is the surface.
 //!
 //! # Invariants
 //! - I1 nothing executes before its record is durable
@@ -43,5 +44,6 @@ pub mod owner;
 pub mod recovery;
 pub mod run;
 pub mod state_dir;
+pub mod txn;
 pub mod undo;
 pub mod wal;

@@ -73,6 +73,7 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         git_program: cli::git_of_hook(),
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
         objects_elsewhere: cli::objects_elsewhere(),
+        within: std::env::var(jin_txn::txn::VARIABLE).ok().and_then(|text| text.parse().ok()),
         reverses: std::env::var(jin_txn::undo::VARIABLE).ok().and_then(|text| text.parse().ok()),
         runs: std::env::var(jin_txn::run::mark::VARIABLE).ok(),
     };

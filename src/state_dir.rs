@@ -31,6 +31,7 @@ pub const VERIFIED: &str = "verified.";
 
 const APPEND_LOCK: &str = "append.lock";
 const RECOVERY_LOCK: &str = "recovery.lock";
+const FILES_LOCK: &str = "files.lock";
 
 /// How long to wait for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,6 +291,23 @@ impl StateDir {
         let mut lock = self.open_lock(RECOVERY_LOCK, Inherit::Yes)?;
         let _held = acquire(&mut lock, wait, || self.path.join(RECOVERY_LOCK))?;
         work()
+    }
+
+    /// Lets nobody else prepare a transaction with files until the returned file is closed.
+    ///
+    /// # Errors
+    /// [`Busy`] when somebody else does not let go in time; else what the file system said.
+    pub fn hold_files(&self, wait: Wait) -> anyhow::Result<File> {
+        use rustix::fs::FlockOperation;
+        let mut lock = self.open_lock(FILES_LOCK, Inherit::No)?;
+        // Waited for and released again, then taken for good: a guard cannot outlive what it is borrowed from.
+        drop(acquire(&mut lock, wait, || self.path.join(FILES_LOCK))?);
+        let file = lock.into_inner();
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Busy { path: self.path.join(FILES_LOCK) }.into()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn open_lock(&self, name: &str, inherit: Inherit) -> anyhow::Result<RwLock<File>> {

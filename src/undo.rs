@@ -9,19 +9,23 @@
 //! done:    tx-1 tx-2 tx-3        ─────▶    tx-1 tx-2     ─────▶    tx-1 tx-2 tx-3
 //! undone:                                  tx-3
 //! ```
-//! Refs move, nothing else does: index and worktree stay as they are, as after `git reset --soft`.
+//! Refs move, and the files of a transaction that declared some; nothing else does: index and worktree stay as they are,
+//! as after `git reset --soft`. Files go back to what the transaction that replaced them has kept.
 //!
 //! Limit: what has no value to go back to in the log (reftables) and what is more than a value (the stash, whose list is
 //! its reflog; HEAD from branch to branch, which goes with the worktree) is not reversed.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::beneath::RelPath;
 use crate::git::command::{self, RefWrite};
+use crate::git::refs::unescape;
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::run::parts;
-use crate::state_dir::TxId;
-use crate::wal::{Begin, Body, Origin, Outcome, Record, Reversal};
+use crate::state_dir::{StateDir, TxId};
+use crate::txn::{Expected, Source, Transaction, stage};
+use crate::wal::{Begin, Body, FileChange, FileImage, Origin, Outcome, Record, Reversal};
 
 /// The variable that tells the hook what its git is for.
 pub const VARIABLE: &str = "JIN_TXN_REVERSES";
@@ -46,6 +50,25 @@ pub struct Step {
     pub direction: Direction,
     /// Its refs, from where they have to be to where they go.
     pub writes: Vec<RefWrite>,
+    /// Its files, the same way, and where the content lies that they go back to.
+    pub files: Vec<FileStep>,
+    /// The worktree's git directory, as the log has it.
+    worktree: String,
+    /// The run that this is part of.
+    pub part_of: Option<TxId>,
+}
+
+/// One file that goes back, or forward again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStep {
+    /// Its path in the worktree.
+    pub path: RelPath,
+    /// What it has to be.
+    pub from: Option<FileImage>,
+    /// What it becomes.
+    pub to: Option<FileImage>,
+    /// Which transactions replaced that content, and as which of their files: they have kept it.
+    kept_by: Vec<(TxId, usize)>,
 }
 
 /// Why a transaction is not reversed.
@@ -101,6 +124,7 @@ struct History<'l> {
 struct Changes<'l> {
     begin: &'l Begin,
     refs: Vec<(RefName, Value, Value)>,
+    files: &'l [FileChange],
 }
 
 /// A finished transaction of a run: it counts as soon as the run does, and with it.
@@ -117,7 +141,7 @@ impl<'l> History<'l> {
         for record in records {
             let Some(id) = record.tx else { continue };
             let settled = match &record.body {
-                Body::Begin(begin) => {
+                Body::Begin(begin) | Body::Decided(begin) => {
                     begins.insert(id, begin);
                     continue;
                 }
@@ -179,7 +203,8 @@ impl<'l> History<'l> {
         let step = match refusal {
             Some(why) => Err(Refusal::NotReversible(id, why)),
             None if refs.is_empty() => Err(Refusal::NotReversible(id, "it changed no ref".to_owned())),
-            None => Ok(Changes { begin, refs }),
+            // Files of a run are the worktree's, as those of any command.
+            None => Ok(Changes { begin, refs, files: &[] }),
         };
         self.steps.insert(id, step);
         self.done.push(id);
@@ -211,7 +236,8 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
             _ => return not("it changed a symbolic ref"),
         }
     }
-    if refs.is_empty() { not("it changed no ref") } else { Ok(Changes { begin, refs }) }
+    let files = begin.files.as_slice();
+    if refs.is_empty() && files.is_empty() { not("it changed no ref") } else { Ok(Changes { begin, refs, files }) }
 }
 
 /// What to write in order to reverse `wanted`, or else the newest transaction that can be.
@@ -237,7 +263,26 @@ pub fn plan(records: &[Record], direction: Direction, wanted: Option<TxId>) -> R
         RefWrite { name: name.clone(), from: from.clone(), to: to.clone() }
     };
     let writes = changes.refs.iter().map(write).collect();
-    Ok(Step { id, operation: changes.begin.operation.clone(), direction, writes })
+    let file = |change: &FileChange| {
+        let (from, to) =
+            if direction == Direction::Undo { (change.after, change.before) } else { (change.before, change.after) };
+        FileStep { path: change.path.clone(), from, to, kept_by: to.map_or_else(Vec::new, |to| keepers(records, to)) }
+    };
+    let files = changes.files.iter().map(file).collect();
+    let (operation, worktree) = (changes.begin.operation.clone(), changes.begin.worktree.clone());
+    Ok(Step { id, operation, direction, writes, files, worktree, part_of: None })
+}
+
+/// The transactions that have kept a file that was `image` when they replaced or removed it, newest first.
+fn keepers(records: &[Record], image: FileImage) -> Vec<(TxId, usize)> {
+    let mut keepers = Vec::new();
+    for record in records.iter().rev() {
+        if let (Some(id), Body::Decided(begin)) = (record.tx, &record.body) {
+            let places = begin.files.iter().enumerate().filter(|(_, f)| f.before == Some(image));
+            keepers.extend(places.map(|(index, _)| (id, index)));
+        }
+    }
+    keepers
 }
 
 /// Is every ref where the step expects it, and does no checked-out branch cease to be?
@@ -253,7 +298,8 @@ pub fn check(repo: &Repository, step: &Step) -> anyhow::Result<()> {
             moved.push((write.name.clone(), now));
         }
     }
-    if !moved.is_empty() {
+    // Where files are concerned the transaction itself says what has moved on, refs and files together.
+    if !moved.is_empty() && step.files.is_empty() {
         return Err(Refusal::Moved(step.id, moved).into());
     }
     let heads = checked_out(repo)?;
@@ -286,6 +332,102 @@ pub fn carry_out(repo: &Repository, program: &Path, step: &Step) -> anyhow::Resu
         Direction::Redo => Reversal::Redo(step.id),
     };
     let message = format!("{reversal} ({})", step.operation);
+    if !step.files.is_empty() {
+        return carry_out_files(repo, program, step, reversal, &message);
+    }
     let text = reversal.to_string();
     command::write_refs_with_hooks(program, &repo.git_dir, &step.writes, &message, (VARIABLE, &text))
+}
+
+/// The same as a transaction of ours, with files.
+fn carry_out_files(
+    repo: &Repository,
+    program: &Path,
+    step: &Step,
+    reversal: Reversal,
+    message: &str,
+) -> anyhow::Result<()> {
+    let prepared = transaction(repo, program, step, reversal, message)?.prepare()?;
+    for file in &step.files {
+        let after = prepared.files().iter().find(|f| f.path == file.path).and_then(|f| f.after);
+        if after != file.to {
+            let why = format!("the kept content of `{}` is damaged", file.path);
+            prepared.abort()?;
+            return Err(Refusal::NotReversible(step.id, why).into());
+        }
+    }
+    let done = prepared.commit()?;
+    anyhow::ensure!(
+        done.left.is_empty(),
+        "{} is done but for what somebody else changed at the last moment: {}",
+        done.id,
+        done.left.join("; ")
+    );
+    Ok(())
+}
+
+/// Could a step with files be done? Changes nothing.
+///
+/// # Errors
+/// [`crate::txn::Unmet`] with everything that has moved on, or a [`Refusal`].
+pub fn check_files(repo: &Repository, program: &Path, step: &Step) -> anyhow::Result<()> {
+    if step.files.is_empty() {
+        return Ok(());
+    }
+    transaction(repo, program, step, Reversal::Undo(step.id), "")?.check().map(|_| ())
+}
+
+fn transaction(
+    repo: &Repository,
+    program: &Path,
+    step: &Step,
+    reversal: Reversal,
+    message: &str,
+) -> anyhow::Result<Transaction> {
+    let gone = || Refusal::NotReversible(step.id, "the worktree that it was made in is gone".to_owned());
+    let inside = unescape(&step.worktree).ok_or_else(gone)?;
+    let inside = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&inside);
+    let repo = Repository::open(&repo.common_dir.join(inside)).map_err(|_| gone())?;
+    let state = StateDir::of(&repo);
+    let mut transaction = Transaction::begin(&repo, &format!("jin-txn {reversal}"))
+        .with_git(program)
+        .with_message(message)
+        .that_reverses(reversal)
+        .in_run(step.part_of);
+    for RefWrite { name, from, to } in &step.writes {
+        let expected = from.oid().map_or(Expected::Absent, |oid| Expected::Exactly(*oid));
+        match to.oid() {
+            Some(oid) => transaction.update_itself(name.clone(), *oid, expected),
+            None => transaction.delete_itself(name.clone(), expected),
+        };
+    }
+    for file in &step.files {
+        let expected = file.from.map_or(Expected::Absent, |image| Expected::Exactly(image.blob));
+        let path = file.path.clone();
+        match file.to {
+            Some(image) => {
+                let lost = || {
+                    let why = format!("the earlier content of `{path}` is not kept any more");
+                    Refusal::NotReversible(step.id, why)
+                };
+                let kept = kept(&state, &file.kept_by)?.ok_or_else(lost)?;
+                transaction.write(path, image.mode, Source::Exactly(kept), expected)
+            }
+            None => transaction.remove(path, expected),
+        };
+    }
+    Ok(transaction)
+}
+
+fn kept(state: &StateDir, by: &[(TxId, usize)]) -> std::io::Result<Option<PathBuf>> {
+    for (id, index) in by {
+        let Some(dir) = stage::kept(state, *id)? else { continue };
+        for name in [stage::second_name(*index), stage::name(*index)] {
+            let path = dir.join(name.as_path());
+            if std::fs::symlink_metadata(&path).is_ok() {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(None)
 }

@@ -23,6 +23,8 @@ pub(super) struct Told<'l> {
     pub time: u64,
     pub state: &'static str,
     pub refs: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub files: usize,
     pub operation: &'l str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'l str>,
@@ -64,7 +66,10 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         return Ok(super::exit::DONE);
     }
     for tx in transactions {
-        let count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
+        let mut count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
+        if tx.files > 0 {
+            count += &format!(" {} {}", tx.files, if tx.files == 1 { "file" } else { "files" });
+        }
         let message = tx.message.map_or_else(String::new, |m| format!("  # {}", m.lines().next().unwrap_or_default()));
         session.print(&format!(
             "{:<8} {}  {:<12} {count:>8}  {}{message}",
@@ -77,6 +82,15 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     Ok(super::exit::DONE)
 }
 
+/// What the user says about a run; of an `apply` it is in the reflogs.
+fn said(begin: &Begin) -> Option<&str> {
+    Some(begin.message.as_str()).filter(|m| begin.origin == Origin::Run && !m.is_empty())
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 fn count_begins(records: &[Record]) -> usize {
     records.iter().filter(|r| matches!(&r.body, Body::Begin(begin) if begin.part_of.is_none())).count()
 }
@@ -86,14 +100,22 @@ pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
     let mut told: Vec<Told<'_>> = Vec::new();
     for record in records {
         let Some(id) = record.tx else { continue };
+        if let Body::Decided(begin) = &record.body {
+            // Read under git's locks it says more than what was begun.
+            if let Some(tx) = told.iter_mut().rev().find(|t| t.id == id) {
+                (tx.state, tx.refs, tx.files, tx.begin) = ("decided", begin.refs.len(), begin.files.len(), begin);
+                continue;
+            }
+        }
         if let Body::Begin(begin) = &record.body {
             told.push(Told {
                 id,
                 time: record.time,
                 state: "begun",
                 refs: begin.refs.len(),
+                files: begin.files.len(),
                 operation: &begin.operation,
-                message: begin.message.as_deref(),
+                message: said(begin),
                 begin,
                 recovered: None,
             });

@@ -1,6 +1,7 @@
 //! The command line. One file per command: its arguments (the doc comments are the help) and its run.
 //! Only this layer prints, reads the environment and knows exit codes.
 
+pub mod apply;
 pub mod check;
 pub mod demo;
 mod fsync;
@@ -91,6 +92,7 @@ enum Command {
     Undo(undo::UndoArgs),
     Redo(undo::RedoArgs),
     Run(run::Args),
+    Apply(apply::Args),
     Git(git::Args),
     Demo(demo::Args),
 }
@@ -138,6 +140,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Undo(args) => undo::undo(&context, &args),
         Command::Redo(args) => undo::redo(&context, &args),
         Command::Run(args) => run::run(&context, &args),
+        Command::Apply(args) => apply::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }

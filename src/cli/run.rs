@@ -9,12 +9,12 @@ use anyhow::Context;
 
 use super::{Session, exit, install};
 use crate::git::{RefFormat, Repository, command};
-use crate::marker::Entry;
+use crate::marker::{Entry, State};
 use crate::owner;
 use crate::recovery::{self, Finding, Options};
 use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
-use crate::state_dir::StateDir;
+use crate::state_dir::{StateDir, TxId};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -44,8 +44,7 @@ pub struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let state = StateDir::of(&repo);
-    let outer = std::env::var(mark::VARIABLE).ok();
-    if joins(outer.as_deref(), &state) {
+    if joined(&state).is_some() {
         // Part of a run already: that one keeps it, or takes it back.
         return Err(prepare(session, args).exec()).with_context(|| cannot_run(args));
     }
@@ -85,7 +84,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         other => other?,
     };
     let mut command = prepare(session, args);
-    command.env(mark::VARIABLE, run.mark.within(outer.as_deref()));
+    command.env(mark::VARIABLE, run.mark.within(std::env::var(mark::VARIABLE).ok().as_deref()));
     let beat = || {
         if run.beat().is_err() {
             // It only makes a crash look older than it was: then a human is asked.
@@ -116,10 +115,10 @@ fn attributes(program: &Path) -> Vec<PathBuf> {
     user.into_iter().flatten().chain(prefix).chain([PathBuf::from("/etc/gitattributes")]).collect()
 }
 
-/// Does this process belong to a run of the repository that is at work?
-fn joins(variable: Option<&str>, state: &StateDir) -> bool {
-    let Some(id) = variable.and_then(|v| mark::named_in(v, state)) else { return false };
-    Entry::new(state.path(), crate::marker::State::InProgress, id).path.exists()
+/// The run of the repository that this process belongs to, and that is at work.
+pub(super) fn joined(state: &StateDir) -> Option<TxId> {
+    let id = mark::named_in(&std::env::var(mark::VARIABLE).ok()?, state)?;
+    Entry::new(state.path(), State::InProgress, id).path.exists().then_some(id)
 }
 
 /// The command, where the user is, with the user's environment.
@@ -160,7 +159,7 @@ fn take_back(
         session.say("hint: when that has ended, `git txn recover` takes it back");
         return Ok(exit::BUSY);
     }
-    let report = recovery::recover(repo, &Options { ended_run: Some(id), ..options.clone() })?;
+    let report = recovery::recover(repo, &Options { own: Some(id), ..options.clone() })?;
     for line in report.headlines() {
         session.say(&line);
     }

@@ -85,5 +85,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     for moved in parts::moves(&scan.records, id) {
         session.print(&format!("{}\n  before  {}\n  after   {}", moved.name, moved.before, moved.after));
     }
+    for file in &told.begin.files {
+        let image = |image: &Option<crate::wal::FileImage>| {
+            image.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)
+        };
+        session.print(&format!("{}\n  before  {}\n  after   {}", file.path, image(&file.before), image(&file.after)));
+    }
     Ok(super::exit::DONE)
 }

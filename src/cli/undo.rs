@@ -46,6 +46,7 @@ struct Done<'s> {
     direction: &'static str,
     done: bool,
     refs: Vec<Moved>,
+    files: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -81,17 +82,21 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     }
     let state = StateDir::of(&repo);
     let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
-    let step = undo::plan(&scan.records, direction, args.id)?;
+    let mut step = undo::plan(&scan.records, direction, args.id)?;
+    step.part_of = super::run::joined(&state);
     undo::check(&repo, &step)?;
-    if !args.dry_run {
-        undo::carry_out(&repo, &real_git()?, &step)?;
+    let program = real_git()?;
+    if args.dry_run {
+        undo::check_files(&repo, &program, &step)?;
+    } else {
+        undo::carry_out(&repo, &program, &step)?;
     }
     tell(session, &repo, &step, args.dry_run)?;
     Ok(exit::DONE)
 }
 
 fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: bool) -> anyhow::Result<()> {
-    let Step { id, operation, direction, writes } = step;
+    let Step { id, operation, direction, writes, files, .. } = step;
     if session.json {
         let moved = |w: &crate::git::command::RefWrite| Moved {
             name: w.name.to_string(),
@@ -100,7 +105,8 @@ fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: 
         };
         let refs = writes.iter().map(moved).collect();
         let direction = if *direction == Direction::Undo { "undo" } else { "redo" };
-        return session.print_json(&Done { version: 1, id: *id, operation, direction, done: !dry_run, refs });
+        let files = files.iter().map(|f| f.path.to_string()).collect();
+        return session.print_json(&Done { version: 1, id: *id, operation, direction, done: !dry_run, refs, files });
     }
     let what = match (direction, dry_run) {
         (Direction::Undo, false) => "undid",
@@ -112,6 +118,12 @@ fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: 
     let short = |value: &Value| value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned());
     for write in writes {
         session.say(&format!("  {}: {} -> {}", write.name, short(&write.from), short(&write.to)));
+    }
+    for file in files {
+        let image = |image: Option<crate::wal::FileImage>| {
+            image.map_or_else(|| "absent".to_owned(), |i| i.blob.as_str()[..10].to_owned())
+        };
+        session.say(&format!("  {}: {} -> {}", file.path, image(file.from), image(file.to)));
     }
     let heads = undo::checked_out(repo)?;
     for write in writes.iter().filter(|w| w.name.is_head() || heads.contains(&w.name)) {

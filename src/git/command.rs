@@ -3,6 +3,7 @@
 //! Every hook is off for these children (ours would log recovery as a transaction; the user's have seen
 //! these updates already), and what a hook's environment says about "the" repository is taken away.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
@@ -373,6 +374,54 @@ impl Drop for Batch {
         if self.child.kill().is_ok() && self.child.wait().is_err() {
             // It is gone either way.
         }
+    }
+}
+
+/// As [`read_refs`], in one process for all refs that are no symbolic ones.
+///
+/// # Errors
+/// git cannot be started or fails.
+pub fn read_refs_at_once(program: &Path, git_dir: &Path, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
+    let mut input = Vec::new();
+    for name in names {
+        push_line(&mut input, &[name.as_bytes(), b"\n"]);
+    }
+    let ran = run(program, git_dir, &["cat-file", "--batch-check=%(objectname)"], &input, None)?;
+    let mut lines = ran.stdout.split(|b| *b == b'\n');
+    let mut values = Vec::with_capacity(names.len());
+    for name in names {
+        let line = lines.next().unwrap_or_default();
+        // Only what lies right below the git directory is symbolic by itself: HEAD.
+        if !name.as_bytes().starts_with(b"refs/") {
+            values.append(&mut read_refs(program, git_dir, &[name])?);
+            continue;
+        }
+        values.push(super::Oid::parse(line).map_or(Value::Absent, Value::Oid));
+    }
+    Ok(values)
+}
+
+/// The symbolic refs of a worktree, with what they point to (for reftable, which only git reads).
+///
+/// # Errors
+/// git cannot be started or fails.
+pub fn symbolic_refs(program: &Path, git_dir: &Path) -> anyhow::Result<HashMap<RefName, RefName>> {
+    let format = "--format=%(if)%(symref)%(then)%(refname) %(symref)%(end)";
+    let listed = run(program, git_dir, &["for-each-ref", format], b"", None)?;
+    let head = run(program, git_dir, &["symbolic-ref", "-q", "HEAD"], b"", None)?;
+    let mut lines: Vec<Vec<u8>> = listed.stdout.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+    lines.push([b"HEAD ".as_slice(), head.stdout.trim_ascii()].concat());
+    let pair = |line: &Vec<u8>| {
+        let space = line.iter().position(|b| *b == b' ')?;
+        Some((RefName::parse(&line[..space]).ok()?, RefName::parse(&line[space + 1..]).ok()?))
+    };
+    Ok(lines.iter().filter_map(pair).collect())
+}
+
+/// Takes away what the environment says about "the" repository.
+pub fn forget_repository(command: &mut std::process::Command) {
+    for variable in LOCAL_VARIABLES.iter().chain(&["JIN_TXN", crate::undo::VARIABLE]) {
+        command.env_remove(variable);
     }
 }
 

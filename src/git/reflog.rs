@@ -103,6 +103,18 @@ pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String,
     Ok(Some((text(line.old), text(line.new), lines.next().is_some())))
 }
 
+/// The first whole line behind the recorded size, without its line feed, if it is the last one as well.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
+    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
+    let mut lines = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n');
+    let first = lines.next().and_then(|line| line.strip_suffix(b"\n"));
+    Ok(first.filter(|_| lines.next().is_none()).map(<[u8]>::to_vec))
+}
+
 /// The value that the last complete entry of a log leads to.
 ///
 /// # Errors

@@ -16,6 +16,7 @@
 pub mod foreign;
 mod keep;
 pub mod observe;
+mod outer;
 pub mod payload;
 pub mod post_checkout;
 pub mod reference_transaction;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 
 use crate::git::Repository;
 use crate::git::repository::NotFound;
+use crate::state_dir::TxId;
 use crate::wal::Reversal;
 
 /// What a hook takes from its environment; read once, in `main`.
@@ -43,6 +45,8 @@ pub struct Environment {
     pub reverses: Option<Reversal>,
     /// `JIN_TXN_RUN`: the runs that started this git.
     pub runs: Option<String>,
+    /// `JIN_TXN_TX`: one of our own transactions may have started this git.
+    pub within: Option<TxId>,
 }
 
 impl Environment {

@@ -71,6 +71,11 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     }
     let listing =
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
+    if let Some(id) = environment.within
+        && owner::nearest_git().is_some_and(|git| super::outer::speaks_for(&listing, id, &git))
+    {
+        return Ok(Reply::go());
+    }
     let call = Call { environment, repo, state: state_dir, payload, listing };
     match state {
         "preparing" => call.preparing(),
@@ -164,7 +169,11 @@ impl Call<'_> {
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
         if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
-            messages = self.recover(Mode::Preparing)?.messages;
+            let outcome = self.recover(Mode::Preparing)?;
+            messages = outcome.messages;
+            if outcome.must_wait && markers.dead {
+                return Ok(Reply::veto(messages));
+            }
             let moved = messages.iter().any(|l| l.contains(" is back at ") || l.contains("; the power cut had "));
             if moved && receives(&git) {
                 // The pusher was shown the torn refs, and leaves out those that looked up to date to it.
@@ -268,8 +277,9 @@ impl Call<'_> {
                 head: RefStore::new(&self.repo).head()?,
                 reverses: self.environment.reverses,
                 part_of,
-                message: None,
                 barrier: durability == Durability::Full,
+                files: Vec::new(),
+                message: String::new(),
             };
             let still_ours = || entry.path.exists();
             // The barrier takes the objects along, the locks with the new values, and the marker.

@@ -38,6 +38,8 @@ pub struct Unfinished {
     pub begin: Option<Box<Begin>>,
     /// How the log says it ended.
     pub ending: Ending,
+    /// We made it, it is behind its commit point, and the log does not say that it ended.
+    pub decided: bool,
     /// Its refs, when the log does not know how it ended.
     pub refs: Vec<RefEvidence>,
 }
@@ -104,9 +106,16 @@ impl<'l> History<'l> {
     #[must_use]
     pub fn begin(&self, id: TxId) -> Option<(usize, &'l Begin)> {
         self.records.iter().enumerate().rev().find_map(|(at, record)| match &record.body {
-            Body::Begin(begin) if record.tx == Some(id) => Some((at, begin.as_ref())),
+            // What was read under the locks says more than what was read before.
+            Body::Begin(begin) | Body::Decided(begin) if record.tx == Some(id) => Some((at, begin.as_ref())),
             _ => None,
         })
+    }
+
+    /// Is the transaction past its commit point?
+    #[must_use]
+    pub fn is_decided(&self, id: TxId) -> bool {
+        self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Decided(_)))
     }
 
     /// How the log says that `id` ended, after its `begin`.
@@ -128,12 +137,12 @@ impl<'l> History<'l> {
     }
 
     /// Did git give this transaction up before it changed anything?
-    fn was_aborted(&self, id: TxId) -> bool {
+    pub(super) fn was_aborted(&self, id: TxId) -> bool {
         self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Aborted))
     }
 
     /// Records after `at` that speak of `name`.
-    fn later(&self, name: &RefName, at: usize) -> impl Iterator<Item = &'l Record> {
+    pub(super) fn later(&self, name: &RefName, at: usize) -> impl Iterator<Item = &'l Record> {
         let places = self.by_ref.get(name).map_or(&[][..], Vec::as_slice);
         let records = self.records;
         places.iter().filter(move |p| **p > at).map(move |p| &records[*p])
@@ -141,8 +150,10 @@ impl<'l> History<'l> {
 }
 
 fn names(body: &Body) -> Vec<&RefName> {
+    if let Some(begin) = body.word() {
+        return begin.refs.iter().map(|c| &c.name).collect();
+    }
     match body {
-        Body::Begin(begin) => begin.refs.iter().map(|c| &c.name).collect(),
         Body::Committed { refs }
         | Body::Moved { refs }
         | Body::Recovered { refs, .. }
@@ -202,7 +213,7 @@ impl Witnesses<'_> {
     }
 
     /// The power cut left an older state than the one that the transaction was built on; that is redone later.
-    fn was_taken_back(&self, change: &RefChange, now: &Seen) -> anyhow::Result<bool> {
+    pub(super) fn was_taken_back(&self, change: &RefChange, now: &Seen) -> anyhow::Result<bool> {
         let Some(expected) = self.expected.filter(|_| now.value != change.after) else { return Ok(false) };
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
         Ok(expected.standing(self.repo, &change.name, now, packed)? == Standing::Outdated)
@@ -227,7 +238,8 @@ fn is_renamed_lock(change: &RefChange, now: &Seen) -> bool {
 /// one's before-image says whether this one had been applied.
 fn overwritten(change: &RefChange, history: &History<'_>, later: &[&Record]) -> Option<RefState> {
     later.iter().find_map(|record| match &record.body {
-        Body::Begin(begin) => {
+        body if body.word().is_some() => {
+            let begin = body.word()?;
             if record.tx.is_some_and(|tx| history.was_aborted(tx)) {
                 return None;
             }
@@ -270,7 +282,7 @@ fn was_moved(change: &RefChange, later: &[&Record]) -> bool {
 
 /// The reflog's first entry behind the recorded size is exactly this update, and others follow: it was applied, and
 /// the ref went on from there.
-fn was_logged(change: &RefChange, refs: &RefStore<'_>) -> anyhow::Result<bool> {
+pub(super) fn was_logged(change: &RefChange, refs: &RefStore<'_>) -> anyhow::Result<bool> {
     let Some((old, new, more)) = reflog::entry_at(&refs.log(&change.name), change.log)? else { return Ok(false) };
     let is = |value: Option<&Value>, hex: &str| match value {
         Some(Value::Oid(oid)) => oid.as_str() == hex,

@@ -23,6 +23,7 @@ use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, State};
 use crate::state_dir::{StateDir, TxId};
+use crate::txn::stage;
 use crate::wal::{Begin, Body, Log, Outcome, Record, Settled, Sync};
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
@@ -81,6 +82,10 @@ impl Session<'_> {
                     Err(error) => return self.or_leave(tx, Err(error)),
                 }
                 self.close(tx.entry.clone(), State::Committed)
+            }
+            Ending::None if tx.decided => {
+                let done = self.finish_decided(tx, begin, plan);
+                self.or_leave(tx, done)
             }
             Ending::None => {
                 let done = self.carry_out(tx, begin, plan);
@@ -208,7 +213,7 @@ impl Session<'_> {
 
     /// Moves reflogs of deleted refs to quarantine that git had not yet removed: a new branch of that name would
     /// begin with them.
-    fn drop_reflogs(&self, begin: &Begin) -> anyhow::Result<Vec<String>> {
+    pub(super) fn drop_reflogs(&self, begin: &Begin) -> anyhow::Result<Vec<String>> {
         let refs = RefStore::new(self.repo);
         let mut actions = Vec::new();
         for change in begin.refs.iter().filter(|c| c.after == Value::Absent && c.log.is_some()) {
@@ -342,7 +347,11 @@ impl Session<'_> {
         if entry.state == State::InProgress {
             entry.become_state(state)?;
         }
-        durable::remove_tree(&self.state.tx(entry.id))?;
+        match state {
+            // What it replaced is kept, so that it can be undone.
+            State::Committed => stage::put_away(self.state, entry.id)?,
+            _ => durable::remove_tree(&self.state.tx(entry.id))?,
+        }
         entry.remove()?;
         Ok(())
     }
@@ -468,16 +477,16 @@ pub(super) fn close_acknowledged(
     state: &StateDir,
     entry: Entry,
 ) -> anyhow::Result<()> {
-    let is_begin = |r: &Record| r.tx == Some(entry.id) && matches!(r.body, Body::Begin(_));
+    let is_begin = |r: &Record| r.tx == Some(entry.id) && matches!(r.body, Body::Begin(_) | Body::Decided(_));
     let scan = log.scan_until(|records| records.iter().any(is_begin))?;
-    let refs = match scan.records.iter().find(|r| is_begin(r)).map(|r| &r.body) {
-        Some(Body::Begin(begin)) => settled_values(repo, begin)?,
+    let refs = match scan.records.iter().rfind(|r| is_begin(r)).map(|r| &r.body) {
+        Some(Body::Begin(begin) | Body::Decided(begin)) => settled_values(repo, begin)?,
         _ => Vec::new(),
     };
     let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
     let as_of = log.append(Some(entry.id), &body, Sync::Yes)?;
     log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::Yes)?;
-    durable::remove_tree(&state.tx(entry.id))?;
+    stage::put_away(state, entry.id)?;
     entry.remove()?;
     Ok(())
 }

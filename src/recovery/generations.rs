@@ -21,7 +21,7 @@ use crate::git::refs::{Seen, absent_is_none};
 use crate::git::{FileId, RefName, RefStore, Repository, Value};
 use crate::owner;
 use crate::state_dir::TxId;
-use crate::wal::{Begin, Birth, Body, Outcome, Record, Settled};
+use crate::wal::{Begin, Birth, Body, Origin, Outcome, Record, Settled};
 
 /// The newest word of the log on a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,7 @@ pub struct Generations<'l> {
 struct Reading<'l> {
     begins: HashMap<TxId, (usize, u64, &'l Begin)>,
     ended: HashSet<TxId>,
+    decided: HashSet<TxId>,
 }
 
 impl<'l> Reading<'l> {
@@ -122,7 +123,15 @@ impl<'l> Generations<'l> {
         match &record.body {
             Body::Begin(begun) => {
                 reading.begins.extend(record.tx.map(|tx| (tx, (at, record.time, begun.as_ref()))));
-                self.note_begin(at, begun);
+                if record.body.word().is_some() {
+                    self.note_begin(at, begun);
+                }
+            }
+            // What was decided will be: it is the newest word, whether or not it came to be written.
+            Body::Decided(begun) => {
+                reading.begins.extend(record.tx.map(|tx| (tx, (at, record.time, begun.as_ref()))));
+                reading.decided.extend(record.tx);
+                self.note_decided(at, record.tx, begun);
             }
             Body::Committed { refs } => {
                 let begin = reading.begin(record);
@@ -151,12 +160,23 @@ impl<'l> Generations<'l> {
                 self.durable_until = record.time;
                 self.state_dir = Some(*state_dir);
                 let open = in_flight.iter().filter(|tx| !reading.ended.contains(tx));
-                for (rank, _, begun) in open.filter_map(|tx| reading.begins.get(tx)) {
-                    self.note_begin(*rank, begun);
+                for tx in open {
+                    let Some((rank, _, begun)) = reading.begins.get(tx) else { continue };
+                    if reading.decided.contains(tx) {
+                        self.note_decided(*rank, Some(*tx), begun);
+                    } else if begun.origin != Origin::Apply {
+                        self.note_begin(*rank, begun);
+                    }
                 }
             }
             Body::Checkout(checkout) => {
                 self.heads.extend(checkout.head.iter().map(|h| (h.name.clone(), h.value.clone())));
+            }
+            // Its record came to the log, but was not trusted to be durable: nothing came of it.
+            Body::Aborted if record.tx.is_some_and(|tx| reading.decided.contains(&tx)) => {
+                if let Some((rank, _, begun)) = reading.begin(record) {
+                    self.note_before(rank, begun);
+                }
             }
             Body::Aborted | Body::Absorbed { .. } | Body::Unknown { .. } => {}
         }
@@ -175,6 +195,23 @@ impl<'l> Generations<'l> {
             let same = generation.word.as_ref().filter(|w| w.value == before).cloned();
             let seen = Word { value: before, file: change.file, tx: None, lock: None, packed: None, rank };
             generation.say(same.map_or(seen, |word| Word { rank, ..word }));
+        }
+    }
+
+    fn note_decided(&mut self, rank: usize, tx: Option<TxId>, begin: &'l Begin) {
+        self.note_begin(rank, begin);
+        for change in &begin.refs {
+            let (lock, packed) = (change.lock, begin.packed);
+            let generation = self.refs.entry(&change.name).or_default();
+            generation.say(Word { value: change.after.clone(), file: None, tx, lock, packed, rank });
+        }
+    }
+
+    fn note_before(&mut self, rank: usize, begin: &'l Begin) {
+        for change in &begin.refs {
+            let Some(value) = change.before.clone() else { continue };
+            let word = Word { value, file: change.file, tx: None, lock: None, packed: None, rank };
+            self.refs.entry(&change.name).or_default().say(word);
         }
     }
 
@@ -304,8 +341,9 @@ mod tests {
             head: None,
             reverses: None,
             part_of: None,
-            message: None,
             barrier,
+            files: Vec::new(),
+            message: String::new(),
         }))
     }
 

@@ -9,6 +9,7 @@
 //! ```
 //! One runner at a time, under `recovery.lock`, which the git children inherit.
 
+mod decided;
 pub mod evidence;
 mod execute;
 pub mod generations;
@@ -69,12 +70,12 @@ pub struct Options {
     pub force: bool,
     /// How long to wait for another runner, and for a hook that outlived its git.
     pub wait: Wait,
-    /// The run that has just ended, says its runner: it is to be taken back although the runner lives.
-    pub ended_run: Option<TxId>,
     /// Runs that are to be taken back although files have changed since they died: a human says so.
     pub take_back: Option<TxId>,
     /// The environment says that objects lie elsewhere, too: what is missing here is not lost.
     pub objects_elsewhere: bool,
+    /// A transaction of this very process that is to be settled: it counts as dead.
+    pub own: Option<TxId>,
 }
 
 impl Options {
@@ -87,9 +88,9 @@ impl Options {
             dry_run: false,
             force: false,
             wait: Wait::No,
-            ended_run: None,
             take_back: None,
             objects_elsewhere: false,
+            own: None,
         }
     }
 }
@@ -231,7 +232,13 @@ impl<'r> Session<'r> {
             expected = None;
         }
         let unfinished = session.gather(dead, &history, expected.as_ref())?;
-        let plans: Vec<Plan> = unfinished.iter().map(|u| plan::plan(&u.refs)).collect();
+        let plan_of = |u: &Unfinished| if u.decided { decided::plan(&u.refs) } else { plan::plan(&u.refs) };
+        let plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
+        if let Some(waiting) = decided::needs_a_command(&unfinished, &options.mode) {
+            session.report.must_wait = true;
+            session.report.notes.extend(decided::refusal(waiting, &options.mode));
+            return Ok(session.report);
+        }
 
         if session.must_wait(&unfinished, &plans, expected.as_ref())? {
             session.report.must_wait = true;
@@ -288,7 +295,8 @@ impl<'r> Session<'r> {
                 }
                 continue;
             }
-            match self.wait_for_orphan(&marker, place) {
+            let is_own = self.options.own == Some(entry.id);
+            match if is_own { Liveness::Dead } else { self.wait_for_orphan(&marker, place) } {
                 Liveness::Dead => dead.push((entry.clone(), Some(marker))),
                 Liveness::Unknowable if self.options.force => dead.push((entry.clone(), Some(marker))),
                 liveness => self.report.busy.push(report::busy_line(&marker, liveness)),
@@ -342,15 +350,24 @@ impl<'r> Session<'r> {
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
             let Some((at, begin)) = history.begin(entry.id) else {
-                unfinished.push(Unfinished { entry, marker, begin: None, ending: Ending::None, refs: Vec::new() });
+                let (ending, decided, refs) = (Ending::None, false, Vec::new());
+                unfinished.push(Unfinished { entry, marker, begin: None, ending, decided, refs });
                 continue;
             };
             let ending = history.ending(entry.id, at);
+            if ending == Ending::None
+                && let Some(made) = decided::gather(&witnesses, entry.id, at, begin)?
+            {
+                let decided::Made { begin, decided, refs } = made;
+                unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin)), ending, decided, refs });
+                continue;
+            }
             let refs = match ending {
                 Ending::None => witnesses.of_refs(entry.id, at, begin)?,
                 _ => Vec::new(),
             };
-            unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin.clone())), ending, refs });
+            let (begin, decided) = (Some(Box::new(begin.clone())), false);
+            unfinished.push(Unfinished { entry, marker, begin, ending, decided, refs });
         }
         Ok(unfinished)
     }

@@ -138,7 +138,8 @@ impl<'r> Run<'r> {
                 head: RefStore::new(repo).head()?,
                 reverses: None,
                 part_of: None,
-                message: intent.message.map(str::to_owned),
+                message: intent.message.unwrap_or_default().to_owned(),
+                files: Vec::new(),
                 barrier,
             };
             let sync = if barrier { Sync::Barrier } else { Sync::Yes };

@@ -72,7 +72,7 @@ pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
             break;
         }
         match &record.body {
-            Body::Begin(begin) => {
+            Body::Begin(begin) | Body::Decided(begin) => {
                 if begin.part_of == Some(id) {
                     net.touch(begin);
                 }
@@ -197,7 +197,8 @@ mod tests {
             head: None,
             reverses: None,
             part_of: part_of.map(TxId),
-            message: None,
+            message: String::new(),
+            files: Vec::new(),
             barrier: false,
         }))
     }

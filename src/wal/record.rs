@@ -12,6 +12,7 @@ pub use crate::git::refs::Settled;
 use crate::git::{FileId, RefName, Value};
 use crate::owner::{Owner, Process};
 use crate::state_dir::TxId;
+use crate::wal::files::FileChange;
 
 /// The format that we write.
 pub const FORMAT: u32 = 1;
@@ -179,12 +180,15 @@ pub struct Begin {
     /// The `run` whose command made this transaction: they are taken back together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<TxId>,
-    /// What the user says about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
     /// git was told to go on only when everything on the file system, objects included, was durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barrier: bool,
+    /// The files that change, in the order in which they are put into place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileChange>,
+    /// The message for reflogs, of a transaction that we make.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// How recovery ended a transaction.
@@ -206,6 +210,9 @@ pub enum Outcome {
 pub enum Body {
     /// About to be done.
     Begin(Box<Begin>),
+    /// The commit point of a transaction that we make: everything as it was read under git's locks. From here on it is
+    /// carried out, by recovery if need be.
+    Decided(Box<Begin>),
     /// Done, as `committed` saw it.
     Committed {
         /// The refs as they are now.
@@ -341,6 +348,7 @@ impl Body {
         use serde_json::value::to_raw_value;
         let (kind, data) = match self {
             Body::Begin(begin) => ("begin", to_raw_value(begin)?),
+            Body::Decided(begin) => ("decided", to_raw_value(begin)?),
             Body::Committed { refs } => ("committed", to_raw_value(&Refs { refs: refs.clone() })?),
             Body::Aborted => ("aborted", to_raw_value(&serde_json::Map::new())?),
             Body::Absorbed { by } => ("absorbed", to_raw_value(&By { by: *by })?),
@@ -366,6 +374,7 @@ impl Body {
         let data = data.get();
         Ok(match kind {
             "begin" => Body::Begin(serde_json::from_str(data)?),
+            "decided" => Body::Decided(serde_json::from_str(data)?),
             "committed" => Body::Committed { refs: serde_json::from_str::<Refs>(data)?.refs },
             "aborted" => Body::Aborted,
             "absorbed" => Body::Absorbed { by: serde_json::from_str::<By>(data)?.by },
@@ -385,6 +394,17 @@ impl Body {
             }
             other => Body::Unknown { kind: other.to_owned() },
         })
+    }
+
+    /// What a transaction says about its refs, where that counts as a word for others: an `apply` that was begun and never
+    /// decided has said nothing.
+    #[must_use]
+    pub fn word(&self) -> Option<&Begin> {
+        match self {
+            Body::Begin(begin) if begin.origin != Origin::Apply => Some(begin),
+            Body::Decided(begin) => Some(begin),
+            _ => None,
+        }
     }
 
     /// Does this record end its transaction?

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::crash::{self, assert_fsck, run_jin, unseen_git, value};
 use crate::support::reboot;
-use crate::support::repo::{Options, Repo, text};
+use crate::support::repo::{Options, Repo, jin_txn, text};
 use crate::support::scenes::Whole;
 use crate::support::tracer::Action;
 
@@ -399,6 +399,23 @@ fn a_ref_moved_behind_the_hooks_is_left_where_it_is() {
     assert_eq!(code, 4, "{said}");
     assert_eq!(value(&repo, "t"), first, "who moved it cannot be told");
     unseen_git(&repo, &["tag", "-d", "t"]);
+}
+
+#[test]
+fn an_apply_inside_of_a_run_is_a_part_of_it() {
+    let repo = guarded();
+    repo.git(["branch", "topic", "HEAD~1"]);
+    let bin = jin_txn().display().to_string();
+    let oid = value(&repo, "HEAD");
+    let apply = format!(
+        "printf 'update refs/heads/topic {oid}\\ncreate refs/tags/t {oid}\\nwrite made 100644 file\\n' | {bin} apply"
+    );
+    assert_no_trace(&repo, &format!("{apply}; echo more >>made; {bin} undo || {bin} undo --dry-run || true"));
+    let (code, said) = run_script(&repo, &apply);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!((value(&repo, "topic"), value(&repo, "t")), (oid.clone(), oid));
+    assert_eq!(run_jin(&repo, &["undo"]).0, 0, "its refs go back with the run");
+    assert_eq!(value(&repo, "t"), "");
 }
 
 #[test]

@@ -54,7 +54,7 @@ struct Over<'l> {
 impl Session<'_> {
     /// Is nobody of the run left?
     pub(super) fn run_is_over(&mut self, entry: &Entry, marker: &Marker, place: &Here) -> bool {
-        if self.options.ended_run == Some(entry.id) {
+        if self.options.own == Some(entry.id) {
             return true;
         }
         match liveness_of(marker, place, self.state) {
@@ -180,7 +180,7 @@ impl Session<'_> {
     /// When the tree was last known to live. Its runner says so itself while it takes back its own run, and a human may.
     fn limit(&self, over: &Over<'_>) -> anyhow::Result<Option<i64>> {
         let id = Some(over.id);
-        if self.options.ended_run == id || self.options.take_back == id {
+        if self.options.own == id || self.options.take_back == id {
             return Ok(None);
         }
         let beat = mark::last_beat(self.state, over.id)?.unwrap_or(0);
