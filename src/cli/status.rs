@@ -127,7 +127,7 @@ pub fn describe(report: &Report) -> Vec<String> {
         lines.push(format!("{}: {would} (`{}`{pid})", tx.id, tx.operation));
         lines.extend(tx.actions.iter().map(|action| format!("  {action}")));
     }
-    for lock in &report.locks {
+    for lock in report.told_locks() {
         let what = match lock.finding {
             Finding::Finished => "complete, would be renamed into place",
             _ if lock.held => "held",
@@ -146,7 +146,7 @@ pub fn describe(report: &Report) -> Vec<String> {
 /// What recovery had to leave, in words.
 #[must_use]
 pub fn obstacles(report: &Report) -> Vec<String> {
-    let held = report.locks.iter().filter(|l| l.held).map(|l| format!("jin-txn: left {} alone: {}", l.path, l.because));
+    let held = report.told_locks().filter(|l| l.held).map(|l| format!("jin-txn: left {} alone: {}", l.path, l.because));
     held.chain(report.busy.iter().map(|b| format!("jin-txn: {b}"))).collect()
 }
 

@@ -134,7 +134,16 @@ impl Report {
     }
 
     fn paths(&self, finding: Finding) -> impl Iterator<Item = &str> {
-        self.locks.iter().filter(move |l| l.finding == finding).map(|l| l.path.as_str())
+        self.told_locks().filter(move |l| l.finding == finding).map(|l| l.path.as_str())
+    }
+
+    /// The locks that are worth a word: not the note beside one that says who holds it (`core.lockfilePid`).
+    pub fn told_locks(&self) -> impl Iterator<Item = &LockFinding> {
+        let is_beside_another = |path: &str| {
+            let lock = path.strip_suffix("~pid.lock").map(|base| format!("{base}.lock"));
+            lock.is_some_and(|lock| self.locks.iter().any(|other| other.path == lock))
+        };
+        self.locks.iter().filter(move |lock| !is_beside_another(&lock.path))
     }
 }
 
