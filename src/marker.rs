@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::git::FileId;
-use crate::owner::{Owner, Process};
+use crate::owner::{self, Owner, Place, Process};
 use crate::state_dir::TxId;
 use crate::wal::Origin;
+use crate::wal::log::unix_time;
 
 const PREFIX: &str = ".transaction_";
 const TMP_PREFIX: &str = "tmp.";
@@ -229,6 +230,28 @@ impl Entry {
 }
 
 impl Marker {
+    /// The marker of a transaction that this very process makes.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn of_this_process(id: TxId, origin: Origin, operation: &str) -> io::Result<Marker> {
+        let myself = owner::myself()?;
+        Ok(Marker {
+            id,
+            origin,
+            timestamp: unix_time(),
+            operation: operation.to_owned(),
+            owner: Owner { process: myself, place: Place::here()? },
+            helper: myself,
+            phase: Phase::Prepared,
+            payload: PayloadKey { crc: 0, len: 0, count: 0 },
+            probe: None,
+            index_lock: None,
+            follow_up: false,
+            worktree: None,
+        })
+    }
+
     /// Publishes the marker as in progress; fails when there is one of that id.
     ///
     /// # Errors

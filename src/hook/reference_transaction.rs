@@ -256,10 +256,6 @@ impl Call<'_> {
         let logged = saved.and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
-                origin: Origin::Hook,
-                operation: marker.operation.clone(),
-                owner: marker.owner.clone(),
-                helper: marker.helper,
                 worktree: crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
                     .into_owned(),
                 reftable: self.repo.ref_format == RefFormat::Reftable,
@@ -274,8 +270,7 @@ impl Call<'_> {
                 reverses: self.environment.reverses,
                 part_of,
                 barrier: durability == Durability::Full,
-                files: Vec::new(),
-                message: String::new(),
+                ..Begin::new(Origin::Hook, &marker.operation, marker.owner.clone(), marker.helper)
             };
             let still_ours = || entry.path.exists();
             // The barrier takes the objects along, the locks with the new values, and the marker.

@@ -325,25 +325,14 @@ mod tests {
             RefChange { name: main(), before: Some(oid(before)), after: oid(after), file: None, lock: None, log: None };
         let process = Process { pid: 1, start: 1 };
         Body::Begin(Box::new(Begin {
-            origin: crate::wal::Origin::Hook,
-            operation: "git".into(),
-            owner: Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
-            helper: process,
-            worktree: String::new(),
-            reftable: false,
-            batched: false,
             refs: vec![change],
-            watched: Vec::new(),
-            packed_lock: None,
-            index_lock: None,
-            rename: None,
-            packed: None,
-            head: None,
-            reverses: None,
-            part_of: None,
             barrier,
-            files: Vec::new(),
-            message: String::new(),
+            ..Begin::new(
+                crate::wal::Origin::Hook,
+                "git",
+                Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
+                process,
+            )
         }))
     }
 

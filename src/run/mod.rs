@@ -14,6 +14,7 @@
 //! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files.
 
 pub mod child;
+pub mod look;
 pub mod manifest;
 pub mod mark;
 pub mod objects;
@@ -29,10 +30,9 @@ use anyhow::Context;
 use crate::beneath::{self, Parent};
 use crate::durable;
 use crate::git::{RefStore, Repository};
-use crate::marker::{Entry, Marker, PayloadKey, Phase, State};
-use crate::owner::{self, Liveness, Owner, Place};
+use crate::marker::{Entry, Marker, State};
+use crate::owner::{Liveness, Place};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
-use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, Origin, Sync};
 
 use manifest::path_text;
@@ -92,25 +92,12 @@ impl<'r> Run<'r> {
     /// [`Occupied`], or the snapshot cannot be taken or logged: nothing was run then.
     pub fn begin(repo: &'r Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
         let place = Place::here()?;
-        let myself = owner::myself()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
         refuse_another(state, &inside)?;
         let id = log.next_id()?;
-        let marker = Marker {
-            id,
-            origin: Origin::Run,
-            timestamp: unix_time(),
-            operation: intent.operation.to_owned(),
-            owner: Owner { process: myself, place },
-            helper: myself,
-            phase: Phase::Prepared,
-            payload: PayloadKey { crc: 0, len: 0, count: 0 },
-            probe: None,
-            index_lock: None,
-            follow_up: false,
-            worktree: Some(inside.clone()),
-        };
+        let marker =
+            Marker { worktree: Some(inside.clone()), ..Marker::of_this_process(id, Origin::Run, intent.operation)? };
         // The marker first: whatever is left of a snapshot that is cut goes with it.
         let entry = marker.create(state.path())?;
         let begun = || -> anyhow::Result<Lease> {
@@ -122,25 +109,11 @@ impl<'r> Run<'r> {
             manifest.store(state, id)?;
             let barrier = state.durability() == Durability::Full;
             let begin = Begin {
-                origin: Origin::Run,
-                operation: marker.operation.clone(),
-                owner: marker.owner.clone(),
-                helper: marker.helper,
                 worktree: inside.clone(),
-                reftable: false,
-                batched: false,
-                refs: Vec::new(),
-                watched: Vec::new(),
-                packed_lock: None,
-                index_lock: None,
-                rename: None,
-                packed: None,
                 head: RefStore::new(repo).head()?,
-                reverses: None,
-                part_of: None,
                 message: intent.message.unwrap_or_default().to_owned(),
-                files: Vec::new(),
                 barrier,
+                ..Begin::new(Origin::Run, &marker.operation, marker.owner.clone(), marker.helper)
             };
             let sync = if barrier { Sync::Barrier } else { Sync::Yes };
             log.append(Some(id), &Body::Begin(Box::new(begin)), sync)?;

@@ -183,25 +183,14 @@ mod tests {
             log: Some(7),
         };
         Body::Begin(Box::new(Begin {
-            origin,
-            operation: "git".into(),
-            owner: Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
-            helper: process,
-            worktree: String::new(),
-            reftable: false,
-            batched: false,
             refs: changes.iter().map(change).collect(),
-            watched: Vec::new(),
-            packed_lock: None,
-            index_lock: None,
-            rename: None,
-            packed: None,
-            head: None,
-            reverses: None,
             part_of: part_of.map(TxId),
-            message: String::new(),
-            files: Vec::new(),
-            barrier: false,
+            ..Begin::new(
+                origin,
+                "git",
+                Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
+                process,
+            )
         }))
     }
 

@@ -10,7 +10,6 @@
 //! Limit: contents of submodules and nested repositories, owners, times and extended attributes are not kept; of ignored
 //! files only the first [`IGNORED`] have a second name, the others are known by name.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -18,12 +17,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::look::{Status, Tracked};
 use super::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
 use super::objects;
 use crate::beneath::{Kind, RelPath, Root};
 use crate::durable;
 use crate::git::refs::absent_is_none;
-use crate::git::{FileId, RefName, RefStore, Repository, command, index};
+use crate::git::{FileId, RefName, RefStore, Repository};
 use crate::state_dir::{StateDir, TxId};
 
 /// How many ignored files get a second name.
@@ -31,9 +31,6 @@ pub const IGNORED: usize = 1000;
 
 /// Directories of a git directory that commands change as they go.
 pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-merge", "sequencer"];
-
-/// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
-const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns=true";
 
 /// A file that changes while it is copied is copied again, that often.
 const TRIES: usize = 5;
@@ -304,238 +301,6 @@ fn name_below(copies: &mut Copies, worktree: &Path, dir: &Path, manifest: &mut M
         }
     }
     Ok(())
-}
-
-/// A tracked path that differs from the index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// The path.
-    pub path: RelPath,
-    /// The index's mode and blob for it; `None` while it is in conflict.
-    pub indexed: Option<(u32, String)>,
-}
-
-/// What `git status` says of a worktree.
-#[derive(Debug, Default)]
-pub struct Status {
-    /// Tracked, and not as the index has it.
-    pub changed: Vec<Changed>,
-    /// Not tracked, not ignored.
-    pub untracked: Vec<RelPath>,
-    /// Untracked directories that are repositories of their own.
-    pub opaque: Vec<RelPath>,
-    /// Ignored files.
-    pub ignored: Vec<RelPath>,
-    /// Ignored directories.
-    pub ignored_dirs: Vec<RelPath>,
-    /// Git directories that lie in the worktree under another name than `.git`: to git they are untracked files.
-    git_dirs: Vec<Vec<u8>>,
-}
-
-/// Paths, from the worktree's root, of the repository's git directories below it.
-fn git_dirs_below(repo: &Repository, worktree: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
-    let worktree = fs::canonicalize(worktree)?;
-    let mut found = Vec::new();
-    for dir in [&repo.common_dir, &repo.git_dir] {
-        if let Ok(inside) = fs::canonicalize(dir)?.strip_prefix(&worktree) {
-            found.push(inside.as_os_str().as_bytes().to_owned());
-        }
-    }
-    Ok(found)
-}
-
-/// Is one path the other one, or does it lie below that?
-fn overlap(one: &[u8], other: &[u8]) -> bool {
-    let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
-    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-}
-
-impl Status {
-    /// Asks git, with `index` instead of the worktree's own if it is given.
-    ///
-    /// # Errors
-    /// git fails, or names a path that must not be touched.
-    pub fn read(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
-        const ARGS: [&str; 10] = [
-            "-c",
-            EXPECT_FILES,
-            "--no-optional-locks",
-            "status",
-            "--porcelain=v2",
-            "-z",
-            "--untracked-files=all",
-            "--ignored=matching",
-            "--no-renames",
-            "--ignore-submodules=all",
-        ];
-        let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &ARGS, b"", index)?;
-        anyhow::ensure!(ran.success, "git status failed: {}", ran.stderr);
-        let mut status = Status { git_dirs: git_dirs_below(repo, worktree)?, ..Status::default() };
-        for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
-            status.add(line).with_context(|| format!("git status says `{}`", line.escape_ascii()))?;
-        }
-        Ok(status)
-    }
-
-    fn add(&mut self, line: &[u8]) -> anyhow::Result<()> {
-        let (kind, rest) = line.split_at_checked(2).context("a cut line")?;
-        match kind {
-            b"? " | b"! " => {
-                let (path, is_dir) = rest.strip_suffix(b"/").map_or((rest, false), |dir| (dir, true));
-                if self.git_dirs.iter().any(|git_dir| overlap(path, git_dir)) {
-                    return Ok(());
-                }
-                let path = RelPath::parse(path)?;
-                match (kind[0], is_dir) {
-                    (b'?', false) => self.untracked.push(path),
-                    (b'?', true) => self.opaque.push(path),
-                    (_, false) => self.ignored.push(path),
-                    (_, true) => self.ignored_dirs.push(path),
-                }
-            }
-            b"1 " => {
-                let mut words = rest.splitn(8, |b| *b == b' ');
-                let mut word = || words.next().context("too few words");
-                let (xy, sub) = (word()?, word()?);
-                let (_, mode, _, _, blob, path) = (word()?, word()?, word()?, word()?, word()?, word()?);
-                if xy.get(1) != Some(&b'.') && !sub.starts_with(b"S") {
-                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    let mode = u32::from_str_radix(&text(mode), 8).context("no mode")?;
-                    let indexed = (mode != 0 && xy.get(1) != Some(&b'A')).then(|| (mode, text(blob)));
-                    self.changed.push(Changed { path: RelPath::parse(path)?, indexed });
-                }
-            }
-            b"u " => {
-                let path = rest.splitn(10, |b| *b == b' ').nth(9).context("too few words")?;
-                self.changed.push(Changed { path: RelPath::parse(path)?, indexed: None });
-            }
-            // Headers (`# `): nothing that we ask for.
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// What the index says about tracked files that `git status` does not.
-#[derive(Debug, Default)]
-struct Tracked {
-    /// git does not look at them, or their bytes are not those of their blobs.
-    to_keep: Vec<RelPath>,
-}
-
-/// One line of `git ls-files -v -s`.
-struct Entry {
-    tag: u8,
-    blob: String,
-    path: RelPath,
-}
-
-/// The index at `index` (or the worktree's own), entry by entry; what is in conflict is left out.
-fn entries(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
-    let args = ["-c", EXPECT_FILES, "ls-files", "-v", "-s", "-z"];
-    let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", index)?;
-    anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
-    let mut entries = Vec::new();
-    for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
-        let tab = line.iter().position(|b| *b == b'\t').context("git ls-files says a line without a path")?;
-        let head = std::str::from_utf8(&line[..tab])?;
-        let mut words = head.split(' ');
-        let mut word = || words.next().context("git ls-files says a cut line");
-        let (tag, _, blob, stage) = (word()?, word()?, word()?, word()?);
-        if stage == "0" {
-            let path = RelPath::parse(&line[tab + 1..])?;
-            let tag = tag.bytes().next().unwrap_or(b'H');
-            entries.push(Entry { tag, blob: blob.to_owned(), path });
-        }
-    }
-    Ok(entries)
-}
-
-/// Paths that the index at `index` keeps out of the worktree (a sparse checkout).
-///
-/// # Errors
-/// git fails.
-pub fn skipped(repo: &Repository, program: &Path, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
-    let all = entries(repo, program, worktree, Some(index))?;
-    Ok(all.into_iter().filter(|e| e.tag.eq_ignore_ascii_case(&b'S')).map(|e| e.path).collect())
-}
-
-impl Tracked {
-    fn read(repo: &Repository, program: &Path, worktree: &Path, attributes: &[PathBuf]) -> anyhow::Result<Tracked> {
-        let mut tracked = Tracked::default();
-        // Most indexes have nothing to ask git about.
-        let glance = index::glance(&repo.git_dir.join("index")).context("cannot read the index")?;
-        let outside = attributes.iter().chain([&repo.common_dir.join("info/attributes")]).any(|path| path.exists());
-        let may_convert = outside || glance.is_none_or(|g| g.has_attributes);
-        let settings = conversion_settings(repo, program)?;
-        if glance.is_some_and(|g| !g.has_flagged) && !may_convert && !settings {
-            return Ok(tracked);
-        }
-        let entries = entries(repo, program, worktree, None)?;
-        let size = |entry: &Entry| {
-            let metadata = absent_is_none(fs::symlink_metadata(worktree.join(entry.path.as_path())))?;
-            anyhow::Ok(metadata.map(|m| m.len()))
-        };
-        for entry in entries.iter().filter(|e| e.tag.is_ascii_lowercase() || e.tag == b'S') {
-            if size(entry)?.is_some() {
-                tracked.to_keep.push(entry.path.clone());
-            }
-        }
-        let converted = converted(repo, program, worktree, settings)?;
-        if converted.any {
-            let asked: Vec<&Entry> = entries.iter().filter(|e| converted.may_be(&e.path)).collect();
-            let blobs = objects::sizes(repo, program, asked.iter().map(|e| e.blob.as_str()))?;
-            for (entry, blob) in asked.iter().zip(blobs) {
-                let now = size(entry)?;
-                if now.is_some() && (converted.is_filtered(&entry.path) || now != blob) {
-                    tracked.to_keep.push(entry.path.clone());
-                }
-            }
-        }
-        Ok(tracked)
-    }
-}
-
-/// Does the configuration convert line endings, or name a file of attributes?
-fn conversion_settings(repo: &Repository, program: &Path) -> anyhow::Result<bool> {
-    let args = ["config", "--get-regexp", r"^core\.(autocrlf|attributesfile)$"];
-    let ran = command::run(program, &repo.git_dir, &args, b"", None)?;
-    Ok(String::from_utf8_lossy(&ran.stdout).lines().any(|line| line.strip_suffix(" false").is_none()))
-}
-
-/// Whose bytes in the worktree may not be those of the blob.
-struct Converted {
-    any: bool,
-    /// All of them: the configuration says so.
-    all: bool,
-    some: HashSet<RelPath>,
-    /// A filter may do anything, also keep the size.
-    filtered: HashSet<RelPath>,
-}
-
-impl Converted {
-    fn may_be(&self, path: &RelPath) -> bool {
-        self.all || self.some.contains(path)
-    }
-
-    fn is_filtered(&self, path: &RelPath) -> bool {
-        self.filtered.contains(path)
-    }
-}
-
-fn converted(repo: &Repository, program: &Path, worktree: &Path, all: bool) -> anyhow::Result<Converted> {
-    const FILTERS: &str = ":(exclude,attr:!filter !ident !working-tree-encoding)";
-    const ANY: &str = ":(exclude,attr:!filter !ident !working-tree-encoding !text !eol !crlf)";
-    let list = |what: &str| -> anyhow::Result<HashSet<RelPath>> {
-        let args = ["ls-files", "-z", "--", what];
-        let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", None)?;
-        anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
-        let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
-        Ok(paths.collect::<Result<_, _>>()?)
-    };
-    let some = list(ANY)?;
-    let filtered = if some.is_empty() { HashSet::new() } else { list(FILTERS)? };
-    Ok(Converted { any: all || !some.is_empty(), all, some, filtered })
 }
 
 /// The bits that this process takes from new files.

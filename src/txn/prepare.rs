@@ -17,11 +17,10 @@ use crate::durable;
 use crate::git::command;
 use crate::git::refs::{Value, escape};
 use crate::git::{FileId, RefFormat, RefStore};
-use crate::marker::{Entry, Marker, PayloadKey, Phase};
-use crate::owner::{self, Owner, Place};
+use crate::marker::{Entry, Marker};
+use crate::owner;
 use crate::recovery::{self, Options};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
-use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, FileChange, FileImage, Log, Origin, RefChange, Sync};
 
 /// Staged files that are synced one by one; for more one call for the whole file system is faster.
@@ -236,44 +235,20 @@ impl Transaction {
         let inside = self.repo.git_dir.strip_prefix(&self.repo.common_dir).map_or(OsStr::new(""), |p| p.as_os_str());
         let message = if self.message.is_empty() { "apply" } else { &self.message };
         Begin {
-            origin: Origin::Apply,
-            operation: self.operation.clone(),
-            owner: work.marker.owner.clone(),
-            helper: work.marker.helper,
             worktree: escape(inside.as_bytes()).into_owned(),
             reftable: self.repo.ref_format == RefFormat::Reftable,
-            batched: false,
             refs,
-            watched: Vec::new(),
-            packed_lock: None,
-            index_lock: None,
-            rename: None,
-            packed: None,
-            head: None,
             reverses: self.reverses,
             part_of: self.part_of,
             barrier: durability == Durability::Full,
             files,
             message: format!("{message} ({})", work.id),
+            ..Begin::new(Origin::Apply, &self.operation, work.marker.owner.clone(), work.marker.helper)
         }
     }
 
     fn marker(&self, id: TxId) -> anyhow::Result<Marker> {
-        let myself = owner::myself()?;
-        Ok(Marker {
-            id,
-            origin: Origin::Apply,
-            timestamp: unix_time(),
-            operation: self.operation.clone(),
-            owner: Owner { process: myself, place: Place::here()? },
-            helper: myself,
-            phase: Phase::Prepared,
-            payload: PayloadKey { crc: 0, len: 0, count: 0 },
-            probe: None,
-            index_lock: None,
-            follow_up: false,
-            worktree: None,
-        })
+        Ok(Marker::of_this_process(id, Origin::Apply, &self.operation)?)
     }
 
     /// git's word for nothing has the length of the others.

@@ -191,6 +191,34 @@ pub struct Begin {
     pub message: String,
 }
 
+impl Begin {
+    /// A transaction that changes nothing yet; everything that `origin` knows of is filled in.
+    #[must_use]
+    pub fn new(origin: Origin, operation: &str, owner: Owner, helper: Process) -> Begin {
+        Begin {
+            origin,
+            operation: operation.to_owned(),
+            owner,
+            helper,
+            worktree: String::new(),
+            reftable: false,
+            batched: false,
+            refs: Vec::new(),
+            watched: Vec::new(),
+            packed_lock: None,
+            index_lock: None,
+            rename: None,
+            packed: None,
+            head: None,
+            reverses: None,
+            part_of: None,
+            barrier: false,
+            files: Vec::new(),
+            message: String::new(),
+        }
+    }
+}
+
 /// How recovery ended a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

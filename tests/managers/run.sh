@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # jin-txn beside real hook managers: husky and lefthook (npm), pre-commit (PyPI),
-# git-lfs (Debian), and with --with-branchless git-branchless (crates.io; its build
+# git-lfs (Debian), and with --with-branchless git-branchless (built by cargo; that
 # takes many minutes). Each in both orders: the manager first, jin-txn first.
 #
 #   theirs     the manager's hooks run

@@ -45,7 +45,9 @@ fn until(what: &str, done: impl Fn() -> bool) {
 
 /// Starts a script under `jin-txn run`, and returns when it has made the file `started` beside the repository.
 fn start(repo: &Repo, script: &str) -> Child {
-    let mut command = crash::jin(repo, &["run", "--", "bash", "-c", script]);
+    // Signals as a terminal gives them: whoever runs the tests in the background may have them ignored.
+    let mut command = repo.command("env".as_ref());
+    command.arg("--default-signal").arg(jin_txn()).args(["run", "--", "bash", "-c", script]);
     // No pipe: whoever outlives the runner would keep it open.
     let said = fs::File::create(repo.scratch().join("said")).expect("a file can be made");
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn();

@@ -11,8 +11,9 @@ use crate::beneath::{Kind, RelPath};
 use crate::durable;
 use crate::git::command::{self, Batch};
 use crate::git::{FileId, Repository};
+use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
-use crate::run::snapshot::{CHANGING_DIRS, Status, git_dir_files, skipped, umask};
+use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
 
 /// Everything that restoring needs to know.
 pub(super) struct Scene<'s> {
