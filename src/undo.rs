@@ -33,6 +33,8 @@ pub const SCRATCH: &str = "refs/jin-txn/";
 /// The variable that tells the hook what its git is for.
 pub const VARIABLE: &str = "JIN_TXN_REVERSES";
 
+const HEAD_MOVED: &str = "it moved HEAD from branch to branch: `git switch` takes the worktree along";
+
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -201,6 +203,16 @@ impl<'l> History<'l> {
                 Part::Step(_) => {}
             }
         }
+        // Up to 2.45 git moves HEAD outside of any transaction, and tells the post-checkout hook.
+        let moved_head = |record: &Record| match (&record.body, &begin.head) {
+            (Body::Checkout(now), Some(before)) if now.part_of == Some(id) => {
+                now.head.as_ref().is_some_and(|now| now.name == before.name && now.value != before.value)
+            }
+            _ => false,
+        };
+        if records.iter().any(moved_head) {
+            refusal.get_or_insert(HEAD_MOVED.to_owned());
+        }
         let moves = parts::moves(records, id);
         let refs: Vec<_> = moves.into_iter().map(|m| (m.name, m.before, m.after)).collect();
         let step = match refusal {
@@ -231,7 +243,7 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
         match (&change.before, &change.after) {
             (None, _) => return not("the log has no earlier values of a reftable"),
             (Some(Value::Symref(_)), _) | (_, Value::Symref(_)) if change.name.is_head() => {
-                return not("it moved HEAD from branch to branch: `git switch` takes the worktree along");
+                return not(HEAD_MOVED);
             }
             (Some(before @ (Value::Oid(_) | Value::Absent)), after @ (Value::Oid(_) | Value::Absent)) => {
                 // Pseudo-refs (ORIG_HEAD) belong to the command, not to its result.
