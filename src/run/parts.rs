@@ -100,6 +100,25 @@ fn is_over(body: &Body) -> bool {
     }
 }
 
+/// Has somebody else moved the ref `name` since the run `id` began?
+#[must_use]
+pub fn is_moved_by_others(records: &[Record], id: TxId, name: &RefName) -> bool {
+    let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
+    let others: HashSet<TxId> = records[begun..]
+        .iter()
+        .filter_map(|r| match &r.body {
+            Body::Begin(begin) | Body::Decided(begin) if begin.part_of != Some(id) => r.tx,
+            _ => None,
+        })
+        .collect();
+    records[begun..].iter().any(|r| match &r.body {
+        Body::Committed { refs } | Body::Recovered { refs, outcome: Outcome::Committed, .. } => {
+            r.tx.is_some_and(|tx| others.contains(&tx)) && refs.iter().any(|s| s.name == *name)
+        }
+        _ => false,
+    })
+}
+
 #[derive(Default)]
 struct Net {
     moves: BTreeMap<RefName, (usize, Move)>,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::restoring::{guarded, kill_script};
+use super::restoring::{guarded, kill_script, run_script};
 use crate::support::crash::{self, assert_fsck, run_jin, value};
 use crate::support::repo::{Repo, text};
 
@@ -108,4 +108,25 @@ fn a_git_directory_with_another_name_in_the_worktree_is_no_untracked_file() {
     assert_eq!(git(&["rev-parse", "HEAD"]), before);
     assert_eq!(git(&["status", "--porcelain"]), "?? gitdir/");
     assert!(!moved.join("index.lock").exists());
+}
+
+#[test]
+fn a_stash_that_somebody_else_makes_meanwhile_stays() {
+    // The command that is no part of the run stands for somebody in another worktree.
+    let theirs = "cd ../linked; echo theirs >file; env -u JIN_TXN_RUN git stash push -q -m theirs; cd ../repo";
+    for (own, code, left) in
+        [("true", 9, vec!["theirs", "old"]), ("git stash push -q -m own", 4, vec!["own", "theirs", "old"])]
+    {
+        let repo = guarded();
+        linked(&repo);
+        let theirs = theirs.replace("../repo", repo.path().to_str().expect("the path is text"));
+        repo.write("file", "old\n");
+        repo.git(["stash", "push", "-q", "-m", "old"]);
+        let (ended, said) = run_script(&repo, &format!("{theirs}; echo own >file; {own}; exit 9"));
+        assert_eq!(ended, code, "{said}");
+        let list = repo.read(["stash", "list", "--format=%gs"]);
+        let names: Vec<&str> = list.lines().map(|line| line.rsplit(' ').next().unwrap_or_default()).collect();
+        assert_eq!(names, left, "{said}");
+        assert_eq!(repo.read(["status", "--porcelain"]), "");
+    }
 }

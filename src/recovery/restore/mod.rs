@@ -32,7 +32,7 @@ use crate::run::{mark, objects, parts, snapshot};
 use crate::state_dir::TxId;
 use crate::wal::{Begin, Body, Outcome, Record, Settled, Sync};
 
-use refs::RefPlan;
+use refs::{RefPlan, Stash};
 use worktree::{Difference, Scene, modified};
 
 /// A run is known to live until its last heartbeat, and one comes every half second: what changed this much later
@@ -161,8 +161,8 @@ impl Session<'_> {
         let found = self.scene(over).difference()?;
         let moves = parts::moves(over.records, over.id);
         let manifest = &over.manifest;
-        let plan =
-            refs::plan(&over.repo, &moves, over.begin.head.as_ref(), &manifest.reflogs, manifest.stash.as_ref())?;
+        let stash = Stash::look(&over.repo, self.state, over.records, over.id, manifest)?;
+        let plan = refs::plan(&over.repo, &moves, over.begin.head.as_ref(), &manifest.reflogs, &stash)?;
         Ok((found, plan, self.limit(over)?))
     }
 

@@ -18,11 +18,11 @@ use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::refs::{absent_is_none, is_per_worktree};
 use crate::git::{FileId, RefName, RefStore, Repository, Value, reflog};
-use crate::run::manifest::KeptLog;
-use crate::run::parts::Move;
+use crate::run::manifest::{KeptLog, Manifest};
+use crate::run::parts::{self, Move};
 use crate::run::snapshot::reflog_copy;
-use crate::state_dir::TxId;
-use crate::wal::Settled;
+use crate::state_dir::{StateDir, TxId};
+use crate::wal::{Record, Settled};
 
 const STASH: &[u8] = b"refs/stash";
 
@@ -41,6 +41,38 @@ pub(super) struct RefPlan {
     settled: Vec<RefName>,
 }
 
+/// What there is to know about stashes.
+pub(super) struct Stash<'s> {
+    /// The newest one, before.
+    before: Option<&'s Value>,
+    /// Somebody else has stashed since, or taken a stash away.
+    is_others: bool,
+    /// The list begins with what was on it before.
+    only_grew: bool,
+}
+
+impl<'s> Stash<'s> {
+    /// Looks at what became of the stashes since the run `id` began.
+    pub(super) fn look(
+        repo: &Repository,
+        state: &StateDir,
+        records: &[Record],
+        id: TxId,
+        manifest: &'s Manifest,
+    ) -> anyhow::Result<Stash<'s>> {
+        let name = RefName::parse(STASH)?;
+        let size = manifest.reflogs.iter().find(|log| log.name == name).and_then(|log| log.size).unwrap_or(0);
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let was = absent_is_none(fs::read(reflog_copy(state, id, &name)))?.unwrap_or_default();
+        let now = absent_is_none(fs::read(RefStore::new(repo).log(&name)))?.unwrap_or_default();
+        Ok(Stash {
+            before: manifest.stash.as_ref(),
+            is_others: parts::is_moved_by_others(records, id, &name),
+            only_grew: now.starts_with(&was[..size.min(was.len())]),
+        })
+    }
+}
+
 impl RefPlan {
     pub(super) fn is_none(&self) -> bool {
         self.writes.is_empty() && self.head.is_none()
@@ -53,7 +85,7 @@ pub(super) fn plan(
     moves: &[Move],
     head: Option<&Settled>,
     kept: &[KeptLog],
-    stash: Option<&Value>,
+    stash: &Stash<'_>,
 ) -> anyhow::Result<RefPlan> {
     let refs = RefStore::new(repo);
     let mut plan = RefPlan::default();
@@ -70,12 +102,14 @@ pub(super) fn plan(
         plan.settled.push(moved.name.clone());
     }
     // The list of stashes is a reflog, which commands change outside of any transaction.
-    let stash_moved = moves.iter().find(|m| m.name.as_bytes() == STASH);
-    if let Some(before) = stash {
+    if let Some(before) = stash.before {
         let name = RefName::parse(STASH)?;
         let now = refs.read(&name)?.value;
-        if stash_moved.is_some_and(|m| m.taken_over) {
-            plan.left.push(name);
+        if stash.is_others {
+            // They have put theirs on top of what was there, or the list is not what either of the two has made of it.
+            if !stash.only_grew || moves.iter().any(|m| m.name == name) {
+                plan.left.push(name);
+            }
         } else {
             if now != *before {
                 plan.writes.push(RefWrite { name: name.clone(), from: now, to: before.clone() });
@@ -129,6 +163,9 @@ impl Session<'_> {
         }
         for log in kept {
             self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
+        }
+        if plan.left.iter().any(|name| name.as_bytes() == STASH) {
+            self.keep_list(id, aside)?;
         }
         let refs = RefStore::new(self.repo);
         let settle = |name: &RefName| {
@@ -200,6 +237,16 @@ impl Session<'_> {
         durable::create_dirs(&dir, 0o777)?;
         let to = free_name(&dir, &self.repo.relative(path).replace('/', "%"))?;
         Ok(durable::rename_new(path, &to)?)
+    }
+
+    /// The list of stashes as it was, which is not put back.
+    fn keep_list(&self, id: TxId, aside: &Path) -> anyhow::Result<()> {
+        let Some(was) = absent_is_none(fs::read(reflog_copy(self.state, id, &RefName::parse(STASH)?)))? else {
+            return Ok(());
+        };
+        let dir = aside.join("reflogs");
+        durable::create_dirs(&dir, 0o777)?;
+        Ok(durable::replace(&dir.join("stash.before"), &was)?)
     }
 
     fn keep_tail(&self, path: &Path, size: u64, aside: &Path) -> anyhow::Result<()> {
