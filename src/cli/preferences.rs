@@ -39,6 +39,8 @@ impl Preferences {
             // Read by the hook itself, when something has failed already.
             "jin.onerror" if matches!(value, "veto" | "warn") => Ok(()),
             "jin.onerror" => Err("veto or warn"),
+            "jin.rungrace" if value.parse::<u64>().is_ok() => Ok(()),
+            "jin.rungrace" => Err("a number of seconds"),
             _ => {
                 self.unknown.push(key.to_owned());
                 Ok(())
