@@ -419,6 +419,21 @@ fn an_apply_inside_of_a_run_is_a_part_of_it() {
 }
 
 #[test]
+fn what_was_taken_back_is_not_done_again_by_a_reboot() {
+    let repo = guarded();
+    repo.git(["branch", "topic"]);
+    let before = Whole::of(&repo);
+    let script = "git commit -q --allow-empty -m x; git tag t; git branch -f topic HEAD; git branch -D topic; exit 9";
+    assert_eq!(run_script(&repo, script).0, 9);
+    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let boot_id = reboot::new_boot_id();
+    let output = reboot::after(crash::jin(&repo, &["recover"]), &boot_id).output().expect("jin-txn starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let after = Whole::of(&repo);
+    assert!(after == before, "{}\n{}", after.differences(&before), text(&output.stderr));
+}
+
+#[test]
 fn a_run_after_a_reboot_is_taken_back() {
     let repo = guarded();
     let before = Whole::of(&repo);
