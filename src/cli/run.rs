@@ -127,6 +127,9 @@ fn prepare(session: &Session, args: &Args) -> Command {
     command.args(&args.command[1..]).current_dir(&session.directory).env_remove("GIT_PREFIX");
     if super::alias_git_dir_is_redundant(&session.directory) {
         command.env_remove("GIT_DIR");
+    } else if let Some(git_dir) = session.git_dir.as_ref().filter(|_| std::env::var_os("GIT_DIR").is_none()) {
+        // `--git-dir`: the repository that is protected is the one that the command works on.
+        command.env("GIT_DIR", git_dir);
     }
     command
 }

@@ -69,6 +69,10 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
         }
         anyhow::ensure!(exit_code(&report) == super::exit::DONE, "something is unfinished: nothing was removed");
     }
+    // What a run does without hooks cannot be taken back.
+    if let Some(run) = crate::run::at_work(&state)? {
+        anyhow::bail!("{run} is at work: nothing was removed\nhint: try again when it has ended");
+    }
     let installed = Installed::load(&state)?;
     let mut directories = installed.as_ref().map(|i| i.hooks.clone()).unwrap_or_default();
     // Hooks from a template, or from an installation that this repository is a copy of.

@@ -24,7 +24,7 @@ use crate::git::{RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, State};
 use crate::state_dir::{StateDir, TxId};
 use crate::txn::stage;
-use crate::wal::{Begin, Body, Log, Outcome, Record, Settled, Sync};
+use crate::wal::{Begin, Body, Log, Origin, Outcome, Record, Settled, Sync};
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
 #[must_use]
@@ -261,14 +261,15 @@ impl Session<'_> {
         name: &RefName,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        self.while_holding(&RefStore::new(self.repo).lock(name), work)
+        let lock = RefStore::new(self.repo).lock(name);
+        if let Some(parent) = lock.parent() {
+            durable::create_dirs(parent, 0o777)?;
+        }
+        self.while_holding(&lock, work)
     }
 
     /// Runs `work` while the lock file `lock` is ours; one that somebody else has is [`InTheWay`].
     pub(super) fn while_holding<T>(&self, lock: &Path, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        if let Some(parent) = lock.parent() {
-            durable::create_dirs(parent, 0o777)?;
-        }
         match durable::create_new(lock, RECOVERY_LOCK) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -486,7 +487,11 @@ pub(super) fn close_acknowledged(
     let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
     let as_of = log.append(Some(entry.id), &body, Sync::Yes)?;
     log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::Yes)?;
-    stage::put_away(state, entry.id)?;
+    match scan.records.iter().rfind(|r| is_begin(r)).map(|r| &r.body) {
+        // What the snapshot has may be nowhere else by now.
+        Some(Body::Begin(begin)) if begin.origin == Origin::Run => crate::run::put_away(repo, state, entry.id)?,
+        _ => stage::put_away(state, entry.id)?,
+    }
     entry.remove()?;
     Ok(())
 }

@@ -67,9 +67,12 @@ impl Status {
     /// # Errors
     /// git fails, or names a path that must not be touched.
     pub fn read(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
-        const ARGS: [&str; 10] = [
+        // No daemon: it would inherit the run's lock.
+        const ARGS: [&str; 12] = [
             "-c",
             EXPECT_FILES,
+            "-c",
+            "core.fsmonitor=false",
             "--no-optional-locks",
             "status",
             "--porcelain=v2",
@@ -96,7 +99,8 @@ impl Status {
                 if self.git_dirs.iter().any(|git_dir| overlap(path, git_dir)) {
                     return Ok(());
                 }
-                let path = RelPath::parse(path)?;
+                // A name that git itself would not check out (`git~1`): nobody's to touch.
+                let Ok(path) = RelPath::parse(path) else { return Ok(()) };
                 match (kind[0], is_dir) {
                     (b'?', false) => self.untracked.push(path),
                     (b'?', true) => self.opaque.push(path),

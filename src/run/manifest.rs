@@ -77,6 +77,8 @@ pub struct Manifest {
     pub version: u32,
     /// The worktree's root, escaped; `None` in a bare repository.
     pub worktree: Option<String>,
+    /// Inode of that root: a worktree that is moved is another one's place then.
+    pub root: Option<u64>,
     /// The index, below the worktree's git directory.
     pub index: Option<Kept>,
     /// Files of the worktree's own git directory.
@@ -131,6 +133,14 @@ impl Manifest {
     pub fn worktree(&self) -> Option<std::path::PathBuf> {
         let bytes = unescape(self.worktree.as_ref()?)?;
         Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into())
+    }
+
+    /// Is the worktree where it was?
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let there = |root: std::path::PathBuf| std::fs::symlink_metadata(root).map(|m| m.ino()).ok();
+        self.worktree().is_none_or(|root| there(root) == self.root)
     }
 
     /// Was something at `path` whose content is not in the snapshot, or did it lie below such a thing?

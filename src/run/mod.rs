@@ -94,12 +94,17 @@ impl<'r> Run<'r> {
         let place = Place::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
-        refuse_another(state, &inside)?;
+        refuse_another(state, &inside, None)?;
         let id = log.next_id()?;
         let marker =
             Marker { worktree: Some(inside.clone()), ..Marker::of_this_process(id, Origin::Run, intent.operation)? };
         // The marker first: whatever is left of a snapshot that is cut goes with it.
         let entry = marker.create(state.path())?;
+        // Another one may have looked at the same moment: both see each other now.
+        if let Err(error) = refuse_another(state, &inside, Some(id)) {
+            entry.remove()?;
+            return Err(error);
+        }
         let begun = || -> anyhow::Result<Lease> {
             let dir = state.tx(id);
             durable::create_dirs(&dir, 0o777)?;
@@ -158,9 +163,23 @@ impl<'r> Run<'r> {
     }
 }
 
-/// Only one run at a time can take back a worktree.
-fn refuse_another(state: &StateDir, worktree: &str) -> anyhow::Result<()> {
+/// A run that is at work, in whichever worktree.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn at_work(state: &StateDir) -> anyhow::Result<Option<TxId>> {
     for entry in crate::marker::Listing::read(state.path())?.markers {
+        let Ok(Some(marker)) = entry.read() else { continue };
+        if marker.origin == Origin::Run && entry.state == State::InProgress {
+            return Ok(Some(entry.id));
+        }
+    }
+    Ok(None)
+}
+
+/// Only one run at a time can take back a worktree.
+fn refuse_another(state: &StateDir, worktree: &str, own: Option<TxId>) -> anyhow::Result<()> {
+    for entry in crate::marker::Listing::read(state.path())?.markers.into_iter().filter(|m| Some(m.id) != own) {
         let Ok(Some(marker)) = entry.read() else { continue };
         if marker.origin == Origin::Run
             && entry.state == State::InProgress
@@ -184,6 +203,19 @@ pub fn close(repo: &Repository, state: &StateDir, mut entry: Entry, to: State) -
     durable::remove_tree(&state.tx(entry.id))?;
     entry.remove()?;
     Ok(())
+}
+
+/// The run is closed as it is: its snapshot goes to quarantine.
+///
+/// # Errors
+/// What the file system said.
+pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+    objects::release(repo, state, id)?;
+    let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::wal::log::unix_time()));
+    match durable::rename_new(&state.tx(id), &to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Is anybody of the run alive, whose runner is known to be `owner`?

@@ -53,7 +53,8 @@ pub fn reflog_copy(state: &StateDir, id: TxId, name: &RefName) -> PathBuf {
 /// Is `name`, right in a git directory, a file that a run takes back with everything else?
 pub(crate) fn is_kept_in_git_dir(name: &OsStr) -> bool {
     // HEAD is a ref; the index has a place of its own; the others are git's notes about its housekeeping.
-    const NOT: [&[u8]; 6] = [b"HEAD", b"index", b"packed-refs", b"packed-refs.new", b"gc.pid", b"gc.log"];
+    // `shallow` says which objects are not there: that does not go back with refs.
+    const NOT: [&[u8]; 7] = [b"HEAD", b"index", b"packed-refs", b"packed-refs.new", b"gc.pid", b"gc.log", b"shallow"];
     let name = name.as_bytes();
     !NOT.contains(&name) && !name.ends_with(b".lock")
 }
@@ -136,6 +137,9 @@ pub fn take(
         durable::share_like_directory(dir)?;
     }
     let mut manifest = Manifest { worktree: worktree.map(path_text), ..Manifest::default() };
+    if let Some(worktree) = worktree {
+        manifest.root = FileId::at(worktree)?.map(|root| root.ino);
+    }
     manifest.index = keep_index(&mut copies, repo)?;
     manifest.own = keep_git_dir(&mut copies, &repo.git_dir, true)?;
     if repo.git_dir != repo.common_dir {

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::restoring::{guarded, kill_script, run_script};
 use crate::support::crash::{self, assert_fsck, run_jin, value};
-use crate::support::repo::{Repo, text};
+use crate::support::repo::{Options, Repo, jin_txn, text};
 
 /// A linked worktree on the branch `side`.
 fn linked(repo: &Repo) -> std::path::PathBuf {
@@ -129,4 +129,75 @@ fn a_stash_that_somebody_else_makes_meanwhile_stays() {
         assert_eq!(names, left, "{said}");
         assert_eq!(repo.read(["status", "--porcelain"]), "");
     }
+}
+
+/// The run that failed, by what was said about it.
+fn run_id(said: &str) -> String {
+    let words: Vec<&str> = said.split(' ').collect();
+    let at = words.iter().position(|word| *word == "failed").expect("it says what failed");
+    words[at - 1].to_owned()
+}
+
+#[test]
+fn a_worktree_that_is_moved_is_no_place_to_restore_to_and_a_human_decides() {
+    let repo = guarded();
+    repo.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
+    let linked = repo.sibling("linked");
+    linked.write("mine", "mine\n");
+    let script = "echo bad >mine; cd ..; mv linked elsewhere; exit 9";
+    let (code, said) = run_script(&linked, script);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("is not at") && said.contains("--take-back"), "{said}");
+    assert!(!repo.scratch().join("linked").exists(), "nothing is made where it was");
+    fs::rename(repo.scratch().join("elsewhere"), linked.path()).expect("it can be moved back");
+    let (code, said) = run_jin(&repo, &["recover", "--take-back", &run_id(&said)]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(fs::read_to_string(linked.path().join("mine")).expect("it is there"), "mine\n");
+}
+
+#[test]
+fn acknowledging_a_run_keeps_its_snapshot() {
+    let repo = guarded();
+    repo.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
+    let linked = repo.sibling("linked");
+    linked.write("mine", "nowhere else\n");
+    let (code, said) = run_script(&linked, "cd ../repo; git worktree remove --force ../linked; exit 9");
+    assert_eq!(code, 4, "{said}");
+    let (code, said) = run_jin(&repo, &["recover", "--acknowledge", &run_id(&said)]);
+    assert_eq!(code, 0, "{said}");
+    let kept = crate::support::snapshot::walk(&repo.git_dir().join(".jin/quarantine"), &|_| true);
+    let has_it = kept.iter().any(|path| fs::read(path).is_ok_and(|bytes| bytes == b"nowhere else\n"));
+    assert!(has_it, "the only copy is in quarantine: {kept:?}");
+    repo.git(["tag", "git-works"]);
+}
+
+#[test]
+fn a_name_that_git_would_not_check_out_is_left_alone() {
+    let repo = guarded();
+    repo.write("git~1", "mine\n");
+    let (code, said) = run_script(&repo, "echo x >file; echo y >'sub.git~1'; exit 9");
+    assert_eq!(code, 9, "{said}");
+    assert_eq!(fs::read_to_string(repo.path().join("git~1")).expect("it is there"), "mine\n");
+    assert_eq!(fs::read_to_string(repo.path().join("file")).expect("it is there"), "two\n");
+}
+
+#[test]
+fn the_repository_that_is_named_is_the_one_that_the_command_works_on() {
+    let repo = guarded();
+    let other = repo.new_sibling("other", Options { guarded: true, ..Options::default() });
+    other.commit_all("one");
+    let git_dir = repo.git_dir().display().to_string();
+    let output = other.jin_txn(["--git-dir", &git_dir, "run", "--", "sh", "-c", "git tag t; exit 9"]);
+    assert_eq!(output.status.code(), Some(9), "{}", text(&output.stderr));
+    assert_eq!((value(&repo, "t"), value(&other, "t")), (String::new(), String::new()));
+}
+
+#[test]
+fn nobody_takes_the_hooks_away_while_a_run_is_at_work() {
+    let repo = guarded();
+    let bin = jin_txn().display().to_string();
+    let (code, said) = run_script(&repo, &format!("{bin} uninstall || true; git tag t; exit 9"));
+    assert_eq!(code, 9, "{said}");
+    assert!(said.contains("is at work: nothing was removed"), "{said}");
+    assert_eq!(value(&repo, "t"), "");
 }

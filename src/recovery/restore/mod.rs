@@ -111,6 +111,14 @@ impl Session<'_> {
             let why = "its worktree is gone: refs that it moved stay where they are".to_owned();
             return self.leave_to_human(entry, Some(begin), &scan.records, vec![why]);
         };
+        if !manifest.is_in_place() {
+            let where_it_was = manifest.worktree().unwrap_or_default();
+            let why = vec![
+                format!("its worktree is not at {} any more, so nothing was taken back", where_it_was.display()),
+                format!("move it back there, then `git txn recover --take-back {id}`; or `--acknowledge {id}`"),
+            ];
+            return self.leave_to_human(entry, Some(begin), &scan.records, why);
+        }
         let over = Over { id, begin, records: &scan.records, manifest, repo };
         let taken_back = self.take_back(entry, &over);
         match taken_back {
@@ -319,6 +327,9 @@ fn told(found: &Difference, plan: &RefPlan) -> Vec<String> {
     if found.count() > 0 {
         let count = found.count();
         actions.push(format!("{count} {} as before", plural(count, "file")));
+    }
+    if found.changes_config() {
+        actions.push("the configuration as before".to_owned());
     }
     actions.extend(plan.left.iter().map(|name| format!("{name} has been moved by somebody else and is left alone")));
     actions

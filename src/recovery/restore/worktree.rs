@@ -55,6 +55,10 @@ impl Difference {
         self.files.len() + self.blobs.len() + self.new.len() + self.ignored.len()
     }
 
+    pub(super) fn changes_config(&self) -> bool {
+        self.own.iter().chain(&self.shared).any(|kept| kept.path.as_bytes() == b"config")
+    }
+
     pub(super) fn is_none(&self) -> bool {
         let git_dir = [&self.own, &self.shared].iter().all(|l| l.is_empty());
         self.count() == 0 && git_dir && self.own_new.is_empty() && self.shared_new.is_empty() && !self.index
