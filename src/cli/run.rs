@@ -91,7 +91,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
     };
     let ended = match child::run(command, beat) {
-        Ok(ended) => ended,
+        Ok(Some(ended)) => ended,
+        // It may be at work still: its marker stays, and the run is taken back when nobody of it is left.
+        Ok(None) => {
+            anyhow::bail!("how `{}` ended cannot be told; `git txn recover` takes {} back", operation, run.id())
+        }
         Err(error) => {
             run.commit().context("nothing was run")?;
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };

@@ -45,10 +45,10 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
         match entry.read() {
             Ok(Some(marker)) => {
                 let mine = git.as_ref().is_some_and(|g| g.process() == marker.owner.process);
-                let dead = recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;
-                // A run is not a hook's to take back.
+                // A run is not a hook's to take back, and whether it lives takes a look at every process.
                 let is_ours = marker.origin != Origin::Run && entry.state != State::Failed;
-                unfinished |= !mine && dead && is_ours;
+                let dead = || recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;
+                unfinished |= !mine && is_ours && dead();
             }
             Ok(None) => {}
             Err(_) => unfinished = true,

@@ -49,11 +49,11 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Runs `command` to its end; `beat` is called now and then meanwhile.
+/// Runs `command` to its end; `beat` is called now and then meanwhile. `None`: how it ended cannot be told.
 ///
 /// # Errors
 /// It cannot be started.
-pub fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Ended> {
+pub fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Option<Ended>> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Handlers first: a signal in between would end the runner and leave the command.
     let mut signals = SignalsInfo::<WithOrigin>::new(to_watch())?;
@@ -72,7 +72,7 @@ pub fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Ended> {
         let ended = wait(pid, &mut signals);
         handle.close();
         drop(done);
-        ended
+        Ok(ended.ok())
     })
 }
 

@@ -156,8 +156,6 @@ impl Session<'_> {
             Restored::NotOurs(why) => self.leave_to_human(entry, Some(over.begin), over.records, why),
             Restored::Done { actions, left } => {
                 let finding = if left { Finding::NeedsHuman } else { Finding::RolledBack };
-                let mut entry = entry;
-                entry.become_state(State::Failed)?;
                 self.find_run(over.id, over.begin, finding, actions);
                 self.close_run(entry, State::Failed)
             }
