@@ -201,3 +201,32 @@ fn nobody_takes_the_hooks_away_while_a_run_is_at_work() {
     assert!(said.contains("is at work: nothing was removed"), "{said}");
     assert_eq!(value(&repo, "t"), "");
 }
+
+#[test]
+fn acknowledging_that_is_killed_anywhere_never_loses_the_snapshot() {
+    use crate::support::tracer::{self, Action, Isolation};
+    let waiting = || {
+        let repo = guarded();
+        repo.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
+        let linked = repo.sibling("linked");
+        linked.write("mine", "nowhere else\n");
+        let (code, said) = run_script(&linked, "cd ../repo; git worktree remove --force ../linked; exit 9");
+        assert_eq!(code, 4, "{said}");
+        (repo, run_id(&said))
+    };
+    let acknowledge = |repo: &Repo, id: &str, fatal: usize| {
+        let command = crash::jin(repo, &["recover", "--acknowledge", id]);
+        let mut decide = |event: &tracer::Event| if event.n == fatal { Action::KillTree } else { Action::Continue };
+        tracer::trace(command, b"", Isolation::None, &mut decide).expect("jin-txn starts").events
+    };
+    let (repo, id) = waiting();
+    let events = acknowledge(&repo, &id, 0);
+    for fatal in 1..=events {
+        let (repo, id) = waiting();
+        acknowledge(&repo, &id, fatal);
+        run_jin(&repo, &["recover"]);
+        let files = crate::support::snapshot::walk(&repo.git_dir().join(".jin"), &|_| true);
+        let has_it = files.iter().any(|path| fs::read(path).is_ok_and(|bytes| bytes == b"nowhere else\n"));
+        assert!(has_it, "killed at {fatal} of {events}: the only copy is gone");
+    }
+}
