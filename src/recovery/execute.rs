@@ -484,16 +484,14 @@ pub(super) fn close_acknowledged(
         Some(Body::Begin(begin) | Body::Decided(begin)) => settled_values(repo, begin)?,
         _ => Vec::new(),
     };
-    let run = matches!(scan.records.iter().rfind(|r| is_begin(r)).map(|r| &r.body),
-        Some(Body::Begin(begin)) if begin.origin == Origin::Run);
-    if run {
-        // What the snapshot has may be nowhere else by now. Before the record: behind it recovery would throw it away.
-        crate::run::put_away(repo, state, entry.id)?;
+    // What is kept may be nowhere else by now. Before the record: behind it recovery would throw it away.
+    match scan.records.iter().rfind(|r| is_begin(r)).map(|r| &r.body) {
+        Some(Body::Begin(begin)) if begin.origin == Origin::Run => crate::run::put_away(repo, state, entry.id)?,
+        _ => stage::put_away(state, entry.id)?,
     }
     let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
     let as_of = log.append(Some(entry.id), &body, Sync::Yes)?;
     log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::Yes)?;
-    stage::put_away(state, entry.id)?;
     entry.remove()?;
     Ok(())
 }
