@@ -47,6 +47,26 @@ fn git_txn_works_from_a_subdirectory_and_from_a_linked_worktree() {
 }
 
 #[test]
+fn the_worktree_around_a_directory_is_the_one_that_git_finds() {
+    let repo = protected();
+    repo.git(["worktree", "add", "-q", "../linked"]);
+    repo.git(["clone", "-q", "--bare", ".", "../bare"]);
+    repo.git(["init", "-q", "sub/nested"]);
+    let there = repo.path();
+    let scratch = there.parent().expect("a parent");
+    symlink(there.join("sub"), scratch.join("link")).expect("a link");
+    let inside = ["", "sub/dir", "sub/nested", "../linked", "../linked/sub/dir", "../link", "../link/dir"];
+    for directory in inside.map(|name| there.join(name)) {
+        let said = git_in(&repo, &directory, &["rev-parse", "--show-toplevel"], b"");
+        let found = jin_txn::git::Repository::top_around(&directory).expect("a worktree");
+        assert_eq!(found.display().to_string(), text(&said.stdout).trim_end(), "in {}", directory.display());
+    }
+    for directory in [".git", ".git/hooks", ".git/refs/heads", "../bare", "../bare/refs"].map(|name| there.join(name)) {
+        assert_eq!(jin_txn::git::Repository::top_around(&directory), None, "in {}", directory.display());
+    }
+}
+
+#[test]
 fn git_of_ours_runs_where_the_user_is() {
     let repo = protected();
     repo.git(["worktree", "add", "-q", "../linked"]);

@@ -14,7 +14,7 @@ use super::settings::{self, Settings};
 use super::{Session, fsync, require_git, shim, submodules, template};
 use crate::durable;
 use crate::git::refs::absent_is_none;
-use crate::git::{Repository, command};
+use crate::git::{Config, Repository, command};
 use crate::owner;
 use crate::state_dir::{Durability, StateDir, Wait};
 use crate::wal::Log;
@@ -318,8 +318,17 @@ pub(super) fn is_our_alias(alias: &str) -> bool {
 
 /// Why the repository is not protected; empty when it is.
 pub(super) fn problems(repo: &Repository) -> anyhow::Result<Vec<String>> {
+    let git = super::real_git()?;
+    match Config::read(&git, &repo.git_dir) {
+        Ok(config) => problems_by(&git, repo, &config),
+        Err(error) => Ok(vec![error.to_string()]),
+    }
+}
+
+/// As [`problems`], when the configuration has been read.
+pub(super) fn problems_by(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
     if !StateDir::of(repo).exists() {
         return Ok(vec!["it has no .jin directory: run `jin-txn install`".to_owned()]);
     }
-    hooks::problems(&super::real_git()?, repo)
+    hooks::problems(git, repo, config)
 }

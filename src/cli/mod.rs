@@ -36,7 +36,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::git::repository::NotFound;
-use crate::git::{Repository, command};
+use crate::git::{Config, Repository, command};
 use crate::recovery::{Options, Report};
 use crate::state_dir::{Busy, Wait};
 
@@ -234,6 +234,23 @@ impl Session {
     pub fn recovery_options(&self) -> anyhow::Result<Options> {
         let objects_elsewhere = objects_elsewhere();
         Ok(Options { wait: Wait::UpTo(PATIENCE), objects_elsewhere, ..Options::new(real_git()?) })
+    }
+
+    /// The root of the worktree that we are in; `None` in a bare repository.
+    ///
+    /// # Errors
+    /// git finds no worktree.
+    pub fn worktree(&self, git: &Path, config: &Config) -> anyhow::Result<Option<PathBuf>> {
+        const DECIDING: [&str; 3] = ["GIT_WORK_TREE", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"];
+        let decided = self.git_dir.is_some()
+            || DECIDING.iter().any(|name| std::env::var_os(name).is_some())
+            || config.get("core.worktree").is_some()
+            || config.get("core.bare").is_some_and(|bare| bare != "false");
+        // Usually there is nothing to ask git for.
+        match Repository::top_around(&self.directory).filter(|_| !decided) {
+            Some(top) => Ok(Some(top)),
+            None => command::top_level(git, &self.directory, self.git_dir.as_deref()),
+        }
     }
 
     /// A line for people, on stderr.

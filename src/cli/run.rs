@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use super::{Session, exit, install};
-use crate::git::{RefFormat, Repository, command};
+use crate::git::{Config, RefFormat, Repository, command};
 use crate::marker::{Entry, State};
 use crate::owner;
 use crate::recovery::{self, Finding, Options};
@@ -48,18 +48,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         // Part of a run already: that one keeps it, or takes it back.
         return Err(prepare(session, args).exec()).with_context(|| cannot_run(args));
     }
-    if let Some(problem) = install::problems(&repo)?.into_iter().next() {
+    let options = session.recovery_options()?;
+    let config = Config::read(&options.git_program, &repo.git_dir)?;
+    if let Some(problem) = install::problems_by(&options.git_program, &repo, &config)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
     }
     anyhow::ensure!(
         repo.ref_format == RefFormat::Files,
         "a repository with a reftable has no earlier values of its refs to go back to: `jin-txn run` needs the files format"
     );
-    let options = session.recovery_options()?;
     for line in recovery::recover(&repo, &options)?.headlines() {
         session.say(&line);
     }
-    let worktree = command::top_level(&options.git_program, &session.directory, session.git_dir.as_deref())?;
+    let worktree = session.worktree(&options.git_program, &config)?;
     let index_lock = repo.git_dir.join("index.lock");
     if index_lock.exists() {
         // What the index will be nobody knows.
@@ -73,6 +74,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         message: args.message.as_deref(),
         worktree: worktree.as_deref(),
         program: &options.git_program,
+        config: &config,
         attributes: &attributes(&options.git_program),
     };
     let run = match Run::begin(&repo, &state, &intent) {

@@ -76,7 +76,7 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
     let installed = Installed::load(&state)?;
     let mut directories = installed.as_ref().map(|i| i.hooks.clone()).unwrap_or_default();
     // Hooks from a template, or from an installation that this repository is a copy of.
-    let others = places::of_all_worktrees(git, repo).unwrap_or_default();
+    let others = places::of_all_worktrees(git, repo, None).unwrap_or_default();
     for place in others {
         if let places::Place::Own(path) = place
             && directories.iter().all(|known| known.path != path)

@@ -4,6 +4,7 @@
 //! refs are *written* only by git itself, through [`command`].
 
 pub mod command;
+pub mod config;
 pub mod index;
 pub mod locks;
 pub mod name;
@@ -13,5 +14,6 @@ pub mod reflog;
 pub mod refs;
 pub mod repository;
 
+pub use config::Config;
 pub use refs::{FileId, Oid, RefName, RefStore, Value};
 pub use repository::{RefFormat, Repository};

@@ -92,20 +92,31 @@ impl Repository {
     /// # Errors
     /// There is none.
     pub fn discover(dir: &Path) -> Result<Repository, NotFound> {
+        Self::find(dir).map(|(repo, _)| repo)
+    }
+
+    /// The root of the worktree around `dir`, if it is [discovered](Repository::discover) by a `.git` there. The
+    /// configuration may say otherwise.
+    #[must_use]
+    pub fn top_around(dir: &Path) -> Option<PathBuf> {
+        fs::canonicalize(Self::find(dir).ok()?.1?).ok()
+    }
+
+    fn find(dir: &Path) -> Result<(Repository, Option<&Path>), NotFound> {
         let mut at = Some(dir);
         while let Some(here) = at {
             let dot_git = here.join(".git");
             match fs::metadata(&dot_git) {
-                Ok(m) if m.is_file() => return Self::open(&dot_git),
+                Ok(m) if m.is_file() => return Self::open(&dot_git).map(|found| (found, Some(here))),
                 Ok(_) => {
                     if let Ok(found) = Self::open(&dot_git) {
-                        return Ok(found);
+                        return Ok((found, Some(here)));
                     }
                 }
                 Err(_) => {}
             }
             if here.join("HEAD").exists() && here.join("objects").is_dir() {
-                return Self::open(here);
+                return Self::open(here).map(|found| (found, None));
             }
             at = here.parent();
         }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::objects;
+use super::{Intent, objects};
 use crate::beneath::RelPath;
 use crate::git::refs::absent_is_none;
-use crate::git::{Repository, command, index};
+use crate::git::{Config, Repository, command, index};
 
 /// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
 const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns=true";
@@ -178,8 +178,8 @@ pub fn skipped(repo: &Repository, program: &Path, worktree: &Path, index: &Path)
 impl Tracked {
     pub(super) fn read(
         repo: &Repository,
-        program: &Path,
         worktree: &Path,
+        intent: &Intent<'_>,
         attributes: &[PathBuf],
     ) -> anyhow::Result<Tracked> {
         let mut tracked = Tracked::default();
@@ -187,10 +187,11 @@ impl Tracked {
         let glance = index::glance(&repo.git_dir.join("index")).context("cannot read the index")?;
         let outside = attributes.iter().chain([&repo.common_dir.join("info/attributes")]).any(|path| path.exists());
         let may_convert = outside || glance.is_none_or(|g| g.has_attributes);
-        let settings = conversion_settings(repo, program)?;
+        let settings = conversion_settings(intent.config);
         if glance.is_some_and(|g| !g.has_flagged) && !may_convert && !settings {
             return Ok(tracked);
         }
+        let program = intent.program;
         let entries = entries(repo, program, worktree, None)?;
         let size = |entry: &Entry| {
             let metadata = absent_is_none(fs::symlink_metadata(worktree.join(entry.path.as_path())))?;
@@ -217,10 +218,8 @@ impl Tracked {
 }
 
 /// Does the configuration convert line endings, or name a file of attributes?
-fn conversion_settings(repo: &Repository, program: &Path) -> anyhow::Result<bool> {
-    let args = ["config", "--get-regexp", r"^core\.(autocrlf|attributesfile)$"];
-    let ran = command::run(program, &repo.git_dir, &args, b"", None)?;
-    Ok(String::from_utf8_lossy(&ran.stdout).lines().any(|line| line.strip_suffix(" false").is_none()))
+fn conversion_settings(config: &Config) -> bool {
+    ["core.autocrlf", "core.attributesfile"].iter().any(|key| config.get(key).is_some_and(|value| value != "false"))
 }
 
 /// Whose bytes in the worktree may not be those of the blob.

@@ -29,7 +29,7 @@ use anyhow::Context;
 
 use crate::beneath::{self, Parent};
 use crate::durable;
-use crate::git::{RefStore, Repository};
+use crate::git::{Config, RefStore, Repository};
 use crate::marker::{Entry, Marker, State};
 use crate::owner::{Liveness, Place};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
@@ -64,6 +64,8 @@ pub struct Intent<'i> {
     pub worktree: Option<&'i Path>,
     /// The git to ask.
     pub program: &'i Path,
+    /// The worktree's configuration.
+    pub config: &'i Config,
     /// Where git attributes may lie that are not of this repository.
     pub attributes: &'i [PathBuf],
 }
@@ -110,7 +112,7 @@ impl<'r> Run<'r> {
             durable::create_dirs(&dir, 0o777)?;
             durable::share_like_directory(&dir)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
-            let manifest = snapshot::take(repo, intent.program, state, id, intent.worktree, intent.attributes)?;
+            let manifest = snapshot::take(repo, state, id, intent)?;
             manifest.store(state, id)?;
             let barrier = state.durability() == Durability::Full;
             let begin = Begin {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::Intent;
 use super::look::{Status, Tracked};
 use super::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
 use super::objects;
@@ -118,26 +119,18 @@ impl Copies {
     }
 }
 
-/// Takes the snapshot for the run `id`, whose directory exists. `attributes`: where git attributes may lie that are not of this
-/// repository.
+/// Takes the snapshot for the run `id`, whose directory exists.
 ///
 /// # Errors
 /// Something cannot be read or kept. Nothing was changed then.
-pub fn take(
-    repo: &Repository,
-    program: &Path,
-    state: &StateDir,
-    id: TxId,
-    worktree: Option<&Path>,
-    attributes: &[PathBuf],
-) -> anyhow::Result<Manifest> {
+pub fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Intent<'_>) -> anyhow::Result<Manifest> {
     let mut copies = Copies { dir: copies_dir(state, id), next: 0 };
     for dir in [&copies.dir, &state.tx(id).join("reflogs")] {
         durable::create_dirs(dir, 0o777)?;
         durable::share_like_directory(dir)?;
     }
-    let mut manifest = Manifest { worktree: worktree.map(path_text), ..Manifest::default() };
-    if let Some(worktree) = worktree {
+    let mut manifest = Manifest { worktree: intent.worktree.map(path_text), ..Manifest::default() };
+    if let Some(worktree) = intent.worktree {
         manifest.root = FileId::at(worktree)?.map(|root| root.ino);
     }
     manifest.index = keep_index(&mut copies, repo)?;
@@ -148,8 +141,8 @@ pub fn take(
     manifest.reflogs = keep_reflogs(repo, state, id)?;
     manifest.stash = Some(RefStore::new(repo).read(&RefName::parse(b"refs/stash")?)?.value);
     manifest.linked = linked(repo);
-    if let Some(worktree) = worktree {
-        keep_worktree(&mut copies, repo, program, worktree, attributes, &mut manifest)?;
+    if let Some(worktree) = intent.worktree {
+        keep_worktree(&mut copies, repo, worktree, intent, &mut manifest)?;
     }
     objects::protect(repo, state, id).context("cannot keep the repository's objects from a gc")?;
     Ok(manifest)
@@ -243,21 +236,20 @@ pub fn keep_reflog(log: &Path, state: &StateDir, id: TxId, name: RefName) -> any
 fn keep_worktree(
     copies: &mut Copies,
     repo: &Repository,
-    program: &Path,
     worktree: &Path,
-    attributes: &[PathBuf],
+    intent: &Intent<'_>,
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
     let root = Root::open(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
     let (status, tracked) = std::thread::scope(|scope| {
-        let tracked = scope.spawn(|| Tracked::read(repo, program, worktree, attributes));
-        let status = Status::read(repo, program, worktree, None);
+        let tracked = scope.spawn(|| Tracked::read(repo, worktree, intent, intent.attributes));
+        let status = Status::read(repo, intent.program, worktree, None);
         (status, tracked.join().expect("reading the index does not panic"))
     });
     let (status, mut tracked) = (status?, tracked?);
     let untracked_rules = status.untracked.iter().chain(&status.ignored).any(|p| p.name() == ".gitattributes");
     if untracked_rules && tracked.to_keep.is_empty() {
-        tracked = Tracked::read(repo, program, worktree, &[worktree.to_owned()])?;
+        tracked = Tracked::read(repo, worktree, intent, &[worktree.to_owned()])?;
     }
     let mut keep: Vec<RelPath> = status.changed.into_iter().map(|c| c.path).collect();
     keep.extend(status.untracked);

@@ -8,8 +8,7 @@ use std::path::Path;
 use camino::Utf8Path;
 
 use super::{NAMES, command_lines};
-use crate::cli::settings;
-use crate::git::Repository;
+use crate::git::Config;
 
 /// The name below `hook.` for each of our hooks.
 const SECTIONS: [&str; 2] = ["jin-txn", "jin-txn-checkout"];
@@ -36,24 +35,22 @@ pub fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
 }
 
 /// Looks.
-///
-/// # Errors
-/// git cannot be asked.
-pub fn state(git: &Path, repo: &Repository) -> anyhow::Result<State> {
+#[must_use]
+pub fn state(config: &Config) -> State {
     for (section, name) in SECTIONS.into_iter().zip(NAMES) {
-        let ask = |what: &str| settings::local(git, &repo.common_dir, &format!("hook.{section}.{what}"));
-        let (command, event) = (ask("command")?, ask("event")?);
+        let ask = |what: &str| config.local(&format!("hook.{section}.{what}"));
+        let (command, event) = (ask("command"), ask("event"));
         let Some(program) = command.as_deref().and_then(program).filter(|_| event.as_deref() == Some(name)) else {
-            return Ok(State::Absent);
+            return State::Absent;
         };
-        if ask("enabled")?.is_some_and(|value| matches!(value.as_str(), "false" | "no" | "off" | "0")) {
-            return Ok(State::Absent);
+        if ask("enabled").is_some_and(|value| matches!(value.as_str(), "false" | "no" | "off" | "0")) {
+            return State::Absent;
         }
         if !Path::new(&program).is_file() {
-            return Ok(State::Dangling(program));
+            return State::Dangling(program);
         }
     }
-    Ok(State::Works)
+    State::Works
 }
 
 /// The program that one of our commands runs.

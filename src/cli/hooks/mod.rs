@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use camino::Utf8Path;
 
-use crate::git::{Repository, command};
+use crate::git::{Config, Repository, command};
 use places::Place;
 
 /// The hooks that we are.
@@ -46,7 +46,7 @@ pub enum Way {
 /// # Errors
 /// No way leads there: what is in it, and the lines to add by hand.
 pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<Way> {
-    let places = places::of_all_worktrees(git, repo)?;
+    let places = places::of_all_worktrees(git, repo, None)?;
     let mut directories = Vec::new();
     let mut shared = None;
     for place in places {
@@ -118,14 +118,15 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// Why git does not call us; empty when it does.
+/// Why git does not call us; empty when it does. `config` is that of the worktree that `repo` is.
 ///
 /// # Errors
 /// git cannot be asked, or the hooks cannot be read.
-pub fn problems(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
-    let version = command::version(git)?;
-    let configured = configured::state(git, repo)?;
-    if version >= CONFIG_HOOKS {
+pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
+    let configured = configured::state(config);
+    // Most repositories have no hooks there: then no version matters.
+    let version = if configured == configured::State::Absent { None } else { Some(command::version(git)?) };
+    if version >= Some(CONFIG_HOOKS) {
         match configured {
             configured::State::Works => return Ok(Vec::new()),
             configured::State::Dangling(program) => {
@@ -137,7 +138,7 @@ pub fn problems(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
             configured::State::Absent => {}
         }
     }
-    let places = match places::of_all_worktrees(git, repo) {
+    let places = match places::of_all_worktrees(git, repo, Some(config)) {
         Ok(places) => places,
         Err(error) => return Ok(error.to_string().lines().next().map(str::to_owned).into_iter().collect()),
     };
@@ -146,11 +147,12 @@ pub fn problems(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
         let found = match place {
             Place::Own(directory) => NAMES.iter().filter_map(|name| beside::problem(&directory, name)).collect(),
             Place::Shared(place) if calls_us(&place) => Vec::new(),
-            Place::Shared(place) if configured != configured::State::Absent => vec![format!(
-                "{place}, and git {}.{} does not know the hooks in the configuration: use git 2.54 or newer",
-                version.0, version.1
-            )],
-            Place::Shared(place) => vec![format!("{place}: run `jin-txn install`")],
+            Place::Shared(place) => vec![match version {
+                Some((major, minor)) => format!(
+                    "{place}, and git {major}.{minor} does not know the hooks in the configuration: use git 2.54 or newer"
+                ),
+                None => format!("{place}: run `jin-txn install`"),
+            }],
         };
         found.into_iter().for_each(|problem| {
             if !problems.contains(&problem) {

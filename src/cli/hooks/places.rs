@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::git::{Repository, command};
+use crate::git::{Config, Repository, command};
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +31,16 @@ impl fmt::Display for Shared {
     }
 }
 
-/// The places of the main worktree and of all linked ones, without repetitions.
+/// The places of the main worktree and of all linked ones, without repetitions. `known` is the configuration of the worktree
+/// that `repo` is, if it has been read.
 ///
 /// # Errors
 /// git cannot be asked; a place is a file or leads nowhere.
-pub fn of_all_worktrees(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Place>> {
+pub fn of_all_worktrees(git: &Path, repo: &Repository, known: Option<&Config>) -> anyhow::Result<Vec<Place>> {
     let mut places = Vec::new();
     for git_dir in repo.all_git_dirs() {
-        let place = of(git, repo, &git_dir)?;
+        let known = known.filter(|_| git_dir == repo.git_dir);
+        let place = of(git, repo, &git_dir, known)?;
         if !places.contains(&place) {
             places.push(place);
         }
@@ -46,8 +48,9 @@ pub fn of_all_worktrees(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Pla
     Ok(places)
 }
 
-fn of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Result<Place> {
-    let Some((scope, value)) = hooks_path(git, git_dir)? else {
+fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> anyhow::Result<Place> {
+    let is_set = known.is_none_or(|config| config.get("core.hookspath").is_some());
+    let Some((scope, value)) = is_set.then(|| hooks_path(git, git_dir)).transpose()?.flatten() else {
         let usual = repo.common_dir.join("hooks");
         let directory = require_directory(&usual)?;
         let inside = directory.starts_with(&repo.common_dir);
