@@ -19,7 +19,7 @@ mod unseen;
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use support::crash;
 use support::observe;
@@ -42,17 +42,8 @@ fn jin_after_reboot(repo: &Repo, arguments: &[&str]) -> String {
     observe::shown(repo, &run_after_reboot(repo, arguments))
 }
 
-/// Gits of other tests may be in the way for a moment: from another mount namespace they cannot always be told from ours.
 fn run_after_reboot(repo: &Repo, arguments: &[&str]) -> Output {
-    let start = Instant::now();
-    loop {
-        let output = run(reboot::after(crash::jin(repo, arguments), &reboot::new_boot_id()));
-        let said = String::from_utf8_lossy(&output.stderr);
-        let is_held = said.contains(" is running and may hold it") || said.contains("its repository cannot be told");
-        if !is_held || start.elapsed() > Duration::from_secs(10) {
-            return output;
-        }
-    }
+    reboot::output_after(|| crash::jin(repo, arguments))
 }
 
 fn run(mut command: std::process::Command) -> Output {

@@ -13,7 +13,7 @@ use std::fs;
 
 use anyhow::Context;
 
-use super::evidence::{Ending, Unfinished, Witnesses};
+use super::evidence::{Unfinished, Witnesses};
 use super::execute::InTheWay;
 use super::plan::{Plan, RefEvidence, RefState, Verdict};
 use super::report::Finding;
@@ -55,6 +55,15 @@ pub(super) fn gather(
     }
     let refs = of_refs(witnesses, id, begin_at, begin)?;
     Ok(Some(Made { begin: begin.clone(), decided: true, refs }))
+}
+
+/// Looks again at the refs of those that are behind their commit point.
+pub(super) fn look_again(witnesses: &Witnesses<'_>, unfinished: &mut [Unfinished]) -> anyhow::Result<()> {
+    for tx in unfinished.iter_mut().filter(|u| u.is_to_be_finished()) {
+        let Some((at, begin)) = witnesses.history.begin(tx.id()) else { continue };
+        tx.refs = of_refs(witnesses, tx.entry.id, at, begin)?;
+    }
+    Ok(())
 }
 
 fn of_refs(witnesses: &Witnesses<'_>, id: TxId, begin_at: usize, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
@@ -114,9 +123,7 @@ pub(super) fn plan(refs: &[RefEvidence]) -> Plan {
 
 /// A hook must not finish these: they write files.
 pub(super) fn needs_a_command<'u>(unfinished: &'u [Unfinished], mode: &Mode) -> Option<&'u Unfinished> {
-    let writes_files = |u: &&Unfinished| {
-        u.decided && u.ending == Ending::None && u.begin.as_ref().is_some_and(|b| !b.files.is_empty())
-    };
+    let writes_files = |u: &&Unfinished| u.is_to_be_finished() && u.begin.as_ref().is_some_and(|b| !b.files.is_empty());
     unfinished.iter().find(writes_files).filter(|_| *mode != Mode::Command)
 }
 

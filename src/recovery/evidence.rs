@@ -45,6 +45,11 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
+    /// Is it behind its commit point, and has it still to be finished?
+    pub fn is_to_be_finished(&self) -> bool {
+        self.decided && self.ending == Ending::None
+    }
+
     /// The transaction.
     #[must_use]
     pub fn id(&self) -> TxId {

@@ -231,9 +231,11 @@ impl<'r> Session<'r> {
             session.begin_anew()?;
             expected = None;
         }
-        let unfinished = session.gather(dead, &history, expected.as_ref())?;
+        let witnesses =
+            Witnesses { repo, program: &options.git_program, history: &history, expected: expected.as_ref() };
+        let mut unfinished = session.gather(dead, &witnesses)?;
         let plan_of = |u: &Unfinished| if u.decided { decided::plan(&u.refs) } else { plan::plan(&u.refs) };
-        let plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
+        let mut plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
         if let Some(waiting) = decided::needs_a_command(&unfinished, &options.mode) {
             session.report.must_wait = true;
             session.report.notes.extend(decided::refusal(waiting, &options.mode));
@@ -251,7 +253,10 @@ impl<'r> Session<'r> {
             if !session.make_readable(expected, &mut judge)? {
                 return Ok(session.report);
             }
-            session.finish_lost_renames(expected)?;
+            session.finish_lost_renames(expected, &unfinished)?;
+            // What has been set aside by now may have shown a ref.
+            decided::look_again(&witnesses, &mut unfinished)?;
+            plans = unfinished.iter().map(plan_of).collect();
         }
         let finished_index = match session.damaged(&unfinished) {
             false => session.mend_locks(&mut judge, &unfinished, &plans)?,
@@ -340,13 +345,8 @@ impl<'r> Session<'r> {
         Ok((scan.records, damage))
     }
 
-    fn gather(
-        &self,
-        dead: Vec<(Entry, Option<Marker>)>,
-        history: &History<'_>,
-        expected: Option<&Generations<'_>>,
-    ) -> anyhow::Result<Vec<Unfinished>> {
-        let witnesses = Witnesses { repo: self.repo, program: &self.options.git_program, history, expected };
+    fn gather(&self, dead: Vec<(Entry, Option<Marker>)>, witnesses: &Witnesses<'_>) -> anyhow::Result<Vec<Unfinished>> {
+        let history = witnesses.history;
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
             let Some((at, begin)) = history.begin(entry.id) else {
@@ -356,7 +356,7 @@ impl<'r> Session<'r> {
             };
             let ending = history.ending(entry.id, at);
             if ending == Ending::None
-                && let Some(made) = decided::gather(&witnesses, entry.id, at, begin)?
+                && let Some(made) = decided::gather(witnesses, entry.id, at, begin)?
             {
                 let decided::Made { begin, decided, refs } = made;
                 unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin)), ending, decided, refs });

@@ -6,12 +6,16 @@ use crate::scene::{Scene, State};
 use crate::support::crash::{jin, recover, run_jin};
 use crate::support::invariants;
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::{Options, Repo};
+use crate::support::reboot;
+use crate::support::repo::{Git, Options, Repo};
 use crate::support::table::stride;
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
 
 /// Points by default.
 const SAMPLE: usize = 30;
+
+/// Points in each of the other kinds of repository.
+const SMALL_SAMPLE: usize = 12;
 
 /// One command that is killed, in copies of a template that a preparation has been run in.
 struct Bench<'b> {
@@ -19,6 +23,8 @@ struct Bench<'b> {
     prepare: &'b dyn Fn(&Repo),
     command: &'b dyn Fn(&Repo) -> Command,
     input: &'b str,
+    /// The worktree whose files it changes, by the main one's repository.
+    place: fn(&Repo) -> Repo,
     before: State,
     after: State,
 }
@@ -30,16 +36,30 @@ impl<'b> Bench<'b> {
         command: &'b dyn Fn(&Repo) -> Command,
         input: &'b str,
     ) -> Bench<'b> {
+        Bench::at(Repo::clone, scene, prepare, command, input)
+    }
+
+    fn at(
+        place: fn(&Repo) -> Repo,
+        scene: &'b Scene,
+        prepare: &'b dyn Fn(&Repo),
+        command: &'b dyn Fn(&Repo) -> Command,
+        input: &'b str,
+    ) -> Bench<'b> {
         let repo = scene.fresh();
         prepare(&repo);
-        let before = State::of(&repo);
+        let before = State::of(&place(&repo));
         let mut go_on = |_: &Event| Action::Continue;
-        let outcome =
-            tracer::trace(command(&repo), input.as_bytes(), Isolation::None, &mut go_on).expect("the command starts");
+        let outcome = tracer::trace(command(&place(&repo)), input.as_bytes(), Isolation::None, &mut go_on)
+            .expect("the command starts");
         assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
-        let after = State::of(&repo);
+        let after = State::of(&place(&repo));
         assert_ne!(before, after, "otherwise nothing can be told apart");
-        Bench { scene, prepare, command, input, before, after }
+        Bench { scene, prepare, command, input, place, before, after }
+    }
+
+    fn state(&self, repo: &Repo) -> State {
+        State::of(&(self.place)(repo))
     }
 
     fn fresh(&self) -> Repo {
@@ -50,13 +70,14 @@ impl<'b> Bench<'b> {
 
     fn events(&self) -> Vec<Event> {
         let repo = self.fresh();
-        tracer::events_of((self.command)(&repo), self.input.as_bytes()).expect("the command starts").0
+        tracer::events_of((self.command)(&(self.place)(&repo)), self.input.as_bytes()).expect("the command starts").0
     }
 
     /// Kills at event `n`; `false` when the run ended before.
     fn kill(&self, repo: &Repo, n: usize, action: Action) -> bool {
         let mut decide = |event: &Event| if event.n == n { action } else { Action::Continue };
-        let outcome = tracer::trace((self.command)(repo), self.input.as_bytes(), Isolation::None, &mut decide);
+        let outcome =
+            tracer::trace((self.command)(&(self.place)(repo)), self.input.as_bytes(), Isolation::None, &mut decide);
         outcome.expect("the command starts").killed.is_some()
     }
 
@@ -66,7 +87,7 @@ impl<'b> Bench<'b> {
         if code != 0 {
             return Err(format!("recovery ended with {code}: {said}"));
         }
-        let found = State::of(repo);
+        let found = self.state(repo);
         if found != self.before && found != self.after {
             let near = if found.refs == self.before.refs { &self.before } else { &self.after };
             return Err(format!("neither before nor after: {said}\nfound {found:#?}\nnear {near:#?}"));
@@ -78,15 +99,21 @@ impl<'b> Bench<'b> {
             return Err(format!("{violations:#?}"));
         }
         let staged = std::fs::read_dir(repo.git_dir().join(".jin/tx")).expect("it is there").count();
-        if staged != 0 || State::of(repo) != found {
+        if staged != 0 || self.state(repo) != found {
             return Err(format!("{staged} stages are left, or a second recovery changed something"));
         }
         Ok(found == self.after)
     }
 }
 
-/// Kills at every point of the stride and returns how many ended before and after.
+/// Kills at every point of the stride, which has to reach both sides of the commit point.
 fn kill_everywhere(bench: &Bench<'_>, name: &str, action: Action, role: Option<Role>) {
+    let (before, after) = kill_sample(bench, name, action, role, SAMPLE);
+    assert!(before > 0 && after > 0, "the sample lies on both sides of the commit point");
+}
+
+/// Kills at every point of a stride and returns how many ended before and after.
+fn kill_sample(bench: &Bench<'_>, name: &str, action: Action, role: Option<Role>, sample: usize) -> (usize, usize) {
     let events = bench.events();
     let is_wanted = |event: &&Event| match role {
         None => true,
@@ -94,7 +121,7 @@ fn kill_everywhere(bench: &Bench<'_>, name: &str, action: Action, role: Option<R
         Some(_) => event.path.as_deref().is_some_and(|p| !p.to_string_lossy().contains("/home/")),
     };
     let points: Vec<usize> = events.iter().filter(is_wanted).map(|event| event.n).collect();
-    let step = stride("JIN_KILL", points.len().div_ceil(SAMPLE));
+    let step = stride("JIN_KILL", points.len().div_ceil(sample));
     let (mut before, mut after, mut bad) = (0, 0, Vec::new());
     for n in points.iter().copied().step_by(step) {
         let repo = bench.fresh();
@@ -115,7 +142,7 @@ fn kill_everywhere(bench: &Bench<'_>, name: &str, action: Action, role: Option<R
         bad.len()
     );
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
-    assert!(before > 0 && after > 0, "the sample lies on both sides of the commit point");
+    (before, after)
 }
 
 fn of_apply(scene: &Scene) -> Bench<'_> {
@@ -185,6 +212,68 @@ fn a_recovery_that_is_killed_is_finished_by_the_next() {
         }
         println!("recovery of {}: {count} of {} points, {} bad", events[n - 1], recovery.len(), bad.len());
         assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+    }
+}
+
+fn assert_whole_in(options: Options, name: &str, prepare: &dyn Fn(&Repo), place: fn(&Repo) -> Repo) {
+    let scene = Scene::template(options);
+    let bench = Bench::at(place, &scene, prepare, &Scene::command, &scene.input);
+    let victims = [(Action::KillTree, None), (Action::KillGit, Some(Role::Git)), (Action::KillHook, Some(Role::Hook))];
+    let ends = victims.map(|(action, role)| kill_sample(&bench, name, action, role, SMALL_SAMPLE));
+    assert!(ends.iter().any(|e| e.0 > 0) && ends.iter().any(|e| e.1 > 0), "both sides of the commit point: {ends:?}");
+}
+
+#[test]
+fn in_a_repository_of_sha_256_it_has_happened_wholly_or_not_at_all() {
+    let options = Options { object_format: Some("sha256"), ..Options::default() };
+    assert_whole_in(options, "apply, SHA-256", &|_| {}, Repo::clone);
+}
+
+#[test]
+fn with_a_reftable_it_has_happened_wholly_or_not_at_all() {
+    if !Git::under_test().is_at_least(2, 45) {
+        return;
+    }
+    let options = Options { ref_format: Some("reftable"), ..Options::default() };
+    assert_whole_in(options, "apply, reftable", &|_| {}, Repo::clone);
+}
+
+#[test]
+fn in_a_linked_worktree_it_has_happened_wholly_or_not_at_all() {
+    let add = |repo: &Repo| {
+        repo.git(["worktree", "add", "-q", "../linked"]);
+    };
+    assert_whole_in(Options::default(), "apply, linked worktree", &add, |repo| repo.sibling("linked"));
+}
+
+#[test]
+fn without_safety_from_power_cuts_it_has_happened_wholly_or_not_at_all() {
+    let lower = |repo: &Repo| {
+        let (code, said) = run_jin(repo, &["install", "--durability", "process"]);
+        assert_eq!(code, 0, "{said}");
+    };
+    assert_whole_in(Options::default(), "apply, safe from kills only", &lower, Repo::clone);
+}
+
+#[test]
+fn what_a_reboot_interrupted_behind_its_commit_point_is_finished_and_before_it_nothing_happened() {
+    let scene = Scene::template(Options::default());
+    let bench = of_apply(&scene);
+    let events = bench.events();
+    let exchanges: Vec<usize> = events.iter().filter(|e| e.syscall == "renameat2").map(|e| e.n).collect();
+    let is_ref = |event: &&Event| event.path2.as_deref().is_some_and(|p| p.to_string_lossy().contains("/refs/heads/"));
+    let refs: Vec<usize> = events.iter().filter(is_ref).map(|e| e.n).collect();
+    let locks = events.iter().find(|e| e.path.as_deref().is_some_and(|p| p.ends_with("refs/heads/main.lock")));
+    let undecided = locks.expect("git locks the branch").n;
+    let decided = [refs[0], refs[1], *exchanges.last().expect("files are exchanged")];
+    for (n, expected) in std::iter::once((undecided, &bench.before)).chain(decided.map(|n| (n, &bench.after))) {
+        let repo = bench.fresh();
+        assert!(bench.kill(&repo, n, Action::KillTree));
+        let_the_clock_tick(&repo.git_dir());
+        let recovered = reboot::output_after(|| jin(&repo, &["recover"]));
+        let said = String::from_utf8_lossy(&recovered.stderr);
+        assert!(recovered.status.success(), "killed before {}: {said}", events[n - 1]);
+        assert_eq!(&State::of(&repo), expected, "killed before {}: {said}", events[n - 1]);
     }
 }
 

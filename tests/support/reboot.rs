@@ -21,8 +21,9 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{self, Command};
+use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
@@ -62,6 +63,21 @@ pub fn after(mut command: Command, boot_id: &str) -> Command {
     // SAFETY: the closure only makes system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(prepare) };
     command
+}
+
+/// Runs what `command` makes as after a reboot.
+///
+/// Gits of other tests may be in the way for a moment: from another mount namespace they cannot always be told from ours.
+pub fn output_after(command: impl Fn() -> Command) -> Output {
+    let start = Instant::now();
+    loop {
+        let output = after(command(), &new_boot_id()).output().expect("the program starts in a namespace of its own");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_held = said.contains(" is running and may hold it") || said.contains("its repository cannot be told");
+        if !is_held || start.elapsed() > Duration::from_secs(10) {
+            return output;
+        }
+    }
 }
 
 /// Says whether this process may give a program another boot id.

@@ -25,8 +25,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::Session;
+use super::evidence::Unfinished;
 use super::execute::free_name;
-use super::generations::{Generations, Standing};
+use super::generations::{Generations, Standing, Word};
 use super::quarantine_name;
 use crate::durable;
 use crate::git::objects::Closure;
@@ -92,11 +93,17 @@ impl Session<'_> {
     }
 
     /// The lock of an acknowledged transaction is still there: what was lost is the rename, and the rename redoes it.
-    pub(super) fn finish_lost_renames(&mut self, expected: &Generations<'_>) -> anyhow::Result<()> {
+    /// Those of transactions that are behind their commit point are left to whoever finishes them: theirs may never have been renamed, nor logged by git.
+    pub(super) fn finish_lost_renames(
+        &mut self,
+        expected: &Generations<'_>,
+        unfinished: &[Unfinished],
+    ) -> anyhow::Result<()> {
         let refs = RefStore::new(self.repo);
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
         for (name, generation) in &expected.refs {
-            let Some(word) = &generation.word else { continue };
+            let is_open = |w: &&Word| unfinished.iter().any(|u| u.is_to_be_finished() && w.tx == Some(u.id()));
+            let Some(word) = generation.word.as_ref().filter(|w| !is_open(w)) else { continue };
             let now = refs.read(name)?;
             let lost = expected.rename_was_lost(self.repo, name)?
                 && expected.standing(self.repo, name, &now, packed)? == Standing::Outdated;
