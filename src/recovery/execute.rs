@@ -489,9 +489,11 @@ pub(super) fn close_acknowledged(
         Some(Body::Begin(begin)) if begin.origin == Origin::Run => crate::run::put_away(repo, state, entry.id)?,
         _ => stage::put_away(state, entry.id)?,
     }
+    // First what a reboot is to find: cut behind this, the transaction still waits, and nobody touches its refs.
+    let as_of = scan.records.last().map_or(0, |r| r.lsn);
+    log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
     let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
-    let as_of = log.append(Some(entry.id), &body, Sync::Yes)?;
-    log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::Yes)?;
+    log.append(Some(entry.id), &body, Sync::Yes)?;
     entry.remove()?;
     Ok(())
 }
