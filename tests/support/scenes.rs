@@ -49,7 +49,8 @@ const fn git(name: &'static str, setup: fn(&Repo), arguments: &'static [&'static
 const SCRIPT: &str = "set -e
 echo script >a.txt
 rm untracked/todo
-mkdir -p made/deep && echo made >made/deep/file
+mkdir -p made/deep
+echo made >made/deep/file
 git add a.txt made
 git commit -qm 'by the script'
 git tag by-script
@@ -65,7 +66,8 @@ git tag -d v1 >/dev/null
 const FAILING: &str = "set -e
 echo script >a.txt
 rm untracked/todo dir/b.txt
-mkdir -p made/deep && echo made >made/deep/file
+mkdir -p made/deep
+echo made >made/deep/file
 git add a.txt made
 git commit -qm 'by the script'
 git tag by-script
