@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::crash::{assert_fsck, run_jin};
+use crate::support::crash::{assert_fsck, recover, run_jin};
 use crate::support::invariants;
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::Repo;
@@ -72,8 +72,7 @@ impl Bench {
     }
 
     fn judge(&self, repo: &Repo) -> Option<String> {
-        let_the_clock_tick(&repo.git_dir());
-        let (code, said) = run_jin(repo, &["recover"]);
+        let (code, said) = recover(repo);
         if code != 0 {
             return Some(format!("recover ends with {code}: {said}"));
         }
