@@ -372,13 +372,14 @@ fn a_directory_of_the_repositorys_own_gets_the_hooks() {
     for (name, place) in [
         ("in the git directory", "REPO/.git/our-hooks"),
         ("ignored, relative", "local/hooks"),
-        ("beside", "REPO/../hooks"),
+        ("by way of a link", "REPO/../link-to-repo/.git/our-hooks"),
     ] {
         let repo = unprotected();
         fs::write(repo.git_dir().join("info-exclude"), "").ok();
         write_file(&repo.git_dir().join("info/exclude"), "local/\n", 0o644);
         let value = place.replace("REPO", &repo.path().display().to_string());
         let directory = repo.path().join(&value);
+        symlink(repo.path(), repo.scratch().join("link-to-repo")).expect("a link can be made");
         repo.git(["config", "core.hooksPath", &value]);
         write_file(&directory.join("post-checkout"), "#!/bin/sh\necho theirs\n", 0o755);
         age(&directory);
@@ -399,7 +400,7 @@ fn a_directory_of_the_repositorys_own_gets_the_hooks() {
 }
 
 /// Where hooks lie that are not ours to touch.
-fn in_other_hands() -> [(&'static str, Prepare); 4] {
+fn in_other_hands() -> [(&'static str, Prepare); 7] {
     fn hook(directory: &Path) {
         write_file(&directory.join("post-checkout"), "#!/bin/sh\necho theirs\n", 0o755);
     }
@@ -421,6 +422,21 @@ fn in_other_hands() -> [(&'static str, Prepare); 4] {
             hook(&directory);
             repo.git(["config", "--global", "core.hooksPath", "~/hooks"]);
         }),
+        ("outside", |repo, _| {
+            let directory = repo.scratch().join("hooks-of-several");
+            hook(&directory);
+            repo.git(["config", "core.hooksPath", &directory.display().to_string()]);
+        }),
+        ("outside, relative", |repo, _| {
+            hook(&repo.scratch().join("hooks-of-several"));
+            repo.git(["config", "core.hooksPath", "../hooks-of-several"]);
+        }),
+        ("outside by a link", |repo, _| {
+            hook(&repo.scratch().join("hooks-of-several"));
+            symlink("../hooks-of-several", repo.path().join("linked-hooks")).expect("a link can be made");
+            write_file(&repo.git_dir().join("info/exclude"), "linked-hooks\n", 0o644);
+            repo.git(["config", "core.hooksPath", "linked-hooks"]);
+        }),
         ("a link out of the repository", |repo, hooks| {
             let directory = repo.scratch().join("shared-hooks");
             hook(&directory);
@@ -440,14 +456,18 @@ fn hooks_in_other_hands_stay_untouched_and_the_configuration_calls_us() {
     if !has_config_hooks() {
         return;
     }
-    for (name, prepare) in in_other_hands() {
+    let nowhere: (_, Prepare) = ("outside, and missing", |repo, _| {
+        repo.git(["config", "core.hooksPath", &repo.scratch().join("missing").display().to_string()]);
+    });
+    for (name, prepare) in in_other_hands().into_iter().chain([nowhere]) {
         let repo = unprotected();
         prepare(&repo, &repo.git_dir().join("hooks"));
         let (before, around) = (tree(&repo.git_dir()), outside(&repo));
         repo.jin(&["install"]);
         assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
         let output = repo.git(["checkout", "-q", "-b", "topic"]);
-        assert_eq!(text(&output.stderr).trim(), "theirs", "{name}: both run");
+        let theirs = if name.ends_with("missing") { "" } else { "theirs" };
+        assert_eq!(text(&output.stderr).trim(), theirs, "{name}: both run");
         let log = repo.logged();
         repo.git(["branch", "other"]);
         assert_eq!(repo.logged().len(), log.len() + 1, "{name}: it is logged once: {:?}", repo.logged());
@@ -540,6 +560,20 @@ fn an_older_git_is_refused_with_lines_that_work_when_they_are_copied() {
         assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
         repo.git(["branch", "topic"]);
         assert_eq!(repo.logged().len(), 1, "{name}: it is logged: {:?}", repo.logged());
+    }
+    for (name, scope) in [("of nobody", "--local"), ("of everybody", "--global")] {
+        let repo = unprotected();
+        let directory = repo.scratch().join("made by nobody/hooks");
+        repo.git(["config", scope, "core.hooksPath", &directory.display().to_string()]);
+        let (before, around) = (tree(&repo.git_dir()), outside(&repo));
+        let output = repo.jin_txn(["install"]);
+        assert_eq!(output.status.code(), Some(1), "{name}: it is refused: {}", shown(&repo, &output));
+        let is_ours = text(&output.stderr).contains("is outside of the repository, and does not exist");
+        let can_be_unset =
+            text(&output.stderr).contains("hint: or use the repository's own hooks directory: `git config");
+        assert_eq!((is_ours, can_be_unset), (scope == "--local", scope == "--local"), "{}", text(&output.stderr));
+        assert_same(&before, &tree(&repo.git_dir()), &format!("{name}: refused, and yet something changed"));
+        assert_same(&around, &outside(&repo), &format!("{name}: something was made there"));
     }
     let repo = unprotected();
     repo.git(["config", "--global", "core.hooksPath", "/etc/our\u{1b}[31mhooks"]);

@@ -100,7 +100,7 @@ const BROKEN: [Broken; 20] = [
             write_program(&hook(case), "#!/bin/sh\nexit 0\n");
         } },
     Broken { name: "core.hooksPath leads elsewhere", check: "hooks", says: "hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
-        breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "../elsewhere"])) },
+        breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "elsewhere"])) },
     Broken { name: "the alias is missing", check: "alias", says: "`git txn` is not set", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| drop(case.repo.git(["config", "--unset", "alias.txn"])) },
     Broken { name: "the alias is somebody's", check: "alias", says: "`git txn` is somebody else's: `status`", remedy: "git config", code: 1, fixed: false,

@@ -146,8 +146,8 @@ fn a_worktree_with_a_hooks_path_of_its_own_is_protected_too() {
     repo.git(["worktree", "add", "-q", "../linked"]);
     let linked = repo.sibling("linked");
     repo.git(["config", "extensions.worktreeConfig", "true"]);
-    let own = repo.scratch().join("hooks-of-linked");
-    linked.git(["config", "--worktree", "core.hooksPath", &own.display().to_string()]);
+    let own = linked.path().join("hooks-of-linked");
+    linked.git(["config", "--worktree", "core.hooksPath", "hooks-of-linked"]);
     let before = tree(&repo.git_dir());
     repo.jin(&["install"]);
     for (count, worktree) in [&repo, &linked].into_iter().enumerate() {

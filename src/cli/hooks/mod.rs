@@ -3,8 +3,8 @@
 //! ```text
 //! where git looks for hooks                              what install does
 //! hooks/ of the repository, or a directory of its own    writes there; a hook of that name steps aside and runs after ours
-//! a directory with tracked files, or that several        never writes there: git 2.54 and newer is told in the
-//! repositories share (a global core.hooksPath)           repository's configuration, an older one is refused
+//! a directory with tracked files, or outside of the      never writes there: git 2.54 and newer is told in the
+//! repository, where others may look for hooks as well    repository's configuration, an older one is refused
 //! ```
 //! `reference-transaction` is a link to the program: it is called several times in every command. `post-checkout`, and
 //! every hook that has another one behind it, is a small script: hook managers write through links, and what they would
@@ -92,6 +92,9 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
         let path = shown(&place.directory.join(name));
         let [guard, call] = command_lines(binary, name);
         text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
+    }
+    if place.set_here {
+        text += "\n\nhint: or use the repository's own hooks directory: `git config --unset core.hooksPath`";
     }
     text
 }
