@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::observe::{Tree, assert_same, shown, times, tree};
+use support::observe::{Tree, age, assert_same, shown, times, tree};
 use support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 
 /// Notes each of its calls: its arguments, where it runs, its input. `VETO` names the state to refuse.
@@ -32,13 +32,6 @@ fn unprotected() -> Repo {
     repo.write("file", "one\n");
     repo.commit_all("one");
     repo
-}
-
-/// Files of a time long ago, so that one which was written again shows.
-fn age(directory: &Path) {
-    let touch = ["-exec", "touch", "-h", "-d", "2001-02-03 04:05:06.7", "{}", "+"];
-    let status = Command::new("find").arg(directory).args(touch).status();
-    assert!(status.is_ok_and(|status| status.success()), "times can be set");
 }
 
 /// A hook of each kind that takes notes, and what they source.

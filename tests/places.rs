@@ -11,8 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use support::http::Server;
-use support::observe::{assert_same, shown, tree};
-use support::repo::{Git, Options, Repo, jin_txn, text};
+use support::observe::{age, assert_same, shown, times, tree};
+use support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 
 fn unprotected() -> Repo {
     let repo = Repo::new(Options::default());
@@ -61,6 +61,14 @@ fn layouts() -> Vec<Layout> {
             shared
         }),
     ];
+    layouts.push(("a linked worktree", |repo| {
+        repo.git(["worktree", "add", "-q", "../linked"]);
+        repo.sibling("linked")
+    }));
+    layouts.push(("a submodule", |repo| {
+        repo.git(["submodule", "-q", "add", &format!("file://{}", repo.path().display()), "inner"]);
+        repo.sibling("repo/inner")
+    }));
     if Git::under_test().is_at_least(2, 45) {
         layouts.push(("reftable", |repo| {
             with_format(repo, Options { ref_format: Some("reftable"), ..Options::default() })
@@ -91,6 +99,37 @@ fn every_layout_is_protected_and_afterwards_as_it_was() {
         assert_eq!(log.len(), 2, "{name}: {log:?}");
         assert!(log.iter().all(|line| line.contains("committed")), "{name}: {log:?}");
         assert_eq!(repo.jin_txn(["check"]).status.code(), Some(0), "{name}: nothing is unfinished");
+    }
+}
+
+/// When the files and links below a git directory were last modified, and its hooks directory. Not the configuration, which
+/// git writes anew, nor the other directories: `.jin` and what stepped aside came and went there.
+fn kept_times(git_dir: &Path) -> std::collections::BTreeMap<PathBuf, (i64, i64)> {
+    let is_kept =
+        |name: &Path| name == Path::new("hooks") || (!git_dir.join(name).is_dir() && !name.ends_with("config"));
+    times(git_dir).into_iter().filter(|(name, _)| is_kept(name)).collect()
+}
+
+#[test]
+fn in_every_layout_the_hooks_of_others_are_afterwards_as_they_were_with_their_times() {
+    for (name, make) in layouts() {
+        let repo = make(&unprotected());
+        let (dir, hooks) = (git_dir(&repo), git_dir(&repo).join("hooks"));
+        write_file(&hooks.join("reference-transaction"), "#!/bin/sh\ncat >/dev/null\n", 0o750);
+        write_file(&hooks.join("post-checkout"), "exit 0\n", 0o711);
+        write_file(&hooks.join("pre-commit"), "#!/bin/sh\nexit 0\n", 0o755);
+        write_file(&hooks.join("helpers/common.sh"), "exit 0\n", 0o600);
+        symlink("../outside", hooks.join("post-merge")).expect("a link can be made");
+        age(&dir);
+        let before = (tree(&dir), kept_times(&dir));
+        repo.jin(&["install"]);
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
+        repo.jin(&["uninstall", "--purge"]);
+        assert_same(&before.0, &tree(&dir), name);
+        let after = kept_times(&dir);
+        let changed: Vec<_> = before.1.iter().filter(|(path, time)| after.get(*path) != Some(*time)).collect();
+        assert!(changed.is_empty(), "{name}: times: {changed:?}");
     }
 }
 
