@@ -166,6 +166,14 @@ pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Resul
     Ok(problems)
 }
 
+/// What others have in our hooks and git does not run, with what to do.
+#[must_use]
+pub fn hindrances(git: &Path, repo: &Repository) -> Vec<String> {
+    let places = places::of_all_worktrees(git, repo).unwrap_or_default();
+    let own = places.into_iter().filter_map(|place| if let Place::Own(path) = place { Some(path) } else { None });
+    own.flat_map(|path| NAMES.map(|name| beside::hindered(&path, name))).flatten().collect()
+}
+
 /// The path of this very program: what the hooks and the alias point to.
 ///
 /// # Errors
