@@ -395,7 +395,7 @@ fn lines_that_others_add_to_our_hooks_run_and_can_be_taken_out_where_they_were_p
                 }
             }
             let status = repo.jin(&["status"]);
-            assert!(!status.contains("hooks of others"), "{reason}: {status}");
+            assert!(!status.contains("  hooks: "), "{reason}: {status}");
             switch_with_added_lines(&repo, "one", true, &reason);
             let user_ran = notes(&repo).contains("user prepared\n");
             assert_eq!(user_ran, hook.is_some(), "{reason}: the user's hook runs too: {}", notes(&repo));

@@ -52,7 +52,7 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let problems = install::problems(&repo)?;
     let report = recovery::check(&repo, &session.recovery_options()?)?;
     let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };
-    let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo) } else { Vec::new() };
+    let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo)? } else { Vec::new() };
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
@@ -87,7 +87,7 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
         session.print(&format!("  weakened: {weakness}"));
     }
     for hindrance in &status.hindrances {
-        session.print(&format!("  hooks of others: {hindrance}"));
+        session.print(&format!("  hooks: {hindrance}"));
     }
     if session.verbose {
         session.print(&format!("git: {}", real_git()?.display()));

@@ -106,7 +106,7 @@ both_in() {
             install_jin
         fi
         # shellcheck disable=SC2016
-        if says 'hooks of others: ' jin-txn status >/dev/null; then
+        if says '  hooks: ' jin-txn status >/dev/null; then
             told_cell=$(cell status_says_what_hinders_it)
             install_jin
         fi
@@ -131,7 +131,7 @@ status_says_so() {
 
 status_says_what_hinders_it() {
     # shellcheck disable=SC2016
-    says 'hooks of others: ' jin-txn status && says 'run `jin-txn install`' jin-txn status
+    says '  hooks: ' jin-txn status && says 'run `jin-txn install`' jin-txn status
 }
 
 # Where the hooks directory is in other hands and git is older than 2.54, install

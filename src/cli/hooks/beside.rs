@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use camino::Utf8Path;
 
-use super::{NAMES, shell_quoted};
+use super::{ALL_NAMES, NAMES, shell_quoted};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::hook::foreign::{ASIDE, END_ALONE};
@@ -181,7 +181,7 @@ fn link_neighbours(directory: &Path, beside: &Path) -> anyhow::Result<()> {
 
 fn neighbours(directory: &Path) -> io::Result<Vec<OsString>> {
     let names: io::Result<Vec<OsString>> = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect();
-    Ok(names?.into_iter().filter(|name| !NAMES.iter().any(|ours| name == ours) && !is_sample(name)).collect())
+    Ok(names?.into_iter().filter(|name| !ALL_NAMES.iter().any(|ours| name == ours) && !is_sample(name)).collect())
 }
 
 fn is_sample(name: &OsString) -> bool {
@@ -366,7 +366,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 /// Does a hook manager work here that takes its places back whenever one of its hooks runs?
 #[must_use]
 pub fn is_restless(directory: &Path) -> bool {
-    NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
+    ALL_NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
 }
 
 fn beginning(path: &Path) -> String {

@@ -24,8 +24,23 @@ use camino::Utf8Path;
 use crate::git::{Config, Repository, command};
 use places::Place;
 
-/// The hooks that we are.
+/// The hooks that we are in every repository.
 pub const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
+
+/// And in a bare one, which is there to be pushed to: up to git 2.53 nothing else is called before refs are locked.
+pub const RECEIVING: &str = "pre-receive";
+
+/// All that we may be.
+pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
+
+/// The hooks that we are in `repo`.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
+    let bare = command::config(git, repo, "core.bare")?.is_some_and(|value| value == "true");
+    Ok(if bare { &ALL_NAMES } else { &NAMES })
+}
 
 /// The oldest git that runs hooks which are set in its configuration.
 pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
@@ -166,12 +181,24 @@ pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Resul
     Ok(problems)
 }
 
-/// What others have in our hooks and git does not run, with what to do.
-#[must_use]
-pub fn hindrances(git: &Path, repo: &Repository) -> Vec<String> {
+/// What does not work although git calls us, with what to do: what others have in our hooks and git does not run, and the
+/// hook that only helps.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     let places = places::of_all_worktrees(git, repo).unwrap_or_default();
-    let own = places.into_iter().filter_map(|place| if let Place::Own(path) = place { Some(path) } else { None });
-    own.flat_map(|path| NAMES.map(|name| beside::hindered(&path, name))).flatten().collect()
+    let names = names(git, repo)?;
+    let needed = names.contains(&RECEIVING)
+        && command::version(git)? < CONFIG_HOOKS
+        && configured::state(git, repo)? == configured::State::Absent;
+    let mut found = Vec::new();
+    for place in places {
+        let Place::Own(directory) = place else { continue };
+        found.extend(names.iter().filter_map(|name| beside::hindered(&directory, name)));
+        found.extend(needed.then(|| beside::problem(&directory, RECEIVING)).flatten());
+    }
+    Ok(found)
 }
 
 /// The path of this very program: what the hooks and the alias point to.
