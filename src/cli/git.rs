@@ -218,7 +218,9 @@ mod tests {
 
     #[test]
     fn a_request_names_the_repository_that_git_would_serve() {
-        let rows: [(&[(&str, &str)], Option<&str>); 9] = [
+        /// The environment, and the repository.
+        type Row<'r> = (&'r [(&'r str, &'r str)], Option<&'r str>);
+        let rows: [Row; 9] = [
             (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "/a/b.git/info/refs")], Some("/srv/a/b.git")),
             (&[("GIT_PROJECT_ROOT", "/srv/"), ("PATH_INFO", "/b.git/git-receive-pack")], Some("/srv/b.git")),
             (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "b/git-upload-pack")], Some("/srv/b")),

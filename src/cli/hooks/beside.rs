@@ -289,7 +289,7 @@ fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyho
         return publish(path, name, binary, &[first, &added.unwrap_or_default()].concat());
     }
     let text = [both(name, binary).as_bytes(), &added.unwrap_or_default()].concat();
-    Ok(publish_text(path, &text).with_context(cannot)?)
+    publish_text(path, &text).with_context(cannot)
 }
 
 /// The first line of our scripts.
