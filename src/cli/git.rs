@@ -132,7 +132,7 @@ fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
         objects_elsewhere: super::objects_elsewhere(),
         ..Options::new(super::real_git()?)
     };
-    match recovery::recover(&repo, &options) {
+    match super::progress::while_recovering(true, &repo, || recovery::recover(&repo, &options)) {
         Ok(report) => {
             for line in report.headlines() {
                 tell(&line);

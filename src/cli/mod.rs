@@ -14,6 +14,7 @@ pub mod log;
 pub mod manual;
 mod path;
 mod preferences;
+mod progress;
 pub mod recover;
 pub mod run;
 pub mod settings;

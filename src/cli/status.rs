@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Session, exit_code, fsync, hooks, install, real_git};
+use super::{Session, exit_code, fsync, hooks, install, progress, real_git};
 use crate::recovery::{self, Finding, Report};
 use crate::state_dir::{Durability, StateDir};
 
@@ -50,7 +50,8 @@ impl Described {
 pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let problems = install::problems(&repo)?;
-    let report = recovery::check(&repo, &session.recovery_options()?)?;
+    let options = session.recovery_options()?;
+    let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
     let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };
     let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo)? } else { Vec::new() };
     let status = Status {
