@@ -38,8 +38,11 @@ pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
 /// # Errors
 /// git cannot be asked.
 pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
-    let bare = command::config(git, repo, "core.bare")?.is_some_and(|value| value == "true");
-    Ok(if bare { &ALL_NAMES } else { &NAMES })
+    Ok(names_by(&Config::read(git, &repo.git_dir)?))
+}
+
+fn names_by(config: &Config) -> &'static [&'static str] {
+    if config.get("core.bare").is_some_and(|value| value == "true") { &ALL_NAMES } else { &NAMES }
 }
 
 /// The oldest git that runs hooks which are set in its configuration.
@@ -187,11 +190,12 @@ pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Resul
 /// # Errors
 /// git cannot be asked.
 pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
-    let places = places::of_all_worktrees(git, repo).unwrap_or_default();
-    let names = names(git, repo)?;
+    let config = Config::read(git, &repo.git_dir)?;
+    let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();
+    let names = names_by(&config);
     let needed = names.contains(&RECEIVING)
-        && command::version(git)? < CONFIG_HOOKS
-        && configured::state(git, repo)? == configured::State::Absent;
+        && configured::state(&config) == configured::State::Absent
+        && command::version(git)? < CONFIG_HOOKS;
     let mut found = Vec::new();
     for place in places {
         let Place::Own(directory) = place else { continue };
