@@ -241,6 +241,8 @@ fn tell_of_others(session: &Session, way: &Way) {
                 if fs::symlink_metadata(&aside).is_ok() {
                     let aside = hooks::shown(&aside);
                     session.say(&format!("jin-txn: the {name} hook that was there runs after ours ({aside})"));
+                } else if beside::is_in_front(directory, name) {
+                    session.say(&format!("jin-txn: the {name} hook that was there has ours in front of its lines"));
                 }
             }
         }

@@ -77,22 +77,30 @@ pub fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Result<()
             durable::remove_file(&displaced)?;
         }
     } else if let Some(together) = fold(directory, name) {
-        // Killed in between, the hook that stepped aside runs, and the lines are not lost: they are in both.
         publish(&hook, name, binary, &together)?;
-        return Ok(durable::rename(&aside, &with(&aside, WHOLE))?);
+        durable::rename(&aside, &with(&aside, WHOLE))?;
+    } else if !runs_another(&hook) && added_to(&hook).is_some() && has_another() {
+        // Killed before that rename.
+        durable::rename(&aside, &with(&aside, WHOLE))?;
     }
     write(&hook, name, binary, has_another())
 }
 
 /// The hook that stepped aside, and behind it the lines that were added to ours since: what its manager would have made of it.
 fn fold(directory: &Path, name: &str) -> Option<Vec<u8>> {
-    let added = added_to(&directory.join(name))?;
+    let hook = directory.join(name);
+    let added = added_to(&hook).filter(|_| runs_another(&hook))?;
     let mut script = shell_script(&aside_directory(directory).join(name))?;
     if !script.ends_with(b"\n") {
         script.push(b'\n');
     }
     script.extend(added);
     Some(script)
+}
+
+/// Is this a script of ours with another hook behind it?
+fn runs_another(hook: &Path) -> bool {
+    is_ours(hook) && beginning(hook).contains(&END_OF_BOTH[1..])
 }
 
 /// A hook that git runs, and that a shell reads.
@@ -209,11 +217,14 @@ pub fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>
     if is_ours(&displaced) {
         durable::remove_file(&displaced)?;
     }
+    let whole = with(&aside, WHOLE);
+    if fs::symlink_metadata(&whole).is_ok() && is_same(&hook, &whole) {
+        durable::remove_file(&whole)?;
+    }
     let waits = fs::symlink_metadata(&aside).is_ok();
     if let Some(ours) = &ours
         && let Some(theirs) = theirs(directory, name, ours)
     {
-        let whole = with(&aside, WHOLE);
         if fs::read(&whole).is_ok_and(|whole| whole == theirs) {
             durable::rename(&whole, ours)?;
         } else {
@@ -237,10 +248,16 @@ pub fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>
     Ok(None)
 }
 
+/// Is ours in front of the lines of the hook that was there?
+#[must_use]
+pub fn is_in_front(directory: &Path, name: &str) -> bool {
+    fs::symlink_metadata(with(&aside_directory(directory).join(name), WHOLE)).is_ok()
+}
+
 /// What is left of a script of ours when our own part is taken out, `None` when that is nothing.
 fn theirs(directory: &Path, name: &str, ours: &Path) -> Option<Vec<u8>> {
     let added = added_to(ours)?;
-    if fs::symlink_metadata(aside_directory(directory).join(name)).is_ok() {
+    if runs_another(ours) {
         return fold(directory, name);
     }
     let text = fs::read(ours).ok()?;
@@ -425,7 +442,7 @@ pub fn hindered(directory: &Path, name: &str) -> Option<String> {
         ));
     }
     let aside = aside_directory(directory).join(name);
-    if fs::symlink_metadata(&aside).is_err() || added_to(&hook).is_none() {
+    if !runs_another(&hook) || added_to(&hook).is_none() {
         return None;
     }
     let (hook, aside) = (super::shown(&hook), super::shown(&aside));
