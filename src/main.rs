@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     }
     match rest.split_first() {
         Some((command, [then, other, hook_name, hook_args @ ..])) if command == "hook" && then == "--then" => {
-            hook_and_then(hook_name, hook_args, Path::new(other))
+            hook_and_then(hook_name, hook_args, Path::new(other), &foreign::Which::Other)
+        }
+        Some((command, [rest, own, hook_name, hook_args @ ..])) if command == "hook" && rest == "--rest" => {
+            hook_and_then(hook_name, hook_args, Path::new(own), &foreign::Which::Rest)
         }
         Some((command, [hook_name, hook_args @ ..])) if command == "hook" => {
             hook(hook_name, hook_args, &mut std::io::stdin().lock()).into()
@@ -39,13 +42,13 @@ fn main() -> ExitCode {
 fn hook_of(name: &OsStr) -> Option<&'static str> {
     let name = name.to_str()?;
     let rest = |hook: &str| name.strip_prefix(hook).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    ["reference-transaction", "post-checkout"].into_iter().find(|hook| rest(hook))
+    ["reference-transaction", "post-checkout", "pre-receive"].into_iter().find(|hook| rest(hook))
 }
 
-/// Ours first, then the hook that was there before.
-fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path) -> ExitCode {
+/// Ours first, then the hook that was there before, or what else the script has that called us.
+fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path, which: &foreign::Which) -> ExitCode {
     let mut input = None;
-    if name == "reference-transaction" {
+    if name == "reference-transaction" || name == "pre-receive" {
         let mut bytes = Vec::new();
         if let Err(error) = std::io::stdin().lock().read_to_end(&mut bytes) {
             eprintln!("jin-txn: error: cannot read what git sends to the hook: {error}");
@@ -57,7 +60,7 @@ fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path) -> ExitCode {
     if code != 0 {
         return code.into();
     }
-    match foreign::become_hook(other, args, input.as_deref()) {
+    match foreign::become_hook(other, which, args, input.as_deref()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("jin-txn: error: cannot run {}: {error}", cli::printable(&other.to_string_lossy()));
@@ -86,6 +89,8 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
     let reply = if name == "reference-transaction" {
         let state = args.first().map_or("", String::as_str);
         reference_transaction::run(state, input, &environment)
+    } else if name == "pre-receive" {
+        reference_transaction::run("receiving", input, &environment)
     } else if name == "post-checkout" {
         post_checkout::run(&args, &environment)
     } else {

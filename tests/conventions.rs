@@ -62,6 +62,42 @@ fn zsh_completes_a_command_at_a_terminal() {
 }
 
 #[test]
+fn a_first_look_that_takes_long_shows_a_line_on_terminals_only() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.commit_all("one");
+    let not_yet_looked = || {
+        for entry in fs::read_dir(repo.git_dir().join(".jin")).expect("it can be read").flatten() {
+            if entry.file_name().to_string_lossy().starts_with("verified.") {
+                fs::remove_file(entry.path()).expect("it can be removed");
+            }
+        }
+    };
+    // Another runner of recovery, for which this one waits.
+    let lock = repo.git_dir().join(".jin/recovery.lock");
+    let hold = || {
+        let file = fs::OpenOptions::new().write(true).open(&lock).expect("it is there");
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).expect("nobody has it")
+    };
+    not_yet_looked();
+    let held = hold();
+    let mut command = repo.command(jin_txn().as_os_str());
+    command.arg("recover").env("TERM", "xterm");
+    let mut terminal = Terminal::start(command);
+    terminal.wait_for("jin-txn: looking after what the last boot left ...");
+    drop(held);
+    terminal.wait_for("jin-txn: nothing to recover");
+    assert!(terminal.ended().success(), "it goes on to its end");
+
+    not_yet_looked();
+    let held = hold();
+    let child = repo.command(jin_txn().as_os_str()).arg("recover").stderr(std::process::Stdio::piped()).spawn();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    drop(held);
+    let output = child.expect("it starts").wait_with_output().expect("it ends");
+    assert_eq!(text(&output.stderr), "jin-txn: nothing to recover\n", "no terminal, no line");
+}
+
+#[test]
 fn every_command_has_a_manual_page_that_man_shows() {
     let repo = Repo::new(Options::default());
     let pages = repo.scratch().join("man/man1");

@@ -74,9 +74,9 @@ fn install_links_the_hooks_sets_the_alias_and_the_next_commit_is_logged() {
     let script = fs::read_to_string(repo.git_dir().join("hooks/post-checkout")).expect("the hook is a script");
     insta::assert_snapshot!(script.replace(&jin_txn().display().to_string(), "[BIN]"), @r#"
     #!/bin/sh
-    # Written by `jin-txn install`; `jin-txn uninstall` takes it out again.
-    [ -x '[BIN]' ] || exit 0
-    exec '[BIN]' hook post-checkout "$@"
+    # Written by `jin-txn install`; `jin-txn uninstall` takes it out again. What follows below runs after it.
+    [ "${JIN_TXN_THEN-}" = $$ ] || [ ! -x '[BIN]' ] || exec '[BIN]' hook --rest "$0" post-checkout "$@"
+    unset JIN_TXN_THEN
     "#);
     let alias = repo.read(["config", "--local", "alias.txn"]);
     assert_eq!(alias, format!("!'{}'", jin_txn().display()), "`git txn` is this very binary");

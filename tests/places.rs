@@ -8,11 +8,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-use support::http::Server;
-use support::observe::{assert_same, shown, tree};
-use support::repo::{Git, Options, Repo, jin_txn, text};
+use support::observe::{age, assert_same, shown, times, tree};
+use support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 
 fn unprotected() -> Repo {
     let repo = Repo::new(Options::default());
@@ -61,6 +59,14 @@ fn layouts() -> Vec<Layout> {
             shared
         }),
     ];
+    layouts.push(("a linked worktree", |repo| {
+        repo.git(["worktree", "add", "-q", "../linked"]);
+        repo.sibling("linked")
+    }));
+    layouts.push(("a submodule", |repo| {
+        repo.git(["submodule", "-q", "add", &format!("file://{}", repo.path().display()), "inner"]);
+        repo.sibling("repo/inner")
+    }));
     if Git::under_test().is_at_least(2, 45) {
         layouts.push(("reftable", |repo| {
             with_format(repo, Options { ref_format: Some("reftable"), ..Options::default() })
@@ -91,6 +97,37 @@ fn every_layout_is_protected_and_afterwards_as_it_was() {
         assert_eq!(log.len(), 2, "{name}: {log:?}");
         assert!(log.iter().all(|line| line.contains("committed")), "{name}: {log:?}");
         assert_eq!(repo.jin_txn(["check"]).status.code(), Some(0), "{name}: nothing is unfinished");
+    }
+}
+
+/// When the files and links below a git directory were last modified, and its hooks directory. Not the configuration, which
+/// git writes anew, nor the other directories: `.jin` and what stepped aside came and went there.
+fn kept_times(git_dir: &Path) -> std::collections::BTreeMap<PathBuf, (i64, i64)> {
+    let is_kept =
+        |name: &Path| name == Path::new("hooks") || (!git_dir.join(name).is_dir() && !name.ends_with("config"));
+    times(git_dir).into_iter().filter(|(name, _)| is_kept(name)).collect()
+}
+
+#[test]
+fn in_every_layout_the_hooks_of_others_are_afterwards_as_they_were_with_their_times() {
+    for (name, make) in layouts() {
+        let repo = make(&unprotected());
+        let (dir, hooks) = (git_dir(&repo), git_dir(&repo).join("hooks"));
+        write_file(&hooks.join("reference-transaction"), "#!/bin/sh\ncat >/dev/null\n", 0o750);
+        write_file(&hooks.join("post-checkout"), "exit 0\n", 0o711);
+        write_file(&hooks.join("pre-commit"), "#!/bin/sh\nexit 0\n", 0o755);
+        write_file(&hooks.join("helpers/common.sh"), "exit 0\n", 0o600);
+        symlink("../outside", hooks.join("post-merge")).expect("a link can be made");
+        age(&dir);
+        let before = (tree(&dir), kept_times(&dir));
+        repo.jin(&["install"]);
+        repo.jin(&["install"]);
+        assert!(repo.is_protected(), "{name}: {}", repo.jin(&["status"]));
+        repo.jin(&["uninstall", "--purge"]);
+        assert_same(&before.0, &tree(&dir), name);
+        let after = kept_times(&dir);
+        let changed: Vec<_> = before.1.iter().filter(|(path, time)| after.get(*path) != Some(*time)).collect();
+        assert!(changed.is_empty(), "{name}: times: {changed:?}");
     }
 }
 
@@ -146,8 +183,8 @@ fn a_worktree_with_a_hooks_path_of_its_own_is_protected_too() {
     repo.git(["worktree", "add", "-q", "../linked"]);
     let linked = repo.sibling("linked");
     repo.git(["config", "extensions.worktreeConfig", "true"]);
-    let own = repo.scratch().join("hooks-of-linked");
-    linked.git(["config", "--worktree", "core.hooksPath", &own.display().to_string()]);
+    let own = linked.path().join("hooks-of-linked");
+    linked.git(["config", "--worktree", "core.hooksPath", "hooks-of-linked"]);
     let before = tree(&repo.git_dir());
     repo.jin(&["install"]);
     for (count, worktree) in [&repo, &linked].into_iter().enumerate() {
@@ -199,114 +236,6 @@ fn submodules_are_protected_with_their_superproject() {
             .collect()
     };
     assert_same(&kept(before), &kept(tree(&repo.git_dir())), "the superproject and all submodules");
-}
-
-/// A protected bare repository beside `repo`, which it is a remote of.
-fn receiver(repo: &Repo) -> Repo {
-    let bare = repo.new_sibling("bare.git", Options { bare: true, guarded: true, ..Options::default() });
-    bare.git(["config", "core.logAllRefUpdates", "true"]);
-    bare
-}
-
-/// A git that can push over HTTP: the one under test, or another one for it to receive from.
-fn http_client() -> Option<PathBuf> {
-    let usual = ["/usr/bin/git", "/usr/local/bin/git"].map(PathBuf::from);
-    let speaks_http = |git: &PathBuf| {
-        let output = Command::new(git).arg("--exec-path").output();
-        output.is_ok_and(|output| Path::new(text(&output.stdout).trim()).join("git-remote-http").exists())
-    };
-    let client = std::iter::once(Git::under_test().program.clone()).chain(usual).find(speaks_http);
-    if client.is_none() {
-        println!("skipped: no git here speaks HTTP");
-    }
-    client
-}
-
-#[test]
-fn what_is_pushed_is_logged_over_every_transport() {
-    let repo = unprotected();
-    let bare = receiver(&repo);
-    let server = Server::start(&repo);
-    let ssh = repo.scratch().join("ssh");
-    // Runs the command where it is, as ssh would elsewhere: its last argument is the command line.
-    fs::write(&ssh, "#!/bin/sh\nfor command; do :; done\ncd / && exec sh -c \"$command\"\n")
-        .expect("it can be written");
-    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
-    let ssh = ssh.display().to_string();
-    let path = bare.path().display().to_string();
-    let usual = Some(Git::under_test().program.clone());
-    let ways = [
-        ("a path", usual.clone(), path.clone()),
-        ("file", usual.clone(), format!("file://{path}")),
-        ("ssh", usual, format!("ssh://host{path}")),
-        ("http", http_client(), server.url("bare.git")),
-    ];
-    for (count, (name, client, url)) in ways.into_iter().enumerate() {
-        let Some(client) = client else { continue };
-        let refspec = format!("HEAD:refs/heads/{}", name.replace(' ', "-"));
-        let mut git = repo.command(client.as_os_str());
-        git.env("GIT_SSH_COMMAND", &ssh).env("GIT_SSH_VARIANT", "ssh").stdin(Stdio::null());
-        let output = git.args(["push", "-q", &url, &refspec]).output().expect("git runs");
-        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
-        assert!(output.stderr.is_empty(), "{name} is silent: {}", text(&output.stderr));
-        let log = bare.logged();
-        assert_eq!(log.len(), count + 1, "{name}: {log:?}");
-        assert!(log[0].contains("committed") && log[0].contains("receive-pack"), "{name}: {}", log[0]);
-    }
-}
-
-#[test]
-fn a_push_that_is_killed_over_http_is_all_or_nothing_and_the_next_one_works() {
-    const REFS: usize = 200;
-    let Some(client) = http_client() else { return };
-    let repo = unprotected();
-    let bare = receiver(&repo);
-    let server = Server::start(&repo);
-    let url = server.url("bare.git");
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = repo.commit_all("two");
-    let names: Vec<String> = (0..REFS).map(|n| format!("refs/heads/many/{n:03}")).collect();
-    let push = |id: &str| {
-        let refspecs: Vec<String> = names.iter().map(|name| format!("{id}:{name}")).collect();
-        let mut git = repo.command(client.as_os_str());
-        git.args(["push", "-q", "--atomic", &url]).args(refspecs).stdin(Stdio::null());
-        git.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("git starts")
-    };
-    let first = push(&old).wait_with_output().expect("git can be waited for");
-    assert!(first.status.success(), "the first push works: {}", text(&first.stderr));
-
-    // The reflog of the one in the middle is a FIFO that nobody reads.
-    let log = bare.path().join("logs").join(&names[REFS / 2]);
-    let aside = repo.scratch().join("reflog");
-    fs::rename(&log, &aside).expect("the reflog can be moved aside");
-    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a FIFO can be made");
-    let value = |name: &String| fs::read_to_string(bare.path().join(name)).unwrap_or_default().trim().to_owned();
-    let second = push(&new);
-    let start = Instant::now();
-    while value(&names[REFS / 2 - 1]) != new {
-        assert!(start.elapsed() < Duration::from_secs(60), "git comes to the one in the middle");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert_eq!(server.kill_backends(), 1, "the receiver is killed with all of its children");
-    let second = second.wait_with_output().expect("git can be waited for");
-    assert!(!second.status.success(), "the pusher hears of it");
-    fs::rename(&aside, &log).expect("the reflog can be put back");
-    let torn = names.iter().filter(|name| value(name) == new).count();
-    assert!(torn > 0 && torn < REFS, "the transaction is torn: {torn} of {REFS}");
-
-    // It was shown torn refs, so it has to be refused; what refuses is recovery from 2.54 on, and stale locks before.
-    let third = push(&new).wait_with_output().expect("git can be waited for");
-    assert!(!third.status.success(), "a push that is built on torn refs is refused");
-    if !Git::under_test().is_at_least(2, 54) {
-        bare.jin(&["recover"]);
-    }
-    let whole = names.iter().filter(|name| value(name) == new).count();
-    assert!(whole == 0 || whole == REFS, "all or nothing: {whole} of {REFS}");
-    let fourth = push(&new).wait_with_output().expect("git can be waited for");
-    assert!(fourth.status.success(), "the next push works: {}", text(&fourth.stderr));
-    assert!(names.iter().all(|name| value(name) == new), "it is all there");
-    assert_eq!(bare.jin_txn(["check"]).status.code(), Some(0), "nothing is left");
-    bare.git(["fsck", "--full"]);
 }
 
 /// As the user who has a home here, and no XDG directories.

@@ -14,7 +14,7 @@ use support::hanging::Case;
 use support::observe::{assert_same, shown, tree};
 use support::repo::{Git, Options, Repo, jin_txn, text};
 
-const NAMES: [&str; 4] = ["git", "git-receive-pack", "git-upload-pack", "git-upload-archive"];
+const NAMES: [&str; 5] = ["git", "git-receive-pack", "git-upload-pack", "git-upload-archive", "git-http-backend"];
 
 fn real_directory() -> &'static Path {
     Git::under_test().program.parent().expect("a program lies in a directory")

@@ -1,6 +1,6 @@
 //! `jin-txn check`
 
-use super::{Session, exit, exit_code};
+use super::{Session, exit, exit_code, progress};
 use crate::recovery;
 use crate::state_dir::StateDir;
 
@@ -21,7 +21,8 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         return Ok(exit::DONE);
     }
     let repo = session.repository()?;
-    let report = recovery::check(&repo, &session.recovery_options()?)?;
+    let options = session.recovery_options()?;
+    let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
     if session.json {
         session.print_json(&super::status::Described::new(&report, exit_code(&report)))?;
     } else {

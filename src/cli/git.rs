@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
@@ -23,8 +23,11 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
-/// Programs of git that a server is called by: each is a command of git, and its last argument names the repository.
-pub(super) const SERVER_PROGRAMS: [&str; 3] = ["git-receive-pack", "git-upload-pack", "git-upload-archive"];
+/// Programs of git that a server is called by: each is a command of git. Its last argument names the repository, but the CGI
+/// program's environment does.
+pub(super) const SERVER_PROGRAMS: [&str; 4] = ["git-receive-pack", "git-upload-pack", "git-upload-archive", CGI];
+
+const CGI: &str = "git-http-backend";
 
 /// Ends our own options after the word `git`, so that none of git's is taken for one of them.
 pub(super) fn keep_together(mut args: Vec<OsString>) -> Vec<OsString> {
@@ -129,7 +132,7 @@ fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
         objects_elsewhere: super::objects_elsewhere(),
         ..Options::new(super::real_git()?)
     };
-    match recovery::recover(&repo, &options) {
+    match super::progress::while_recovering(true, &repo, || recovery::recover(&repo, &options)) {
         Ok(report) => {
             for line in report.headlines() {
                 tell(&line);
@@ -165,6 +168,9 @@ fn repository_of(here: &Path, args: &[OsString]) -> Option<Repository> {
             }
             _ if text.starts_with("--git-dir=") => git_dir = text.strip_prefix("--git-dir=").map(PathBuf::from),
             _ if text.starts_with('-') => {}
+            command if CGI.strip_prefix("git-") == Some(command) => {
+                return served(&at, requested(|name| std::env::var_os(name))?.as_os_str());
+            }
             command if SERVER_PROGRAMS.iter().any(|p| p.strip_prefix("git-") == Some(command)) => {
                 return served(&at, words.next_back()?);
             }
@@ -172,6 +178,28 @@ fn repository_of(here: &Path, args: &[OsString]) -> Option<Repository> {
         }
     }
     Repository::of_environment(git_dir.as_deref(), &at).ok()
+}
+
+/// The repository that a web server's request is about, by git's rules, as far as it is one in which refs are read or
+/// written.
+fn requested(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let value = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = match value("GIT_PROJECT_ROOT") {
+        Some(root) => {
+            let asked = value("PATH_INFO")?;
+            // git serves nothing that leads out of the root.
+            let is_plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+            if !asked.components().all(is_plain) {
+                return None;
+            }
+            root.join(asked.strip_prefix("/").unwrap_or(&asked))
+        }
+        None => value("PATH_TRANSLATED")?,
+    };
+    ["info/refs", "git-receive-pack", "git-upload-pack"].iter().find_map(|service| {
+        let depth = Path::new(service).components().count();
+        path.ends_with(service).then(|| path.ancestors().nth(depth).map(Path::to_owned)).flatten()
+    })
 }
 
 /// The repository that a server program means: git tries these names, in this order.
@@ -187,6 +215,27 @@ fn served(at: &Path, named: &OsStr) -> Option<Repository> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_names_the_repository_that_git_would_serve() {
+        /// The environment, and the repository.
+        type Row<'r> = (&'r [(&'r str, &'r str)], Option<&'r str>);
+        let rows: [Row; 9] = [
+            (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "/a/b.git/info/refs")], Some("/srv/a/b.git")),
+            (&[("GIT_PROJECT_ROOT", "/srv/"), ("PATH_INFO", "/b.git/git-receive-pack")], Some("/srv/b.git")),
+            (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "b/git-upload-pack")], Some("/srv/b")),
+            (&[("GIT_PROJECT_ROOT", ""), ("PATH_TRANSLATED", "/srv/b/info/refs")], Some("/srv/b")),
+            (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "/../etc/b/info/refs")], None),
+            (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_TRANSLATED", "/srv/b/info/refs")], None),
+            (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "/b/HEAD")], None),
+            (&[("GIT_PROJECT_ROOT", "/srv"), ("PATH_INFO", "/b/no-git-receive-pack")], None),
+            (&[], None),
+        ];
+        for (variables, repository) in rows {
+            let found = requested(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()));
+            assert_eq!(found.as_deref(), repository.map(Path::new), "{variables:?}");
+        }
+    }
 
     #[test]
     fn what_comes_after_git_is_gits() {

@@ -168,6 +168,7 @@ fn protect(
     durability: Option<DurabilityArg>,
 ) -> anyhow::Result<Outcome> {
     let way = hooks::choose(git, repo, binary)?;
+    let names = hooks::names(git, repo)?;
     refuse_alias(git, repo)?;
     let preferences = Preferences::read(git, repo)?;
     if let Some(problem) = preferences.invalid.first() {
@@ -201,7 +202,7 @@ fn protect(
     let mut hooks = Vec::new();
     for directory in directories {
         durable::create_dirs(directory, 0o777)?;
-        for name in hooks::NAMES {
+        for name in names {
             beside::put(directory, name, binary)?;
             hooks.push(directory.join(name).display().to_string());
         }
@@ -235,11 +236,13 @@ fn protect(
 fn tell_of_others(session: &Session, way: &Way) {
     match way {
         Way::Directories(directories) => {
-            for (directory, name) in directories.iter().flat_map(|d| hooks::NAMES.map(|name| (d, name))) {
+            for (directory, name) in directories.iter().flat_map(|d| hooks::ALL_NAMES.map(|name| (d, name))) {
                 let aside = beside::aside_directory(directory).join(name);
                 if fs::symlink_metadata(&aside).is_ok() {
                     let aside = hooks::shown(&aside);
                     session.say(&format!("jin-txn: the {name} hook that was there runs after ours ({aside})"));
+                } else if beside::is_in_front(directory, name) {
+                    session.say(&format!("jin-txn: the {name} hook that was there has ours in front of its lines"));
                 }
             }
         }

@@ -14,6 +14,7 @@ pub mod log;
 pub mod manual;
 mod path;
 mod preferences;
+mod progress;
 pub mod recover;
 pub mod run;
 pub mod settings;
@@ -364,7 +365,18 @@ pub fn exit_code(report: &Report) -> u8 {
 /// Does the environment name other places for objects?
 #[must_use]
 pub fn objects_elsewhere() -> bool {
-    ["GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"].iter().any(|name| std::env::var_os(name).is_some())
+    let place = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let [quarantine, objects, alternates] =
+        ["GIT_QUARANTINE_PATH", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"].map(place);
+    match (objects, alternates) {
+        (None, None) => false,
+        // What is being pushed waits there, and everything else is where it always is.
+        (Some(objects), Some(usual)) if Some(&objects) == quarantine.as_ref() => {
+            let own = place("GIT_DIR").and_then(|dir| std::fs::canonicalize(dir.join("objects")).ok());
+            own.is_none() || std::fs::canonicalize(usual).ok() != own
+        }
+        _ => true,
+    }
 }
 
 /// The git that a hook's own git is.

@@ -1,7 +1,7 @@
 //! `jin-txn recover`
 
 use super::status::Described;
-use super::{Session, exit, exit_code};
+use super::{Session, exit, exit_code, progress};
 use crate::recovery::{self, Options};
 use crate::state_dir::TxId;
 
@@ -38,7 +38,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.say(&format!("jin-txn: closed {id}"));
         return Ok(exit::DONE);
     }
-    let report = recovery::recover(&repo, &options)?;
+    let report = progress::while_recovering(!session.quiet, &repo, || recovery::recover(&repo, &options))?;
     let code = match (args.dry_run, exit_code(&report)) {
         // What waited has been recovered.
         (false, exit::INTERRUPTED) if report.is_busy() => exit::BUSY,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Session, exit_code, fsync, install, real_git};
+use super::{Session, exit_code, fsync, hooks, install, progress, real_git};
 use crate::recovery::{self, Finding, Report};
 use crate::state_dir::{Durability, StateDir};
 
@@ -21,6 +21,7 @@ struct Status {
     problems: Vec<String>,
     durability: Durability,
     weaknesses: Vec<String>,
+    hindrances: Vec<String>,
     wal_bytes: u64,
     #[serde(flatten)]
     found: Described,
@@ -49,14 +50,17 @@ impl Described {
 pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let problems = install::problems(&repo)?;
-    let report = recovery::check(&repo, &session.recovery_options()?)?;
+    let options = session.recovery_options()?;
+    let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
     let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };
+    let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo)? } else { Vec::new() };
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
         problems,
         durability: StateDir::of(&repo).durability(),
         weaknesses,
+        hindrances,
         wal_bytes: wal_bytes(&StateDir::of(&repo).wal()),
         found: Described::new(&report, exit_code(&report)),
     };
@@ -82,6 +86,9 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     }
     for weakness in &status.weaknesses {
         session.print(&format!("  weakened: {weakness}"));
+    }
+    for hindrance in &status.hindrances {
+        session.print(&format!("  hooks: {hindrance}"));
     }
     if session.verbose {
         session.print(&format!("git: {}", real_git()?.display()));

@@ -79,7 +79,7 @@ pub(super) fn install(session: &Session, git: &Path, binary: &Utf8Path, wanted: 
     }
     durable::create_dirs(&hooks, 0o777)?;
     durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;
-    for name in hooks::NAMES {
+    for name in hooks::ALL_NAMES {
         beside::put(&hooks, name, binary)?;
     }
     let mut settings =

@@ -72,18 +72,27 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     }
     // What is unfinished is settled first: only what has ended can be reversed.
     let options = session.recovery_options()?;
+    let state = StateDir::of(&repo);
+    let joined = super::run::joined(&state);
     if args.dry_run {
         let report = recovery::check(&repo, &options)?;
-        anyhow::ensure!(report.is_clean(), "something is unfinished; run `git txn recover` first");
+        let waits = report.has_work() || report.needs_human();
+        anyhow::ensure!(!waits, "something is unfinished\nhint: run `git txn recover` first");
+        // Those who are at work stop the real one no more than this one.
+        if joined.is_none() {
+            report.busy.iter().for_each(|line| session.say(&format!("jin-txn: {line}")));
+            if !report.busy.is_empty() {
+                session.say("hint: only what has ended is undone; to take that back, wait until it has");
+            }
+        }
     } else {
         for line in recovery::recover(&repo, &options)?.headlines() {
             session.say(&line);
         }
     }
-    let state = StateDir::of(&repo);
     let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
     let mut step = undo::plan(&scan.records, direction, args.id)?;
-    step.part_of = super::run::joined(&state);
+    step.part_of = joined;
     undo::check(&repo, &step)?;
     let program = real_git()?;
     if args.dry_run {
@@ -131,6 +140,9 @@ fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: 
             "  {} is checked out: index and worktree stay as they are, `git status` shows the difference",
             write.name
         ));
+    }
+    if let Some(run) = step.part_of.filter(|_| dry_run) {
+        session.say(&format!("  as a part of {run}, which is at work: if that is taken back, so is this"));
     }
     Ok(())
 }

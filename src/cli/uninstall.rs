@@ -129,8 +129,8 @@ pub(super) fn leave(session: &Session, directory: &HooksDirectory) -> anyhow::Re
     if !path.is_dir() {
         return Ok(());
     }
-    let ours = hooks::NAMES.iter().any(|name| beside::is_ours(&path.join(name)));
-    for name in hooks::NAMES {
+    let ours = hooks::ALL_NAMES.iter().any(|name| beside::is_ours(&path.join(name)));
+    for name in hooks::ALL_NAMES {
         beside::take_back(path, name).with_context(|| format!("cannot take back {}", path.join(name).display()))?;
     }
     for left in beside::clear(path)? {

@@ -18,20 +18,43 @@ use rustix::pipe::{PipeFlags, pipe_with};
 /// What the name of a directory with hooks that stepped aside ends in.
 pub const ASIDE: &str = ".before-jin-txn";
 
+/// Which hook to become.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Which {
+    /// One that stepped aside.
+    Other,
+    /// The script that called us, for the lines behind the one that did.
+    Rest,
+}
+
+/// What that line tells the second call by: its own pid, which stays the same, so that no child takes it for itself.
+const VARIABLE: &str = "JIN_TXN_THEN";
+
+/// The last line of ours in such a script.
+pub const END_ALONE: &str = "\nunset JIN_TXN_THEN\n";
+
 /// Becomes the hook at `path`, `None` when there is nothing to become: no such file, or one that git would ignore as well.
 ///
 /// `input`: what to send to its stdin; without, it gets ours.
 ///
 /// # Errors
 /// The program cannot be run, or its input cannot be sent.
-pub fn become_hook(path: &Path, args: &[OsString], input: Option<&[u8]>) -> io::Result<Option<Infallible>> {
-    if calls_us_itself(path) {
+pub fn become_hook(
+    path: &Path,
+    which: &Which,
+    args: &[OsString],
+    input: Option<&[u8]>,
+) -> io::Result<Option<Infallible>> {
+    if calls_us_itself(path) || *which == Which::Rest && !has_more(path) {
         return Ok(None);
     }
     let command = |program: &Path| -> io::Result<Command> {
         let mut command = Command::new(program);
         if let Some(input) = input {
             command.stdin(Stdio::from(replay(input)?));
+        }
+        if *which == Which::Rest {
+            command.env(VARIABLE, std::process::id().to_string());
         }
         Ok(command)
     };
@@ -46,6 +69,15 @@ pub fn become_hook(path: &Path, args: &[OsString], input: Option<&[u8]>) -> io::
 
 fn is_program(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Is there anything behind our lines that a shell would run?
+fn has_more(script: &Path) -> bool {
+    let Ok(text) = fs::read(script) else { return false };
+    let last = END_ALONE.as_bytes();
+    let Some(end) = text.windows(last.len()).position(|window| window == last) else { return false };
+    let is_code = |line: &[u8]| !line.is_empty() && !line.starts_with(b"#");
+    text[end + last.len()..].split(|byte| *byte == b'\n').any(|line| is_code(line.trim_ascii()))
 }
 
 /// A hook manager that was there before us has put the same hook into our place again, and calls us from it.

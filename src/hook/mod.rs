@@ -1,6 +1,7 @@
-//! What git calls: the `reference-transaction` and `post-checkout` hooks.
+//! What git calls: the `reference-transaction`, `post-checkout` and, where it is pushed to, `pre-receive` hooks.
 //!
 //! ```text
+//! pre-receive        what `preparing` does before git 2.54: recover before git locks
 //! preparing (2.54+)  recover if something is unfinished or a lock is stale; announce in a marker
 //! prepared           read before-images; marker; log `begin` + fsync; only then let git go on
 //! committed          judge from the refs; log `committed` + fsync; marker away

@@ -28,13 +28,15 @@ pub(super) struct Call<'c> {
     pub(super) repo: Repository,
     pub(super) state: StateDir,
     payload: Payload<'c>,
+    /// The `pre-receive` hook, not a transaction.
+    receiving: bool,
     pub(super) listing: Listing,
 }
 
-/// Runs the hook for `state` (git's argument) with `input` (git's stdin).
+/// Runs the hook for `state` (git's argument, or `receiving` for the `pre-receive` hook) with `input` (git's stdin).
 #[must_use]
 pub fn run(state: &str, input: &mut dyn Read, environment: &Environment) -> Reply {
-    let vetoes = matches!(state, "preparing" | "prepared");
+    let vetoes = matches!(state, "receiving" | "preparing" | "prepared");
     if !vetoes && !matches!(state, "committed" | "aborted") {
         return Reply::go();
     }
@@ -72,8 +74,9 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     {
         return Ok(Reply::go());
     }
-    let call = Call { environment, repo, state: state_dir, payload, listing };
+    let call = Call { environment, repo, state: state_dir, payload, receiving: state == "receiving", listing };
     match state {
+        "receiving" => call.receiving(),
         "preparing" => call.preparing(),
         "prepared" => call.prepared(),
         "committed" => call.committed(),
@@ -155,23 +158,42 @@ impl Call<'_> {
         Ok(sorted)
     }
 
+    /// The `pre-receive` hook: what `preparing` is before git 2.54. Only what is pushed waits in quarantine; recovery writes no
+    /// value that is not in the repository already, and its gits do not see the quarantine.
+    fn receiving(&self) -> anyhow::Result<Reply> {
+        let git = self.git()?;
+        let markers = self.sort_markers(&git)?;
+        self.clear_the_way(&git, &markers)
+    }
+
     /// git is about to lock: the last moment at which recovery can clear the way for this very command.
     fn preparing(&self) -> anyhow::Result<Reply> {
         let git = self.git()?;
         let markers = self.sort_markers(&git)?;
-        if let Some(veto) = refuse_after_run(&markers) {
+        let reply = self.clear_the_way(&git, &markers)?;
+        let announced = markers.mine.iter().any(|(entry, _)| entry.state == State::InProgress);
+        if reply.answer == Answer::Go && !announced && observe::may_change(&self.repo, &self.payload)? {
+            let place = Place::here()?;
+            let id = self.log(&place).next_id()?;
+            self.marker(id, &git, place, Phase::Preparing)?.create(self.state.path())?;
+        }
+        Ok(reply)
+    }
+
+    fn clear_the_way(&self, git: &Stat, markers: &Markers) -> anyhow::Result<Reply> {
+        if let Some(veto) = refuse_after_run(markers) {
             return Ok(veto);
         }
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
-        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git)? {
+        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(git)? {
             let outcome = self.recover(Mode::Preparing)?;
             messages = outcome.messages;
             if outcome.must_wait && markers.dead {
                 return Ok(Reply::veto(messages));
             }
             let moved = messages.iter().any(|l| l.contains(" is back at ") || l.contains("; the power cut had "));
-            if moved && receives(&git) {
+            if moved && receives(git) {
                 // The pusher was shown the torn refs, and leaves out those that looked up to date to it.
                 messages
                     .push("jin-txn: this push was built on what has been recovered just now: push again".to_owned());
@@ -180,12 +202,6 @@ impl Call<'_> {
             if moved {
                 messages.push("jin-txn: if git now finds that a branch has moved, run your command again".to_owned());
             }
-        }
-        let announced = markers.mine.iter().any(|(entry, _)| entry.state == State::InProgress);
-        if !announced && observe::may_change(&self.repo, &self.payload)? {
-            let place = Place::here()?;
-            let id = self.log(&place).next_id()?;
-            self.marker(id, &git, place, Phase::Preparing)?.create(self.state.path())?;
         }
         Ok(Reply::go_saying(messages))
     }
@@ -368,7 +384,7 @@ impl Call<'_> {
     }
 
     fn recover(&self, mode: Mode) -> anyhow::Result<HookRecovery> {
-        if self.environment.quarantined {
+        if self.environment.quarantined && !self.receiving {
             return Ok(HookRecovery { messages: Vec::new(), must_wait: false });
         }
         let objects_elsewhere = self.environment.objects_elsewhere;

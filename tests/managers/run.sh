@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # jin-txn beside real hook managers: husky and lefthook (npm), pre-commit (PyPI),
-# git-lfs (Debian), and with --with-branchless git-branchless (built by cargo; that
-# takes many minutes). Each in both orders: the manager first, jin-txn first.
+# git-lfs (Debian), and with --with-branchless git-branchless (built by cargo when it is
+# not in PATH; that takes many minutes). Each in both orders: the manager first, jin-txn
+# first.
 #
 #   theirs     the manager's hooks run
 #   ours       a change of a ref appears in `jin-txn log`
-#   told       what takes our place is told by `jin-txn status`, with the remedy,
-#              which is then followed
+#   told       what takes our place, or finds none beside us, is told by `jin-txn
+#              status`, with the remedy, which is then followed
 #   veto       theirs is respected, and so is ours
 #   we leave   `jin-txn uninstall --purge`: theirs run, nothing of ours is left
 #   they leave the manager's own uninstall: ours run
@@ -78,7 +79,7 @@ make_repository() {
     git init -q .
     git config advice.detachedHead false
     echo one >file
-    "configure_${manager//-/_}"
+    "configure_${manager//-/_}" "$1"
     git add -A
     git commit -qm one
     ran=$1.ran
@@ -95,9 +96,18 @@ both_in() {
         install_jin
     else
         install_jin
-        "enter_${manager//-/_}" >"$scratch/enter" 2>&1
+        if ! "enter_${manager//-/_}" >"$scratch/enter" 2>&1; then
+            told_cell=$(cell status_says_what_hinders_it)
+            install_jin
+            "enter_${manager//-/_}" >"$scratch/enter" 2>&1
+        fi
         if ! is_protected >/dev/null; then
             told_cell=$(cell status_says_so)
+            install_jin
+        fi
+        # shellcheck disable=SC2016
+        if says '  hooks: ' jin-txn status >/dev/null; then
+            told_cell=$(cell status_says_what_hinders_it)
             install_jin
         fi
     fi
@@ -117,6 +127,11 @@ is_protected() { says 'protected: ' jin-txn status | grep '^protected: '; }
 status_says_so() {
     # shellcheck disable=SC2016
     says 'run `jin-txn install`' jin-txn status && says 'not protected' jin-txn check
+}
+
+status_says_what_hinders_it() {
+    # shellcheck disable=SC2016
+    says '  hooks: ' jin-txn status && says 'run `jin-txn install`' jin-txn status
 }
 
 # Where the hooks directory is in other hands and git is older than 2.54, install
@@ -258,7 +273,9 @@ theirs_of_lefthook() {
     grep -q refs/heads/seen "$ran.input" || { echo 'it did not get its stdin'; return 1; }
 }
 
-veto_of_lefthook() {
+veto_of_lefthook() { reference_transaction_vetoes; }
+
+reference_transaction_vetoes() {
     touch "$ran.veto"
     if git branch vetoed 2>&1; then rm "$ran.veto" && return 1; fi
     rm "$ran.veto"
@@ -323,20 +340,42 @@ veto_of_git_lfs() {
 
 leave_git_lfs() { git lfs uninstall --local; }
 
-# ---- git-branchless: reference-transaction, post-checkout, and more
+# ---- git-branchless: adds lines to reference-transaction, post-checkout and more. It
+# never vetoes: the veto is one of a hook of the user's, which it adds its lines to. The
+# repository that it leaves has no such hook.
 
-configure_branchless() { :; }
+configure_branchless() {
+    [[ $1 == */one ]] || return 0
+    mkdir -p .git/hooks
+    # shellcheck disable=SC2016
+    printf '#!/bin/sh\nif test "$1" = prepared && test -e "$ran.veto"; then exit 1; fi\n' >.git/hooks/reference-transaction
+    chmod +x .git/hooks/reference-transaction
+}
 
 enter_branchless() { git branchless init; }
 
+# Of a branch it hears by its reference-transaction hook, once.
 theirs_of_branchless() {
-    git commit -q --allow-empty -m 'seen by it'
-    says 'seen by it' git branchless query 'message("seen by it")'
+    local branch=seen$RANDOM$RANDOM
+    git branch "$branch"
+    python3 - "$branch" <<'PYTHON'
+import sqlite3, sys
+events = sqlite3.connect('.git/branchless/db.sqlite3')
+query = 'SELECT type FROM event_log WHERE ref_name = ?'
+found = events.execute(query, ('refs/heads/' + sys.argv[1],)).fetchall()
+sys.exit(0 if found == [('ref-move',)] else f'its log has {found}')
+PYTHON
 }
 
-veto_of_branchless() { :; }
+veto_of_branchless() { reference_transaction_vetoes; }
 
-leave_branchless() { git branchless init --uninstall; }
+# What it has left is silent, and hears of nothing any more.
+leave_branchless() {
+    git branchless init --uninstall || return 1
+    local said
+    said=$(git branch "left$RANDOM$RANDOM" 2>&1)
+    [[ -z $said ]] || { printf 'it goes on to run: %s\n' "$said"; return 1; }
+}
 
 # ---- what it needs
 
@@ -352,7 +391,7 @@ install_managers() {
     ln -s "$tools/venv/bin/pre-commit" "$tools/bin/pre-commit"
     (cd "$tools" && npm init -y && npm install husky lefthook) >"$scratch/npm" 2>&1 || { cat "$scratch/npm" >&2; exit 1; }
     ln -s "$tools/node_modules/.bin/husky" "$tools/node_modules/.bin/lefthook" "$tools/bin/"
-    [[ $1 == 0 ]] || cargo install --quiet --locked --root "$tools" git-branchless
+    [[ $1 == 0 ]] || command -v git-branchless >/dev/null || cargo install --quiet --locked --root "$tools" git-branchless
     if [[ -z ${JIN_TXN_BIN-} ]]; then
         cargo build --locked --quiet --manifest-path "$here/Cargo.toml"
         JIN_TXN_BIN=$here/target/debug/jin-txn

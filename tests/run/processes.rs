@@ -246,6 +246,27 @@ fn a_run_inside_of_a_run_joins_it() {
 }
 
 #[test]
+fn a_dry_undo_says_what_the_real_one_would_do_while_a_run_is_at_work() {
+    let repo = guarded();
+    let gate = Gate::new(&repo);
+    repo.git(["tag", "before"]);
+    let before = Whole::of(&repo);
+    let bin = jin_txn().display().to_string();
+    let child = start(&repo, &format!("git tag within; {bin} undo --dry-run; touch ../started; read <../gate; exit 9"));
+    let (code, outside) = run_jin(&repo, &["undo", "--dry-run"]);
+    assert_eq!(code, 0, "{outside}");
+    gate.open();
+    let (code, inside) = end(&repo, child);
+    assert_eq!(code, Some(9), "{inside}");
+    let would = |lines: &str| lines.contains("jin-txn: would undo tx-3 (`git tag before`)\n  refs/tags/before: ");
+    assert!(would(&inside) && inside.contains("  as a part of tx-4, which is at work"), "{inside}");
+    assert!(would(&outside) && outside.contains("jin-txn: tx-4 (`jin-txn run -- bash -c"), "{outside}");
+    assert!(outside.contains(") is at work") && outside.contains("hint: only what has ended is undone"), "{outside}");
+    let after = Whole::of(&repo);
+    assert!(after == before, "{}", after.differences(&before));
+}
+
+#[test]
 fn a_run_in_another_repository_is_one_of_its_own() {
     let repo = guarded();
     let other = repo.new_sibling("other", Options { guarded: true, ..Options::default() });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +12,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::repo::{Git, Repo};
+
+/// What a server starts: a program that is found in PATH, and its arguments.
+pub type Backend = &'static [&'static str];
 
 /// A server for every repository in a scratch directory; it ends with the test's process.
 pub struct Server {
@@ -20,15 +24,21 @@ pub struct Server {
 
 impl Server {
     pub fn start(repo: &Repo) -> Self {
+        let directory = Git::under_test().program.parent().expect("it lies in a directory").to_owned();
+        Self::with(repo, &["git", "http-backend"], vec![directory])
+    }
+
+    /// One that starts something else, with these directories ahead in PATH.
+    pub fn with(repo: &Repo, backend: Backend, ahead: Vec<PathBuf>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let running = Arc::new(Mutex::new(Vec::new()));
-        let (repo, processes) = (repo.clone(), Arc::clone(&running));
+        let (repo, processes, ahead) = (repo.clone(), Arc::clone(&running), Arc::new(ahead));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (repo, processes) = (repo.clone(), Arc::clone(&processes));
+                let (repo, processes, ahead) = (repo.clone(), Arc::clone(&processes), Arc::clone(&ahead));
                 // A client that hangs up, or a backend that is killed, ends its own request alone.
-                std::thread::spawn(move || serve(stream, &repo, &processes).ok());
+                std::thread::spawn(move || serve(stream, &repo, &processes, backend, &ahead).ok());
             }
         });
         Self { port, running }
@@ -45,7 +55,13 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, repo: &Repo, running: &Mutex<Vec<Pid>>) -> std::io::Result<()> {
+fn serve(
+    stream: TcpStream,
+    repo: &Repo,
+    running: &Mutex<Vec<Pid>>,
+    backend: Backend,
+    ahead: &[PathBuf],
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
@@ -62,8 +78,11 @@ fn serve(stream: TcpStream, repo: &Repo, running: &Mutex<Vec<Pid>>) -> std::io::
     let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
     reader.read_exact(&mut body)?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let mut command: Command = repo.command(Git::under_test().program.as_os_str());
-    command.arg("http-backend").current_dir(repo.scratch()).process_group(0);
+    let program = ahead.iter().map(|dir| dir.join(backend[0])).find(|program| program.is_file());
+    let mut command: Command = repo.command(program.expect("it is in PATH").as_os_str());
+    let usual = Git::under_test().path_variable();
+    let search = std::env::join_paths(ahead.iter().cloned().chain(std::env::split_paths(&usual))).expect("no colons");
+    command.env("PATH", search).args(&backend[1..]).current_dir(repo.scratch()).process_group(0);
     command.env("GIT_PROJECT_ROOT", repo.scratch()).env("GIT_HTTP_EXPORT_ALL", "1").env("REMOTE_USER", "jin");
     command.env("REQUEST_METHOD", method).env("PATH_INFO", path).env("QUERY_STRING", query);
     command.env("CONTENT_TYPE", header("content-type")).env("CONTENT_LENGTH", body.len().to_string());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use super::repo::{Git, Repo, jin_txn, text};
 
@@ -75,6 +75,13 @@ pub fn times(root: &Path) -> BTreeMap<PathBuf, (i64, i64)> {
         (metadata.mtime(), metadata.mtime_nsec())
     };
     tree(root).into_keys().map(|name| (name.clone(), modified(&name))).collect()
+}
+
+/// Gives everything below a directory a time long ago, so that what is written again shows.
+pub fn age(directory: &Path) {
+    let touch = ["-exec", "touch", "-h", "-d", "2001-02-03 04:05:06.7", "{}", "+"];
+    let status = Command::new("find").arg(directory).args(touch).status();
+    assert!(status.is_ok_and(|status| status.success()), "times can be set");
 }
 
 /// Asserts that two trees are the same byte for byte, and names what is not.

@@ -45,7 +45,7 @@ impl Git {
         self.number >= (major, minor)
     }
 
-    fn path_variable(&self) -> OsString {
+    pub fn path_variable(&self) -> OsString {
         let mut path = self.program.parent().expect("a program lies in a directory").as_os_str().to_owned();
         path.push(":/usr/bin:/bin");
         path

@@ -118,7 +118,10 @@ pub(super) fn binary() -> anyhow::Result<Check> {
 
 pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
     const NAME: &str = "hooks";
-    let problems = install::problems(repo)?;
+    let mut problems = install::problems(repo)?;
+    if problems.is_empty() {
+        problems = crate::cli::hooks::hindrances(&crate::cli::real_git()?, repo)?;
+    }
     let Some((first, more)) = problems.split_first() else {
         return Ok(Check::ok(NAME, "git finds both hooks, and they are ours"));
     };

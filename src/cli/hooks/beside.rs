@@ -4,6 +4,10 @@
 //! and everything else in the hooks directory is linked beside it, so that it finds what it looks for by `$0`. It is the
 //! same file (inode, mode, times), which `take_back` renames into place again.
 //!
+//! Lines that somebody adds to a script of ours run after it, with git's input. Some managers (git-branchless) work like
+//! that, and change or take out their lines in the file where they put them: where such lines are, the hook that was there
+//! does not step aside, but gets ours in front of them, and what it was waits in `<name>.whole`.
+//!
 //! Killed anywhere, both come to the same end when run again: the one that was there has both names until ours has taken its
 //! place by one rename.
 
@@ -16,10 +20,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use camino::Utf8Path;
 
-use super::{NAMES, shell_quoted};
+use super::{ALL_NAMES, NAMES, shell_quoted};
 use crate::durable;
 use crate::git::refs::absent_is_none;
-use crate::hook::foreign::ASIDE;
+use crate::hook::foreign::{ASIDE, END_ALONE};
 
 /// How a hook manager (pre-commit) calls the hook whose place it took.
 const LEGACY: &str = ".legacy";
@@ -27,8 +31,17 @@ const LEGACY: &str = ".legacy";
 /// How a hook manager (lefthook) calls the hook whose place it took, and which it does not run.
 const DISPLACED: &str = ".old";
 
-/// In every script of ours.
+/// What the name of a hook ends in that got ours in front of its lines: as it was before.
+const WHOLE: &str = ".whole";
+
+/// In every script of ours, on the second line.
 const MARK: &str = "# Written by `jin-txn install`";
+
+/// How our part of a script ends that has another hook behind it.
+const END_OF_BOTH: &str = "\nexec \"$other\" \"$@\"\n";
+
+/// In what a hook manager (git-branchless) adds to hooks.
+const ADDED: &[u8] = b"## START BRANCHLESS CONFIG";
 
 /// Where the hooks go that were in `directory`.
 #[must_use]
@@ -36,7 +49,8 @@ pub fn aside_directory(directory: &Path) -> PathBuf {
     with(directory, ASIDE)
 }
 
-/// Puts our hook `name` into `directory`. Somebody's that is there steps aside, unless it calls ours.
+/// Puts our hook `name` into `directory`. Somebody's that is there steps aside, unless it calls ours, or is one that others
+/// add lines to.
 ///
 /// # Errors
 /// The directory cannot be read or written.
@@ -44,25 +58,97 @@ pub fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Result<()
     let hook = directory.join(name);
     let aside = aside_directory(directory).join(name);
     let there = fs::symlink_metadata(&hook).is_ok();
+    let has_another = || fs::symlink_metadata(&aside).is_ok();
     if there && !is_ours(&hook) {
         if is_called_as_legacy(directory, name) {
-            return write(&with(&hook, LEGACY), name, binary, fs::symlink_metadata(&aside).is_ok());
+            return write(&with(&hook, LEGACY), name, binary, has_another());
         }
         if calls_us(directory, name) {
             return Ok(());
         }
-        step_aside(directory, name).with_context(|| format!("cannot move {} aside", hook.display()))?;
+        let cannot = || format!("cannot move {} aside", hook.display());
+        if let Some(script) = shell_script(&hook).filter(|text| contains(text, ADDED)) {
+            step_aside(directory, name, &with(&aside, WHOLE)).with_context(cannot)?;
+            return publish(&hook, name, binary, &script);
+        }
+        step_aside(directory, name, &aside).with_context(cannot)?;
         let displaced = with(&hook, DISPLACED);
         if is_ours(&displaced) {
             durable::remove_file(&displaced)?;
         }
+    } else if let Some(together) = fold(directory, name) {
+        publish(&hook, name, binary, &together)?;
+        durable::rename(&aside, &with(&aside, WHOLE))?;
+    } else if !runs_another(&hook) && added_to(&hook).is_some() && has_another() {
+        // Killed before that rename.
+        durable::rename(&aside, &with(&aside, WHOLE))?;
     }
-    write(&hook, name, binary, fs::symlink_metadata(&aside).is_ok())
+    write(&hook, name, binary, has_another())
 }
 
-fn step_aside(directory: &Path, name: &str) -> anyhow::Result<()> {
+/// The hook that stepped aside, and behind it the lines that were added to ours since: what its manager would have made of it.
+fn fold(directory: &Path, name: &str) -> Option<Vec<u8>> {
+    let hook = directory.join(name);
+    let added = added_to(&hook).filter(|_| runs_another(&hook))?;
+    let mut script = shell_script(&aside_directory(directory).join(name))?;
+    if !script.ends_with(b"\n") {
+        script.push(b'\n');
+    }
+    script.extend(added);
+    Some(script)
+}
+
+/// Is this a script of ours with another hook behind it?
+fn runs_another(hook: &Path) -> bool {
+    is_ours(hook) && beginning(hook).contains(&END_OF_BOTH[1..])
+}
+
+/// A hook that git runs, and that a shell reads.
+fn shell_script(path: &Path) -> Option<Vec<u8>> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let text = (metadata.is_file() && metadata.mode() & 0o111 != 0).then(|| fs::read(path).ok())??;
+    let first = text.split(|byte| *byte == b'\n').next()?.strip_prefix(b"#!")?;
+    let words: Vec<_> = first.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+    let shells = [&b"sh"[..], b"bash", b"dash", b"ksh", b"zsh"];
+    let is_shell = |word: &&[u8]| word.rsplit(|byte| *byte == b'/').next().is_some_and(|end| shells.contains(&end));
+    words.iter().any(is_shell).then_some(text)
+}
+
+/// The lines behind ours in a script of ours, when there are any.
+fn added_to(hook: &Path) -> Option<Vec<u8>> {
+    if fs::read_link(hook).is_ok() || !is_ours(hook) {
+        return None;
+    }
+    let text = fs::read(hook).ok()?;
+    let added = text[end_of_ours(&text)?..].to_vec();
+    (!added.trim_ascii().is_empty()).then_some(added)
+}
+
+/// Where our own part of a script of ours ends.
+fn end_of_ours(text: &[u8]) -> Option<usize> {
+    let ends = [END_ALONE, END_OF_BOTH].into_iter().filter_map(|end| Some(position(text, end.as_bytes())? + end.len()));
+    ends.min()
+}
+
+fn position(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    position(text, part).is_some()
+}
+
+/// Does somebody add lines to the hooks here? Those who do cannot to a link.
+fn others_add_lines(directory: &Path) -> bool {
+    let hooks = fs::read_dir(directory).into_iter().flatten().flatten();
+    let scripts =
+        hooks.filter(|hook| hook.file_type().is_ok_and(|kind| kind.is_file()) && !is_sample(&hook.file_name()));
+    scripts.into_iter().any(|hook| contains(beginning(&hook.path()).as_bytes(), ADDED))
+}
+
+/// Gives the hook the name `aside` as well.
+fn step_aside(directory: &Path, name: &str, aside: &Path) -> anyhow::Result<()> {
     let (hook, beside) = (directory.join(name), aside_directory(directory));
-    let aside = beside.join(name);
     if fs::symlink_metadata(&beside).is_err() {
         durable::create_dirs(&beside, 0o777)?;
         durable::share_like_directory(&beside)?;
@@ -72,19 +158,19 @@ fn step_aside(directory: &Path, name: &str) -> anyhow::Result<()> {
         }
     }
     anyhow::ensure!(fs::symlink_metadata(&beside)?.is_dir(), "{} is not a directory", beside.display());
-    if fs::symlink_metadata(&aside).is_ok() {
-        if is_same(&hook, &aside) {
-            durable::remove_file(&aside)?;
+    if fs::symlink_metadata(aside).is_ok() {
+        if is_same(&hook, aside) {
+            durable::remove_file(aside)?;
         } else {
             // Replaced by the new one, but not ours to throw away.
             let mut older = (1..).map(|n| beside.join(format!("{name}.older-{n}")));
             let older = older.find(|path| fs::symlink_metadata(path).is_err());
-            durable::rename_new(&aside, &older.context("there is always another number")?)?;
+            durable::rename_new(aside, &older.context("there is always another number")?)?;
         }
     }
     link_neighbours(directory, &beside)?;
-    match durable::hard_link(&hook, &aside) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => durable::rename_new(&hook, &aside)?,
+    match durable::hard_link(&hook, aside) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => durable::rename_new(&hook, aside)?,
         other => other?,
     }
     Ok(durable::fsync_dir(&beside)?)
@@ -103,7 +189,7 @@ fn link_neighbours(directory: &Path, beside: &Path) -> anyhow::Result<()> {
 
 fn neighbours(directory: &Path) -> io::Result<Vec<OsString>> {
     let names: io::Result<Vec<OsString>> = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect();
-    Ok(names?.into_iter().filter(|name| !NAMES.iter().any(|ours| name == ours) && !is_sample(name)).collect())
+    Ok(names?.into_iter().filter(|name| !ALL_NAMES.iter().any(|ours| name == ours) && !is_sample(name)).collect())
 }
 
 fn is_sample(name: &OsString) -> bool {
@@ -131,7 +217,28 @@ pub fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>
     if is_ours(&displaced) {
         durable::remove_file(&displaced)?;
     }
+    let whole = with(&aside, WHOLE);
+    if fs::symlink_metadata(&whole).is_ok() && is_same(&hook, &whole) {
+        durable::remove_file(&whole)?;
+    }
     let waits = fs::symlink_metadata(&aside).is_ok();
+    if let Some(ours) = &ours
+        && let Some(theirs) = theirs(directory, name, ours)
+    {
+        if fs::read(&whole).is_ok_and(|whole| whole == theirs) {
+            durable::rename(&whole, ours)?;
+        } else {
+            durable::publish_program(ours, &theirs)?;
+            for replaced in [whole, aside].iter().filter(|path| fs::symlink_metadata(path).is_ok()) {
+                durable::remove_file(replaced)?;
+            }
+        }
+        return Ok(None);
+    }
+    if let Some(added) = ours.as_deref().and_then(added_to) {
+        // They cannot stand behind what comes back.
+        durable::replace(&with(&aside, ".added"), &added)?;
+    }
     match ours {
         Some(ours) if waits => durable::rename(&aside, &ours)?,
         Some(ours) => durable::remove_file(&ours).with_context(|| format!("cannot remove {}", ours.display()))?,
@@ -139,6 +246,24 @@ pub fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>
         None => {}
     }
     Ok(None)
+}
+
+/// Is ours in front of the lines of the hook that was there?
+#[must_use]
+pub fn is_in_front(directory: &Path, name: &str) -> bool {
+    fs::symlink_metadata(with(&aside_directory(directory).join(name), WHOLE)).is_ok()
+}
+
+/// What is left of a script of ours when our own part is taken out, `None` when that is nothing.
+fn theirs(directory: &Path, name: &str, ours: &Path) -> Option<Vec<u8>> {
+    let added = added_to(ours)?;
+    if runs_another(ours) {
+        return fold(directory, name);
+    }
+    let text = fs::read(ours).ok()?;
+    let mut theirs = text[..=position(&text, b"\n")?].to_vec();
+    theirs.extend(added);
+    Some(theirs)
 }
 
 /// Removes the directory beside `directory` when no hook is in it any more. Says what is left in it.
@@ -164,38 +289,65 @@ pub fn clear(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(left)
 }
 
-/// Writes our hook unless it is there already.
+/// Writes our hook unless it is there already. Lines that were added to it stay.
 fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", path.display());
-    if name == NAMES[0] && !has_another {
+    let added = added_to(path);
+    let as_link = || !path.parent().is_some_and(others_add_lines);
+    if name == NAMES[0] && !has_another && added.is_none() && as_link() {
         if fs::read_link(path).ok().as_deref() != Some(binary.as_std_path()) {
             durable::symlink(binary.as_std_path(), path).with_context(cannot)?;
         }
         return Ok(());
     }
-    let text = script(name, binary, has_another);
+    if !has_another {
+        let first = fs::read(path).ok().filter(|_| added.is_some());
+        let first = first.as_deref().and_then(|text| text.split_inclusive(|b| *b == b'\n').next()).unwrap_or(SHELL);
+        return publish(path, name, binary, &[first, &added.unwrap_or_default()].concat());
+    }
+    let text = [both(name, binary).as_bytes(), &added.unwrap_or_default()].concat();
+    publish_text(path, &text).with_context(cannot)
+}
+
+/// The first line of our scripts.
+const SHELL: &[u8] = b"#!/bin/sh\n";
+
+/// Makes `path` the hook `script` with ours in front of its lines.
+fn publish(path: &Path, name: &str, binary: &Utf8Path, script: &[u8]) -> anyhow::Result<()> {
+    let after_first = position(script, b"\n").map_or(script.len(), |at| at + 1);
+    let (first, rest) = script.split_at(after_first);
+    let text = [first.trim_ascii_end(), b"\n", alone(name, binary).as_bytes(), rest].concat();
+    publish_text(path, &text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn publish_text(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     let is_file = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 == 0o111);
-    if !is_file || !fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
-        durable::publish_program(path, text.as_bytes()).with_context(cannot)?;
+    if !is_file || !fs::read(path).is_ok_and(|found| found == text) {
+        durable::publish_program(path, text)?;
     }
     Ok(())
 }
 
-/// Ours first: what git may not do without a record is refused before anybody else is asked.
-fn script(name: &str, binary: &Utf8Path, has_another: bool) -> String {
+/// Without the first line. It is called twice: by git, and by us when lines follow. In between its pid stays.
+fn alone(name: &str, binary: &Utf8Path) -> String {
     let binary = shell_quoted(binary.as_str());
-    if !has_another {
-        return format!(
-            "#!/bin/sh\n{MARK}; `jin-txn uninstall` takes it out again.\n\
-             [ -x {binary} ] || exit 0\nexec {binary} hook {name} \"$@\"\n"
-        );
-    }
+    format!(
+        "{MARK}; `jin-txn uninstall` takes it out again. What follows below runs after it.\n\
+         [ \"${{JIN_TXN_THEN-}}\" = $$ ] || [ ! -x {binary} ] || exec {binary} hook --rest \"$0\" {name} \"$@\"{}",
+        END_ALONE
+    )
+}
+
+/// Ours first: what git may not do without a record is refused before anybody else is asked.
+fn both(name: &str, binary: &Utf8Path) -> String {
+    let binary = shell_quoted(binary.as_str());
     format!(
         "#!/bin/sh\n{MARK}: first jin-txn, then the hook that was here before.\n\
          # `jin-txn uninstall` takes it out again and puts that one back.\n\
          other=${{0%/*}}{ASIDE}/{name}\n\
          [ -x {binary} ] && exec {binary} hook --then \"$other\" {name} \"$@\"\n\
-         [ -x \"$other\" ] || exit 0\nexec \"$other\" \"$@\"\n"
+         [ -x \"$other\" ] || exit 0{}",
+        END_OF_BOTH
     )
 }
 
@@ -231,7 +383,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 /// Does a hook manager work here that takes its places back whenever one of its hooks runs?
 #[must_use]
 pub fn is_restless(directory: &Path) -> bool {
-    NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
+    ALL_NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
 }
 
 fn beginning(path: &Path) -> String {
@@ -279,9 +431,31 @@ pub fn problem(directory: &Path, name: &str) -> Option<String> {
     (!executable).then(|| format!("the {name} hook is not executable: run `jin-txn install`"))
 }
 
+/// Whose lines do not run because of our hook in `directory`, and what to do.
+#[must_use]
+pub fn hindered(directory: &Path, name: &str) -> Option<String> {
+    let hook = directory.join(name);
+    if name == NAMES[0] && is_ours(&hook) && fs::read_link(&hook).is_ok() && others_add_lines(directory) {
+        return Some(format!(
+            "git-branchless cannot add its lines to the {name} hook, which is a link: run `jin-txn install`, \
+             then `git branchless init`"
+        ));
+    }
+    let aside = aside_directory(directory).join(name);
+    if !runs_another(&hook) || added_to(&hook).is_none() {
+        return None;
+    }
+    let (hook, aside) = (super::shown(&hook), super::shown(&aside));
+    Some(if fold(directory, name).is_some() {
+        format!("lines that were added to {hook} do not run: run `jin-txn install`")
+    } else {
+        format!("lines that were added to {hook} do not run: move them to {aside}")
+    })
+}
+
 /// The program that a script of ours runs.
 fn program(script: &str) -> Option<PathBuf> {
-    let line = script.lines().find_map(|line| line.strip_prefix("[ -x '"))?;
+    let line = script.lines().find_map(|line| Some(line.split_once(" -x '")?.1))?;
     let quoted = line.split_once("' ] ")?.0;
     Some(PathBuf::from(quoted.replace(r"'\''", "'")))
 }

@@ -3,8 +3,8 @@
 //! ```text
 //! where git looks for hooks                              what install does
 //! hooks/ of the repository, or a directory of its own    writes there; a hook of that name steps aside and runs after ours
-//! a directory with tracked files, or that several        never writes there: git 2.54 and newer is told in the
-//! repositories share (a global core.hooksPath)           repository's configuration, an older one is refused
+//! a directory with tracked files, or outside of the      never writes there: git 2.54 and newer is told in the
+//! repository, where others may look for hooks as well    repository's configuration, an older one is refused
 //! ```
 //! `reference-transaction` is a link to the program: it is called several times in every command. `post-checkout`, and
 //! every hook that has another one behind it, is a small script: hook managers write through links, and what they would
@@ -24,8 +24,26 @@ use camino::Utf8Path;
 use crate::git::{Config, Repository, command};
 use places::Place;
 
-/// The hooks that we are.
+/// The hooks that we are in every repository.
 pub const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
+
+/// And in a bare one, which is there to be pushed to: up to git 2.53 nothing else is called before refs are locked.
+pub const RECEIVING: &str = "pre-receive";
+
+/// All that we may be.
+pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
+
+/// The hooks that we are in `repo`.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
+    Ok(names_by(&Config::read(git, &repo.git_dir)?))
+}
+
+fn names_by(config: &Config) -> &'static [&'static str] {
+    if config.get("core.bare").is_some_and(|value| value == "true") { &ALL_NAMES } else { &NAMES }
+}
 
 /// The oldest git that runs hooks which are set in its configuration.
 pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
@@ -92,6 +110,9 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
         let path = shown(&place.directory.join(name));
         let [guard, call] = command_lines(binary, name);
         text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
+    }
+    if place.set_here {
+        text += "\n\nhint: or use the repository's own hooks directory: `git config --unset core.hooksPath`";
     }
     text
 }
@@ -161,6 +182,27 @@ pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Resul
         });
     }
     Ok(problems)
+}
+
+/// What does not work although git calls us, with what to do: what others have in our hooks and git does not run, and the
+/// hook that only helps.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+    let config = Config::read(git, &repo.git_dir)?;
+    let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();
+    let names = names_by(&config);
+    let needed = names.contains(&RECEIVING)
+        && configured::state(&config) == configured::State::Absent
+        && command::version(git)? < CONFIG_HOOKS;
+    let mut found = Vec::new();
+    for place in places {
+        let Place::Own(directory) = place else { continue };
+        found.extend(names.iter().filter_map(|name| beside::hindered(&directory, name)));
+        found.extend(needed.then(|| beside::problem(&directory, RECEIVING)).flatten());
+    }
+    Ok(found)
 }
 
 /// The path of this very program: what the hooks and the alias point to.

@@ -17,11 +17,13 @@ pub enum Place {
     Shared(Shared),
 }
 
-/// A hooks directory with tracked files, or one that other repositories use as well.
+/// A hooks directory with tracked files, or one that other repositories use as well, or may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
     /// Where it lies.
     pub directory: PathBuf,
+    /// The repository's own configuration leads there.
+    pub set_here: bool,
     why: String,
 }
 
@@ -58,7 +60,7 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
             Place::Own(directory)
         } else {
             let why = format!("{} is a link to {}, outside of the repository", usual.display(), directory.display());
-            Place::Shared(Shared { directory, why })
+            Place::Shared(Shared { directory, set_here: false, why })
         });
     };
     let base = worktree_of(git, repo, git_dir)?.unwrap_or_else(|| git_dir.to_owned());
@@ -66,14 +68,32 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
     let set = || format!("core.hooksPath is set to `{}` ({scope} configuration)", super::one_line(&value));
     if !matches!(scope.as_str(), "local" | "worktree") {
         let why = format!("{}: that directory is not this repository's own", set());
-        return Ok(Place::Shared(Shared { directory: path, why }));
+        return Ok(Place::Shared(Shared { directory: path, set_here: false, why }));
     }
     let directory = require_directory(&path).with_context(set)?;
+    if !is_inside(repo, &base, &directory) {
+        // Who else uses it cannot be told, and each of those repositories would be protected unasked.
+        let missing = if directory.is_dir() { "" } else { ", and does not exist" };
+        let why = format!("{}: that is outside of the repository{missing}", set());
+        return Ok(Place::Shared(Shared { directory, set_here: true, why }));
+    }
     if has_tracked_files(git, &directory)? {
         let why = format!("{}: others manage the files there", set());
-        return Ok(Place::Shared(Shared { directory, why }));
+        return Ok(Place::Shared(Shared { directory, set_here: true, why }));
     }
     Ok(Place::Own(directory))
+}
+
+/// Does a directory, which need not exist, lie in the git directory or in one of the repository's worktrees?
+fn is_inside(repo: &Repository, worktree: &Path, directory: &Path) -> bool {
+    let real = |path: &Path| {
+        let (there, canonical) = path.ancestors().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)))?;
+        Some(canonical.join(path.strip_prefix(there).ok()?))
+    };
+    let Some(directory) = real(directory) else { return false };
+    let roots = [real(&repo.common_dir), real(worktree)];
+    roots.into_iter().flatten().any(|root| directory.starts_with(root))
+        || worktree_around(&directory).is_some_and(|(around, _)| around.common_dir == repo.common_dir)
 }
 
 /// The setting that counts, and where it comes from. Our own children run with core.hooksPath set on the command line,
