@@ -75,7 +75,7 @@ impl Repository {
             let file = git_dir;
             return if target.is_dir() { Self::open(&target) } else { Err(NotFound::PointsNowhere { file, target }) };
         }
-        Self::open_directory(git_dir)
+        Self::open_directory(git_dir).map_err(|_| broken())
     }
 
     /// Opens the git directory right in `cwd`, which is the current directory as the kernel has it, so that no link is in

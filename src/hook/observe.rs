@@ -76,7 +76,8 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
         return observe_reftable(repo, payload);
     }
     let refs = RefStore::new(repo);
-    let mut seen = Observed::default();
+    // Nearly always every line is a change; growing on the way would leave holes behind.
+    let mut seen = Observed { changes: Vec::with_capacity(payload.count()), ..Observed::default() };
     let packed_lock = FileId::at(&repo.common_dir.join("packed-refs.lock"))?;
     for line in payload.lines() {
         let name = resolve(repo, &refs, &line)?;
