@@ -67,7 +67,7 @@ def tables(runs, kinds, ratio):
         row = (f"| {title(name) if name in data['times'] else name} | {found['base']} | {'at least ' if least else ''}"
                f"{found['goal']} | {'' if met else '**'}{share(found)}{'' if met else '**'} |")
         if again:
-            other = runs[1]["headline"][name]
+            other = runs[1]["headline"].get(name, found)
             row += f" {share(other)} | {abs(other['median'] / found['median'] - 1):.0%} |"
         out.append(row)
     if again:
@@ -79,7 +79,7 @@ def tables(runs, kinds, ratio):
 
 def disagreeing(runs):
     first, second = (r["headline"] for r in runs)
-    return [name for name in first if abs(second[name]["median"] / first[name]["median"] - 1) > 0.1]
+    return [name for name in first if name in second and abs(second[name]["median"] / first[name]["median"] - 1) > 0.1]
 
 
 # --- plots
@@ -158,7 +158,8 @@ def write(directory, runs, report, ratio):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "images").mkdir(exist_ok=True)
     data = runs[0]
-    for name, image in (("per-command", per_command(data, ratio)), ("by-refs", by_refs(data, ratio)), ("split", split(data))):
+    drawn = (("per-command", per_command(data, ratio)), ("by-refs", by_refs(data, ratio)), ("split", split(data)))
+    for name, image in drawn:
         (directory / f"images/performance-{name}.svg").write_text(image)
     rounded = json.loads(json.dumps(runs), parse_float=lambda text: round(float(text), 4))
     (directory / "performance.json").write_text(json.dumps(rounded) + "\n")

@@ -194,8 +194,14 @@ class Bench:
         return {"stash": self.rounds(self.runs(15), {k: side(p) for k, p in repos.items()})}
 
     def update_ref(self):
+        return self.update_refs([count for count in self.refs if count < 100_000])
+
+    def update_ref_many(self):
+        return self.update_refs([count for count in self.refs if count >= 100_000])
+
+    def update_refs(self, counts):
         results = {}
-        for count in self.refs:
+        for count in counts:
             many = count > 1_000
             kinds = ["plain", "floor", "guarded"] if many else [k for k in self.kinds if count == 1 or k != "branchless"]
             if count == 1:
@@ -346,20 +352,25 @@ class Bench:
         return max(1, number // 8) if self.quick else number
 
 
-TIMED = ["hook", "commit", "switch", "tag", "update_ref", "pack_refs", "fetch", "push", "rebase", "stash", "commands",
-         "recover"]
+# The longest last.
+ALL = ["hook", "commit", "switch", "tag", "rebase", "stash", "update_ref", "pack_refs", "fetch", "push", "commands", "recover",
+       "writers", "memory", "update_ref_many"]
 
 
 def measure(options):
     shutil.rmtree(Path(options.scratch) / "home", ignore_errors=True)
     (Path(options.scratch) / "bin/git").unlink(missing_ok=True)
     bench = Bench(options)
-    wanted = options.only.split(",") if options.only else TIMED + ["writers", "memory"]
+    wanted = options.only.split(",") if options.only else ALL
     data = {"machine": machine(bench), "times": {}, "writers": {}, "memory": {}}
     for name in wanted:
         start = time.monotonic()
         print(f"{name} ...", file=sys.stderr, end=" ", flush=True)
-        found = getattr(bench, name)()
+        try:
+            found = getattr(bench, name)()
+        except KeyboardInterrupt:
+            print("interrupted: what follows is left out", file=sys.stderr)
+            break
         if name in ("writers", "memory"):
             data[name] = found
         else:
@@ -416,6 +427,8 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("scratch")
     options = parser.parse_args()
+    # What was measured until then is shown; a shell may have us ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     runs = [measure(options) for _ in range(2 if options.twice else 1)]
     for data in runs:
         data["headline"] = headline(data)

@@ -47,7 +47,7 @@ main() {
         "${CC:-cc}" -O2 -static -o "$scratch/bin/$program" "$top/benches/$program.c"
     done
     PATH=${BRANCHLESS:+$BRANCHLESS:}$PATH
-    (cd "$top" && python3 benches/compare.py "${options[@]}" --git "$(command -v "${GIT:-git}")" --jin "$(realpath "$jin")" "$scratch")
+    (cd "$top" && python3 -B benches/compare.py "${options[@]}" --git "$(command -v "${GIT:-git}")" --jin "$(realpath "$jin")" "$scratch")
 }
 
 # As install.sh builds it: static.
