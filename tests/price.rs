@@ -10,8 +10,8 @@ use support::count::{Depth, HookCall, hook_calls};
 use support::repo::{Git, Options, Repo};
 
 /// The most system calls that a call may make beyond those of a process that does nothing, by git's argument.
-const NOTHING_CHANGES: [(&str, usize); 4] = [("preparing", 61), ("prepared", 45), ("committed", 20), ("aborted", 30)];
-const ONE_REF_CHANGES: [(&str, usize); 3] = [("preparing", 105), ("prepared", 115), ("committed", 70)];
+const NOTHING_CHANGES: [(&str, usize); 4] = [("preparing", 58), ("prepared", 45), ("committed", 20), ("aborted", 30)];
+const ONE_REF_CHANGES: [(&str, usize); 3] = [("preparing", 90), ("prepared", 115), ("committed", 70)];
 /// And for each further ref.
 const A_REF: [(&str, usize); 3] = [("preparing", 8), ("prepared", 8), ("committed", 6)];
 
@@ -42,7 +42,11 @@ fn the_price_of_a_ref_does_not_depend_on_how_many_there_are() {
         for (state, most) in A_REF {
             let (Some(small), Some(large)) = (of(&small, state), of(&large, state)) else { continue };
             let each = (large.syscalls - small.syscalls) as f64 / (many - few) as f64;
-            assert!(each <= most as f64, "{state}, {few} to {many} refs: {each} system calls for each, at most {most}");
+            // Now and then the allocator asks the kernel for more.
+            assert!(
+                each < most as f64 + 0.5,
+                "{state}, {few} to {many} refs: {each} system calls for each, at most {most}"
+            );
             let bytes = (large.read - small.read) / (many - few) as u64;
             assert!(bytes < 300, "{state}, {few} to {many} refs: {bytes} bytes are read for each");
         }
