@@ -15,7 +15,7 @@
 //!                 go                 rolled back
 //! ```
 //!
-//! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
+//! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`checksum`], [`owner`]
 //! (who is alive), [`git`] (how repositories look), [`settings`], [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
 //! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (declared refs and files as one transaction), [`run`]
 //! (any command as one), [`undo`]. [`cli`] is the surface.
@@ -35,6 +35,7 @@
 //! - I12 log, markers and quarantine stay bounded
 
 pub mod beneath;
+pub mod checksum;
 pub mod cli;
 pub mod durable;
 pub mod git;

@@ -6,9 +6,10 @@
 //! Limit: Linux only. A process in a pid namespace that we cannot see into is [`Liveness::Unknowable`]
 //! and treated as alive everywhere.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,7 @@ impl Stat {
     /// Reads `/proc/PID/stat`; `None` when there is no such process.
     #[must_use]
     pub fn of(pid: u32) -> Option<Stat> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let text = read_proc(&format!("/proc/{pid}/stat")).ok()?;
         Self::parse(&String::from_utf8_lossy(&text))
     }
 
@@ -134,7 +135,7 @@ impl Stat {
 /// The arguments of a process, as far as they can be read.
 #[must_use]
 pub fn argv(pid: u32) -> Option<Vec<String>> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let raw = read_proc(&format!("/proc/{pid}/cmdline")).ok()?;
     let args = raw.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned());
     let mut args: Vec<String> = args.collect();
     if args.last().is_some_and(String::is_empty) {
@@ -173,11 +174,34 @@ impl Place {
 /// `/proc` is not mounted or not readable.
 pub fn boot_id() -> io::Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    /// No process outlives its boot.
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(id) = KNOWN.get() {
+        return Ok(id.clone());
+    }
     let wrong = |why: String| io::Error::other(format!("{PATH}: {why}"));
-    let id = fs::read_to_string(PATH).map_err(|e| wrong(e.to_string()))?;
-    let id = id.trim_end();
+    let id = read_proc(PATH).map_err(|e| wrong(e.to_string()))?;
+    let id = std::str::from_utf8(&id).map_or("", str::trim_end);
     let plausible = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    if plausible { Ok(id.to_owned()) } else { Err(wrong("this is no boot id".to_owned())) }
+    if plausible {
+        Ok(KNOWN.get_or_init(|| id.to_owned()).clone())
+    } else {
+        Err(wrong("this is no boot id".to_owned()))
+    }
+}
+
+/// Reads a file of `/proc`, which has no size to go by: at once if it is small, as most are.
+fn read_proc(path: &str) -> io::Result<Vec<u8>> {
+    const MOST: usize = 4096;
+    let mut file = File::open(path)?;
+    let mut text = vec![0; MOST];
+    let len = file.read(&mut text)?;
+    text.truncate(len);
+    // A short answer is a whole one.
+    if len == MOST {
+        file.read_to_end(&mut text)?;
+    }
+    Ok(text)
 }
 
 fn host() -> String {
@@ -216,6 +240,12 @@ pub fn ancestors() -> Vec<Stat> {
 /// we are an orphan.
 #[must_use]
 pub fn nearest_git() -> Option<Stat> {
+    nearest_git_with_argv().map(|(stat, _)| stat)
+}
+
+/// The same, with its arguments.
+#[must_use]
+pub fn nearest_git_with_argv() -> Option<(Stat, Vec<String>)> {
     let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
     for _ in 0..MAX_ANCESTORS {
         // In a container git itself may be pid 1.
@@ -223,8 +253,11 @@ pub fn nearest_git() -> Option<Stat> {
             return None;
         }
         let stat = Stat::of(pid)?;
-        if looks_like_git(&stat) && !crate::git::processes::only_runs_us(&argv(pid).unwrap_or_default()) {
-            return Some(stat);
+        if looks_like_git(&stat) {
+            let argv = argv(pid).unwrap_or_default();
+            if !crate::git::processes::only_runs_us(&argv) {
+                return Some((stat, argv));
+            }
         }
         pid = stat.parent;
     }

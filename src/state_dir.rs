@@ -12,7 +12,8 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fd_lock::{RwLock, RwLockWriteGuard};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de};
 
 use crate::durable;
@@ -299,8 +300,8 @@ impl StateDir {
     /// # Errors
     /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
     pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mut lock = self.open_lock(APPEND_LOCK, Inherit::No)?;
-        let _held = self.acquire(&mut lock, wait, APPEND_LOCK)?;
+        let lock = self.open_lock(APPEND_LOCK, Inherit::No)?;
+        let _held = self.acquire(lock, wait, APPEND_LOCK)?;
         work()
     }
 
@@ -310,8 +311,8 @@ impl StateDir {
     /// # Errors
     /// [`Busy`] when another runner is at it; otherwise what `work` says.
     pub fn while_recovering<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mut lock = self.open_lock(RECOVERY_LOCK, Inherit::Yes)?;
-        let _held = self.acquire(&mut lock, wait, RECOVERY_LOCK)?;
+        let lock = self.open_lock(RECOVERY_LOCK, Inherit::Yes)?;
+        let _held = self.acquire(lock, wait, RECOVERY_LOCK)?;
         work()
     }
 
@@ -320,24 +321,17 @@ impl StateDir {
     /// # Errors
     /// [`Busy`] when somebody else does not let go in time; else what the file system said.
     pub fn hold_files(&self, wait: Wait) -> anyhow::Result<File> {
-        use rustix::fs::FlockOperation;
-        let mut lock = self.open_lock(FILES_LOCK, Inherit::No)?;
-        // Waited for and released again, then taken for good: a guard cannot outlive what it is borrowed from.
-        drop(self.acquire(&mut lock, wait, FILES_LOCK)?);
-        let file = lock.into_inner();
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Busy { path: self.path.join(FILES_LOCK) }.into()),
-            Err(errno) => Err(errno.into()),
-        }
+        let lock = self.open_lock(FILES_LOCK, Inherit::No)?;
+        self.lock(&lock, wait, FILES_LOCK)?;
+        Ok(lock)
     }
 
-    fn open_lock(&self, name: &str, inherit: Inherit) -> anyhow::Result<RwLock<File>> {
+    fn open_lock(&self, name: &str, inherit: Inherit) -> anyhow::Result<File> {
         let cannot = || format!("cannot write {}", self.path.join(name).display());
         self.try_open_lock(name, inherit).with_context(cannot)
     }
 
-    fn try_open_lock(&self, name: &str, inherit: Inherit) -> io::Result<RwLock<File>> {
+    fn try_open_lock(&self, name: &str, inherit: Inherit) -> io::Result<File> {
         let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
         let path = self.path.join(name);
         let mut options = OpenOptions::new();
@@ -353,34 +347,46 @@ impl StateDir {
         if inherit == Inherit::Yes {
             rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
         }
-        Ok(RwLock::new(file))
+        Ok(file)
     }
 
-    fn acquire<'l>(
-        &self,
-        lock: &'l mut RwLock<File>,
-        wait: Wait,
-        name: &str,
-    ) -> anyhow::Result<RwLockWriteGuard<'l, File>> {
-        let busy = |e: io::Error| match e.kind() {
-            io::ErrorKind::WouldBlock => anyhow::Error::new(Busy { path: self.path.join(name) }),
-            _ => e.into(),
-        };
-        if wait != Wait::No && lock.try_write().is_err() {
+    fn acquire(&self, lock: File, wait: Wait, name: &str) -> anyhow::Result<Held> {
+        self.lock(&lock, wait, name)?;
+        Ok(Held(lock))
+    }
+
+    fn lock(&self, lock: &File, wait: Wait, name: &str) -> anyhow::Result<()> {
+        // flock has no timeout of its own; holders keep these locks for microseconds.
+        let mut pause = Duration::from_micros(50);
+        let mut started = None;
+        loop {
+            match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
             let limit = match wait {
                 Wait::No => Duration::ZERO,
                 Wait::UpTo(limit) => limit,
                 Wait::AsConfigured => self.settings().lock_timeout,
             };
-            // flock has no timeout of its own; holders keep these locks for microseconds.
-            let start = Instant::now();
-            let mut pause = Duration::from_micros(50);
-            while start.elapsed() < limit && lock.try_write().is_err() {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
+            if started.get_or_insert_with(Instant::now).elapsed() >= limit {
+                return Err(Busy { path: self.path.join(name) }.into());
             }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
-        lock.try_write().map_err(busy)
+    }
+}
+
+/// A lock that is held. It is released when this ends, in children that have it open, too.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if flock(&self.0, FlockOperation::Unlock).is_err() {
+            // Closing the file does it.
+        }
     }
 }
 

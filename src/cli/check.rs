@@ -26,7 +26,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if session.json {
         session.print_json(&super::status::Described::new(&report, exit_code(&report)))?;
     } else {
-        for problem in super::install::problems(&repo)? {
+        // To know that, git is asked for its configuration: not where nobody is told.
+        let problems = if session.quiet { Vec::new() } else { super::install::problems(&repo)? };
+        for problem in problems {
             session.say(&format!("jin-txn: not protected: {problem}"));
         }
         for line in super::status::describe(&report) {

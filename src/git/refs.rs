@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -150,7 +150,7 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 /// Identity of a file: a later file with the same inode differs in size or times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[i64; 4]", into = "[i64; 4]")]
 pub struct FileId {
     /// Inode number.
@@ -323,7 +323,8 @@ impl<'r> RefStore<'r> {
             // Set only here, in one thread: a second `set` cannot happen.
             self.packed.get_or_init(|| loaded);
         }
-        Ok(self.packed.get().and_then(|p| p.find(name.as_bytes())).map(Value::Oid))
+        let Some(packed) = self.packed.get() else { return Ok(None) };
+        Ok(packed.find(name.as_bytes())?.map(Value::Oid))
     }
 }
 
@@ -364,74 +365,135 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
     use std::os::unix::fs::OpenOptionsExt;
     // NONBLOCK: a FIFO in the place of a ref must not hang us.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
-    let Some(file) = absent_is_none(File::options().read(true).custom_flags(nonblock).open(path))? else {
+    let Some(mut file) = absent_is_none(File::options().read(true).custom_flags(nonblock).open(path))? else {
         return Ok(None);
     };
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Ok(None);
     }
-    let mut content = Vec::with_capacity(64);
-    file.take(4096).read_to_end(&mut content)?;
-    Ok(Some((content, FileId::of(&metadata))))
+    let mut buffer = [0; 4096];
+    let mut len = 0;
+    // At the size that the file had nothing more is to be expected: no read for the end alone.
+    while len < buffer.len() && (len == 0 || (len as u64) < metadata.len()) {
+        match file.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some((buffer[..len].to_vec(), FileId::of(&metadata))))
 }
 
-/// `packed-refs` in memory. git writes it sorted by name and says so in the header.
+/// `packed-refs`. git writes it sorted by name and says so in the header: of a large one only what a search comes by is
+/// read, so that neither time nor memory of a hook grow with refs that it has nothing to do with.
 struct PackedRefs {
+    /// All of it; of a large one nothing.
     text: Vec<u8>,
     sorted: bool,
+    large: Option<(File, u64)>,
 }
 
 impl PackedRefs {
+    /// More than this is not read at once.
+    const SMALL: u64 = 64 << 10;
+
     fn load(common_dir: &Path) -> io::Result<PackedRefs> {
-        let text = absent_is_none(fs::read(common_dir.join("packed-refs")))?.unwrap_or_default();
+        let Some(mut file) = absent_is_none(File::open(common_dir.join("packed-refs")))? else {
+            return Ok(PackedRefs { text: Vec::new(), sorted: true, large: None });
+        };
+        let len = file.metadata()?.len();
+        let mut text = Vec::new();
+        if len > Self::SMALL {
+            let mut header = vec![0; BLOCK];
+            file.read_exact_at(&mut header, 0)?;
+            if PackedRefs::in_memory(header).sorted {
+                return Ok(PackedRefs { text, sorted: true, large: Some((file, len)) });
+            }
+        }
+        file.read_to_end(&mut text)?;
+        Ok(PackedRefs::in_memory(text))
+    }
+
+    fn in_memory(text: Vec<u8>) -> PackedRefs {
         let header = text.split(|b| *b == b'\n').next().unwrap_or_default();
         let sorted = header.starts_with(b"# pack-refs with:") && header.ends_with(b" sorted ")
             || header.split(|b| *b == b' ').any(|word| word == b"sorted");
-        Ok(PackedRefs { text, sorted })
+        PackedRefs { text, sorted, large: None }
     }
 
-    fn find(&self, name: &[u8]) -> Option<Oid> {
+    fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
+        if let Some((file, len)) = &self.large {
+            return search_file(file, *len, name);
+        }
         if self.sorted {
-            self.search(name)
-        } else {
-            self.lines(0).find_map(|l| entry(l).filter(|e| e.1 == name)).map(|e| e.0)
+            return Ok(search(&self.text, name));
+        }
+        let mut lines = self.text.split(|b| *b == b'\n');
+        Ok(lines.find_map(|l| entry(l).filter(|e| e.1 == name)).map(|e| e.0))
+    }
+}
+
+/// How much of a large `packed-refs` is read at a time.
+const BLOCK: usize = 4096;
+
+/// Binary search in a file: go to the middle, find an entry nearby, until little enough is left to be read.
+fn search_file(file: &File, len: u64, name: &[u8]) -> io::Result<Option<Oid>> {
+    let (mut low, mut high) = (0, len);
+    let mut block = [0; BLOCK];
+    while high - low > BLOCK as u64 {
+        let middle = low + (high - low) / 2;
+        let room = usize::try_from(high - middle).unwrap_or(BLOCK).min(BLOCK);
+        file.read_exact_at(&mut block[..room], middle)?;
+        // Lines that begin and end in the block: the first one is cut, or the end of the one before.
+        let mut at = 0;
+        let lines = block[..room].split_inclusive(|b| *b == b'\n').map(|line| {
+            at += line.len();
+            (at - line.len(), line)
+        });
+        let whole = lines.skip(1).filter_map(|(start, line)| Some((start, line.strip_suffix(b"\n")?)));
+        let found = whole.map(|(start, line)| (start, line, entry(line))).find_map(|(s, l, e)| Some((s, l, e?)));
+        let Some((start, line, (oid, here))) = found else { break };
+        match here.cmp(name) {
+            std::cmp::Ordering::Equal => return Ok(Some(oid)),
+            std::cmp::Ordering::Less => low = middle + (start + line.len() + 1) as u64,
+            std::cmp::Ordering::Greater => high = middle + start as u64,
         }
     }
+    let mut rest = vec![0; usize::try_from(high - low).map_err(io::Error::other)?];
+    file.read_exact_at(&mut rest, low)?;
+    Ok(search(&rest, name))
+}
 
-    fn lines(&self, from: usize) -> impl Iterator<Item = &[u8]> {
-        self.text[from..].split(|b| *b == b'\n')
-    }
-
-    /// Binary search over the text: go to the middle, back to the start of its line, skip what is no entry.
-    fn search(&self, name: &[u8]) -> Option<Oid> {
-        let (mut low, mut high) = (0, self.text.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let start = self.text[low..middle].iter().rposition(|b| *b == b'\n').map_or(low, |at| low + at + 1);
-            // The first entry at or after `start`: comments and peeled lines (`^...`) are none.
-            let mut at = start;
-            let found = loop {
-                if at >= high {
-                    break None;
-                }
-                let end = self.text[at..].iter().position(|b| *b == b'\n').map_or(self.text.len(), |n| at + n);
-                match entry(&self.text[at..end]) {
-                    Some(found) => break Some((found, end + 1)),
-                    None => at = end + 1,
-                }
-            };
-            match found {
-                None => high = start,
-                Some(((oid, here), next)) => match here.cmp(name) {
-                    std::cmp::Ordering::Equal => return Some(oid),
-                    std::cmp::Ordering::Less => low = next,
-                    std::cmp::Ordering::Greater => high = start,
-                },
+/// Binary search over a text: go to the middle, back to the start of its line, skip what is no entry.
+fn search(text: &[u8], name: &[u8]) -> Option<Oid> {
+    let (mut low, mut high) = (0, text.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = text[low..middle].iter().rposition(|b| *b == b'\n').map_or(low, |at| low + at + 1);
+        // The first entry at or after `start`: comments and peeled lines (`^...`) are none.
+        let mut at = start;
+        let found = loop {
+            if at >= high {
+                break None;
             }
+            let end = text[at..].iter().position(|b| *b == b'\n').map_or(text.len(), |n| at + n);
+            match entry(&text[at..end]) {
+                Some(found) => break Some((found, end + 1)),
+                None => at = end + 1,
+            }
+        };
+        match found {
+            None => high = start,
+            Some(((oid, here), next)) => match here.cmp(name) {
+                std::cmp::Ordering::Equal => return Some(oid),
+                std::cmp::Ordering::Less => low = next,
+                std::cmp::Ordering::Greater => high = start,
+            },
         }
-        None
     }
+    None
 }
 
 /// `<oid> SP <name>`; comments, peeled values and garbage are no entries.
@@ -455,16 +517,41 @@ mod tests {
             }
         }
         for sorted in [true, false] {
-            let packed = PackedRefs { text: text.clone().into_bytes(), sorted };
+            let packed = PackedRefs { sorted, ..PackedRefs::in_memory(text.clone().into_bytes()) };
             for n in 0..100 {
-                let found = packed.find(format!("refs/heads/b{n:03}").as_bytes());
+                let found = packed.find(format!("refs/heads/b{n:03}").as_bytes()).unwrap();
                 assert_eq!(found, Oid::parse(oid(n).as_bytes()), "entry {n}, sorted {sorted}");
             }
             for missing in ["refs/heads/a", "refs/heads/b0005", "refs/heads/z", "# pack-refs"] {
-                assert_eq!(packed.find(missing.as_bytes()), None, "{missing}");
+                assert_eq!(packed.find(missing.as_bytes()).unwrap(), None, "{missing}");
             }
         }
-        assert_eq!(PackedRefs { text: Vec::new(), sorted: true }.find(b"refs/heads/x"), None);
+        assert_eq!(search(b"", b"refs/heads/x"), None);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_ref_in_a_large_packed_refs_is_found_without_reading_it_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut text = String::from("# pack-refs with: peeled fully-peeled sorted \n");
+        // Names of all lengths, so that entries lie across the borders of blocks in every way.
+        let name = |n: usize| format!("refs/heads/b{n:05}{}", "x".repeat(n % 97));
+        for n in 0..5000 {
+            text += &format!("{n:040x} {}\n", name(n));
+            if n % 3 == 0 {
+                text += &format!("^{n:040x}\n");
+            }
+        }
+        fs::write(directory.path().join("packed-refs"), &text).unwrap();
+        let packed = PackedRefs::load(directory.path()).unwrap();
+        assert!(packed.large.is_some() && packed.text.is_empty(), "{} bytes are not kept in memory", text.len());
+        for n in 0..5000 {
+            let found = packed.find(name(n).as_bytes()).unwrap();
+            assert_eq!(found, Oid::parse(format!("{n:040x}").as_bytes()), "entry {n}");
+            assert_eq!(packed.find(format!("{}0", name(n)).as_bytes()).unwrap(), None, "behind entry {n}");
+        }
+        assert_eq!(packed.find(b"refs/heads/a").unwrap(), None, "before all");
+        assert_eq!(packed.find(b"refs/heads/z").unwrap(), None, "behind all");
     }
 
     #[test]

@@ -75,6 +75,20 @@ impl Repository {
             let file = git_dir;
             return if target.is_dir() { Self::open(&target) } else { Err(NotFound::PointsNowhere { file, target }) };
         }
+        Self::open_directory(git_dir).map_err(|_| broken())
+    }
+
+    /// Opens the git directory right in `cwd`, which is the current directory as the kernel has it, so that no link is in
+    /// it: what git's hooks nearly always get. `None` when it is not as simple as that.
+    #[must_use]
+    pub fn in_current_dir(cwd: &Path) -> Option<Repository> {
+        let git_dir = cwd.join(".git");
+        let simple = fs::symlink_metadata(&git_dir).is_ok_and(|m| m.is_dir());
+        if simple { Self::open_directory(git_dir).ok() } else { None }
+    }
+
+    fn open_directory(git_dir: PathBuf) -> Result<Repository, NotFound> {
+        let broken = || NotFound::NotAGitDir(git_dir.clone());
         let common_dir = match fs::read(git_dir.join("commondir")) {
             Ok(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
             Err(_) => git_dir.clone(),

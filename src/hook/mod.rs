@@ -56,6 +56,11 @@ impl Environment {
     /// # Errors
     /// There is none.
     pub fn repository(&self) -> Result<Repository, NotFound> {
+        if self.git_dir.is_none()
+            && let Some(repo) = Repository::in_current_dir(&self.cwd)
+        {
+            return Ok(repo);
+        }
         Repository::of_environment(self.git_dir.as_deref(), &self.cwd)
     }
 

@@ -76,22 +76,23 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
         return observe_reftable(repo, payload);
     }
     let refs = RefStore::new(repo);
-    let mut seen = Observed::default();
+    // Nearly always every line is a change; growing on the way would leave holes behind.
+    let mut seen = Observed { changes: Vec::with_capacity(payload.count()), ..Observed::default() };
     let packed_lock = FileId::at(&repo.common_dir.join("packed-refs.lock"))?;
-    for line in &payload.lines {
-        let name = resolve(repo, &refs, line)?;
+    for line in payload.lines() {
+        let name = resolve(repo, &refs, &line)?;
         let before = refs.read(&name)?;
         let lock = FileId::at(&refs.lock(&name))?;
         let effect = match (Line::is_null(line.new), &before.value) {
             (true, Value::Absent) => lock.map_or(Effect::Nothing, |_| Effect::LockOnly),
             (true, _) => effect_of_delete(&refs, payload, &name, &before, lock.as_ref(), packed_lock.is_some())?,
-            (false, _) => effect_of_update(&refs, line, &name, &before, lock.as_ref(), batched)?,
+            (false, _) => effect_of_update(&refs, &line, &name, &before, lock.as_ref(), batched)?,
         };
         match effect {
             Effect::Nothing => {}
             Effect::Prune => seen.pruned.push((name, before)),
             Effect::LockOnly => seen.watched.push(Watched { log: log_size(&refs, &name)?, lock, name }),
-            Effect::Change { .. } if batched && was_rejected(line, &before) => {}
+            Effect::Change { .. } if batched && was_rejected(&line, &before) => {}
             Effect::Change { after, packed } => {
                 if packed {
                     seen.packed_lock = packed_lock;
@@ -113,10 +114,10 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
 fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> Result<Observed, Problem> {
     let refs = RefStore::new(repo);
     let mut seen = Observed::default();
-    for line in &payload.lines {
+    for line in payload.lines() {
         let deletes = Line::is_null(line.new);
         // HEAD beside a branch is only logged; deletions of pseudo-refs accompany every commit and are mostly none.
-        let beside = line.name == b"HEAD" && payload.lines.iter().any(|l| l.name != b"HEAD" && l.new == line.new);
+        let beside = line.name == b"HEAD" && payload.lines().any(|l| l.name != b"HEAD" && l.new == line.new);
         if beside || (deletes && !line.name.starts_with(b"refs/")) {
             continue;
         }
@@ -137,7 +138,7 @@ fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> Result<Observed
 pub fn may_change(repo: &Repository, payload: &Payload<'_>) -> Result<bool, Problem> {
     let refs = RefStore::new(repo);
     let packed_locked = FileId::at(&repo.common_dir.join("packed-refs.lock"))?.is_some();
-    for line in &payload.lines {
+    for line in payload.lines() {
         let name = refs.canonical(line.name)?;
         let before = refs.read(&name)?;
         let stays = if Line::is_null(line.new) {
@@ -216,7 +217,7 @@ fn is_logged_only(refs: &RefStore<'_>, payload: &Payload<'_>, name: &RefName, be
     if !name.is_head() {
         return Ok(false);
     }
-    for line in &payload.lines {
+    for line in payload.lines() {
         if refs.canonical(line.name)? == *target {
             return Ok(true);
         }

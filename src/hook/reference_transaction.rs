@@ -22,6 +22,9 @@ use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
 
+/// Room for what git sends in nearly all calls, so that it is read at once.
+const USUAL_INPUT: usize = 4096;
+
 /// A call of the hook, with what every state needs.
 pub(super) struct Call<'c> {
     pub(super) environment: &'c Environment,
@@ -40,7 +43,7 @@ pub fn run(state: &str, input: &mut dyn Read, environment: &Environment) -> Repl
     if !vetoes && !matches!(state, "committed" | "aborted") {
         return Reply::go();
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL_INPUT);
     if let Err(e) = input.read_to_end(&mut bytes) {
         return failed(vetoes, &anyhow::Error::new(e).context("cannot read what git sends to the hook"), environment);
     }
@@ -54,7 +57,7 @@ pub fn run(state: &str, input: &mut dyn Read, environment: &Environment) -> Repl
 
 fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Result<Reply> {
     let payload = Payload::parse(input).map_err(anyhow::Error::msg)?;
-    if payload.lines.is_empty() {
+    if payload.count() == 0 {
         return Ok(Reply::go());
     }
     let repo = match environment.repository() {
@@ -102,6 +105,12 @@ fn advice_only(environment: &Environment) -> bool {
     setting.is_ok_and(|value| value.as_deref() == Some("warn"))
 }
 
+/// The git process that called us.
+struct Git {
+    stat: Stat,
+    argv: Vec<String>,
+}
+
 /// Markers by whose they are.
 struct Markers {
     mine: Vec<(Entry, Marker)>,
@@ -119,13 +128,19 @@ impl Call<'_> {
     }
 
     /// git, on whose behalf we run. Without one we are an orphan: git was killed, and nobody listens.
-    fn git(&self) -> anyhow::Result<Stat> {
-        owner::nearest_git().context("there is no git process above this hook")
+    fn git(&self) -> anyhow::Result<Git> {
+        let found = owner::nearest_git_with_argv().context("there is no git process above this hook")?;
+        Ok(Git { stat: found.0, argv: found.1 })
     }
 
-    fn sort_markers(&self, git: &Stat) -> anyhow::Result<Markers> {
+    /// Nobody has a marker, so this transaction has none, and whose it is does not matter.
+    fn nothing_is_in_flight(&self) -> bool {
+        self.listing.markers.is_empty() && self.listing.temporary.is_empty()
+    }
+
+    fn sort_markers(&self, git: &Git) -> anyhow::Result<Markers> {
         let mut sorted = Markers { mine: Vec::new(), dead: false, others: false, dead_run: None };
-        if self.listing.markers.is_empty() && self.listing.temporary.is_empty() {
+        if self.nothing_is_in_flight() {
             return Ok(sorted);
         }
         let place = Place::here()?;
@@ -136,7 +151,7 @@ impl Call<'_> {
                 continue;
             };
             let Some(marker) = marker else { continue };
-            if marker.owner.process == git.process() && marker.owner.place == place {
+            if marker.owner.process == git.stat.process() && marker.owner.place == place {
                 sorted.mine.push((entry.clone(), marker));
                 continue;
             }
@@ -180,13 +195,13 @@ impl Call<'_> {
         Ok(reply)
     }
 
-    fn clear_the_way(&self, git: &Stat, markers: &Markers) -> anyhow::Result<Reply> {
+    fn clear_the_way(&self, git: &Git, markers: &Markers) -> anyhow::Result<Reply> {
         if let Some(veto) = refuse_after_run(markers) {
             return Ok(veto);
         }
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
-        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(git)? {
+        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git.stat)? {
             let outcome = self.recover(Mode::Preparing)?;
             messages = outcome.messages;
             if outcome.must_wait && markers.dead {
@@ -213,8 +228,7 @@ impl Call<'_> {
         if let Some(veto) = refuse_after_run(&markers) {
             return Ok(veto);
         }
-        let argv = owner::argv(git.pid).unwrap_or_default();
-        let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&argv))?;
+        let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&git.argv))?;
         let mut messages = Vec::new();
         let rebooted = self.rebooted()?;
         if markers.dead || rebooted {
@@ -241,14 +255,14 @@ impl Call<'_> {
         if markers.mine.iter().find(again).is_some() {
             return Ok(Reply::go_saying(messages));
         }
-        self.begin(&git, &argv, seen, markers.mine)?;
+        self.begin(&git, seen, markers.mine)?;
         Ok(Reply::go_saying(messages))
     }
 
-    fn begin(&self, git: &Stat, argv: &[String], seen: Observed, mine: Vec<(Entry, Marker)>) -> anyhow::Result<()> {
+    fn begin(&self, git: &Git, seen: Observed, mine: Vec<(Entry, Marker)>) -> anyhow::Result<()> {
         let place = Place::here()?;
         let log = self.log(&place);
-        let rename = observe::rename_of(&self.repo, &seen.changes, argv)?;
+        let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv)?;
         let announced = mine.iter().find(|(e, m)| e.state == State::InProgress && m.phase == Phase::Preparing);
         let id = announced.map_or_else(|| log.next_id(), |(entry, _)| Ok(entry.id))?;
 
@@ -275,7 +289,7 @@ impl Call<'_> {
                 worktree: crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
                     .into_owned(),
                 reftable: self.repo.ref_format == RefFormat::Reftable,
-                batched: observe::may_be_batched(argv),
+                batched: observe::may_be_batched(&git.argv),
                 refs: seen.changes,
                 watched: seen.watched,
                 packed_lock: seen.packed_lock,
@@ -324,6 +338,9 @@ impl Call<'_> {
 
     /// git has changed the refs; what it did is read from them, not from the payload.
     fn committed(&self) -> anyhow::Result<Reply> {
+        if self.nothing_is_in_flight() {
+            return Ok(Reply::go());
+        }
         let git = self.git()?;
         let mut markers = self.sort_markers(&git)?;
         let mine = std::mem::take(&mut markers.mine);
@@ -348,6 +365,9 @@ impl Call<'_> {
 
     /// git gave up and released its locks.
     fn aborted(&self) -> anyhow::Result<Reply> {
+        if self.nothing_is_in_flight() {
+            return self.recover_if(self.rebooted()?);
+        }
         let git = self.git()?;
         let mut markers = self.sort_markers(&git)?;
         for (mut entry, marker) in std::mem::take(&mut markers.mine) {
@@ -356,7 +376,7 @@ impl Call<'_> {
                     continue;
                 }
                 let readable = self.repo.ref_format == RefFormat::Files;
-                if readable && self.settled()?.len() == self.payload.lines.len() {
+                if readable && self.settled()?.len() == self.payload.count() {
                     // It is all there, whatever the call says: recovery settles it when the owner is gone.
                     continue;
                 }
@@ -407,7 +427,7 @@ impl Call<'_> {
         let mut candidates: Vec<std::path::PathBuf> = crate::git::locks::well_known(&self.repo);
         // No lock, but a sign that somebody died while renaming a branch.
         candidates.push(self.repo.common_dir.join(observe::RENAMED_LOG));
-        for line in &self.payload.lines {
+        for line in self.payload.lines() {
             let name = refs.canonical(line.name)?;
             candidates.push(refs.lock(&name));
             if let Ok(Some(Value::Symref(target))) = refs.read(&name).map(|s| Some(s.value)) {
@@ -422,13 +442,13 @@ impl Call<'_> {
         Ok(false)
     }
 
-    fn marker(&self, id: TxId, git: &Stat, place: Place, phase: Phase) -> anyhow::Result<Marker> {
+    fn marker(&self, id: TxId, git: &Git, place: Place, phase: Phase) -> anyhow::Result<Marker> {
         Ok(Marker {
             id,
             origin: Origin::Hook,
             timestamp: unix_time(),
             operation: self.environment.reverses.map_or_else(|| operation(git), |what| format!("jin-txn {what}")),
-            owner: Owner { process: git.process(), place },
+            owner: Owner { process: git.stat.process(), place },
             helper: owner::myself()?,
             phase,
             payload: self.payload.key,
@@ -472,7 +492,7 @@ impl Call<'_> {
 
     fn any_lock_left(&self) -> bool {
         let refs = RefStore::new(&self.repo);
-        self.payload.lines.iter().any(|line| {
+        self.payload.lines().any(|line| {
             let name = refs.canonical(line.name);
             name.is_ok_and(|n| matches!(FileId::at(&refs.lock(&n)), Ok(Some(_))))
         })
@@ -481,8 +501,8 @@ impl Call<'_> {
     /// The refs as they are now, for those that have the new value.
     fn settled(&self) -> anyhow::Result<Vec<Settled>> {
         let refs = RefStore::new(&self.repo);
-        let mut settled = Vec::with_capacity(self.payload.lines.len());
-        for line in &self.payload.lines {
+        let mut settled = Vec::with_capacity(self.payload.count());
+        for line in self.payload.lines() {
             let (name, after) = (refs.canonical(line.name)?, Value::of_payload(line.new)?);
             if self.repo.ref_format == RefFormat::Reftable {
                 settled.push(Settled { name, value: after, file: None });
@@ -547,16 +567,14 @@ fn os_path(bytes: &[u8]) -> &Path {
 }
 
 /// Does this git take a push?
-fn receives(git: &Stat) -> bool {
-    let argv = owner::argv(git.pid).unwrap_or_default();
-    argv.iter().take(2).any(|word| word.ends_with("receive-pack"))
+fn receives(git: &Git) -> bool {
+    git.argv.iter().take(2).any(|word| word.ends_with("receive-pack"))
 }
 
 /// What git was asked to do, fit to be shown.
-fn operation(git: &Stat) -> String {
+fn operation(git: &Git) -> String {
     const LONGEST: usize = 500;
-    let argv = owner::argv(git.pid).unwrap_or_default();
-    let Some((program, rest)) = argv.split_first() else { return git.comm.clone() };
+    let Some((program, rest)) = git.argv.split_first() else { return git.stat.comm.clone() };
     let program = program.rsplit('/').next().unwrap_or(program);
     let words = std::iter::once(program).chain(rest.iter().map(String::as_str));
     let line: String =

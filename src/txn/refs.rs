@@ -9,8 +9,7 @@ use super::queue::{Clash, Deref, Expected, RefItem, RefTo};
 use crate::git::refs::Value;
 use crate::git::{FileId, RefFormat, RefName, RefStore, Repository, command};
 use crate::hook::observe;
-use crate::hook::payload::{Line, Payload};
-use crate::marker::PayloadKey;
+use crate::hook::payload::Payload;
 use crate::wal::{RefChange, Watched};
 
 /// The longest chain of symbolic refs, as in git.
@@ -131,11 +130,11 @@ pub(super) fn locked(repo: &Repository, program: &Path, targets: &[Target]) -> a
         anyhow::ensure!(now == Value::Symref(was.clone()), "{name} points elsewhere by now: {now}");
     }
     let texts: Vec<(Vec<u8>, &Target)> = targets.iter().filter_map(|t| Some((text(t)?, t))).collect();
-    let line = |(new, target): &'_ (Vec<u8>, &Target)| (new.clone(), target.given.as_bytes().to_vec());
-    let owned: Vec<(Vec<u8>, Vec<u8>)> = texts.iter().map(line).collect();
-    let old = targets.first().map_or("", |t| t.zeros.as_str()).as_bytes();
-    let lines = owned.iter().map(|(new, name)| Line { old, new, name }).collect();
-    let payload = Payload { lines, key: PayloadKey { crc: 0, len: 0, count: 0 } };
+    let line = |(new, target): &(Vec<u8>, &Target)| {
+        [target.zeros.as_bytes(), b" ", new, b" ", target.given.as_bytes(), b"\n"].concat()
+    };
+    let input: Vec<u8> = texts.iter().flat_map(line).collect();
+    let payload = Payload::parse(&input).map_err(anyhow::Error::msg)?;
     let mut seen = observe::observe(repo, &payload, false)?;
     let changes: HashMap<&RefName, &RefChange> = seen.changes.iter().map(|c| (&c.name, c)).collect();
     for (new, target) in &texts {

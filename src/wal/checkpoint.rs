@@ -30,7 +30,8 @@ pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     let body = body(log, in_flight)?;
     let first = head.next_lsn;
     let path = log.segment_path(first);
-    let line = body.encode()?.line(first, None, unix_time())?;
+    let mut line = Vec::new();
+    body.encode()?.write(first, None, unix_time(), &mut line)?;
     // A segment that a crash left without its first record: nothing in it, nothing to keep.
     if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
         durable::remove_file(&path)?;

@@ -8,7 +8,7 @@
 //! A failed write or fsync poisons the segment: nobody appends to it again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,9 @@ use anyhow::Context;
 use super::checkpoint;
 use super::head::{Head, POISONED};
 use super::record::{self, Body, Encoded, Lsn, Record};
+use crate::checksum;
 use crate::durable;
-use crate::git::refs::absent_is_none;
+use crate::git::refs::{absent_is_none, read_small};
 use crate::marker::Listing;
 use crate::owner;
 use crate::state_dir::{StateDir, TxId, Wait};
@@ -166,7 +167,7 @@ impl<'s> Log<'s> {
         segment.sync_data().context("the log cannot be synced to disk")
     }
 
-    fn write(&self, tx: Option<TxId>, encoded: &Encoded) -> anyhow::Result<(Lsn, File)> {
+    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<(Lsn, File)> {
         let mut head = self.load_head()?;
         if head.size >= checkpoint::SEGMENT_SIZE {
             checkpoint::rotate(self, &mut head)?;
@@ -176,22 +177,24 @@ impl<'s> Log<'s> {
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot open the log {}", path.display()))?;
-        let line = encoded.line(head.next_lsn, tx, unix_time())?;
-        if let Err(e) = segment.write_all(&line) {
-            self.poison()?;
-            return Err(e).with_context(|| format!("cannot append to the log {}", path.display()));
-        }
+        let len = match encoded.write(head.next_lsn, tx, unix_time(), &mut segment) {
+            Ok(len) => len,
+            Err(e) => {
+                self.poison()?;
+                return Err(e).with_context(|| format!("cannot append to the log {}", path.display()));
+            }
+        };
         let lsn = head.next_lsn;
         head.next_lsn += 1;
-        head.size += line.len() as u64;
+        head.size += len;
         self.store_head(&head)?;
         Ok((lsn, segment))
     }
 
     /// The end of the log, repaired if need be. Under `append.lock`.
     pub(super) fn load_head(&self) -> anyhow::Result<Head> {
-        let boot = crc32c::crc32c(self.boot.as_bytes());
-        let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
+        let boot = checksum::crc32c(self.boot.as_bytes());
+        let text = read_small(&self.head_path())?.unwrap_or_default().0;
         let remembered = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
         if let Some(mut head) = remembered.filter(|h| h.size != POISONED) {
             match absent_is_none(fs::metadata(self.segment_path(head.segment)))?.map(|m| m.len()) {
@@ -277,7 +280,7 @@ impl<'s> Log<'s> {
     }
 
     fn poison(&self) -> anyhow::Result<()> {
-        let boot = crc32c::crc32c(self.boot.as_bytes());
+        let boot = checksum::crc32c(self.boot.as_bytes());
         let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: 0, size: POISONED, clock: 0, since: 0 };
         self.store_head(&poisoned).context("cannot mark the log as failed")
     }
@@ -290,7 +293,7 @@ impl<'s> Log<'s> {
     pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
         const STEP: i64 = 1500;
         let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
-        let boot = crc32c::crc32c(self.boot.as_bytes());
+        let boot = checksum::crc32c(self.boot.as_bytes());
         let head = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
         let steady = head.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
         Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))

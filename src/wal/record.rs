@@ -5,9 +5,13 @@
 //!
 //! A record of a newer format or an unknown type is kept and shown, and never acted upon.
 
+use std::borrow::Cow;
+use std::io::{self, BufWriter, Write};
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::checksum;
 pub use crate::git::refs::Settled;
 use crate::git::{FileId, RefName, Value};
 use crate::owner::{Owner, Process};
@@ -317,22 +321,22 @@ pub struct Record {
     pub body: Body,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Wire<'a> {
     v: u32,
     lsn: Lsn,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     tx: Option<TxId>,
     time: u64,
     #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
+    kind: Cow<'a, str>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Refs {
-    refs: Vec<Settled>,
+struct Refs<'a> {
+    refs: Cow<'a, [Settled]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -341,10 +345,10 @@ struct By {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Recovered {
+struct Recovered<'a> {
     outcome: Outcome,
-    actions: Vec<String>,
-    refs: Vec<Settled>,
+    actions: Cow<'a, [String]>,
+    refs: Cow<'a, [Settled]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -355,16 +359,56 @@ struct Checkpoint {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Baseline {
+struct Baseline<'a> {
     as_of: Lsn,
-    actions: Vec<String>,
-    refs: Vec<Settled>,
+    actions: Cow<'a, [String]>,
+    refs: Cow<'a, [Settled]>,
 }
 
-/// A body, encoded before its number is known (encoding a large one under the lock would keep others waiting).
-pub struct Encoded {
-    kind: &'static str,
-    data: Box<RawValue>,
+/// A body that is ready to be written once its number is known: encoding it under the lock would keep others waiting. Of a
+/// large one only length and checksum are kept, and it is encoded again while it is written, so that the memory of a hook
+/// does not grow with the text of the record.
+pub struct Encoded<'b> {
+    body: &'b Body,
+    data: Measured,
+}
+
+/// What is written to it, as far as that is small; its checksum and length when not.
+#[derive(Default)]
+struct Measured {
+    /// The text since `crc` and `len` were brought up to date.
+    text: Vec<u8>,
+    crc: u32,
+    len: usize,
+}
+
+impl Measured {
+    /// The most that is kept.
+    const MOST: usize = 64 << 10;
+
+    fn settle(&mut self) {
+        self.crc = checksum::append(self.crc, &self.text);
+        self.len += self.text.len();
+        self.text.clear();
+    }
+
+    fn is_whole(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Write for Measured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        if self.text.len() > Self::MOST {
+            self.settle();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Body {
@@ -372,30 +416,49 @@ impl Body {
     ///
     /// # Errors
     /// Encoding fails only when memory does.
-    pub fn encode(&self) -> serde_json::Result<Encoded> {
-        use serde_json::value::to_raw_value;
-        let (kind, data) = match self {
-            Body::Begin(begin) => ("begin", to_raw_value(begin)?),
-            Body::Decided(begin) => ("decided", to_raw_value(begin)?),
-            Body::Committed { refs } => ("committed", to_raw_value(&Refs { refs: refs.clone() })?),
-            Body::Aborted => ("aborted", to_raw_value(&serde_json::Map::new())?),
-            Body::Absorbed { by } => ("absorbed", to_raw_value(&By { by: *by })?),
-            Body::Moved { refs } => ("moved", to_raw_value(&Refs { refs: refs.clone() })?),
-            Body::Recovered { outcome, actions, refs } => (
-                "recovered",
-                to_raw_value(&Recovered { outcome: *outcome, actions: actions.clone(), refs: refs.clone() })?,
-            ),
-            Body::Checkout(checkout) => ("checkout", to_raw_value(checkout)?),
-            Body::Baseline { as_of, actions, refs } => {
-                ("baseline", to_raw_value(&Baseline { as_of: *as_of, actions: actions.clone(), refs: refs.clone() })?)
+    pub fn encode(&self) -> serde_json::Result<Encoded<'_>> {
+        let mut data = Measured::default();
+        self.write_data(&mut data)?;
+        if !data.is_whole() {
+            data.settle();
+        }
+        Ok(Encoded { body: self, data })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Body::Begin(_) => "begin",
+            Body::Decided(_) => "decided",
+            Body::Committed { .. } => "committed",
+            Body::Aborted => "aborted",
+            Body::Absorbed { .. } => "absorbed",
+            Body::Moved { .. } => "moved",
+            Body::Recovered { .. } => "recovered",
+            Body::Checkout(_) => "checkout",
+            Body::Baseline { .. } => "baseline",
+            Body::Checkpoint { .. } => "checkpoint",
+            Body::Unknown { .. } => "unknown",
+        }
+    }
+
+    fn write_data(&self, to: &mut impl Write) -> serde_json::Result<()> {
+        use serde_json::to_writer;
+        match self {
+            Body::Begin(begin) | Body::Decided(begin) => to_writer(to, begin),
+            Body::Committed { refs } | Body::Moved { refs } => to_writer(to, &Refs { refs: refs.into() }),
+            Body::Aborted | Body::Unknown { .. } => to_writer(to, &serde_json::Map::new()),
+            Body::Absorbed { by } => to_writer(to, &By { by: *by }),
+            Body::Recovered { outcome, actions, refs } => {
+                to_writer(to, &Recovered { outcome: *outcome, actions: actions.into(), refs: refs.into() })
             }
-            Body::Checkpoint { in_flight, boot, state_dir } => (
-                "checkpoint",
-                to_raw_value(&Checkpoint { in_flight: in_flight.clone(), boot: boot.clone(), state_dir: *state_dir })?,
-            ),
-            Body::Unknown { .. } => ("unknown", to_raw_value(&serde_json::Map::new())?),
-        };
-        Ok(Encoded { kind, data })
+            Body::Checkout(checkout) => to_writer(to, checkout),
+            Body::Baseline { as_of, actions, refs } => {
+                to_writer(to, &Baseline { as_of: *as_of, actions: actions.into(), refs: refs.into() })
+            }
+            Body::Checkpoint { in_flight, boot, state_dir } => {
+                to_writer(to, &Checkpoint { in_flight: in_flight.clone(), boot: boot.clone(), state_dir: *state_dir })
+            }
+        }
     }
 
     fn decode(kind: &str, data: &RawValue) -> serde_json::Result<Body> {
@@ -403,18 +466,18 @@ impl Body {
         Ok(match kind {
             "begin" => Body::Begin(serde_json::from_str(data)?),
             "decided" => Body::Decided(serde_json::from_str(data)?),
-            "committed" => Body::Committed { refs: serde_json::from_str::<Refs>(data)?.refs },
+            "committed" => Body::Committed { refs: serde_json::from_str::<Refs<'_>>(data)?.refs.into_owned() },
             "aborted" => Body::Aborted,
             "absorbed" => Body::Absorbed { by: serde_json::from_str::<By>(data)?.by },
-            "moved" => Body::Moved { refs: serde_json::from_str::<Refs>(data)?.refs },
+            "moved" => Body::Moved { refs: serde_json::from_str::<Refs<'_>>(data)?.refs.into_owned() },
             "recovered" => {
                 let Recovered { outcome, actions, refs } = serde_json::from_str(data)?;
-                Body::Recovered { outcome, actions, refs }
+                Body::Recovered { outcome, actions: actions.into_owned(), refs: refs.into_owned() }
             }
             "checkout" => Body::Checkout(serde_json::from_str(data)?),
             "baseline" => {
                 let Baseline { as_of, actions, refs } = serde_json::from_str(data)?;
-                Body::Baseline { as_of, actions, refs }
+                Body::Baseline { as_of, actions: actions.into_owned(), refs: refs.into_owned() }
             }
             "checkpoint" => {
                 let Checkpoint { in_flight, boot, state_dir } = serde_json::from_str(data)?;
@@ -442,20 +505,46 @@ impl Body {
     }
 }
 
-impl Encoded {
-    /// The whole line, checksum and line feed included.
+impl Encoded<'_> {
+    /// Writes the whole line, checksum and line feed included, and says how long it is. A small one is written by one call.
     ///
     /// # Errors
-    /// Encoding fails only when memory does.
-    pub fn line(&self, lsn: Lsn, tx: Option<TxId>, time: u64) -> serde_json::Result<Vec<u8>> {
-        let wire = Wire { v: FORMAT, lsn, tx, time, kind: self.kind.into(), data: &self.data };
-        let mut line = vec![b' '; 9];
-        serde_json::to_writer(&mut line, &wire)?;
-        let crc = format!("{:08x}", crc32c::crc32c(&line[9..]));
-        line[..8].copy_from_slice(crc.as_bytes());
-        line.push(b'\n');
-        Ok(line)
+    /// It cannot be written.
+    pub fn write(&self, lsn: Lsn, tx: Option<TxId>, time: u64, to: &mut impl Write) -> io::Result<u64> {
+        let head = head(self.body.kind(), lsn, tx, time);
+        if self.data.is_whole() {
+            let line = line(&head, &self.data.text);
+            to.write_all(&line)?;
+            return Ok(line.len() as u64);
+        }
+        let crc = checksum::combine(checksum::crc32c(head.as_bytes()), self.data.crc, self.data.len);
+        let mut to = BufWriter::with_capacity(Measured::MOST, to);
+        write!(to, "{:08x} {head}", checksum::append(crc, b"}"))?;
+        self.body.write_data(&mut to)?;
+        to.write_all(b"}\n")?;
+        to.flush()?;
+        Ok((CRC_WIDTH + head.len() + self.data.len + 2) as u64)
     }
+}
+
+/// The checksum and the space behind it.
+const CRC_WIDTH: usize = 9;
+
+/// A record's JSON up to its data.
+fn head(kind: &str, lsn: Lsn, tx: Option<TxId>, time: u64) -> String {
+    let tx = tx.map_or_else(String::new, |tx| format!(r#""tx":"{tx}","#));
+    format!(r#"{{"v":{FORMAT},"lsn":{lsn},{tx}"time":{time},"type":"{kind}","data":"#)
+}
+
+fn line(head: &str, data: &[u8]) -> Vec<u8> {
+    let mut line = vec![b' '; CRC_WIDTH];
+    for part in [head.as_bytes(), data, b"}"] {
+        line.extend_from_slice(part);
+    }
+    let crc = format!("{:08x}", checksum::crc32c(&line[CRC_WIDTH..]));
+    line[..crc.len()].copy_from_slice(crc.as_bytes());
+    line.push(b'\n');
+    line
 }
 
 /// The header of a line that passed its checksum: enough to follow the log without decoding everything.
@@ -498,7 +587,7 @@ fn decode_wire(line: &[u8]) -> Result<Wire<'_>, BadLine> {
     let lower_hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
     let crc = std::str::from_utf8(crc).ok().filter(|t| t.bytes().all(|b| lower_hex(&b)));
     let expected = crc.and_then(|t| u32::from_str_radix(t, 16).ok()).ok_or(BadLine::Checksum)?;
-    if crc32c::crc32c(json) != expected {
+    if checksum::crc32c(json) != expected {
         return Err(BadLine::Checksum);
     }
     serde_json::from_slice(json).map_err(|e| BadLine::NotARecord(e.to_string()))
@@ -532,7 +621,9 @@ mod tests {
     fn line() -> Vec<u8> {
         let body =
             Body::Checkout(Checkout { from: "a".repeat(40), to: "b".repeat(40), branch: true, ..Checkout::default() });
-        let mut line = body.encode().unwrap().line(9, Some(TxId(3)), 1_700_000_000).unwrap();
+        let mut line = Vec::new();
+        let len = body.encode().unwrap().write(9, Some(TxId(3)), 1_700_000_000, &mut line).unwrap();
+        assert_eq!(len, line.len() as u64);
         assert_eq!(line.pop(), Some(b'\n'));
         line
     }
@@ -542,6 +633,25 @@ mod tests {
         let record = decode(&line()).unwrap();
         assert_eq!((record.lsn, record.tx), (9, Some(TxId(3))));
         assert!(matches!(record.body, Body::Checkout(Checkout { branch: true, .. })));
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_to_be_kept_is_written_like_any_other() {
+        let settled = |n: usize| Settled {
+            name: crate::git::RefName::parse(format!("refs/heads/b{n}").as_bytes()).unwrap(),
+            value: Value::Absent,
+            file: None,
+        };
+        for count in [0, 1, 1000, 2000, 5000, 20_000] {
+            let body = Body::Committed { refs: (0..count).map(settled).collect() };
+            let encoded = body.encode().unwrap();
+            assert!(encoded.data.text.len() <= Measured::MOST, "{count} refs: no more than that is kept");
+            let mut line = Vec::new();
+            let len = encoded.write(7, Some(TxId(3)), 1, &mut line).unwrap();
+            assert_eq!(len, line.len() as u64, "{count} refs");
+            assert_eq!(line.pop(), Some(b'\n'));
+            assert_eq!(decode(&line).unwrap().body, body, "{count} refs");
+        }
     }
 
     #[test]
@@ -559,9 +669,8 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_kept_and_a_ref_outside_the_repository_is_no_record() {
-        let encode = |kind: &'static str, data: &str| {
-            let data = RawValue::from_string(data.to_owned()).unwrap();
-            let mut line = Encoded { kind, data }.line(1, None, 0).unwrap();
+        let encode = |kind: &str, data: &str| {
+            let mut line = super::line(&head(kind, 1, None, 0), data.as_bytes());
             line.pop();
             line
         };
