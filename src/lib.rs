@@ -15,7 +15,7 @@
 //!                 go                 rolled back
 //! ```
 //!
-//! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
+//! Read the modules in this order: [`named`] (errors that name files), [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`owner`]
 //! (who is alive), [`git`] (how repositories look), [`settings`], [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
 //! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (declared refs and files as one transaction), [`run`]
 //! (any command as one), [`undo`]. [`cli`] is the surface.
@@ -40,6 +40,7 @@ pub mod durable;
 pub mod git;
 pub mod hook;
 pub mod marker;
+pub mod named;
 pub mod owner;
 pub mod recovery;
 pub mod run;

@@ -4,7 +4,7 @@
 //! files from prepare to commit. All are `flock`s on files that are never deleted: a dead holder's lock is gone with it.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::durable;
 use crate::git::{FileId, Repository};
+use crate::named as fs;
 use crate::settings::Settings;
 use crate::wal::Birth;
 
@@ -364,7 +365,10 @@ impl StateDir {
     ) -> anyhow::Result<RwLockWriteGuard<'l, File>> {
         let busy = |e: io::Error| match e.kind() {
             io::ErrorKind::WouldBlock => anyhow::Error::new(Busy { path: self.path.join(name) }),
-            _ => e.into(),
+            _ => {
+                let cannot = format!("cannot lock {}", self.path.join(name).display());
+                anyhow::Error::new(e).context(cannot)
+            }
         };
         if wait != Wait::No && lock.try_write().is_err() {
             let limit = match wait {

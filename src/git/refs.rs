@@ -6,11 +6,12 @@
 //!
 //! Limit: reftable repositories are read through git only (see [`crate::git::command`]).
 
+use crate::named as fs;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -364,15 +365,15 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
     use std::os::unix::fs::OpenOptionsExt;
     // NONBLOCK: a FIFO in the place of a ref must not hang us.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
-    let Some(file) = absent_is_none(File::options().read(true).custom_flags(nonblock).open(path))? else {
+    let Some(file) = absent_is_none(fs::at(path, File::options().read(true).custom_flags(nonblock).open(path)))? else {
         return Ok(None);
     };
-    let metadata = file.metadata()?;
+    let metadata = fs::at(path, file.metadata())?;
     if metadata.is_dir() {
         return Ok(None);
     }
     let mut content = Vec::with_capacity(64);
-    file.take(4096).read_to_end(&mut content)?;
+    fs::at(path, file.take(4096).read_to_end(&mut content))?;
     Ok(Some((content, FileId::of(&metadata))))
 }
 

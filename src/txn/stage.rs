@@ -3,7 +3,7 @@
 //! `.jin/tx/<id>/file.<n>` is first the staged after-image of the n-th file; put into place by an exchange it leaves the
 //! before-image there under the same name. When the transaction is over the directory is put away as a whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::beneath::{Parent, RelPath, Root};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{FileId, Oid};
+use crate::named as fs;
 use crate::state_dir::{StateDir, TxId};
 use crate::wal::FileMode;
 use crate::wal::log::unix_time;

@@ -19,7 +19,6 @@ mod readable;
 mod refs;
 mod tails;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -32,6 +31,7 @@ use crate::durable;
 use crate::git::objects::Closure;
 use crate::git::refs::{FileId, Seen, absent_is_none, read_small};
 use crate::git::{RefFormat, RefName, RefStore, Value};
+use crate::named as fs;
 use crate::state_dir::TxId;
 use crate::wal::{Body, Lsn, Record, Settled};
 

@@ -3,7 +3,7 @@
 //! Nothing is destroyed: what has to make way goes to quarantine, by rename, before anything takes its place. Every step
 //! looks at what is there now, so that it can be cut anywhere and done again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +15,7 @@ use super::super::execute::free_name;
 use crate::beneath::{Kind, Put, RelPath, Root, Stat};
 use crate::durable;
 use crate::git::refs::unescape;
+use crate::named as fs;
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
 
