@@ -85,3 +85,43 @@ fn a_note_of_gits_own_is_not_vetoed_when_the_log_cannot_be_read() {
     }
     println!("{count} reads of AUTO_MERGE");
 }
+
+/// Of a marker that cannot be read recovery must not think that it stands for a transaction without refs.
+#[test]
+fn a_run_whose_marker_cannot_be_read_stays_to_be_taken_back() {
+    let subject = Subject::named("failing-run");
+    let is_marker = |path: &std::path::Path| path.display().to_string().contains(".transaction_in_progress");
+    let looks = subject.calls.iter().enumerate().rev().filter(|(_, call)| {
+        call.flags & libc::O_ACCMODE == libc::O_RDONLY
+            && call.syscall.starts_with("open")
+            && call.path.as_deref().is_some_and(is_marker)
+    });
+    // The last of them are those of the recovery that takes it back.
+    for (index, _) in looks.take(4) {
+        let fault = Fault::Error(Errno::EACCES);
+        let wrong = judge::inject(&subject, Point { subject: subject.name, reach: Reach::Once, fault, at: index + 1 });
+        assert!(wrong.as_ref().is_none_or(Vec::is_empty), "{wrong:#?}");
+    }
+}
+
+#[test]
+fn a_run_whose_marker_is_damaged_keeps_its_snapshot() {
+    let subject = Subject::named("failing-run");
+    let repo = subject.fresh();
+    let outcome = subject.trace(&repo, &mut |event| {
+        let commits = event.path2.as_deref().is_some_and(|path| path.ends_with(".git/index"));
+        if commits { Action::KillTree } else { Action::Continue }
+    });
+    assert!(outcome.killed.is_some(), "it commits");
+    let_the_clock_tick(&repo.git_dir());
+    let marker = repo.git_dir().join(".jin/.transaction_in_progress.tx-1");
+    let content = std::fs::read(&marker).expect("it is there");
+    std::fs::write(&marker, &content[..content.len() / 2]).expect("it can be damaged");
+    let (_, said) = run_jin(&repo, &["recover"]);
+    assert!(said.contains("is damaged"), "{said}");
+    assert!(repo.git_dir().join(".jin/tx/tx-1/copies").exists(), "what was kept is still there: {said}");
+    std::fs::write(&marker, content).expect("it can be mended");
+    let (code, said) = run_jin(&repo, &["recover"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(subject.stand(&repo).map(|stands| stands.contains(&Stand::Before)), Ok(true), "{said}");
+}
