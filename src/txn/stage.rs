@@ -79,7 +79,7 @@ pub(super) fn write(
             let mut file = create(&place, mode).with_context(cannot)?;
             let blob = copy(path, &mut file, hash)?;
             let bits = fs::symlink_metadata(path)?.permissions().mode() & 0o777;
-            file.set_permissions(fs::Permissions::from_mode(bits))?;
+            file.set_permissions(fs::Permissions::from_mode(bits)).with_context(cannot)?;
             blob
         }
     };
@@ -101,7 +101,7 @@ pub(super) fn sync(stage: &Root, count: usize) -> io::Result<()> {
         if let Some(place) = stage.parent(&name(index))?
             && let Some(file) = place.open()?
         {
-            file.sync_all()?;
+            fs::at(place.path().as_path(), file.sync_all())?;
         }
     }
     stage.parent(&name(0))?.map_or(Ok(()), |place| place.fsync())

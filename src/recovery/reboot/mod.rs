@@ -173,7 +173,7 @@ impl Session<'_> {
     fn put(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         let new = self.state.path().join("replacement");
         durable::remove_file(&new)?;
-        durable::create_new(&new, bytes)?.sync_all()?;
+        durable::create_new(&new, bytes).and_then(|file| fs::at(&new, file.sync_all()))?;
         durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
         durable::share_like_directory(path)?;
         Ok(())
