@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -269,8 +269,14 @@ impl Parent {
         &self.path
     }
 
+    /// The entry's path with that of the root, for people.
+    #[must_use]
+    pub fn whole(&self) -> PathBuf {
+        self.root.join(self.path.as_path())
+    }
+
     fn named(&self, error: impl Into<io::Error>) -> io::Error {
-        named(&self.root.join(self.path.as_path()), error)
+        named(&self.whole(), error)
     }
 
     /// The entry; `None` when there is none.

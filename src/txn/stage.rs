@@ -63,7 +63,7 @@ pub(super) fn write(
     hash: Hash,
 ) -> anyhow::Result<(Oid, FileId)> {
     let place = stage.parent(&name(index))?.context("the stage has gone")?;
-    let cannot = || format!("cannot stage a file in {}", place.path());
+    let cannot = || format!("cannot stage {}", place.whole().display());
     let blob = match (mode, source) {
         (FileMode::Symlink, source) => {
             let target = target_of(source)?;
@@ -101,7 +101,7 @@ pub(super) fn sync(stage: &Root, count: usize) -> io::Result<()> {
         if let Some(place) = stage.parent(&name(index))?
             && let Some(file) = place.open()?
         {
-            fs::at(place.path().as_path(), file.sync_all())?;
+            fs::at(place.whole(), file.sync_all())?;
         }
     }
     stage.parent(&name(0))?.map_or(Ok(()), |place| place.fsync())
