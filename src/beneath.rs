@@ -21,7 +21,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -30,6 +31,7 @@ pub use path::{BadPath, LONGEST, RelPath};
 
 use crate::git::FileId;
 use crate::git::refs::absent_is_none;
+use crate::named::at;
 
 /// Opens directories for reading only: they can be synced.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -38,6 +40,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 #[derive(Debug)]
 pub struct Root {
     dir: OwnedFd,
+    path: Arc<Path>,
 }
 
 /// The open directory that an entry lies in, and the entry's name in it.
@@ -46,6 +49,7 @@ pub struct Parent {
     dir: OwnedFd,
     name: OsString,
     path: RelPath,
+    root: Arc<Path>,
 }
 
 /// What kind of thing an entry is.
@@ -124,14 +128,19 @@ pub fn refusal(error: &io::Error) -> Option<&Refused> {
     error.get_ref()?.downcast_ref()
 }
 
-fn refused(path: &RelPath, errno: Errno) -> io::Error {
+fn refused(root: &Path, path: &RelPath, errno: Errno) -> io::Error {
     let why = match errno {
         Errno::LOOP => Obstacle::Symlink,
         Errno::NOTDIR => Obstacle::NotADirectory,
         Errno::XDEV => Obstacle::Outside,
-        other => return other.into(),
+        other => return named(&root.join(path.as_path()), other),
     };
     io::Error::other(Refused { path: path.clone(), why })
+}
+
+/// The error with the path that it is about.
+fn named(path: &Path, error: impl Into<io::Error>) -> io::Error {
+    at::<()>(path, Err(error.into())).expect_err("an error stays one")
 }
 
 impl Root {
@@ -140,7 +149,8 @@ impl Root {
     /// # Errors
     /// It is no directory, or cannot be opened.
     pub fn open(dir: &Path) -> io::Result<Root> {
-        Ok(Root { dir: rustix::fs::open(dir, DIRECTORY, Mode::empty())? })
+        let open = at(dir, rustix::fs::open(dir, DIRECTORY, Mode::empty()).map_err(Into::into))?;
+        Ok(Root { dir: open, path: dir.into() })
     }
 
     /// The file system of the root, within this boot.
@@ -161,9 +171,12 @@ impl Root {
             Some(parent) => self.open_dir(parent.as_path()),
         };
         match dir {
-            Ok(dir) => Ok(Some(Parent { dir, name: path.name().to_owned(), path: path.clone() })),
+            Ok(dir) => {
+                let (name, root) = (path.name().to_owned(), Arc::clone(&self.path));
+                Ok(Some(Parent { dir, name, path: path.clone(), root }))
+            }
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(refused(path, errno)),
+            Err(errno) => Err(refused(&self.path, path, errno)),
         }
     }
 
@@ -181,7 +194,7 @@ impl Root {
             match rustix::fs::mkdirat(&parent.dir, parent.name.as_os_str(), Mode::from_raw_mode(mode)) {
                 Ok(()) => made.push(dir),
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return Err(named(&self.path.join(dir.as_path()), errno)),
             }
         }
         self.parent(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
@@ -213,7 +226,7 @@ impl Root {
         match rustix::fs::unlinkat(&parent.dir, parent.name.as_os_str(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR | Errno::BUSY) => Ok(false),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(named(&self.path.join(dir.as_path()), errno)),
         }
     }
 
@@ -256,12 +269,22 @@ impl Parent {
         &self.path
     }
 
+    /// The entry's path with that of the root, for people.
+    #[must_use]
+    pub fn whole(&self) -> PathBuf {
+        self.root.join(self.path.as_path())
+    }
+
+    fn named(&self, error: impl Into<io::Error>) -> io::Error {
+        named(&self.whole(), error)
+    }
+
     /// The entry; `None` when there is none.
     ///
     /// # Errors
     /// What the file system said.
     pub fn stat(&self) -> io::Result<Option<Stat>> {
-        stat_at(self.dir.as_fd(), &self.name)
+        stat_at(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
     }
 
     /// The file system of the directory, within this boot.
@@ -293,7 +316,7 @@ impl Parent {
         match rustix::fs::readlinkat(&self.dir, self.name.as_os_str(), Vec::new()) {
             Ok(target) => Ok(Some(target.into_bytes())),
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(self.named(errno)),
         }
     }
 
@@ -302,7 +325,7 @@ impl Parent {
     /// # Errors
     /// What the file system said.
     pub fn open(&self) -> io::Result<Option<File>> {
-        open_regular(self.dir.as_fd(), &self.name)
+        open_regular(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
     }
 
     /// Makes a new, empty file with `mode` (before the umask).
@@ -312,7 +335,8 @@ impl Parent {
     pub fn create_new(&self, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
-        Ok(File::from(rustix::fs::openat(&self.dir, self.name.as_os_str(), flags, mode)?))
+        let made = rustix::fs::openat(&self.dir, self.name.as_os_str(), flags, mode);
+        made.map(File::from).map_err(|errno| self.named(errno))
     }
 
     /// Makes a symbolic link that says `target`, whatever that is.
@@ -320,20 +344,29 @@ impl Parent {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
     pub fn symlink(&self, target: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::symlinkat(OsStr::from_bytes(target), &self.dir, self.name.as_os_str())?)
+        let made = rustix::fs::symlinkat(OsStr::from_bytes(target), &self.dir, self.name.as_os_str());
+        made.map_err(|errno| self.named(errno))
     }
 
     /// Renames `name` in the directory `from` into place.
     ///
     /// # Errors
-    /// What the file system said: [`Put::Exchange`] needs a file system that can do it.
+    /// What the file system said: [`io::ErrorKind::Unsupported`] where it cannot do [`Put::Exchange`].
     pub fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: Put) -> io::Result<()> {
         let flags = match how {
             Put::Over => RenameFlags::empty(),
-            Put::New => return rename_new((from, name), (self.dir.as_fd(), &self.name)),
+            Put::New => {
+                return rename_new((from, name), (self.dir.as_fd(), &self.name)).map_err(|error| self.named(error));
+            }
             Put::Exchange => RenameFlags::EXCHANGE,
         };
-        Ok(rustix::fs::renameat_with(from, name, &self.dir, self.name.as_os_str(), flags)?)
+        match rustix::fs::renameat_with(from, name, &self.dir, self.name.as_os_str(), flags) {
+            Ok(()) => Ok(()),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if matches!(how, Put::Exchange) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            Err(errno) => Err(self.named(errno)),
+        }
     }
 
     /// Renames the entry away, to `name` in the directory `to`, where nothing may be.
@@ -341,7 +374,7 @@ impl Parent {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
     pub fn take_out(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        rename_new((self.dir.as_fd(), &self.name), (to, name))
+        rename_new((self.dir.as_fd(), &self.name), (to, name)).map_err(|error| self.named(error))
     }
 
     /// Gives the entry (a file or a link, itself) a second name, `name` in the directory `to`.
@@ -349,7 +382,8 @@ impl Parent {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
     pub fn link_to(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        Ok(rustix::fs::linkat(&self.dir, self.name.as_os_str(), to, name, AtFlags::empty())?)
+        let linked = rustix::fs::linkat(&self.dir, self.name.as_os_str(), to, name, AtFlags::empty());
+        linked.map_err(|errno| self.named(errno))
     }
 
     /// Removes the file or link; one that is gone already is fine.
@@ -358,8 +392,8 @@ impl Parent {
     /// What the file system said.
     pub fn unlink(&self) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.dir, self.name.as_os_str(), AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            other => Ok(other?),
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.named(errno)),
         }
     }
 
@@ -369,7 +403,7 @@ impl Parent {
     /// What the file system said.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         let Some(file) = self.open()? else { return Ok(()) };
-        Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|errno| self.named(errno))
     }
 
     /// Makes the names in the directory durable.
@@ -380,7 +414,8 @@ impl Parent {
         match rustix::fs::fsync(&self.dir) {
             // Some file systems (network, FUSE) cannot sync a directory.
             Err(Errno::INVAL) => crate::durable::sync_filesystem(&File::from(self.dir.try_clone()?)),
-            other => Ok(other?),
+            Ok(()) => Ok(()),
+            Err(errno) => Err(self.named(errno)),
         }
     }
 }

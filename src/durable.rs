@@ -14,16 +14,18 @@ use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
 
+use crate::named::{self, at};
+
 /// Makes the *names* in `dir` durable (created, renamed and removed entries).
 ///
 /// # Errors
 /// The directory cannot be opened or synced.
 pub fn fsync_dir(dir: &Path) -> io::Result<()> {
-    let dir = File::open(dir)?;
-    match dir.sync_all() {
+    let open = at(dir, File::open(dir))?;
+    match open.sync_all() {
         // Some file systems (network, FUSE) cannot sync a directory.
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => sync_filesystem(&dir),
-        other => other,
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => at(dir, sync_filesystem(&open)),
+        other => at(dir, other),
     }
 }
 
@@ -43,12 +45,20 @@ pub fn sync_filesystem(file: &File) -> io::Result<()> {
     }
 }
 
+/// The same for the file system that `path` lies on.
+///
+/// # Errors
+/// It cannot be opened, or a write to the file system failed.
+pub fn sync_filesystem_of(path: &Path) -> io::Result<()> {
+    at(path, File::open(path).and_then(|file| sync_filesystem(&file)))
+}
+
 /// Makes the content of the file at `path` durable.
 ///
 /// # Errors
 /// It cannot be opened or synced.
 pub fn fsync_file(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    at(path, File::open(path).and_then(|file| file.sync_all()))
 }
 
 /// Publishes `bytes` under `dir/name`: the file appears whole or not at all, and never replaces one.
@@ -67,13 +77,13 @@ pub fn publish_new(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::
 /// What the file system said; the old file is then still in place.
 pub fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let tmp = write_tmp(dir, tmp_name, bytes)?;
-    fs::rename(&tmp, dir.join(name)).inspect_err(|_| discard(&tmp))
+    rename(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
 }
 
 fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
     let tmp = dir.join(tmp_name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o666).open(&tmp)?;
-    file.write_all(bytes).inspect_err(|_| discard(&tmp))?;
+    let mut file = at(&tmp, OpenOptions::new().write(true).create(true).truncate(true).mode(0o666).open(&tmp))?;
+    at(&tmp, file.write_all(bytes)).inspect_err(|_| discard(&tmp))?;
     Ok(tmp)
 }
 
@@ -93,10 +103,10 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         Ok(()) => Ok(()),
         // File systems without RENAME_NOREPLACE (and old kernels): link refuses to replace as well.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
+            hard_link(from, to)?;
+            at(from, fs::remove_file(from))
         }
-        Err(errno) => Err(errno.into()),
+        Err(errno) => at(to, Err(errno.into())),
     }
 }
 
@@ -105,7 +115,7 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
+    at(to, fs::rename(from, to))
 }
 
 /// Gives the file `original` a second name.
@@ -113,7 +123,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system said (`AlreadyExists` when `link` is there).
 pub fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
-    fs::hard_link(original, link)
+    at(link, fs::hard_link(original, link))
 }
 
 /// Removes a file; one that is gone already is fine.
@@ -121,7 +131,7 @@ pub fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn remove_file(path: &Path) -> io::Result<()> {
-    absent_is_fine(fs::remove_file(path))
+    absent_is_fine(at(path, fs::remove_file(path)))
 }
 
 /// Removes a directory of ours with everything in it; one that is gone already is fine.
@@ -129,7 +139,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    absent_is_fine(fs::remove_dir_all(path))
+    absent_is_fine(at(path, fs::remove_dir_all(path)))
 }
 
 /// Removes a directory when it is empty; says whether it went.
@@ -140,7 +150,7 @@ pub fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(false),
-        Err(e) => Err(e),
+        Err(e) => at(path, Err(e)),
     }
 }
 
@@ -156,7 +166,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
+    at(path, DirBuilder::new().recursive(true).mode(mode).create(path))
 }
 
 /// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
@@ -164,8 +174,8 @@ pub fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
 /// # Errors
 /// `AlreadyExists` when it is there; otherwise what the file system said.
 pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(path)?;
-    file.write_all(bytes)?;
+    let mut file = at(path, OpenOptions::new().write(true).create_new(true).mode(0o666).open(path))?;
+    at(path, file.write_all(bytes))?;
     Ok(file)
 }
 
@@ -174,9 +184,9 @@ pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
 /// # Errors
 /// `AlreadyExists` when it is there; otherwise what the file system said.
 pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
-    let mut copy = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut copy = at(path, OpenOptions::new().write(true).create_new(true).mode(mode).open(path))?;
     if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
-        io::copy(&mut &*source, &mut copy)?;
+        at(path, io::copy(&mut &*source, &mut copy))?;
     }
     Ok(copy)
 }
@@ -187,7 +197,7 @@ pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
 /// What the file system said.
 pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
-    OpenOptions::new().write(true).open(path)?.set_modified(time)
+    at(path, OpenOptions::new().write(true).open(path).and_then(|file| file.set_modified(time)))
 }
 
 /// Appends to a file, makes it if need be, and syncs it.
@@ -195,9 +205,8 @@ pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o666).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
+    let mut file = at(path, OpenOptions::new().append(true).create(true).mode(0o666).open(path))?;
+    at(path, file.write_all(bytes).and_then(|()| file.sync_data()))
 }
 
 /// Cuts a file to `len` bytes and syncs it.
@@ -205,9 +214,16 @@ pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(len)?;
-    file.sync_all()
+    let file = at(path, OpenOptions::new().write(true).open(path))?;
+    at(path, file.set_len(len).and_then(|()| file.sync_all()))
+}
+
+/// Empties a file that need not stay so if the machine stops. It asks the disk for no space.
+///
+/// # Errors
+/// What the file system said.
+pub fn empty(path: &Path) -> io::Result<()> {
+    at(path, OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0)))
 }
 
 /// Replaces `path` with `bytes` durably: the old content or the new one, never a mixture.
@@ -215,9 +231,9 @@ pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
 /// # Errors
 /// What the file system said; the old content is then still in place.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = atomic_write_file::OpenOptions::new().open(path)?;
-    file.write_all(bytes)?;
-    file.commit()
+    let mut file = at(path, atomic_write_file::OpenOptions::new().open(path))?;
+    at(path, file.write_all(bytes))?;
+    at(path, file.commit())
 }
 
 /// Makes `link` a symbolic link to `target`, replacing what is there by one rename.
@@ -229,8 +245,8 @@ pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     tmp.push(format!(".jin-tmp.{}", std::process::id()));
     let tmp = std::path::PathBuf::from(tmp);
     remove_file(&tmp)?;
-    std::os::unix::fs::symlink(target, &tmp)?;
-    fs::rename(&tmp, link).inspect_err(|_| discard(&tmp))
+    at(&tmp, std::os::unix::fs::symlink(target, &tmp))?;
+    rename(&tmp, link).inspect_err(|_| discard(&tmp))
 }
 
 /// Is `path` on a file system that only one machine can have mounted? Only there everybody who could work on it runs
@@ -251,13 +267,13 @@ pub fn is_local_disk(path: &Path) -> bool {
 /// # Errors
 /// What the file system said.
 pub fn share_like_directory(path: &Path) -> io::Result<()> {
-    let parent = fs::metadata(path.parent().unwrap_or(Path::new("/")))?.mode();
-    let own = fs::metadata(path)?;
+    let parent = named::metadata(path.parent().unwrap_or(Path::new("/")))?.mode();
+    let own = named::metadata(path)?;
     let shared = if own.is_dir() { parent & 0o2077 } else { parent & 0o066 };
     if parent & 0o020 == 0 || own.mode() & shared == shared {
         return Ok(());
     }
-    fs::set_permissions(path, fs::Permissions::from_mode((own.mode() & 0o7777) | shared))
+    at(path, fs::set_permissions(path, fs::Permissions::from_mode((own.mode() & 0o7777) | shared)))
 }
 
 /// Gives `original` a second name, or copies it where the file system or the kernel's policy refuses links.
@@ -265,9 +281,9 @@ pub fn share_like_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system said (`AlreadyExists` when `second` is there).
 pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
-    match fs::hard_link(original, second) {
+    match hard_link(original, second) {
         Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-            let bytes = fs::read(original)?;
+            let bytes = named::read(original)?;
             create_new(second, &bytes).map(|_| ())
         }
         other => other,
@@ -283,10 +299,10 @@ pub fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     tmp.push(format!(".jin-tmp.{}", std::process::id()));
     let tmp = std::path::PathBuf::from(tmp);
     remove_file(&tmp)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o777).open(&tmp)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| discard(&tmp))?;
+    let mut file = at(&tmp, OpenOptions::new().write(true).create_new(true).mode(0o777).open(&tmp))?;
+    at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())).inspect_err(|_| discard(&tmp))?;
     drop(file);
-    fs::rename(&tmp, path).inspect_err(|_| discard(&tmp))
+    rename(&tmp, path).inspect_err(|_| discard(&tmp))
 }
 
 /// Takes the permission to write a file away from everybody, if it is ours to take.
@@ -302,7 +318,7 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             Ok(())
         }
-        other => other,
+        other => at(path, other),
     }
 }
 
@@ -314,7 +330,8 @@ pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i6
     let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let modified = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = rustix::fs::Timestamps { last_access: omit, last_modification: modified };
-    Ok(rustix::fs::utimensat(CWD, directory, &times, rustix::fs::AtFlags::empty())?)
+    let set = rustix::fs::utimensat(CWD, directory, &times, rustix::fs::AtFlags::empty());
+    at(directory, set.map_err(Into::into))
 }
 
 /// Copies everything below `from` to below `to`: directories, files with their modes, links as links.
@@ -322,7 +339,7 @@ pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i6
 /// # Errors
 /// What the file system said.
 pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
+    for entry in named::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type()?;
@@ -330,9 +347,9 @@ pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
             create_dirs(&target, 0o777)?;
             copy_tree(&source, &target)?;
         } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+            at(&target, std::os::unix::fs::symlink(named::read_link(&source)?, &target))?;
         } else if kind.is_file() {
-            fs::copy(&source, &target)?;
+            at(&target, fs::copy(&source, &target))?;
         }
     }
     Ok(())

@@ -15,7 +15,8 @@
 //!                 go                 rolled back
 //! ```
 //!
-//! Read the modules in this order: [`durable`] (the only door to disk), [`beneath`] (the same for a worktree), [`checksum`], [`owner`]
+//! Read the modules in this order: [`named`] (errors that name files), [`durable`] (the only door to disk), [`beneath`] (the same for a
+//! worktree), [`checksum`], [`owner`]
 //! (who is alive), [`git`] (how repositories look), [`settings`], [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
 //! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (declared refs and files as one transaction), [`run`]
 //! (any command as one), [`undo`]. [`cli`] is the surface.
@@ -41,6 +42,7 @@ pub mod durable;
 pub mod git;
 pub mod hook;
 pub mod marker;
+pub mod named;
 pub mod owner;
 pub mod recovery;
 pub mod run;

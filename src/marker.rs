@@ -11,7 +11,6 @@
 //! A marker appears whole (written aside, then renamed without replacing) and changes its state by one
 //! rename. It is a hint that one `readdir` finds; what happened is in the log.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::git::FileId;
+use crate::named as fs;
 use crate::owner::{self, Owner, Place, Process};
 use crate::state_dir::TxId;
 use crate::wal::Origin;

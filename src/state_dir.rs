@@ -4,7 +4,7 @@
 //! files from prepare to commit. All are `flock`s on files that are never deleted: a dead holder's lock is gone with it.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::durable;
 use crate::git::{FileId, Repository};
+use crate::named as fs;
 use crate::settings::Settings;
 use crate::wal::Birth;
 
@@ -363,7 +364,10 @@ impl StateDir {
             match flock(lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(()),
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    let cannot = format!("cannot lock {}", self.path.join(name).display());
+                    return Err(anyhow::Error::new(io::Error::from(errno)).context(cannot));
+                }
             }
             let limit = match wait {
                 Wait::No => Duration::ZERO,

@@ -97,7 +97,7 @@ fn a_state_directory_that_is_a_file_vetoes_every_change_and_says_the_way_round()
         said.lines().filter(|line| line.starts_with("jin-txn:")).map(|line| format!("{line}\n")).collect();
     insta::assert_snapshot!(ours, @"
     jin-txn: error: cannot create [DIR]/repo/.git/.jin: [DIR]/repo/.git/.jin is not a directory
-    jin-txn: hint: nothing was changed; to work without protection: JIN_TXN=off git ...
+    jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
     ");
     assert_same(&before, &tree(&repo.git_dir().join("refs")), "the refused commit changed something");
 
@@ -239,7 +239,7 @@ fn the_hook_takes_no_bad_name_and_no_bad_line_from_its_stdin() {
     insta::assert_snapshot!(shown(&repo, &refused), @r"
     --- stderr
     jin-txn: error: `refs/heads/\x1b[31mred` is no valid ref name: it has a control character, a space or one of ~^:?*[\
-    jin-txn: hint: nothing was changed; to work without protection: JIN_TXN=off git ...
+    jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
     --- exit 1
     ");
 }

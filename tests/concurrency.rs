@@ -4,30 +4,19 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::env;
-use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
-
-use support::crash::{self, assert_recovers, recover, wal};
+use support::crash::{self, assert_recovers, recover};
 use support::repo::{Options, Repo, text};
+use support::workers::{self, Process, Running};
 
 const WORKERS: usize = 8;
 const SECONDS: u64 = 6;
-const BETWEEN_KILLS: Duration = Duration::from_millis(100);
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
-
-/// A process as the log knows it: pid and start time.
-type Process = (u64, u64);
 
 /// What one worker knows for certain.
 #[derive(Default)]
@@ -37,9 +26,6 @@ struct Shadow {
     /// The processes that said so.
     succeeded: HashSet<Process>,
 }
-
-/// The git that a worker is running, if any. Whoever kills it holds the lock, so that it cannot be reaped meanwhile.
-type Running = Mutex<Option<Pid>>;
 
 #[test]
 fn killed_at_random_among_eight_writers_nothing_acknowledged_is_lost() {
@@ -64,7 +50,7 @@ fn killed_at_random_among_eight_writers_nothing_acknowledged_is_lost() {
                 scope.spawn(move || work(&worktree, running, is_over))
             })
             .collect();
-        let kills = kill_at_random(&running);
+        let kills = workers::kill_at_random(&running, SECONDS);
         is_over.store(true, Ordering::Relaxed);
         let shadows: Vec<Shadow> = workers.into_iter().map(|it| it.join().expect("no worker panics")).collect();
         (shadows, kills)
@@ -82,7 +68,9 @@ fn killed_at_random_among_eight_writers_nothing_acknowledged_is_lost() {
         let status = repo.sibling(branch).read(["status", "--porcelain"]);
         assert_eq!(status, "", "{branch}: the index goes with the branch");
     }
-    assert_no_success_was_taken_back(&repo, &shadows);
+    let succeeded = shadows.into_iter().flat_map(|shadow| shadow.succeeded).collect();
+    workers::assert_no_success_was_taken_back(&repo, &succeeded);
+    println!("torture: kills={kills} violations=0");
 }
 
 /// Commits until it is over.
@@ -99,7 +87,8 @@ fn work(worktree: &Repo, running: &Running, is_over: &AtomicBool) -> Shadow {
         } else {
             crash::git(worktree, &arguments)
         };
-        let (process, printed) = run(command, running);
+        let (process, output) = workers::run(command, running);
+        let printed = output.status.success().then(|| text(&output.stdout).into_owned());
         was_refused = printed.is_none();
         match printed {
             Some(printed) => {
@@ -111,51 +100,6 @@ fn work(worktree: &Repo, running: &Running, is_over: &AtomicBool) -> Shadow {
         }
     }
     shadow
-}
-
-/// Runs a command where the killer can reach it; returns what it printed when it succeeded.
-fn run(mut command: Command, running: &Running) -> (Process, Option<String>) {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let child = command.spawn().expect("the command starts");
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let process = (u64::from(child.id()), start_of(child.id()));
-    *running.lock().expect("nobody panics with this lock") = Some(pid);
-    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("it is our child");
-    *running.lock().expect("nobody panics with this lock") = None;
-    let output = child.wait_with_output().expect("the command can be waited for");
-    let complaint = text(&output.stderr);
-    assert!(!complaint.contains("panicked"), "{complaint}");
-    (process, output.status.success().then(|| text(&output.stdout).into_owned()))
-}
-
-/// The start time of a child that has not been reaped, in ticks.
-fn start_of(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it has not been reaped");
-    let rest = stat.rsplit(") ").next().expect("the name ends with a parenthesis");
-    rest.split(' ').nth(19).and_then(|word| word.parse().ok()).expect("field 22 is the start time")
-}
-
-/// Kills one git after another, by turns it alone and with its hook; returns how many.
-fn kill_at_random(running: &[Running]) -> usize {
-    let number = |name, default| env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(default);
-    let end = Instant::now() + Duration::from_secs(number("JIN_SOAK_SECONDS", SECONDS));
-    let mut random = Random(number("JIN_SOAK_SEED", 1));
-    let mut kills = 0;
-    while Instant::now() < end {
-        thread::sleep(BETWEEN_KILLS);
-        let first = random.below(running.len());
-        for slot in (0..running.len()).map(|step| &running[(first + step) % running.len()]) {
-            let slot = slot.lock().expect("nobody panics with this lock");
-            let Some(pid) = *slot else { continue };
-            let send = if kills % 2 == 0 { kill } else { killpg };
-            // It may have ended by itself: then it is a zombie, which takes any signal.
-            if send(pid, Signal::SIGKILL).is_ok() {
-                kills += 1;
-                break;
-            }
-        }
-    }
-    kills
 }
 
 /// Every acknowledged commit is in the branch's linear history.
@@ -173,35 +117,4 @@ fn assert_holds_everything(repo: &Repo, base: &str, branch: &str, shadow: &Shado
     }
     let lost: Vec<_> = shadow.acknowledged.iter().filter(|it| !parents.contains_key(it.as_str())).collect();
     assert!(lost.is_empty(), "{branch} has lost {} of {}: {lost:?}", lost.len(), shadow.acknowledged.len());
-}
-
-/// Whoever reported success was alive until then: recovery may have recorded it as committed, and nothing else.
-fn assert_no_success_was_taken_back(repo: &Repo, shadows: &[Shadow]) {
-    let log = wal(repo);
-    let of = |kind: &'static str| log.iter().filter(move |record| record["type"] == kind);
-    let owner = |record: &serde_json::Value| {
-        let data = &record["data"];
-        Some((data["pid"].as_u64()?, data["start"].as_u64()?))
-    };
-    let owners: HashMap<String, Process> =
-        of("begin").filter_map(|record| Some((record["tx"].to_string(), owner(record)?))).collect();
-    assert!(!owners.is_empty(), "the log has transactions with their owners");
-    for record in of("recovered").filter(|record| record["data"]["outcome"] != "committed") {
-        let owner = owners.get(&record["tx"].to_string());
-        let succeeded = owner.is_some_and(|owner| shadows.iter().any(|shadow| shadow.succeeded.contains(owner)));
-        assert!(!succeeded, "a transaction was taken back although its git succeeded: {record:#}");
-    }
-}
-
-/// xorshift64: the same kills for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        let limit = u64::try_from(limit).expect("a limit is small");
-        usize::try_from(self.0 % limit).expect("less than the limit")
-    }
 }

@@ -1,6 +1,8 @@
 //! What a hook call costs, in figures that do not depend on the machine: system calls, bytes, memory. A test that fails here
 //! says that every git command of every user has become more expensive: raise a figure only for something that is worth it.
 
+#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
+
 mod support;
 
 use std::fs;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::repo::{Git, Options, Repo};
-use support::tracer::{self, Action, Event, Isolation, Outcome};
+use support::tracer::{self, Action, Calls, Event, Isolation, Outcome};
 
 #[test]
 fn a_call_at_which_a_process_is_killed_is_not_executed() {
@@ -99,4 +99,40 @@ fn kill_at(command: Command, name: &str, action: Action) -> Outcome {
 
 fn is_about(event: &Event, name: &str) -> bool {
     event.path.as_deref().is_some_and(|path| path.ends_with(name))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_call_that_is_made_to_fail_is_not_executed_and_returns_the_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let mut decide = |event: &Event| match event.syscall {
+        "mkdir" if is_about(event, "second") => Action::Fail(nix::errno::Errno::EDQUOT),
+        "flock" => Action::Fail(nix::errno::Errno::ENOLCK),
+        _ => Action::Continue,
+    };
+    let script = "mkdir first second third; exec 9>lock; flock 9 true";
+    let command = shell(directory.path(), script);
+    let outcome =
+        tracer::trace_calls(command, b"", Isolation::None, Calls::Failing, &mut decide).expect("the shell starts");
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(said.contains("Disk quota exceeded") && said.contains("No locks available"), "{said}");
+    let made = ["first", "second", "third"].map(|name| directory.path().join(name).exists());
+    assert_eq!(made, [true, false, true], "only the call that was to fail has failed");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_write_that_is_shortened_writes_half() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let mut sizes = Vec::new();
+    let mut decide = |event: &Event| {
+        if event.syscall != "write" || !is_about(event, "out") {
+            return Action::Continue;
+        }
+        sizes.push(std::fs::metadata(directory.path().join("out")).expect("it is open").len());
+        if sizes.len() == 1 { Action::Shorten } else { Action::Continue }
+    };
+    let command = shell(directory.path(), "dd if=/dev/zero of=out bs=100 count=1 2>/dev/null");
+    tracer::trace(command, b"", Isolation::None, &mut decide).expect("the shell starts");
+    assert_eq!(sizes, [0, 50], "dd writes the second half again");
 }

@@ -9,6 +9,8 @@ mod half_done;
 mod live_owners;
 #[path = "traps/third_parties.rs"]
 mod third_parties;
+#[path = "traps/together.rs"]
+mod together;
 #[path = "traps/watching.rs"]
 mod watching;
 

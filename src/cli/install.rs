@@ -220,7 +220,7 @@ fn protect(
     }
     if durability == Durability::Full {
         // What git wrote just now (the configuration) it did not sync.
-        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+        durable::sync_filesystem_of(state.path()).context("cannot sync the file system")?;
     }
     session.say(&format!("jin-txn: {} is protected", repo.common_dir.display()));
     tell_of_others(session, &way);

@@ -343,7 +343,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>())?;
     match io.kind() {
         std::io::ErrorKind::PermissionDenied => Some("check who owns the repository's .git/.jin directory"),
-        std::io::ErrorKind::StorageFull => Some("free some space; nothing was changed"),
+        std::io::ErrorKind::StorageFull => Some("free some space, then try again"),
         _ => None,
     }
 }

@@ -99,7 +99,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             anyhow::bail!("how `{}` ended cannot be told; `git txn recover` takes {} back", operation, run.id())
         }
         Err(error) => {
-            run.commit().context("nothing was run")?;
+            let _cleanup = run.commit().context("nothing was run")?;
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             session.say(&format!("error: {}: {error}", cannot_run(args)));
             session.say("hint: nothing was changed");
@@ -107,10 +107,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
     };
     if ended == Ended::Exited(0) || args.keep_on_failure {
-        run.commit()?;
+        let id = run.id();
+        if let Some(trouble) = run.commit().with_context(|| not_kept(id))? {
+            session.say(&format!("jin-txn: warning: {id} is kept, but not everything of it is done: {trouble:#}"));
+            session.say("jin-txn: hint: `git txn recover` does the rest as soon as the disk takes it");
+        }
         return Ok(ended.code());
     }
     take_back(session, &repo, &state, &options, run, ended)
+}
+
+/// The command has succeeded, and nothing that it did may stay without a word about it.
+fn not_kept(id: TxId) -> String {
+    format!("{id} has succeeded, but cannot be kept: `git txn recover` takes it back, unless it finds it in the log")
 }
 
 /// Where git looks for attributes of the user and of the machine.

@@ -1,6 +1,5 @@
 //! `jin-txn uninstall`
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -94,7 +93,7 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
     }
     if state.durability() == Durability::Full {
         // The configuration that git wrote is durable before what could put it back is gone.
-        durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+        durable::sync_filesystem_of(state.path()).context("cannot sync the file system")?;
     }
     Installed::forget(&state)?;
     if args.purge {

@@ -3,8 +3,8 @@
 //! `commit -a` writes the new index into `index.lock`, commits, and renames the lock into place. When it dies in
 //! between, the lock is right and the index is old: then the lock is renamed into place.
 
+use crate::named as fs;
 use std::collections::HashSet;
-use std::fs;
 use std::io;
 use std::path::Path;
 

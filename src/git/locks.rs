@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::processes::Processes;
 use super::refs::{FileId, absent_is_none, read_small};
 use super::repository::Repository;
+use crate::named as fs;
 use crate::owner::{Liveness, Stat};
 
 /// The content of locks that recovery takes, so that a later recovery knows them.

@@ -3,8 +3,9 @@
 //! A loose object is its own proof: what it inflates to hashes to its name. Of packs git syncs the content before it
 //! names them, so they are only looked at through git.
 
+use crate::named as fs;
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;

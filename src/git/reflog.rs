@@ -5,7 +5,7 @@
 //! only when everything behind the recorded size is known to be that transaction's, and under the ref's lock,
 //! because git appends under that lock.
 
-use std::fs;
+use crate::named as fs;
 use std::io;
 use std::path::Path;
 

@@ -6,11 +6,12 @@
 //!
 //! Limit: reftable repositories are read through git only (see [`crate::git::command`]).
 
+use crate::named as fs;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -365,10 +366,11 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
     use std::os::unix::fs::OpenOptionsExt;
     // NONBLOCK: a FIFO in the place of a ref must not hang us.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
-    let Some(mut file) = absent_is_none(File::options().read(true).custom_flags(nonblock).open(path))? else {
+    let Some(mut file) = absent_is_none(fs::at(path, File::options().read(true).custom_flags(nonblock).open(path)))?
+    else {
         return Ok(None);
     };
-    let metadata = file.metadata()?;
+    let metadata = fs::at(path, file.metadata())?;
     if metadata.is_dir() {
         return Ok(None);
     }
@@ -380,7 +382,7 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
             Ok(0) => break,
             Ok(more) => len += more,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return fs::at(path, Err(e)),
         }
     }
     Ok(Some((buffer[..len].to_vec(), FileId::of(&metadata))))
@@ -542,7 +544,7 @@ mod tests {
                 text += &format!("^{n:040x}\n");
             }
         }
-        fs::write(directory.path().join("packed-refs"), &text).unwrap();
+        std::fs::write(directory.path().join("packed-refs"), &text).unwrap();
         let packed = PackedRefs::load(directory.path()).unwrap();
         assert!(packed.large.is_some() && packed.text.is_empty(), "{} bytes are not kept in memory", text.len());
         for n in 0..5000 {

@@ -51,7 +51,7 @@ pub fn run(state: &str, input: &mut dyn Read, environment: &Environment) -> Repl
         Ok(reply) => reply,
         // After a veto git calls `aborted`, which meets the same trouble: everything has been said.
         Err(_) if state == "aborted" => Reply::go(),
-        Err(error) => failed(vetoes, &error, environment),
+        Err(error) => failed(vetoes && !is_only_beside(&bytes), &error, environment),
     }
 }
 
@@ -87,11 +87,21 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     }
 }
 
+/// Notes that git makes for itself beside the work (`AUTO_MERGE`, `ORIG_HEAD`). It changes them when the refs are done and the
+/// index is not: a veto there would tear what the command has begun.
+fn is_only_beside(input: &[u8]) -> bool {
+    let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+    let is_beside = |line: &super::payload::Line<'_>| {
+        line.name != b"HEAD" && !line.name.is_empty() && line.name.iter().all(is_capital)
+    };
+    Payload::parse(input).is_ok_and(|payload| payload.lines().all(|line| is_beside(&line)))
+}
+
 /// The log or the payload cannot be had: before the change that means no change, after it a warning.
 fn failed(vetoes: bool, error: &anyhow::Error, environment: &Environment) -> Reply {
     let mut messages = vec![format!("jin-txn: error: {error:#}")];
     if vetoes && !advice_only(environment) {
-        messages.push("jin-txn: hint: nothing was changed; to work without protection: JIN_TXN=off git ...".into());
+        messages.push("jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...".into());
         return Reply::veto(messages);
     }
     messages.push("jin-txn: hint: this change is not protected; `git txn status` says more".into());

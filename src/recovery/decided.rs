@@ -9,8 +9,6 @@
 //! Files are finished by our own commands only: a hook runs in the middle of somebody's command, which may be about to
 //! write the same files.
 
-use std::fs;
-
 use anyhow::Context;
 
 use super::evidence::{Unfinished, Witnesses};
@@ -171,7 +169,7 @@ impl Session<'_> {
             actions.push("all of it had been applied".to_owned());
         }
         // The new names before the record that says so.
-        durable::sync_filesystem(&fs::File::open(self.state.path())?)?;
+        durable::sync_filesystem_of(self.state.path())?;
         let (finding, outcome, state) = match verdict {
             Verdict::NeedsHuman => (Finding::NeedsHuman, Outcome::NeedsHuman, State::Failed),
             _ => (Finding::Committed, Outcome::Committed, State::Committed),

@@ -146,6 +146,17 @@ impl<'l> History<'l> {
         self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Aborted))
     }
 
+    /// Has another transaction, which holds all that it lists, the very lock that `id` lists for this ref? A batched one lists
+    /// refs that it could not lock as well, and then the lock that is there is somebody else's.
+    fn is_lock_of_another(&self, id: TxId, change: &RefChange) -> bool {
+        let places = self.by_ref.get(&change.name).map_or(&[][..], Vec::as_slice);
+        places.iter().map(|place| &self.records[*place]).filter(|record| record.tx != Some(id)).any(|record| {
+            let other = record.body.word().filter(|begin| !begin.batched);
+            let same = |c: &RefChange| c.name == change.name && c.lock.is_some() && c.lock == change.lock;
+            other.is_some_and(|begin| begin.refs.iter().any(same))
+        })
+    }
+
     /// Records after `at` that speak of `name`.
     pub(super) fn later(&self, name: &RefName, at: usize) -> impl Iterator<Item = &'l Record> {
         let places = self.by_ref.get(name).map_or(&[][..], Vec::as_slice);
@@ -194,9 +205,11 @@ impl Witnesses<'_> {
             let now = refs.read(&change.name)?;
             let history = self.history;
             let later: Vec<&Record> = history.later(&change.name, begin_at).filter(|r| r.tx != Some(id)).collect();
+            let rejected = begin.batched && history.is_lock_of_another(id, change);
             // Identity comes before the order of the log: a file that is this transaction's lock is its work, whatever
             // was written down about the ref meanwhile.
             let state = match (is_renamed_lock(change, &now), overwritten(change, history, &later)) {
+                _ if rejected => RefState::Unapplied,
                 (true, _) => RefState::Applied,
                 (false, Some(state)) => state,
                 (false, None) if self.was_taken_back(change, &now)? => RefState::Unapplied,

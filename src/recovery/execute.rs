@@ -3,7 +3,6 @@
 //! Reflogs of deleted refs come back *before* the refs (git would begin new ones), reflog entries of what never
 //! happened go *after* them, and the marker goes last: while it exists, recovery comes back.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,7 @@ use crate::git::reflog::{self, LogLine, Tail};
 use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::marker::{Entry, Listing, State};
+use crate::named as fs;
 use crate::state_dir::{StateDir, TxId};
 use crate::txn::stage;
 use crate::wal::{Begin, Body, Log, Origin, Outcome, Record, Settled, Sync};

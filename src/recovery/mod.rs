@@ -287,6 +287,8 @@ impl<'r> Session<'r> {
             let marker = match entry.read() {
                 Ok(Some(marker)) => marker,
                 Ok(None) => continue,
+                // Of what cannot be read nothing is known: not even whether a run waits behind it.
+                Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => return Err(error),
                 Err(error) => {
                     self.report.notes.push(format!("{error:#}"));
                     dead.push((entry.clone(), None));
@@ -349,6 +351,10 @@ impl<'r> Session<'r> {
         let history = witnesses.history;
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
+            if marker.is_none() && history.begin(entry.id).is_some_and(|(_, begin)| begin.origin == Origin::Run) {
+                // Its parts name its refs, its snapshot has its files: it is not a transaction in which nothing happened.
+                continue;
+            }
             let Some((at, begin)) = history.begin(entry.id) else {
                 let (ending, decided, refs) = (Ending::None, false, Vec::new());
                 unfinished.push(Unfinished { entry, marker, begin: None, ending, decided, refs });

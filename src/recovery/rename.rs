@@ -12,7 +12,6 @@
 //! configuration). The reflog's inode tells how far git came and what NEW is; the command line is only asked for
 //! branches without a reflog.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +29,7 @@ use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::hook::observe::RENAMED_LOG;
 use crate::marker::State;
+use crate::named as fs;
 use crate::owner::Liveness;
 use crate::state_dir::TxId;
 use crate::wal::{Begin, Body, Outcome, RefChange, Sync};

@@ -3,7 +3,6 @@
 //! Most indexes can be answered for without git: nothing is flagged, and nothing converts what is checked out.
 
 use std::collections::HashSet;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use super::{Intent, objects};
 use crate::beneath::RelPath;
 use crate::git::refs::absent_is_none;
 use crate::git::{Config, Repository, command, index};
+use crate::named as fs;
 
 /// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
 const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns=true";

@@ -89,8 +89,10 @@ impl Lease {
     /// # Errors
     /// What the file system said.
     pub fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
-        let file = crate::durable::create_new(&path(state, id), b"")?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let path = path(state, id);
+        let file = crate::durable::create_new(&path, b"")?;
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        crate::named::at(&path, locked.map_err(Into::into))?;
         let inherited = rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?;
         rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
         Ok(Lease { file, _inherited: inherited })

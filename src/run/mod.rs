@@ -152,16 +152,25 @@ impl<'r> Run<'r> {
         self.lease.beat()
     }
 
-    /// Keeps everything that the command did.
+    /// Keeps everything that the command did. Returns what is left to recovery, which logs that it is kept and cleans up.
     ///
     /// # Errors
-    /// The log cannot be written: then the next command takes the run back.
-    pub fn commit(self) -> anyhow::Result<()> {
-        let place = Place::here()?;
-        let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
-        // What it did to refs its parts have told.
-        log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Sync::Yes)?;
-        close(self.repo, self.state, self.entry, State::Committed)
+    /// Neither the log nor the marker takes the word that it is kept: then recovery takes the run back, unless the log turns
+    /// out to have it after all.
+    pub fn commit(mut self) -> anyhow::Result<Option<anyhow::Error>> {
+        let logged = Place::here().map_err(Into::into).and_then(|place| {
+            let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
+            // What it did to refs its parts have told.
+            log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Sync::Yes)
+        });
+        let Err(trouble) = logged else {
+            return Ok(close(self.repo, self.state, self.entry, State::Committed).err());
+        };
+        // The command has succeeded and its effects are there: its marker can say so too, and a full disk takes a rename.
+        match self.entry.become_state(State::Committed).and_then(|()| durable::fsync_dir(self.state.path())) {
+            Ok(()) => Ok(Some(trouble)),
+            Err(also) => Err(trouble.context(format!("its marker cannot say that it is kept ({also})"))),
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 //! A pack with a `.keep` file beside it stays; a loose object that has a second name can be put back. Both together are
 //! everything that the repository had when the run began.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use crate::durable;
 use crate::git::refs::{absent_is_none, read_small};
 use crate::git::{Repository, command};
 use crate::marker::Listing;
+use crate::named as fs;
 use crate::state_dir::{StateDir, TxId};
 use crate::wal::Origin;
 

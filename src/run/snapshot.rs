@@ -11,7 +11,6 @@
 //! files only the first [`IGNORED`] have a second name, the others are known by name.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +24,7 @@ use crate::beneath::{Kind, RelPath, Root};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{FileId, RefName, RefStore, Repository};
+use crate::named as fs;
 use crate::state_dir::{StateDir, TxId};
 
 /// How many ignored files get a second name.

@@ -125,7 +125,8 @@ impl Placing<'_> {
         match parent.put(dir.as_fd(), staged.name(), Put::Exchange) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(left_alone()),
-            Err(e) if cannot_exchange(&e) => return self.replace(index, parent, there),
+            // The file system cannot.
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => return self.replace(index, parent, there),
             Err(error) => return Err(error),
         }
         if is_same(dir.stat()?, there) {
@@ -200,12 +201,6 @@ fn refused(error: io::Error) -> io::Result<Placed> {
         Some(refusal) => Ok(Placed::Left(refusal.to_string())),
         None => Err(error),
     }
-}
-
-fn cannot_exchange(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP))
 }
 
 /// Makes the names durable that were changed.

@@ -217,7 +217,7 @@ impl Transaction {
         if work.state.durability() == Durability::Process {
             let written = files.iter().filter(|f| f.staged.is_some()).count();
             if written > SYNCED_ALONE {
-                durable::sync_filesystem(&std::fs::File::open(work.state.tx(work.id))?)?;
+                durable::sync_filesystem_of(&work.state.tx(work.id))?;
             } else {
                 stage::sync(&stage, files.len())?;
             }

@@ -3,7 +3,7 @@
 //! `.jin/tx/<id>/file.<n>` is first the staged after-image of the n-th file; put into place by an exchange it leaves the
 //! before-image there under the same name. When the transaction is over the directory is put away as a whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::beneath::{Parent, RelPath, Root};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{FileId, Oid};
+use crate::named as fs;
 use crate::state_dir::{StateDir, TxId};
 use crate::wal::FileMode;
 use crate::wal::log::unix_time;
@@ -62,7 +63,7 @@ pub(super) fn write(
     hash: Hash,
 ) -> anyhow::Result<(Oid, FileId)> {
     let place = stage.parent(&name(index))?.context("the stage has gone")?;
-    let cannot = || format!("cannot stage a file in {}", place.path());
+    let cannot = || format!("cannot stage {}", place.whole().display());
     let blob = match (mode, source) {
         (FileMode::Symlink, source) => {
             let target = target_of(source)?;
@@ -78,7 +79,7 @@ pub(super) fn write(
             let mut file = create(&place, mode).with_context(cannot)?;
             let blob = copy(path, &mut file, hash)?;
             let bits = fs::symlink_metadata(path)?.permissions().mode() & 0o777;
-            file.set_permissions(fs::Permissions::from_mode(bits))?;
+            file.set_permissions(fs::Permissions::from_mode(bits)).with_context(cannot)?;
             blob
         }
     };
@@ -100,7 +101,7 @@ pub(super) fn sync(stage: &Root, count: usize) -> io::Result<()> {
         if let Some(place) = stage.parent(&name(index))?
             && let Some(file) = place.open()?
         {
-            file.sync_all()?;
+            fs::at(place.whole(), file.sync_all())?;
         }
     }
     stage.parent(&name(0))?.map_or(Ok(()), |place| place.fsync())

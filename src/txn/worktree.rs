@@ -1,6 +1,5 @@
 //! The worktree of a repository: where it lies, and what in it may be touched.
 
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use anyhow::Context;
 use super::image::Hash;
 use crate::beneath::{RelPath, Root};
 use crate::git::{Repository, command};
+use crate::named as fs;
 
 /// An open worktree.
 #[derive(Debug)]

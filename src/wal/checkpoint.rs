@@ -5,7 +5,6 @@
 //! Segments go when the log is larger or older than [`Settings`] say, oldest
 //! first, and never while a transaction is unfinished that they speak of.
 
-use std::fs;
 use std::io;
 
 use anyhow::Context;
@@ -15,6 +14,7 @@ use super::log::{Log, unix_time};
 use super::record::{self, Body, Lsn};
 use crate::durable;
 use crate::marker::{Listing, State};
+use crate::named as fs;
 use crate::settings::Settings;
 use crate::state_dir::TxId;
 
@@ -25,20 +25,18 @@ pub const SEGMENT_SIZE: u64 = 4 << 20;
 pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     let state = log.state();
     // What the finished transactions did is durable before a checkpoint says so.
-    durable::sync_filesystem(&fs::File::open(state.path())?).context("cannot sync the file system")?;
+    durable::sync_filesystem_of(state.path()).context("cannot sync the file system")?;
     let in_flight = in_flight(log)?;
     let body = body(log, in_flight)?;
     let first = head.next_lsn;
     let path = log.segment_path(first);
     let mut line = Vec::new();
     body.encode()?.write(first, None, unix_time(), &mut line)?;
-    // A segment that a crash left without its first record: nothing in it, nothing to keep.
-    if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
-        durable::remove_file(&path)?;
-    }
+    // One that a crash, or a full disk, left before the head was told of it: nobody has appended to it.
+    durable::remove_file(&path)?;
     // File, then directory: a record in a segment without a durable name would be lost with it.
     let cannot = || format!("cannot begin the log segment {}", path.display());
-    durable::create_new(&path, &line).and_then(|f| f.sync_all()).with_context(cannot)?;
+    durable::create_new(&path, &line).and_then(|f| fs::at(&path, f.sync_all())).with_context(cannot)?;
     durable::share_like_directory(&path)?;
     durable::fsync_dir(&state.wal())?;
     head.segment = first;

@@ -18,7 +18,7 @@ pub(super) struct Head {
     pub(super) since: i64,
 }
 
-/// The size that no segment has: never append to this one again.
+/// The size that no segment has: this one, and those after it, could not be written or synced. Nobody appends to them again.
 pub(super) const POISONED: u64 = u64::MAX;
 
 impl Head {

@@ -7,7 +7,7 @@
 //!
 //! A failed write or fsync poisons the segment: nobody appends to it again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::checksum;
 use crate::durable;
 use crate::git::refs::{absent_is_none, read_small};
 use crate::marker::Listing;
+use crate::named as fs;
 use crate::owner;
 use crate::state_dir::{StateDir, TxId, Wait};
 
@@ -41,6 +42,13 @@ pub struct Log<'s> {
     state: &'s StateDir,
     boot: String,
     wait: Wait,
+}
+
+/// A record that was appended, and not yet synced.
+struct Written {
+    lsn: Lsn,
+    file: File,
+    segment: Lsn,
 }
 
 /// A line of the log that does not count although valid ones follow.
@@ -124,17 +132,24 @@ impl<'s> Log<'s> {
         let written = self
             .state
             .while_appending(self.wait, || if wanted() { self.write(tx, &encoded).map(Some) } else { Ok(None) })?;
-        let Some((lsn, segment)) = written else { return Ok(None) };
+        let Some(Written { lsn, file, segment }) = written else { return Ok(None) };
         let synced = match sync {
-            Sync::Barrier => durable::sync_filesystem(&segment).and_then(|()| self.sync_objects_elsewhere()),
-            Sync::Yes => segment.sync_data(),
+            Sync::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
+            Sync::Yes => file.sync_data(),
             Sync::No => Ok(()),
         };
-        if let Err(e) = synced {
-            self.state.while_appending(self.wait, || self.poison())?;
-            return Err(e).context("the log cannot be synced to disk");
-        }
+        synced.or_else(|error| self.not_synced(segment, error))?;
         Ok(Some(lsn))
+    }
+
+    fn not_synced(&self, segment: Lsn, error: io::Error) -> anyhow::Result<()> {
+        let path = self.segment_path(segment);
+        let error = anyhow::Error::new(error).context(format!("the log {} cannot be synced to disk", path.display()));
+        // The first trouble is the one to tell.
+        match self.state.while_appending(self.wait, || self.poison(segment)) {
+            Ok(()) => Err(error),
+            Err(mark) => Err(error.context(format!("{mark:#}"))),
+        }
     }
 
     /// `objects` may be a link to another file system.
@@ -144,7 +159,7 @@ impl<'s> Log<'s> {
         if fs::metadata(&objects)?.dev() == fs::metadata(state)?.dev() {
             return Ok(());
         }
-        durable::sync_filesystem(&File::open(objects)?)
+        durable::sync_filesystem_of(&objects)
     }
 
     /// Makes everything on the file system durable, and notes that.
@@ -153,49 +168,52 @@ impl<'s> Log<'s> {
     /// As for [`Log::append`].
     pub fn checkpoint(&self) -> anyhow::Result<()> {
         let sync = || {
-            durable::sync_filesystem(&File::open(self.state.path())?)
+            durable::sync_filesystem_of(self.state.path())
                 .and_then(|()| self.sync_objects_elsewhere())
                 .context("cannot sync the file system")
         };
         // Once without the lock: the second time there is little left to write while others wait.
         sync()?;
-        let segment = self.state.while_appending(self.wait, || {
+        let Written { file, segment, .. } = self.state.while_appending(self.wait, || {
             sync()?;
             let in_flight = checkpoint::in_flight(self)?;
-            Ok(self.write(None, &checkpoint::body(self, in_flight)?.encode()?)?.1)
+            self.write(None, &checkpoint::body(self, in_flight)?.encode()?)
         })?;
-        segment.sync_data().context("the log cannot be synced to disk")
+        file.sync_data().or_else(|error| self.not_synced(segment, error))
     }
 
-    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<(Lsn, File)> {
+    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<Written> {
         let mut head = self.load_head()?;
         if head.size >= checkpoint::SEGMENT_SIZE {
             checkpoint::rotate(self, &mut head)?;
         }
         let path = self.segment_path(head.segment);
-        let mut segment = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot open the log {}", path.display()))?;
-        let len = match encoded.write(head.next_lsn, tx, unix_time(), &mut segment) {
+        let len = match encoded.write(head.next_lsn, tx, unix_time(), &mut file) {
             Ok(len) => len,
             Err(e) => {
-                self.poison()?;
-                return Err(e).with_context(|| format!("cannot append to the log {}", path.display()));
+                let error = anyhow::Error::new(e).context(format!("cannot append to the log {}", path.display()));
+                return match self.poison(head.segment) {
+                    Ok(()) => Err(error),
+                    Err(mark) => Err(error.context(format!("{mark:#}"))),
+                };
             }
         };
         let lsn = head.next_lsn;
         head.next_lsn += 1;
         head.size += len;
         self.store_head(&head)?;
-        Ok((lsn, segment))
+        Ok(Written { lsn, file, segment: head.segment })
     }
 
     /// The end of the log, repaired if need be. Under `append.lock`.
     pub(super) fn load_head(&self) -> anyhow::Result<Head> {
         let boot = checksum::crc32c(self.boot.as_bytes());
-        let text = read_small(&self.head_path())?.unwrap_or_default().0;
-        let remembered = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
+        let text = read_small(&self.head_path())?.map(|(text, _)| text);
+        let remembered = text.as_deref().and_then(|text| parse_head(text, boot));
         if let Some(mut head) = remembered.filter(|h| h.size != POISONED) {
             match absent_is_none(fs::metadata(self.segment_path(head.segment)))?.map(|m| m.len()) {
                 Some(len) if len == head.size => return Ok(head),
@@ -208,15 +226,24 @@ impl<'s> Log<'s> {
                 _ => {}
             }
         }
-        let poisoned = remembered.is_some_and(|h| h.size == POISONED);
-        self.rebuild_head(boot, poisoned)
+        let distrusted = match (text, remembered) {
+            (_, Some(head)) if head.size == POISONED => Some(head.segment),
+            // All that could be made of it when nothing could be written any more.
+            (Some(text), _) if text.is_empty() => self.segments()?.last().copied(),
+            _ => None,
+        };
+        self.rebuild_head(boot, distrusted)
     }
 
-    /// Reads everything: the note is missing, from another boot, or wrong.
-    fn rebuild_head(&self, boot: u32, poisoned: bool) -> anyhow::Result<Head> {
+    /// Reads everything: the note is missing, from another boot, or wrong. Segments from `distrusted` on could not be written
+    /// or synced.
+    fn rebuild_head(&self, boot: u32, distrusted: Option<Lsn>) -> anyhow::Result<Head> {
         let (clock, since) = (owner::clock_offset() / 1_000_000, owner::now() / 1_000_000_000);
         let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0, clock, since };
         for segment in self.segments()? {
+            if distrusted.is_some_and(|first| segment >= first) {
+                self.write_anew(segment)?;
+            }
             head.segment = segment;
             head.size = 0;
             head.next_lsn = head.next_lsn.max(segment);
@@ -226,7 +253,7 @@ impl<'s> Log<'s> {
             head.next_tx = head.next_tx.max(marker.id.0 + 1);
         }
         let new = head.segment == 0;
-        if new || poisoned {
+        if new || distrusted.is_some() {
             checkpoint::rotate(self, &mut head)?;
         }
         if new {
@@ -237,13 +264,23 @@ impl<'s> Log<'s> {
         Ok(head)
     }
 
+    /// After a failed sync the kernel takes what it could not write for written: what can be read of the file is perhaps not
+    /// on disk, and no later sync of it tells. Another file with the same content is.
+    fn write_anew(&self, segment: Lsn) -> anyhow::Result<()> {
+        let path = self.segment_path(segment);
+        let bytes = fs::read(&path)?;
+        durable::replace(&path, &bytes)?;
+        durable::share_like_directory(&path)?;
+        Ok(durable::fsync_dir(&self.state.wal())?)
+    }
+
     /// Reads the head's segment from `head.size` on; cuts a torn tail off, into quarantine.
     fn catch_up(&self, head: &mut Head) -> anyhow::Result<()> {
         let path = self.segment_path(head.segment);
         let mut bytes = Vec::new();
         let mut file = File::open(&path).with_context(|| format!("cannot open the log {}", path.display()))?;
-        file.seek(SeekFrom::Start(head.size))?;
-        file.read_to_end(&mut bytes)?;
+        fs::at(&path, file.seek(SeekFrom::Start(head.size)))?;
+        fs::at(&path, file.read_to_end(&mut bytes))?;
         let mut valid_until = 0;
         for (offset, line) in lines(&bytes) {
             let Some(line) = line.strip_suffix(b"\n") else { break };
@@ -270,19 +307,25 @@ impl<'s> Log<'s> {
         let mut options = OpenOptions::new();
         let file = match options.write(true).mode(0o666).open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = options.create(true).truncate(false).open(&path)?;
+                let file = fs::at(&path, options.create(true).truncate(false).open(&path))?;
                 durable::share_like_directory(&path)?;
                 file
             }
-            other => other?,
+            other => fs::at(&path, other)?,
         };
-        file.write_all_at(head.format().as_bytes(), 0)
+        fs::at(&path, file.write_all_at(head.format().as_bytes(), 0))
     }
 
-    fn poison(&self) -> anyhow::Result<()> {
+    /// Nobody appends to `segment` again, or trusts what it says to be on disk. Under `append.lock`.
+    fn poison(&self, segment: Lsn) -> anyhow::Result<()> {
         let boot = checksum::crc32c(self.boot.as_bytes());
-        let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: 0, size: POISONED, clock: 0, since: 0 };
-        self.store_head(&poisoned).context("cannot mark the log as failed")
+        let before = absent_is_none(fs::read(self.head_path()))?.and_then(|text| parse_head(&text, boot));
+        let earlier = before.filter(|head| head.size == POISONED).map_or(segment, |head| head.segment);
+        let first = segment.min(earlier);
+        let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: first, size: POISONED, clock: 0, since: 0 };
+        let marked = self.store_head(&poisoned);
+        // A disk that is full may take this: it needs no space.
+        marked.or_else(|_| durable::empty(&self.head_path())).context("the log cannot be marked as failed")
     }
 
     /// Since when (realtime, nanoseconds) the clock has not been set, as far back as is known; `None` when it has been:
@@ -294,7 +337,7 @@ impl<'s> Log<'s> {
         const STEP: i64 = 1500;
         let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
         let boot = checksum::crc32c(self.boot.as_bytes());
-        let head = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
+        let head = parse_head(&text, boot);
         let steady = head.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
         Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))
     }
@@ -362,7 +405,7 @@ impl<'s> Log<'s> {
 fn scan_segment(path: &Path, len: u64, newest: bool) -> anyhow::Result<Scan> {
     let mut bytes = Vec::new();
     let file = File::open(path).with_context(|| format!("cannot open the log {}", path.display()))?;
-    file.take(len).read_to_end(&mut bytes)?;
+    fs::at(path, file.take(len).read_to_end(&mut bytes))?;
     let mut scan = Scan::default();
     let mut bad = Vec::new();
     for (offset, line) in lines(&bytes) {
@@ -378,6 +421,10 @@ fn scan_segment(path: &Path, len: u64, newest: bool) -> anyhow::Result<Scan> {
         scan.damage.append(&mut bad);
     }
     Ok(scan)
+}
+
+fn parse_head(text: &[u8], boot: u32) -> Option<Head> {
+    std::str::from_utf8(text).ok().and_then(|text| Head::parse(text, boot))
 }
 
 /// Lines with their offsets, line feeds included.
@@ -486,10 +533,58 @@ mod tests {
         let fixture = Fixture::new();
         fixture.fill(1);
         let before = fixture.segment();
-        fixture.log().poison().unwrap();
+        fixture.log().poison(1).unwrap();
         fixture.fill(1);
         assert_ne!(fixture.segment(), before, "a new segment was begun");
         assert_eq!(fixture.lsns(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_could_not_be_synced_is_written_anew_from_the_first_failure_on() {
+        let fixture = Fixture::new();
+        fixture.fill(1);
+        let first = (fs::File::open(fixture.segment()).unwrap(), fixture.segment());
+        // Somebody whose sync failed may find that others have begun a new segment since.
+        fixture.log().poison(1).unwrap();
+        fixture.fill(1);
+        let second = (fs::File::open(fixture.segment()).unwrap(), fixture.segment());
+        fixture.log().poison(1).unwrap();
+        fixture.log().poison(3).unwrap();
+        fixture.fill(1);
+        for (old, path) in [first, second] {
+            let (old, new) = (old.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
+            assert_ne!(old, new, "{} is another file now", path.display());
+        }
+        assert_eq!(fixture.lsns(), [1, 2, 3, 4, 5, 6], "and nothing of it is lost");
+        assert!(fixture.log().scan().unwrap().damage.is_empty());
+    }
+
+    #[test]
+    fn an_emptied_note_distrusts_the_last_segment() {
+        let fixture = Fixture::new();
+        fixture.fill(1);
+        let before = fixture.segment();
+        durable::empty(&fixture.log().head_path()).unwrap();
+        fixture.fill(1);
+        assert_ne!(fixture.segment(), before, "a new segment was begun");
+        assert_eq!(fixture.lsns(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_rotation_that_was_cut_before_it_was_noted_is_made_again() {
+        let fixture = Fixture::new();
+        let filler = Body::Checkout(record::Checkout { from: "x".repeat(5 << 20), ..record::Checkout::default() });
+        fixture.log().append(None, &filler, Sync::No).unwrap();
+        let note = fs::read(fixture.log().head_path()).unwrap();
+        fixture.fill(1);
+        let cut = fs::read(fixture.segment()).unwrap();
+        let checkpoint = cut.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for left in [0, checkpoint / 2, checkpoint] {
+            fs::write_for_test(&fixture.segment(), &cut[..left]);
+            fs::write_for_test(&fixture.log().head_path(), &note);
+            fixture.fill(1);
+            assert_eq!(fixture.lsns(), [1, 2, 3, 4], "{left} bytes had been written");
+        }
     }
 
     #[test]

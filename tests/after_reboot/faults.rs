@@ -40,8 +40,8 @@ fn a_disk_that_reports_an_error_at_the_barrier_stops_git_before_anything_changed
     let output = run(failing(commit(&repo), libc::SYS_syncfs, libc::EIO));
     assert_snapshot!(said_by_us(&repo, &output), @r"
     --- stderr
-    jin-txn: error: the log cannot be synced to disk: Input/output error (os error 5)
-    jin-txn: hint: nothing was changed; to work without protection: JIN_TXN=off git ...
+    jin-txn: error: the log [DIR]/repo/.git/.jin/wal/[ID].wal cannot be synced to disk: Input/output error (os error 5)
+    jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
     --- exit 128
     ");
     assert_eq!(value(&repo, "HEAD"), before);
@@ -65,7 +65,7 @@ fn a_disk_that_reports_an_error_after_the_change_is_told_and_the_change_stands()
     let output = run(failing(commit(&repo), libc::SYS_fdatasync, libc::EIO));
     assert_snapshot!(observe::shown(&repo, &output), @r"
     --- stderr
-    jin-txn: error: the log cannot be synced to disk: Input/output error (os error 5)
+    jin-txn: error: the log [DIR]/repo/.git/.jin/wal/[ID].wal cannot be synced to disk: Input/output error (os error 5)
     jin-txn: hint: this change is not protected; `git txn status` says more
     --- exit 0
     ");
@@ -82,7 +82,7 @@ fn without_a_boot_id_nothing_is_guarded_and_so_nothing_is_changed() {
     assert_snapshot!(said_by_us(&repo, &output), @r"
     --- stderr
     jin-txn: error: /proc/sys/kernel/random/boot_id: this is no boot id
-    jin-txn: hint: nothing was changed; to work without protection: JIN_TXN=off git ...
+    jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
     --- exit 128
     ");
     assert_eq!(value(&repo, "HEAD"), before);

@@ -124,7 +124,7 @@ fn nothing_is_bad(name: &str) {
     for (index, victim) in VICTIMS.into_iter().enumerate() {
         // The victims take turns, so that together they come to different places.
         let stride = if stride == 1 { 1 } else { stride * VICTIMS.len() };
-        let first = 1 + index * stride / VICTIMS.len();
+        let first = 1 + (index * stride / VICTIMS.len() + table::seed("JIN_KILL_SEED")) % stride;
         points.extend((first..=bench.events).step_by(stride).map(|place| (victim, place)));
     }
     if let Some(wanted) = table::wanted_point() {
@@ -146,6 +146,7 @@ fn nothing_is_bad(name: &str) {
         threads.into_iter().flat_map(|t| t.join().expect("a worker does not panic")).collect()
     });
     println!("run {name}: {} points at {} places, {} bad", points.len(), bench.events, bad.len());
+    println!("torture: kills={} violations={}", points.len(), bad.len());
     assert!(bad.is_empty(), "{} of {} points are bad:\n{}", bad.len(), points.len(), bad.join("\n"));
 }
 
@@ -197,7 +198,7 @@ fn a_recovery_of_a_run_that_is_killed_anywhere_comes_to_the_same_end() {
     });
     let stride = table::stride("JIN_KILL", events.div_ceil(IN_RECOVERY));
     let mut bad = Vec::new();
-    for place in (1..=events).step_by(stride) {
+    for place in (1 + table::seed("JIN_KILL_SEED") % stride..=events).step_by(stride) {
         let repo = torn();
         recover(&repo, &mut |event| if event.n == place { Action::KillTree } else { Action::Continue });
         bad.extend(bench.judge(&repo).map(|wrong| format!("killed at {place} of {events}: {wrong}")));

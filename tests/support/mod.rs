@@ -5,7 +5,8 @@
 //! `point` runs one crash, `crash` one at a place that has a name, `table` runs many and prints them.
 //! `reboot` shows a program another boot, `faults` lets its system calls fail, `hanging` has a git that hangs in the middle,
 //! `terminal` types into a program at a terminal, `http` serves repositories, `observe` says what a person sees of a run, and
-//! what it changed, `states` enumerates what a power cut may leave, `scenes` has runs to be killed, `count` tells what hook calls cost.
+//! what it changed, `states` enumerates what a power cut may leave, `scenes` has runs to be killed, `count` tells what hook calls
+//! cost, `workers` run commands that somebody kills at random.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
@@ -44,3 +45,5 @@ pub mod scenes;
 pub mod states;
 
 pub mod terminal;
+
+pub mod workers;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `JIN_KILL=all` | every point |
 //! | `JIN_KILL=<n>` | every n-th point |
+//! | `JIN_KILL_SEED=<n>` | where a stride begins |
 //! | `JIN_KILL_PLAIN=all` | every point of the tables without a guard |
 //! | `JIN_KILL_POINT=<point>` | only this point, as a failure prints it |
 //! | `JIN_KILL_WORKERS=<n>` | threads per test |
@@ -104,7 +105,7 @@ pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point], workers: usize
     if chosen.is_empty() {
         println!("{}: no such point here", bench.operation.name);
     } else {
-        println!("{}", row.markdown());
+        println!("{}\ntorture: kills={} violations={}", row.markdown(), row.points, row.bad);
     }
     row
 }
@@ -206,13 +207,19 @@ pub fn stride(variable: &str, default: usize) -> usize {
     }
 }
 
+/// Returns where a stride is to start.
+pub fn seed(variable: &str) -> usize {
+    env::var(variable).ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
+}
+
 /// Returns where a stride starts; it differs by operation and victim, so that together they cover different places.
 fn offset(point: &Point, stride: usize) -> usize {
     let name = format!("{}{:?}{:?}", point.operation, point.victim, point.after.is_guarded());
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    usize::try_from(hash % u64::try_from(stride).expect("a stride is small")).expect("less than the stride")
+    let offset = usize::try_from(hash % u64::try_from(stride).expect("a stride is small"));
+    (offset.expect("less than the stride") + seed("JIN_KILL_SEED")) % stride
 }
 
 /// Replaces or adds the operation's line in the table file.

@@ -79,6 +79,26 @@ fn a_killed_git_that_hung_leaves_a_lock_that_goes() {
     assert_eq!(value(&repo, "refs/heads/slow"), old, "nothing had happened");
 }
 
+#[test]
+fn a_killed_git_whose_parent_has_not_looked_is_dead() {
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = spare_commit(&repo, "new");
+    repo.git(["branch", "slow"]);
+    let command = crash::git(&repo, &["update-ref", "--stdin"]);
+    let mut hanging = Hanging::start(&repo, command, "slow", &updates(&["slow"], &new, &old));
+    hanging.child.kill().expect("git can be killed");
+    wait_until("it is a zombie", || !is_running(hanging.pid()));
+    hanging.become_a_file("");
+    let_the_clock_tick(&repo.git_dir());
+    let (code, said) = recover(&repo);
+    assert_eq!(code, 0, "a zombie does nothing any more: {said}");
+    assert!(!hanging.lock().exists(), "nor does it need its lock");
+    hanging.child.wait().expect("it can be reaped");
+    assert_recovers(&repo);
+    assert_eq!(value(&repo, "refs/heads/slow"), old, "nothing had happened");
+}
+
 /// git dies while the hook is about to write the record; recovery comes while the hook is still at it.
 #[test]
 fn recovery_waits_for_a_hook_that_outlived_its_git() {
@@ -130,7 +150,7 @@ fn a_torn_update_of_a_killed_git_with_a_live_neighbour_is_recovered_by_the_neigh
 }
 
 /// A git that hangs at a FIFO with a ref's lock in its hands.
-struct Hanging {
+pub struct Hanging {
     child: Child,
     git_dir: PathBuf,
     fifo: PathBuf,
@@ -138,7 +158,7 @@ struct Hanging {
 }
 
 impl Hanging {
-    fn start(repo: &Repo, mut command: Command, branch: &str, input: &str) -> Self {
+    pub fn start(repo: &Repo, mut command: Command, branch: &str, input: &str) -> Self {
         let git_dir = repo.git_dir();
         let fifo = git_dir.join("logs/refs/heads").join(branch);
         fs::remove_file(&fifo).expect("the branch has a reflog");
@@ -157,12 +177,12 @@ impl Hanging {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    fn lock(&self) -> PathBuf {
+    pub fn lock(&self) -> PathBuf {
         self.git_dir.join(format!("refs/heads/{}.lock", self.branch))
     }
 
     /// Reads what git has to say and lets it end.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         let mut entry = String::new();
         fs::File::open(&self.fifo).and_then(|mut fifo| fifo.read_to_string(&mut entry)).expect("the FIFO can be read");
         let status = self.child.wait().expect("git can be waited for");
@@ -183,6 +203,14 @@ impl Hanging {
     fn become_a_file(&self, content: &str) {
         fs::remove_file(&self.fifo).expect("the FIFO is there");
         fs::write(&self.fifo, content).expect("the reflog can be written");
+    }
+}
+
+impl Drop for Hanging {
+    /// A test that failed must not leave a git behind that is in the way of the others.
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

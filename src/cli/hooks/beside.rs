@@ -24,6 +24,7 @@ use super::{ALL_NAMES, NAMES, shell_quoted};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::hook::foreign::{ASIDE, END_ALONE};
+use crate::named;
 
 /// How a hook manager (pre-commit) calls the hook whose place it took.
 const LEGACY: &str = ".legacy";
@@ -354,18 +355,26 @@ fn both(name: &str, binary: &Utf8Path) -> String {
 /// Is this hook ours: a script, or a link to a jin-txn, wherever that lies (or lay)?
 #[must_use]
 pub fn is_ours(path: &Path) -> bool {
+    is_ours_with(path, || beginning(path))
+}
+
+/// The same, where what a script begins with may be known already.
+fn is_ours_with(path: &Path, text: impl FnOnce() -> String) -> bool {
     let is_this = |target: &PathBuf| std::env::current_exe().is_ok_and(|exe| exe == *target);
     let is_named = |target: &PathBuf| target.file_name().is_some_and(|n| n.to_string_lossy().starts_with("jin-txn"));
     match fs::read_link(path) {
         Ok(target) => is_named(&target) || is_this(&target),
-        Err(_) => beginning(path).lines().nth(1).is_some_and(|line| line.starts_with(MARK)),
+        Err(_) => text().lines().nth(1).is_some_and(|line| line.starts_with(MARK)),
     }
 }
 
 /// Does somebody's hook call ours?
 #[must_use]
 pub fn calls_us(directory: &Path, name: &str) -> bool {
-    let text = beginning(&directory.join(name));
+    calls_us_with(directory, name, &beginning(&directory.join(name)))
+}
+
+fn calls_us_with(directory: &Path, name: &str, text: &str) -> bool {
     (text.contains("jin-txn") && text.contains(&format!("hook {name}"))) || is_called_as_legacy(directory, name)
 }
 
@@ -387,12 +396,14 @@ pub fn is_restless(directory: &Path) -> bool {
 }
 
 fn beginning(path: &Path) -> String {
+    try_beginning(path).unwrap_or_default()
+}
+
+fn try_beginning(path: &Path) -> io::Result<String> {
     const ENOUGH: u64 = 1 << 16;
     let mut bytes = Vec::new();
-    match fs::File::open(path).and_then(|file| file.take(ENOUGH).read_to_end(&mut bytes)) {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(_) => String::new(),
-    }
+    named::at(path, fs::File::open(path).and_then(|file| file.take(ENOUGH).read_to_end(&mut bytes)))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The same link, or the same content with the same mode.
@@ -416,14 +427,21 @@ pub fn problem(directory: &Path, name: &str) -> Option<String> {
     if fs::symlink_metadata(&path).is_err() {
         return Some(format!("the {name} hook is missing: run `jin-txn install`"));
     }
-    if calls_us(directory, name) && !is_ours(&path) {
+    let text = match try_beginning(&path) {
+        Ok(text) => text,
+        // A link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Some(format!("the {name} hook cannot be read: {error}")),
+    };
+    let is_ours = is_ours_with(&path, || text.clone());
+    if !is_ours && calls_us_with(directory, name, &text) {
         return None;
     }
-    if !is_ours(&path) {
+    if !is_ours {
         let shown = super::shown(&path);
         return Some(format!("the {name} hook is somebody else's ({shown}): run `jin-txn install`, then both run"));
     }
-    let program = fs::read_link(&path).ok().or_else(|| program(&beginning(&path)));
+    let program = fs::read_link(&path).ok().or_else(|| program(&text));
     if program.is_some_and(|program| !program.exists()) {
         return Some(format!("the {name} hook points to a jin-txn that is gone: run `jin-txn install`"));
     }

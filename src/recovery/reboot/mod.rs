@@ -19,7 +19,6 @@ mod readable;
 mod refs;
 mod tails;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -33,6 +32,7 @@ use crate::durable;
 use crate::git::objects::Closure;
 use crate::git::refs::{FileId, Seen, absent_is_none, read_small};
 use crate::git::{RefFormat, RefName, RefStore, Value};
+use crate::named as fs;
 use crate::state_dir::TxId;
 use crate::wal::{Body, Lsn, Record, Settled};
 
@@ -180,7 +180,7 @@ impl Session<'_> {
     fn put(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         let new = self.state.path().join("replacement");
         durable::remove_file(&new)?;
-        durable::create_new(&new, bytes)?.sync_all()?;
+        durable::create_new(&new, bytes).and_then(|file| fs::at(&new, file.sync_all()))?;
         durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
         durable::share_like_directory(path)?;
         Ok(())

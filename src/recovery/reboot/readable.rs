@@ -1,13 +1,13 @@
 //! What git cannot even start with: a HEAD or `packed-refs` without sense, and loose objects that are none.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use super::{MARGIN, files_below, line};
 use crate::git::locks::{Judge, LockFile};
 use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value, objects, reflog};
+use crate::named as fs;
 use crate::owner::Liveness;
 use crate::recovery::Session;
 use crate::recovery::execute;

@@ -1,7 +1,6 @@
 //! Reflogs whose ends a power cut damaged, and indexes that cannot be read.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -10,6 +9,7 @@ use super::{Closure, files_below, is_old};
 use crate::durable;
 use crate::git::refs::FileId;
 use crate::git::{Oid, RefName, RefStore, Repository, command, index, reflog};
+use crate::named as fs;
 use crate::recovery::Session;
 use crate::recovery::execute::{InTheWay, free_name};
 use crate::recovery::generations::Generations;

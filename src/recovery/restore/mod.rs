@@ -13,7 +13,6 @@ mod refs;
 mod worktree;
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -26,6 +25,7 @@ use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::git::{RefName, Repository, Value};
 use crate::marker::{Entry, Marker, State};
+use crate::named as fs;
 use crate::owner::{Liveness, Place as Here};
 use crate::run::manifest::Manifest;
 use crate::run::{mark, objects, parts, snapshot};
@@ -91,6 +91,7 @@ impl Session<'_> {
             return self.close_run(entry, State::Failed);
         };
         match history.ending(id, at) {
+            Ending::None if entry.state == State::Committed => return self.log_kept_run(entry, begin),
             Ending::Committed => return self.close_run(entry, State::Committed),
             Ending::Over => return self.close_run(entry, State::Failed),
             Ending::NeedsHuman if self.options.take_back != Some(id) => {
@@ -128,6 +129,17 @@ impl Session<'_> {
             }
             other => other,
         }
+    }
+
+    /// The run was kept when the log could not be written: its marker says so.
+    fn log_kept_run(&mut self, entry: Entry, begin: &Begin) -> anyhow::Result<()> {
+        let actions = vec!["it was kept when the log could not be written".to_owned()];
+        if !self.options.dry_run {
+            let body = Body::Recovered { outcome: Outcome::Committed, actions: actions.clone(), refs: Vec::new() };
+            self.log.append(Some(entry.id), &body, Sync::Yes)?;
+        }
+        self.find_run(entry.id, begin, Finding::Committed, actions);
+        self.close_run(entry, State::Committed)
     }
 
     /// The repository, as seen from the worktree that the run was made in.
@@ -239,9 +251,9 @@ impl Session<'_> {
             durable::fsync_dir(&self.state.quarantine())?;
         }
         // Files, names and refs are on disk before the log says so.
-        durable::sync_filesystem(&fs::File::open(self.state.path())?).context("cannot sync the file system")?;
+        durable::sync_filesystem_of(self.state.path()).context("cannot sync the file system")?;
         if let Some(worktree) = over.manifest.worktree() {
-            durable::sync_filesystem(&fs::File::open(worktree)?).context("cannot sync the file system")?;
+            durable::sync_filesystem_of(&worktree).context("cannot sync the file system")?;
         }
         let mut actions = told(&found, &plan);
         if put + moved > 0 {

@@ -3,7 +3,7 @@
 //! Nothing is destroyed: what has to make way goes to quarantine, by rename, before anything takes its place. Every step
 //! looks at what is there now, so that it can be cut anywhere and done again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +15,7 @@ use super::super::execute::free_name;
 use crate::beneath::{Kind, Put, RelPath, Root, Stat};
 use crate::durable;
 use crate::git::refs::unescape;
+use crate::named as fs;
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
 
@@ -68,7 +69,7 @@ impl<'p> Place<'p> {
                 let Some(file) = file.filter(|_| stat.kind == Kind::File && stat.mode == *mode) else {
                     return Ok(true);
                 };
-                !same_content(file, File::open(self.copies.join(copy.to_string()))?)?
+                !same_content(file, fs::open(self.copies.join(copy.to_string()))?)?
             }
         })
     }
@@ -101,7 +102,7 @@ impl<'p> Place<'p> {
         durable::create_dirs(&dir, 0o777).with_context(cannot)?;
         let to = free_name(&dir, &path.name().to_string_lossy()).with_context(cannot)?;
         let name = to.file_name().unwrap_or_default();
-        let opened = File::open(&dir).with_context(cannot)?;
+        let opened = fs::open(&dir).with_context(cannot)?;
         match parent.take_out(opened.as_fd(), name) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -136,7 +137,7 @@ impl<'p> Place<'p> {
             }
             Content::File { mode, copy } => {
                 let copy = self.copies.join(copy.to_string());
-                self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&File::open(&copy)?, ready, 0o600)?))
+                self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&fs::open(&copy)?, ready, 0o600)?))
             }
         }
     }
@@ -161,14 +162,14 @@ impl<'p> Place<'p> {
         let ready = self.run.join(READY);
         durable::remove_file(&ready)?;
         let file = make(&ready).with_context(cannot)?;
-        file.set_permissions(fs::Permissions::from_mode(mode)).with_context(cannot)?;
+        fs::at(&ready, file.set_permissions(fs::Permissions::from_mode(mode))).with_context(cannot)?;
         self.clear(path)?;
         let parent = self.root.make_parent(path, 0o777, &mut Vec::new()).with_context(cannot)?;
-        let dir = File::open(self.run)?;
+        let dir = fs::open(self.run)?;
         match parent.put(dir.as_fd(), READY.as_ref(), Put::New) {
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 let mut to = parent.create_new(mode).with_context(cannot)?;
-                io::copy(&mut File::open(&ready)?, &mut to).with_context(cannot)?;
+                io::copy(&mut fs::open(&ready)?, &mut to).with_context(cannot)?;
                 to.set_permissions(fs::Permissions::from_mode(mode)).with_context(cannot)?;
                 durable::remove_file(&ready)?;
             }
@@ -183,7 +184,7 @@ impl<'p> Place<'p> {
         let cannot = || format!("cannot put {path} back");
         self.clear(path)?;
         let parent = self.root.make_parent(path, 0o777, &mut Vec::new()).with_context(cannot)?;
-        let dir = File::open(self.copies)?;
+        let dir = fs::open(self.copies)?;
         parent.put(dir.as_fd(), copy.to_string().as_ref(), Put::New).with_context(cannot)?;
         self.put += 1;
         Ok(())

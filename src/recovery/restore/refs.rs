@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use crate::durable;
 use crate::git::command::{self, RefWrite};
 use crate::git::refs::{absent_is_none, is_per_worktree};
 use crate::git::{FileId, RefName, RefStore, Repository, Value, reflog};
+use crate::named as fs;
 use crate::run::manifest::{KeptLog, Manifest};
 use crate::run::parts::{self, Move};
 use crate::run::snapshot::reflog_copy;

@@ -1,7 +1,6 @@
 //! What of a worktree and its git directory is not as the snapshot has it, and bringing it back.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use crate::beneath::{Kind, RelPath};
 use crate::durable;
 use crate::git::command::{self, Batch};
 use crate::git::{FileId, Repository};
+use crate::named as fs;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
 use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};

@@ -253,7 +253,8 @@ pub fn sample(recording: &Recording, states: &[State], budget: usize) -> Vec<Sta
     }
     let mut order: Vec<(usize, (Choice, bool), &State)> = Vec::new();
     for (group, mut members) in groups {
-        members.sort_by_key(|state| scramble(state.number as u64));
+        let seed = crate::support::table::seed("JIN_STATES_SEED") as u64;
+        members.sort_by_key(|state| scramble(state.number as u64 ^ seed << 32));
         order.extend(members.into_iter().enumerate().map(|(turn, state)| (turn, group, state)));
     }
     order.sort_by_key(|(turn, group, _)| (*turn, *group));

@@ -47,6 +47,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `JIN_STATES=all` (or a number) | how many states of each operation are checked |
+//! | `JIN_STATES_SEED=<n>` | another sample of them |
 //! | `JIN_STATES_CHOICE=FileLost` (or its beginning) | only states of this [`enumerate::Choice`] |
 //! | `JIN_STATES_ONLY=<operation>:<number>` | only this one, as a failure prints it; leaves it on the disk as before its recovery |
 //! | `JIN_STATES_IGNORE_FSYNC=<n>` (or a part of its label) | as if jin-txn had not made its n-th sync, counted from 1 |
@@ -117,6 +118,7 @@ impl Case {
             self.explain(state, &verdict);
         }
         println!("{}: of {} states {score}", self.name, states.len());
+        println!("torture: states={} violations={}", score.checked, score.bad);
         score
     }
 

@@ -7,6 +7,7 @@ use std::io;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 
+use super::Calls;
 use super::syscalls::{self, CREATING, Changes};
 
 /// Offset of the call's number in the kernel's `seccomp_data`.
@@ -21,11 +22,13 @@ pub struct Filter {
 
 impl Filter {
     /// Compiles the table of watched system calls.
-    pub fn new() -> Self {
+    pub fn new(calls: Calls) -> Self {
         let mut program = vec![statement(BPF_LD | BPF_W | BPF_ABS, NUMBER)];
-        for watched in syscalls::all() {
+        for watched in syscalls::all(calls) {
             let number = u32::try_from(watched.number).expect("system call numbers are small");
             match watched.changes {
+                // An open that changes nothing can fail all the same.
+                Changes::WithFlags(_) if calls == Calls::Failing => program.extend(always(number)),
                 Changes::WithFlags(argument) => program.extend(with_flags(number, argument)),
                 Changes::Always | Changes::WithFlagsBehind(_) => program.extend(always(number)),
             }

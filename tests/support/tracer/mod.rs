@@ -1,4 +1,4 @@
-//! Runs a tree of processes and kills it at a chosen file-system change.
+//! Runs a tree of processes and kills it at a chosen file-system change, or lets that change fail.
 //!
 //! Every call that changes a file system stops at its *entry* and is an [`Event`], numbered from 1 over the whole tree. The
 //! caller decides at each event; whoever is killed there has not executed that call.
@@ -22,6 +22,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -57,6 +58,8 @@ pub struct Event {
     pub n: usize,
     pub pid: Pid,
     pub syscall: &'static str,
+    /// Of an open, its flags.
+    pub flags: i32,
     /// The file, absolute.
     pub path: Option<PathBuf>,
     /// The new name, for renames and links.
@@ -78,10 +81,23 @@ impl std::fmt::Display for Event {
     }
 }
 
-/// What to do at an event. After anything but `Continue` no further event is reported.
+/// Which calls are events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// Those that change a file system.
+    Changing,
+    /// Those, every open, and locking: all that a failing disk or a full table can refuse.
+    Failing,
+}
+
+/// What to do at an event. After somebody was killed no further event is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Continue,
+    /// Do not execute this call, and let it return this error (x86-64 only).
+    Fail(Errno),
+    /// Let this write take only half of its bytes (x86-64 only).
+    Shorten,
     /// Kill every process of the tree at once.
     KillTree,
     /// Kill the git processes; hooks go on as orphans.
@@ -124,9 +140,23 @@ pub struct Outcome {
 /// # Panics
 /// When the tree is still alive after a minute; it is killed first.
 pub fn trace(
+    command: Command,
+    stdin: &[u8],
+    isolation: Isolation,
+    decide: &mut dyn FnMut(&Event) -> Action,
+) -> io::Result<Outcome> {
+    trace_calls(command, stdin, isolation, Calls::Changing, decide)
+}
+
+/// As [`trace`], with a choice of the calls that are events.
+///
+/// # Errors
+/// As for [`trace`].
+pub fn trace_calls(
     mut command: Command,
     stdin: &[u8],
     isolation: Isolation,
+    calls: Calls,
     decide: &mut dyn FnMut(&Event) -> Action,
 ) -> io::Result<Outcome> {
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -140,8 +170,8 @@ pub fn trace(
     command.stdout(Stdio::from(stdout.try_clone()?));
     command.stderr(Stdio::from(stderr.try_clone()?));
 
-    let root = spawn(command, isolation)?;
-    let (events, killed, status) = Session::new(root, decide).run();
+    let root = spawn(command, isolation, Filter::new(calls))?;
+    let (events, killed, status) = Session::new(root, calls, decide).run();
     Ok(Outcome { events, killed, status, stdout: content(stdout)?, stderr: content(stderr)? })
 }
 
@@ -159,8 +189,7 @@ pub fn events_of(command: Command, stdin: &[u8]) -> io::Result<(Vec<Event>, Outc
 }
 
 /// Starts the command stopped at its `exec`, traced by this thread.
-fn spawn(mut command: Command, isolation: Isolation) -> io::Result<Pid> {
-    let filter = Filter::new();
+fn spawn(mut command: Command, isolation: Isolation, filter: Filter) -> io::Result<Pid> {
     let container = isolation == Isolation::Container;
     let prepare = move || {
         if container {

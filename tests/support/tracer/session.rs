@@ -23,7 +23,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::syscalls::Call;
-use super::{Action, Event, Role};
+use super::{Action, Calls, Event, Role};
 
 /// How long a tree may live, orphans included.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +37,7 @@ enum Phase {
 
 pub struct Session<'a> {
     root: Pid,
+    calls: Calls,
     decide: &'a mut dyn FnMut(&Event) -> Action,
     phase: Phase,
     /// Alive as far as we know; shared with the watchdog.
@@ -49,9 +50,10 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub fn new(root: Pid, decide: &'a mut dyn FnMut(&Event) -> Action) -> Self {
+    pub fn new(root: Pid, calls: Calls, decide: &'a mut dyn FnMut(&Event) -> Action) -> Self {
         Self {
             root,
+            calls,
             decide,
             phase: Phase::Counting,
             live: Arc::new(Mutex::new(BTreeSet::from([root]))),
@@ -164,8 +166,17 @@ impl<'a> Session<'a> {
         };
         self.events += 1;
         let action = (self.decide)(&event);
-        if action == Action::Continue {
-            return self.go_on(pid, None);
+        match action {
+            Action::Continue => return self.go_on(pid, None),
+            Action::Fail(errno) => {
+                fail(pid, errno);
+                return self.go_on(pid, None);
+            }
+            Action::Shorten => {
+                shorten(pid);
+                return self.go_on(pid, None);
+            }
+            _ => {}
         }
         self.phase = if action == Action::KillTree { Phase::KillingAll } else { Phase::Letting };
         // All victims are signalled before anybody is resumed.
@@ -182,7 +193,7 @@ impl<'a> Session<'a> {
         let info = ptrace::syscall_info(pid).ok().filter(|info| info.op == libc::PTRACE_SYSCALL_INFO_SECCOMP)?;
         // SAFETY: `op` says which member of the union the kernel has filled in.
         let entry = unsafe { info.u.seccomp };
-        let call = Call { pid, number: entry.nr.cast_signed(), args: entry.args };
+        let call = Call { pid, number: entry.nr.cast_signed(), args: entry.args, calls: self.calls };
         let change = call.change()?;
         let exe = exe(pid);
         let role = Role::of(&exe);
@@ -190,6 +201,7 @@ impl<'a> Session<'a> {
             n: self.events + 1,
             pid,
             syscall: change.syscall,
+            flags: change.flags,
             path: change.path,
             path2: change.path2,
             exe,
@@ -216,13 +228,47 @@ impl<'a> Session<'a> {
 
 fn is_victim(action: Action, pid: Pid, event: &Event, root: Pid) -> bool {
     match action {
-        Action::Continue => false,
+        Action::Continue | Action::Fail(_) | Action::Shorten => false,
         Action::KillTree => true,
         Action::KillGit => Role::of(&exe(pid)) == Role::Git,
         Action::KillHook => Role::of(&exe(pid)) == Role::Hook,
         Action::KillOne => pid == event.pid,
         Action::KillRoot => pid == root,
     }
+}
+
+/// Lets the call at whose entry a process is stopped return an error without being executed.
+#[cfg(target_arch = "x86_64")]
+fn fail(pid: Pid, errno: Errno) {
+    change_registers(pid, |registers| {
+        // A call with this number is skipped, and what stands in `rax` is its result.
+        registers.orig_rax = u64::MAX;
+        registers.rax = i64::from(-(errno as i32)).cast_unsigned();
+    });
+}
+
+/// Lets the write at whose entry a process is stopped take only half of its bytes.
+#[cfg(target_arch = "x86_64")]
+fn shorten(pid: Pid) {
+    change_registers(pid, |registers| registers.rdx = registers.rdx.div_ceil(2));
+}
+
+#[cfg(target_arch = "x86_64")]
+fn change_registers(pid: Pid, change: impl FnOnce(&mut libc::user_regs_struct)) {
+    // It may have been killed while it was stopped.
+    let Ok(mut registers) = ptrace::getregs(pid) else { return };
+    change(&mut registers);
+    ptrace::setregs(pid, registers).ok();
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fail(_: Pid, _: Errno) {
+    panic!("faults are injected on x86-64 only");
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn shorten(_: Pid) {
+    panic!("faults are injected on x86-64 only");
 }
 
 fn exe(pid: Pid) -> PathBuf {

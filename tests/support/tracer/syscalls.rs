@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
+use super::Calls;
+
 /// Where a system call says what it works on. Numbers are argument positions.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
@@ -105,9 +107,15 @@ const LEGACY: &[Watched] = watched! {
     SYS_renameat "renameat" Target::PathsAt((0, 1), (2, 3)), Changes::Always;
 };
 
+/// Calls that change nothing and can fail.
+const FAILING: &[Watched] = watched! {
+    SYS_flock "flock" Target::Fd(0), Changes::Always;
+};
+
 /// Every watched system call of this architecture.
-pub fn all() -> impl Iterator<Item = &'static Watched> {
-    COMMON.iter().chain(LEGACY)
+pub fn all(calls: Calls) -> impl Iterator<Item = &'static Watched> {
+    let failing = if calls == Calls::Failing { FAILING } else { &[] };
+    COMMON.iter().chain(LEGACY).chain(failing)
 }
 
 /// A call in progress, as the kernel reports it at entry.
@@ -115,11 +123,13 @@ pub struct Call {
     pub pid: Pid,
     pub number: i64,
     pub args: [u64; 6],
+    pub calls: Calls,
 }
 
 /// What a call that counts is about.
 pub struct Change {
     pub syscall: &'static str,
+    pub flags: i32,
     pub path: Option<PathBuf>,
     pub path2: Option<PathBuf>,
 }
@@ -127,13 +137,17 @@ pub struct Change {
 impl Call {
     /// Returns what this call changes, or `None` when it changes no file system.
     pub fn change(&self) -> Option<Change> {
-        let watched = all().find(|watched| watched.number == self.number)?;
-        if let Changes::WithFlagsBehind(argument) = watched.changes {
-            let flags = self.memory(self.args[argument], 8)?;
-            let flags = u64::from_ne_bytes(flags.try_into().ok()?);
-            if flags & u64::try_from(CREATING).ok()? == 0 {
-                return None;
+        let watched = all(self.calls).find(|watched| watched.number == self.number)?;
+        let flags = match watched.changes {
+            Changes::Always => 0,
+            Changes::WithFlags(argument) => self.args[argument] as i32,
+            Changes::WithFlagsBehind(argument) => {
+                u64::from_ne_bytes(self.memory(self.args[argument], 8)?.try_into().ok()?) as i32
             }
+        };
+        let is_open = !matches!(watched.changes, Changes::Always);
+        if is_open && self.calls == Calls::Changing && flags & CREATING == 0 {
+            return None;
         }
         let (path, path2) = match watched.target {
             Target::Fd(fd) => (Some(self.open_file(fd)?), None),
@@ -147,7 +161,7 @@ impl Call {
         if path.as_deref().is_some_and(is_no_storage) {
             return None;
         }
-        Some(Change { syscall: watched.name, path, path2 })
+        Some(Change { syscall: watched.name, flags, path, path2 })
     }
 
     /// Returns the descriptor at an argument: the low 32 bits, signed, as the kernel takes it.
