@@ -16,12 +16,13 @@ use anyhow::Context;
 
 use super::checkpoint;
 use super::head::{Head, POISONED};
-use super::record::{self, Body, Encoded, Lsn, Record};
+use super::record::{self, Body, Encoded, Lsn, Record, TOO_LARGE};
+use super::scan::{Bounds, Damage, Scan, lines, read_segment};
 use crate::durable;
 use crate::git::refs::absent_is_none;
 use crate::marker::Listing;
 use crate::owner;
-use crate::state_dir::{StateDir, TxId, Wait};
+use crate::state_dir::{SMALL, StateDir, TxId, Wait};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,26 +41,6 @@ pub struct Log<'s> {
     state: &'s StateDir,
     boot: String,
     wait: Wait,
-}
-
-/// A line of the log that does not count although valid ones follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The segment.
-    pub segment: PathBuf,
-    /// Byte offset of the line.
-    pub offset: u64,
-    /// Why it does not count.
-    pub why: String,
-}
-
-/// What a scan found.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// Valid records in the order of the log.
-    pub records: Vec<Record>,
-    /// Damaged lines.
-    pub damage: Vec<Damage>,
 }
 
 impl<'s> Log<'s> {
@@ -172,9 +153,7 @@ impl<'s> Log<'s> {
             checkpoint::rotate(self, &mut head)?;
         }
         let path = self.segment_path(head.segment);
-        let mut segment = OpenOptions::new()
-            .append(true)
-            .open(&path)
+        let mut segment = durable::open_own(&path, OpenOptions::new().append(true))
             .with_context(|| format!("cannot open the log {}", path.display()))?;
         let line = encoded.line(head.next_lsn, tx, unix_time())?;
         if let Err(e) = segment.write_all(&line) {
@@ -190,9 +169,7 @@ impl<'s> Log<'s> {
 
     /// The end of the log, repaired if need be. Under `append.lock`.
     pub(super) fn load_head(&self) -> anyhow::Result<Head> {
-        let boot = crc32c::crc32c(self.boot.as_bytes());
-        let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
-        let remembered = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
+        let remembered = self.noted_head()?;
         if let Some(mut head) = remembered.filter(|h| h.size != POISONED) {
             match absent_is_none(fs::metadata(self.segment_path(head.segment)))?.map(|m| m.len()) {
                 Some(len) if len == head.size => return Ok(head),
@@ -205,12 +182,23 @@ impl<'s> Log<'s> {
                 _ => {}
             }
         }
-        let poisoned = remembered.is_some_and(|h| h.size == POISONED);
-        self.rebuild_head(boot, poisoned)
+        self.rebuild_head(remembered)
     }
 
-    /// Reads everything: the note is missing, from another boot, or wrong.
-    fn rebuild_head(&self, boot: u32, poisoned: bool) -> anyhow::Result<Head> {
+    /// Where the log ends, as this boot has noted it.
+    fn noted_head(&self) -> io::Result<Option<Head>> {
+        let text = absent_is_none(durable::read_own(&self.head_path(), SMALL))?.unwrap_or_default();
+        Ok(std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, self.boot_sum())))
+    }
+
+    fn boot_sum(&self) -> u32 {
+        crc32c::crc32c(self.boot.as_bytes())
+    }
+
+    /// Reads everything: the note is missing, from another boot, or speaks of more than there is.
+    fn rebuild_head(&self, remembered: Option<Head>) -> anyhow::Result<Head> {
+        let poisoned = remembered.is_some_and(|h| h.size == POISONED);
+        let boot = self.boot_sum();
         let (clock, since) = (owner::clock_offset() / 1_000_000, owner::now() / 1_000_000_000);
         let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0, clock, since };
         for segment in self.segments()? {
@@ -219,11 +207,19 @@ impl<'s> Log<'s> {
             head.next_lsn = head.next_lsn.max(segment);
             self.catch_up(&mut head)?;
         }
-        for marker in Listing::read(self.state.path())?.markers {
+        for marker in Listing::read(self.state.path())?.markers.iter().filter(|m| m.id.0 < TOO_LARGE) {
             head.next_tx = head.next_tx.max(marker.id.0 + 1);
         }
-        let new = head.segment == 0;
-        if new || poisoned {
+        let new = head.segment == 0 && remembered.is_none();
+        if let Some(more) = remembered.filter(|h| h.size != POISONED) {
+            // Numbers that were given are not given again: the gap shows, as long as the log is kept, what is missing.
+            head.next_tx = head.next_tx.max(more.next_tx);
+            head.next_lsn = head.next_lsn.max(more.next_lsn);
+            if head.segment < more.segment {
+                checkpoint::begin_segment(self, &mut head, more.segment)?;
+            }
+        }
+        if head.segment == 0 || poisoned {
             checkpoint::rotate(self, &mut head)?;
         }
         if new {
@@ -238,7 +234,7 @@ impl<'s> Log<'s> {
     fn catch_up(&self, head: &mut Head) -> anyhow::Result<()> {
         let path = self.segment_path(head.segment);
         let mut bytes = Vec::new();
-        let mut file = File::open(&path).with_context(|| format!("cannot open the log {}", path.display()))?;
+        let mut file = open(&path)?;
         file.seek(SeekFrom::Start(head.size))?;
         file.read_to_end(&mut bytes)?;
         let mut valid_until = 0;
@@ -265,9 +261,9 @@ impl<'s> Log<'s> {
         // In place: one small write is not torn by a killed process, and after a power cut the boot id tells.
         let path = self.head_path();
         let mut options = OpenOptions::new();
-        let file = match options.write(true).mode(0o666).open(&path) {
+        let file = match durable::open_own(&path, options.write(true).mode(0o666)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = options.create(true).truncate(false).open(&path)?;
+                let file = durable::open_own(&path, options.create(true).truncate(false))?;
                 durable::share_like_directory(&path)?;
                 file
             }
@@ -277,7 +273,7 @@ impl<'s> Log<'s> {
     }
 
     fn poison(&self) -> anyhow::Result<()> {
-        let boot = crc32c::crc32c(self.boot.as_bytes());
+        let boot = self.boot_sum();
         let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: 0, size: POISONED, clock: 0, since: 0 };
         self.store_head(&poisoned).context("cannot mark the log as failed")
     }
@@ -289,10 +285,7 @@ impl<'s> Log<'s> {
     /// The state directory cannot be read.
     pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
         const STEP: i64 = 1500;
-        let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
-        let boot = crc32c::crc32c(self.boot.as_bytes());
-        let head = std::str::from_utf8(&text).ok().and_then(|t| Head::parse(t, boot));
-        let steady = head.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
+        let steady = self.noted_head()?.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
         Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))
     }
 
@@ -335,18 +328,23 @@ impl<'s> Log<'s> {
 
     fn scan_while(&self, mut go_on: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
         // Writers may be appending: what lies beyond the length under the lock is not looked at.
-        let segments = self.state.while_appending(self.wait, || {
+        let (segments, noted) = self.state.while_appending(self.wait, || {
             let with_len = |first| Ok((first, fs::metadata(self.segment_path(first))?.len()));
             let segments: io::Result<Vec<(Lsn, u64)>> = self.segments()?.into_iter().map(with_len).collect();
-            Ok(segments?)
+            Ok((segments?, self.noted_head()?.filter(|head| head.size != POISONED)))
         })?;
-        let newest = segments.last().map_or(0, |s| s.0);
         let mut scan = Scan::default();
+        // The number behind the last record, where it is known: first from the note, then from each segment's name.
+        let mut end = noted.map(|head| head.next_lsn);
+        let mut newest = true;
+        if let Some(head) = noted.filter(|head| segments.last().is_none_or(|(first, _)| *first < head.segment)) {
+            let why = format!("the segment is gone, and with it all records up to {}", head.next_lsn - 1);
+            scan.damage.push(Damage { segment: self.segment_path(head.segment), offset: 0, why });
+            (end, newest) = (Some(head.segment), false);
+        }
         for (first, len) in segments.into_iter().rev() {
-            let mut part = scan_segment(&self.segment_path(first), len, first == newest)?;
-            part.records.append(&mut scan.records);
-            part.damage.append(&mut scan.damage);
-            scan = part;
+            scan.prepend(read(&self.segment_path(first), len, Bounds { first, end, newest })?);
+            (end, newest) = (Some(first), false);
             if !go_on(&scan.records) {
                 break;
             }
@@ -355,36 +353,21 @@ impl<'s> Log<'s> {
     }
 }
 
-/// Reads a segment. In the newest one a bad end is a torn tail, not damage.
-fn scan_segment(path: &Path, len: u64, newest: bool) -> anyhow::Result<Scan> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).with_context(|| format!("cannot open the log {}", path.display()))?;
-    file.take(len).read_to_end(&mut bytes)?;
-    let mut scan = Scan::default();
-    let mut bad = Vec::new();
-    for (offset, line) in lines(&bytes) {
-        match record::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
-            Ok(record) => {
-                scan.records.push(record);
-                scan.damage.append(&mut bad);
-            }
-            Err(why) => bad.push(Damage { segment: path.to_owned(), offset: offset as u64, why: why.to_string() }),
-        }
-    }
-    if !newest {
-        scan.damage.append(&mut bad);
-    }
-    Ok(scan)
+/// The most that a segment has, in bytes: it is closed long before, but one record may be of a million refs.
+pub(super) const LARGEST: u64 = 1 << 30;
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    durable::open_own(path, OpenOptions::new().read(true))
+        .with_context(|| format!("cannot open the log {}", path.display()))
 }
 
-/// Lines with their offsets, line feeds included.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut offset = 0;
-    bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
-        let start = offset;
-        offset += line.len();
-        (start, line)
-    })
+/// Reads the first `len` bytes of a segment.
+fn read(path: &Path, len: u64, bounds: Bounds) -> anyhow::Result<Scan> {
+    let mut bytes = Vec::new();
+    let cannot = || format!("cannot read the log {}", path.display());
+    anyhow::ensure!(len <= LARGEST, "{}: it is larger than {LARGEST} bytes", cannot());
+    open(path)?.take(len).read_to_end(&mut bytes).with_context(cannot)?;
+    Ok(read_segment(path, &bytes, bounds))
 }
 
 /// Unix time in seconds.
