@@ -377,21 +377,28 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
 }
 
 /// `packed-refs` in memory. git writes it sorted by name and says so in the header.
-struct PackedRefs {
+pub struct PackedRefs {
     text: Vec<u8>,
     sorted: bool,
 }
 
 impl PackedRefs {
     fn load(common_dir: &Path) -> io::Result<PackedRefs> {
-        let text = absent_is_none(fs::read(common_dir.join("packed-refs")))?.unwrap_or_default();
+        Ok(PackedRefs::of(absent_is_none(fs::read(common_dir.join("packed-refs")))?.unwrap_or_default()))
+    }
+
+    /// Takes the content of the file.
+    #[must_use]
+    pub fn of(text: Vec<u8>) -> PackedRefs {
         let header = text.split(|b| *b == b'\n').next().unwrap_or_default();
         let sorted = header.starts_with(b"# pack-refs with:") && header.ends_with(b" sorted ")
             || header.split(|b| *b == b' ').any(|word| word == b"sorted");
-        Ok(PackedRefs { text, sorted })
+        PackedRefs { text, sorted }
     }
 
-    fn find(&self, name: &[u8]) -> Option<Oid> {
+    /// The value of the entry `name`.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<Oid> {
         if self.sorted {
             self.search(name)
         } else {
