@@ -34,6 +34,8 @@
 //! - I11 a healthy repository sees no output
 //! - I12 log, markers and quarantine stay bounded
 
+#![forbid(unsafe_code)]
+
 pub mod beneath;
 pub mod cli;
 pub mod durable;
