@@ -61,6 +61,38 @@ pub fn fsync_file(path: &Path) -> io::Result<()> {
     at(path, File::open(path).and_then(|file| file.sync_all()))
 }
 
+/// Opens a file of our own: a regular one that lies where it should. What somebody put in its place is refused: a link would
+/// lead out of the repository, a FIFO would keep us waiting for ever.
+///
+/// # Errors
+/// It is something else, or what the file system said.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).expect("open flags fit into an int");
+    let no_file = || io::Error::other(format!("{} is no regular file", path.display()));
+    let is_other = || fs::symlink_metadata(path).is_ok_and(|m| !m.is_file());
+    match options.custom_flags(flags).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(no_file()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound && is_other() => Err(no_file()),
+        Err(e) => at(path, Err(e)),
+    }
+}
+
+/// Reads a file of our own, which has at most `most` bytes: nobody lets us fill the memory.
+///
+/// # Errors
+/// As for [`open_own`], and when it is larger.
+pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    at(path, open_own(path, OpenOptions::new().read(true))?.take(most + 1).read_to_end(&mut bytes))?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("{} is larger than {most} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
 /// Publishes `bytes` under `dir/name`: the file appears whole or not at all, and never replaces one.
 /// No fsync: what is published here is a hint that the log backs up.
 ///
@@ -82,7 +114,8 @@ pub fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Resu
 
 fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
     let tmp = dir.join(tmp_name);
-    let mut file = at(&tmp, OpenOptions::new().write(true).create(true).truncate(true).mode(0o666).open(&tmp))?;
+    let mut options = OpenOptions::new();
+    let mut file = open_own(&tmp, options.write(true).create(true).truncate(true).mode(0o666))?;
     at(&tmp, file.write_all(bytes)).inspect_err(|_| discard(&tmp))?;
     Ok(tmp)
 }
@@ -214,7 +247,7 @@ pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
-    let file = at(path, OpenOptions::new().write(true).open(path))?;
+    let file = open_own(path, OpenOptions::new().write(true))?;
     at(path, file.set_len(len).and_then(|()| file.sync_all()))
 }
 
@@ -223,7 +256,7 @@ pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn empty(path: &Path) -> io::Result<()> {
-    at(path, OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0)))
+    open_own(path, OpenOptions::new().write(true)).and_then(|file| at(path, file.set_len(0)))
 }
 
 /// Replaces `path` with `bytes` durably: the old content or the new one, never a mixture.

@@ -35,6 +35,8 @@
 //! - I11 a healthy repository sees no output
 //! - I12 log, markers and quarantine stay bounded
 
+#![forbid(unsafe_code)]
+
 pub mod beneath;
 pub mod checksum;
 pub mod cli;

@@ -1,5 +1,7 @@
 //! Who am I called as? Hook, git shim or command line; run; exit code.
 
+#![forbid(unsafe_code)]
+
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

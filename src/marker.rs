@@ -20,7 +20,7 @@ use crate::durable;
 use crate::git::FileId;
 use crate::named as fs;
 use crate::owner::{self, Owner, Place, Process};
-use crate::state_dir::TxId;
+use crate::state_dir::{SMALL, TxId};
 use crate::wal::Origin;
 use crate::wal::log::unix_time;
 
@@ -196,9 +196,11 @@ impl Entry {
     /// It cannot be read, or is no marker.
     pub fn read(&self) -> anyhow::Result<Option<Marker>> {
         use anyhow::Context;
-        let Some(bytes) = crate::git::refs::absent_is_none(fs::read(&self.path))? else { return Ok(None) };
+        let Some(bytes) = crate::git::refs::absent_is_none(durable::read_own(&self.path, SMALL))? else {
+            return Ok(None);
+        };
         let broken = || format!("the marker {} is damaged", self.path.display());
-        let marker: Marker = serde_json::from_slice(&bytes).with_context(broken)?;
+        let marker = Marker::decode(&bytes).with_context(broken)?;
         if marker.id != self.id {
             return Err(anyhow::anyhow!("it names {} instead of {}", marker.id, self.id)).with_context(broken);
         }
@@ -277,7 +279,19 @@ impl Marker {
         format!("{TMP_PREFIX}{}.{pid}.{start}.{}", self.owner.place.pidns, self.id)
     }
 
-    fn encode(&self) -> anyhow::Result<Vec<u8>> {
+    /// Reads what [`Marker::encode`] wrote.
+    ///
+    /// # Errors
+    /// It is no marker.
+    pub fn decode(bytes: &[u8]) -> serde_json::Result<Marker> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The content of a marker file.
+    ///
+    /// # Errors
+    /// Encoding fails only when memory does.
+    pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(self)?;
         bytes.push(b'\n');
         Ok(bytes)

@@ -34,6 +34,9 @@ const PACKED: &str = "packed-refs-synced";
 /// Prefix of the note that this boot has looked after what the one before left.
 pub const VERIFIED: &str = "verified.";
 
+/// The most that a note or a marker has, in bytes.
+pub const SMALL: u64 = 1 << 20;
+
 const APPEND_LOCK: &str = "append.lock";
 const RECOVERY_LOCK: &str = "recovery.lock";
 const FILES_LOCK: &str = "files.lock";
@@ -172,7 +175,7 @@ impl StateDir {
     /// What was chosen at `install`; [`Durability::Full`] when nothing was, or nothing readable.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        match fs::read(self.path.join(DURABILITY)) {
+        match durable::read_own(&self.path.join(DURABILITY), SMALL) {
             Ok(text) if text.trim_ascii() == b"process" => Durability::Process,
             _ => Durability::Full,
         }
@@ -193,7 +196,9 @@ impl StateDir {
     /// What `install` has written down of the user's configuration.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        fs::read_to_string(self.path.join(SETTINGS)).map_or_else(|_| Settings::default(), |text| Settings::parse(&text))
+        let text =
+            durable::read_own(&self.path.join(SETTINGS), SMALL).ok().and_then(|text| String::from_utf8(text).ok());
+        text.map_or_else(Settings::default, |text| Settings::parse(&text))
     }
 
     /// Writes settings down; the defaults need no file.
@@ -210,7 +215,7 @@ impl StateDir {
     /// Is the name of the `packed-refs` that has the identity `packed` known to be durable?
     #[must_use]
     pub fn is_known_durable(&self, packed: &FileId) -> bool {
-        fs::read(self.path.join(PACKED)).is_ok_and(|known| known == packed_line(packed))
+        durable::read_own(&self.path.join(PACKED), SMALL).is_ok_and(|known| known == packed_line(packed))
     }
 
     /// Notes that it is: a hint that saves a sync for each of the files that git removes next.
@@ -296,11 +301,30 @@ impl StateDir {
         self.tx_root().join(id.to_string())
     }
 
+    /// Makes the directory for files of one transaction, if there is none.
+    ///
+    /// # Errors
+    /// Something else lies there, or what the file system said.
+    pub fn make_tx(&self, id: TxId) -> io::Result<PathBuf> {
+        let dir = self.tx(id);
+        match fs::symlink_metadata(&dir) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(io::Error::other(format!("{} is not a directory", dir.display()))),
+            Err(_) => {
+                durable::create_dirs(&dir, 0o777)?;
+                durable::share_like_directory(&dir)?;
+            }
+        }
+        Ok(dir)
+    }
+
     /// Runs `work` under `append.lock`.
     ///
     /// # Errors
     /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
     pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        // Before anything is written: a part that is a link would lead out of the repository.
+        self.verify()?;
         let lock = self.open_lock(APPEND_LOCK, Inherit::No)?;
         let _held = self.acquire(lock, wait, APPEND_LOCK)?;
         work()
@@ -333,13 +357,12 @@ impl StateDir {
     }
 
     fn try_open_lock(&self, name: &str, inherit: Inherit) -> io::Result<File> {
-        let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
         let path = self.path.join(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o666).custom_flags(nofollow);
-        let file = match options.open(&path) {
+        options.read(true).write(true).mode(0o666);
+        let file = match durable::open_own(&path, &mut options) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = options.create(true).truncate(false).open(&path)?;
+                let file = durable::open_own(&path, options.create(true).truncate(false))?;
                 durable::share_like_directory(&path)?;
                 file
             }

@@ -332,6 +332,7 @@ fn every_field_of_the_json_is_documented_and_every_documented_one_exists() {
     take("status", &jin(&["status"]));
     take("log", &jin(&["log"]));
     take("doctor", &jin(&["doctor"]));
+    take("wal verify", &jin(&["wal", "verify"]));
     let torn = text(&jin(&["log"]).stdout).into_owned();
     let id = serde_json::from_str::<Value>(&torn).expect("it is JSON")["transactions"][0]["id"]
         .as_str()

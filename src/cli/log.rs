@@ -57,8 +57,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     // The parts of a run are told with it.
     told.retain(|t| t.begin.part_of.is_none());
     let transactions: Vec<Told<'_>> = told.into_iter().rev().take(args.limit).collect();
-    let damage: Vec<String> =
-        scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why)).collect();
+    let damage: Vec<String> = scan.damage.iter().map(ToString::to_string).collect();
     for line in &damage {
         session.say(&format!("warning: the log is damaged: {line}"));
     }

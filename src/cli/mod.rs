@@ -26,6 +26,7 @@ mod submodules;
 mod template;
 pub mod undo;
 pub mod uninstall;
+pub mod wal;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -112,6 +113,7 @@ enum Command {
     Apply(apply::Args),
     Git(git::Args),
     Doctor(doctor::Args),
+    Wal(wal::Args),
     ShellInit(shell_init::Args),
     Completions(manual::CompletionArgs),
     Man(manual::ManArgs),
@@ -172,6 +174,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply(args) => apply::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Wal(args) => wal::run(&context, &args),
         Command::ShellInit(args) => shell_init::run(&context, &args),
         Command::Completions(args) => manual::completions(&context, &args),
         Command::Man(args) => manual::man(&context, &args),

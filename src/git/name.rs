@@ -91,6 +91,10 @@ fn broken_rule(name: &[u8]) -> Option<&'static str> {
     if name.starts_with(b"refs/") || name.starts_with(b"worktrees/") {
         return None;
     }
+    // A name below `refs/` cannot be taken for an option; this one could.
+    if name.starts_with(b"-") {
+        return Some("outside of `refs/` a name does not start with `-`");
+    }
     // Pseudo-refs and their like: HEAD, ORIG_HEAD, AUTO_MERGE, ...
     let pseudo = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-';
     (!name.iter().all(pseudo)).then_some("outside of `refs/` a name is made of A-Z, 0-9, `_` and `-`")
@@ -193,6 +197,8 @@ mod tests {
             "refs/heads/a\x1b[2J",
             "refs/heads/@{0}",
             "--upload-pack=x",
+            "-C",
+            "-",
             "config",
             "hooks/pre-commit",
             "refs/heads/a\\b",

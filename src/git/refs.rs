@@ -390,7 +390,7 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
 
 /// `packed-refs`. git writes it sorted by name and says so in the header: of a large one only what a search comes by is
 /// read, so that neither time nor memory of a hook grow with refs that it has nothing to do with.
-struct PackedRefs {
+pub struct PackedRefs {
     /// All of it; of a large one nothing.
     text: Vec<u8>,
     sorted: bool,
@@ -410,22 +410,28 @@ impl PackedRefs {
         if len > Self::SMALL {
             let mut header = vec![0; BLOCK];
             file.read_exact_at(&mut header, 0)?;
-            if PackedRefs::in_memory(header).sorted {
+            if PackedRefs::of(header).sorted {
                 return Ok(PackedRefs { text, sorted: true, large: Some((file, len)) });
             }
         }
         file.read_to_end(&mut text)?;
-        Ok(PackedRefs::in_memory(text))
+        Ok(PackedRefs::of(text))
     }
 
-    fn in_memory(text: Vec<u8>) -> PackedRefs {
+    /// Takes the content of the file.
+    #[must_use]
+    pub fn of(text: Vec<u8>) -> PackedRefs {
         let header = text.split(|b| *b == b'\n').next().unwrap_or_default();
         let sorted = header.starts_with(b"# pack-refs with:") && header.ends_with(b" sorted ")
             || header.split(|b| *b == b' ').any(|word| word == b"sorted");
         PackedRefs { text, sorted, large: None }
     }
 
-    fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
+    /// The value of the entry `name`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
         if let Some((file, len)) = &self.large {
             return search_file(file, *len, name);
         }
@@ -519,7 +525,7 @@ mod tests {
             }
         }
         for sorted in [true, false] {
-            let packed = PackedRefs { sorted, ..PackedRefs::in_memory(text.clone().into_bytes()) };
+            let packed = PackedRefs { sorted, ..PackedRefs::of(text.clone().into_bytes()) };
             for n in 0..100 {
                 let found = packed.find(format!("refs/heads/b{n:03}").as_bytes()).unwrap();
                 assert_eq!(found, Oid::parse(oid(n).as_bytes()), "entry {n}, sorted {sorted}");

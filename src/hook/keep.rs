@@ -12,7 +12,7 @@ use crate::owner::Place;
 use crate::recovery;
 use crate::run::{mark, snapshot};
 use crate::state_dir::{Durability, TxId};
-use crate::wal::{Body, Rename, Settled, Sync};
+use crate::wal::{Body, Origin, Rename, Settled, Sync};
 
 impl Call<'_> {
     /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
@@ -68,13 +68,10 @@ impl Call<'_> {
     /// git removes the reflogs of deleted refs before the refs: keep a second name for each.
     pub(super) fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
         let refs = RefStore::new(&self.repo);
-        let dir = self.state.tx(id);
-        let deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
-        for (index, change) in deleted {
-            if !dir.is_dir() {
-                durable::create_dirs(&dir, 0o777)?;
-                durable::share_like_directory(&dir)?;
-            }
+        let mut deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
+        let Some(first) = deleted.next() else { return Ok(()) };
+        let dir = self.state.make_tx(id)?;
+        for (index, change) in std::iter::once(first).chain(deleted) {
             let saved = dir.join(recovery::saved_log_name(index));
             match durable::keep_second(&refs.log(&change.name), &saved) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -87,7 +84,10 @@ impl Call<'_> {
     /// The run that started this git, if it did and is at work.
     pub(super) fn run(&self) -> Option<TxId> {
         let id = mark::named_in(self.environment.runs.as_deref()?, &self.state)?;
-        self.listing.markers.iter().any(|m| m.id == id && m.state == State::InProgress).then_some(id)
+        let entry = self.listing.markers.iter().find(|m| m.id == id && m.state == State::InProgress)?;
+        // The variable alone is believed by nobody: anybody may set it.
+        let marker = entry.read().ok()??;
+        (marker.origin == Origin::Run).then_some(id)
     }
 
     /// The run takes reflogs back as well: the first of its transactions that touches one gives it a second name.

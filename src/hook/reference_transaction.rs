@@ -128,6 +128,8 @@ struct Markers {
     dead: bool,
     /// Somebody else's that is or may be alive.
     others: bool,
+    /// One that is not finished, and will not be by recovery from this hook: it needs its objects.
+    unfinished: Option<(TxId, String)>,
     /// A run whose processes are all dead: nothing may be built on what it left.
     dead_run: Option<(TxId, String)>,
 }
@@ -149,7 +151,7 @@ impl Call<'_> {
     }
 
     fn sort_markers(&self, git: &Git) -> anyhow::Result<Markers> {
-        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false, dead_run: None };
+        let mut sorted = Markers { mine: Vec::new(), dead: false, others: false, unfinished: None, dead_run: None };
         if self.nothing_is_in_flight() {
             return Ok(sorted);
         }
@@ -175,9 +177,14 @@ impl Call<'_> {
             }
             match recovery::liveness_of(&marker, &place, &self.state) {
                 // What waits for a human does not become more urgent with every command.
-                Liveness::Dead if entry.state == State::Failed => {}
+                Liveness::Dead if entry.state == State::Failed => {
+                    sorted.unfinished = Some((entry.id, marker.operation))
+                }
                 Liveness::Dead => sorted.dead = true,
-                Liveness::Alive | Liveness::Unknowable => sorted.others = true,
+                Liveness::Alive | Liveness::Unknowable => {
+                    sorted.others = true;
+                    sorted.unfinished = Some((entry.id, marker.operation));
+                }
             }
         }
         Ok(sorted)
@@ -254,6 +261,9 @@ impl Call<'_> {
             self.note_moved(&seen)?;
         }
         if seen.changes.is_empty() {
+            if let Some(veto) = refuse_gc(&markers, &git) {
+                return Ok(veto);
+            }
             self.order_packing(&seen)?;
             return Ok(Reply::go_saying(messages));
         }
@@ -550,6 +560,22 @@ fn refuse_after_run(markers: &Markers) -> Option<Reply> {
     Some(Reply::veto(vec![
         format!("jin-txn: {id} (`{operation}`) was interrupted, and what it did waits to be taken back"),
         "jin-txn: hint: run `git txn recover`, then your command again".to_owned(),
+    ]))
+}
+
+/// A gc packs refs before it removes objects: this is where it can be stopped from removing those that an unfinished
+/// transaction is about to name, or has to go back to. A run keeps its objects by itself.
+fn refuse_gc(markers: &Markers, git: &Git) -> Option<Reply> {
+    let (id, operation) = markers.unfinished.as_ref()?;
+    let is_gc = |argv: &[String]| argv.iter().skip(1).any(|word| word == "gc");
+    let above = || owner::ancestors().into_iter().skip_while(|a| a.pid != git.stat.pid).skip(1);
+    let by_gc = || above().any(|a| owner::looks_like_git(&a) && is_gc(&owner::argv(a.pid).unwrap_or_default()));
+    if !is_gc(&git.argv) && !by_gc() {
+        return None;
+    }
+    Some(Reply::veto(vec![
+        format!("jin-txn: {id} (`{operation}`) is not finished, and needs objects that a gc may remove"),
+        "jin-txn: hint: wait until it is done, or look at `git txn status`; then run the gc again".to_owned(),
     ]))
 }
 

@@ -62,6 +62,13 @@ impl Unfinished {
         self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == crate::marker::Phase::Prepared)
     }
 
+    /// We made it, and the log does not say that it was decided: it may have, in a part that is damaged.
+    #[must_use]
+    pub fn may_have_lost_its_decision(&self) -> bool {
+        let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::wal::Origin::Apply);
+        made && !self.decided && self.ending == Ending::None
+    }
+
     /// What the owner was asked to do.
     #[must_use]
     pub fn operation(&self) -> &str {

@@ -87,6 +87,11 @@ impl Session<'_> {
                 let done = self.finish_decided(tx, begin, plan);
                 self.or_leave(tx, done)
             }
+            Ending::None if tx.may_have_lost_its_decision() && !self.report.damage.is_empty() => {
+                let why =
+                    "the log is damaged, and may have lost that it was decided: compare its refs and files yourself";
+                self.leave_undecided(tx, why)
+            }
             Ending::None => {
                 let done = self.carry_out(tx, begin, plan);
                 self.or_leave(tx, done)
@@ -108,10 +113,9 @@ impl Session<'_> {
     }
 
     fn settle_unlogged(&mut self, tx: &Unfinished) -> anyhow::Result<()> {
-        if !self.report.damage.is_empty() && tx.lost_its_record() {
-            let why = "its record is lost in a damaged part of the log: compare its refs yourself";
-            self.find(tx, Finding::NeedsHuman, vec![why.to_owned()], false);
-            return Ok(());
+        if tx.ending == Ending::NeedsHuman || (!self.report.damage.is_empty() && tx.lost_its_record()) {
+            return self
+                .leave_undecided(tx, "its record is lost in a damaged part of the log: compare its refs yourself");
         }
         if self.options.dry_run {
             return Ok(());
@@ -123,6 +127,22 @@ impl Session<'_> {
             return Ok(());
         }
         self.close(tx.entry.clone(), State::Failed)
+    }
+
+    /// The log knows too little: nothing is touched, and a human decides. That is recorded, once: it stays so when the
+    /// damaged part is gone from the log.
+    fn leave_undecided(&mut self, tx: &Unfinished, why: &str) -> anyhow::Result<()> {
+        let actions = vec![why.to_owned(), format!("then close it: `git txn recover --acknowledge {}`", tx.id())];
+        if !self.options.dry_run && tx.ending != Ending::NeedsHuman {
+            let body = Body::Recovered { outcome: Outcome::NeedsHuman, actions: actions.clone(), refs: Vec::new() };
+            self.log.append(Some(tx.id()), &body, Sync::Yes)?;
+        }
+        let mut entry = tx.entry.clone();
+        if !self.options.dry_run && entry.state == State::InProgress {
+            entry.become_state(State::Failed)?;
+        }
+        self.find(tx, Finding::NeedsHuman, actions, false);
+        Ok(())
     }
 
     fn carry_out(&mut self, tx: &Unfinished, begin: &Begin, plan: &Plan) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ mod worktrees;
 
 pub use worktrees::any_unfinished as any_unfinished_worktree;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -131,7 +132,12 @@ pub fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
         return Session::run(repo, &state, &dry);
     }
     state.verify()?;
-    state.while_recovering(dry.wait, || Session::run(repo, &state, &dry))
+    let mut report = state.while_recovering(dry.wait, || Session::run(repo, &state, &dry))?;
+    // Recovery reads what it needs; who looks wants to know of all of it.
+    let told = damage(&state)?;
+    report.damage.retain(|line| !told.contains(line));
+    report.damage.splice(0..0, told);
+    Ok(report)
 }
 
 /// The cheap question, asked before every command: is there a marker or a lock at all?
@@ -165,7 +171,7 @@ fn damage(state: &StateDir) -> anyhow::Result<Vec<String>> {
 }
 
 fn describe_damage(scan: &Scan) -> Vec<String> {
-    scan.damage.iter().map(|d| format!("{} at byte {}: {}", d.segment.display(), d.offset, d.why)).collect()
+    scan.damage.iter().map(ToString::to_string).collect()
 }
 
 /// Recovers whatever the dead left unfinished.
@@ -221,11 +227,13 @@ impl<'r> Session<'r> {
         let mut session = Session { repo, state, options, log, report: Report::default() };
 
         let listing = Listing::read(state.path())?;
-        let Dead { watched: dead, runs } = session.find_dead(&listing, &place)?;
+        let mut dead = session.find_dead(&listing, &place)?;
         let reboot = !is_verified(&listing, state)?;
-        let scan = session.read_log(&dead, reboot)?;
+        let scan = session.read_log(&dead.watched, reboot)?;
         session.report.damage = scan.1;
         let history = History::new(&scan.0);
+        session.ask_records(&mut dead, &history, &place);
+        let Dead { watched: dead, runs } = dead;
         let mut expected = reboot.then(|| session.expectation(&scan.0));
         if expected.as_ref().map_or(Ok(false), |e| session.is_copy(e))? {
             session.begin_anew()?;
@@ -234,6 +242,7 @@ impl<'r> Session<'r> {
         let witnesses =
             Witnesses { repo, program: &options.git_program, history: &history, expected: expected.as_ref() };
         let mut unfinished = session.gather(dead, &witnesses)?;
+        session.look_for_lost_records(&unfinished)?;
         let plan_of = |u: &Unfinished| if u.decided { decided::plan(&u.refs) } else { plan::plan(&u.refs) };
         let mut plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
         if let Some(waiting) = decided::needs_a_command(&unfinished, &options.mode) {
@@ -312,6 +321,35 @@ impl<'r> Session<'r> {
         Ok(Dead { watched: dead, runs })
     }
 
+    /// A marker has no checksum. The record of its transaction has one, and says who makes it and what it is.
+    fn ask_records(&mut self, dead: &mut Dead, history: &History<'_>, place: &Place) {
+        let local = crate::durable::is_local_disk(self.state.path());
+        for (entry, marker) in std::mem::take(&mut dead.watched) {
+            let begin = history.begin(entry.id).map(|(_, begin)| begin);
+            let Some(begin) = begin.filter(|_| self.options.own != Some(entry.id)) else {
+                dead.watched.push((entry, marker));
+                continue;
+            };
+            if marker.as_ref().is_some_and(|marker| !names_owner_of(marker, begin)) {
+                self.report.damage.push(format!("{} and its record name different processes", entry.path.display()));
+                dead.watched.push((entry, marker));
+                continue;
+            }
+            let of = |process: Process| begin.owner.liveness(process, place, local);
+            let mut liveness = of(begin.owner.process).and(of(begin.helper));
+            if begin.origin == Origin::Run {
+                liveness = crate::run::liveness(self.state, entry.id, liveness).unwrap_or(Liveness::Unknowable);
+            }
+            if liveness != Liveness::Dead && !(liveness == Liveness::Unknowable && self.options.force) {
+                self.report.busy.push(report::busy(entry.id, &begin.operation, &begin.owner, liveness));
+            } else if begin.origin != Origin::Run {
+                dead.watched.push((entry, marker));
+            } else if self.options.mode == Mode::Command {
+                dead.runs.push(entry);
+            }
+        }
+    }
+
     /// A hook that outlived its git is done in a moment: a command waits for it.
     fn wait_for_orphan(&self, marker: &Marker, place: &Place) -> Liveness {
         let local = crate::durable::is_local_disk(self.state.path());
@@ -336,7 +374,12 @@ impl<'r> Session<'r> {
         if wanted.is_empty() && !reboot {
             return Ok((Vec::new(), Vec::new()));
         }
-        let oldest = wanted.iter().map(|(_, m)| m.as_ref().map_or(0, |m| m.timestamp)).min().unwrap_or(0);
+        // What the marker says, and what the file says: neither alone is believed.
+        let written = |(entry, marker): &&(Entry, Option<Marker>)| {
+            let modified = std::fs::symlink_metadata(&entry.path).map_or(0, |m| m.mtime());
+            marker.as_ref().map_or(0, |m| m.timestamp.min(u64::try_from(modified).unwrap_or(0)))
+        };
+        let oldest = wanted.iter().map(written).min().unwrap_or(0);
         let scan = self.log.scan_until(|records| {
             let found = |entry: &Entry| History::new(records).begin(entry.id).is_some();
             let old_enough = records.first().is_some_and(|r| r.time + CLOCK_MARGIN < oldest);
@@ -351,12 +394,9 @@ impl<'r> Session<'r> {
         let history = witnesses.history;
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
-            if marker.is_none() && history.begin(entry.id).is_some_and(|(_, begin)| begin.origin == Origin::Run) {
-                // Its parts name its refs, its snapshot has its files: it is not a transaction in which nothing happened.
-                continue;
-            }
-            let Some((at, begin)) = history.begin(entry.id) else {
-                let (ending, decided, refs) = (Ending::None, false, Vec::new());
+            let is_its = |begin: &crate::wal::Begin| marker.as_ref().is_none_or(|m| names_owner_of(m, begin));
+            let Some((at, begin)) = history.begin(entry.id).filter(|(_, begin)| is_its(begin)) else {
+                let (ending, decided, refs) = (history.ending(entry.id, 0), false, Vec::new());
                 unfinished.push(Unfinished { entry, marker, begin: None, ending, decided, refs });
                 continue;
             };
@@ -378,9 +418,27 @@ impl<'r> Session<'r> {
         Ok(unfinished)
     }
 
+    /// A marker names one lock of its transaction. Where that has become its ref there was a record, whatever the log says.
+    fn look_for_lost_records(&mut self, unfinished: &[Unfinished]) -> anyhow::Result<()> {
+        for transaction in unfinished.iter().filter(|u| u.lost_its_record()) {
+            let probe = transaction.marker.as_ref().and_then(|m| m.probe.as_ref());
+            let Some((path, lock)) = probe else { continue };
+            let name =
+                crate::git::refs::unescape(path).and_then(|path| RefName::parse(path.strip_suffix(b".lock")?).ok());
+            let Some(name) = name else { continue };
+            let file = crate::git::FileId::at(&RefStore::new(self.repo).file(&name))?;
+            if file.is_some_and(|file| file.is_same_file(lock)) {
+                let id = transaction.id();
+                self.report.damage.push(format!("{name} was written by {id}, of which the log has no record"));
+            }
+        }
+        Ok(())
+    }
+
     /// The log is damaged where a transaction's record should be: what is known is too little to remove anything.
     fn damaged(&self, unfinished: &[Unfinished]) -> bool {
-        !self.report.damage.is_empty() && unfinished.iter().any(Unfinished::lost_its_record)
+        !self.report.damage.is_empty()
+            && unfinished.iter().any(|tx| tx.lost_its_record() || tx.may_have_lost_its_decision())
     }
 
     /// git holds the locks of refs that recovery would have to write.
@@ -503,6 +561,12 @@ fn known_dead(repo: &Repository, unfinished: &[Unfinished]) -> KnownDead {
         known.extend(begin.packed_lock.map(|lock| (repo.common_dir.join(packed), lock)));
     }
     known
+}
+
+/// Is the process that the marker names the one that the record names?
+fn names_owner_of(marker: &Marker, begin: &crate::wal::Begin) -> bool {
+    let who = |owner: &owner::Owner| (owner.process, owner.place.boot.clone(), owner.place.pidns);
+    who(&marker.owner) == who(&begin.owner)
 }
 
 fn quarantine_name(what: &str) -> String {

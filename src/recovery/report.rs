@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::git::Repository;
 use crate::git::locks::{LockFile, Verdict as LockVerdict};
 use crate::marker::Marker;
-use crate::owner::Liveness;
+use crate::owner::{Liveness, Owner};
 use crate::state_dir::TxId;
 
 /// What was done about something that was found.
@@ -177,7 +177,10 @@ fn short_list<T: AsRef<str>>(items: &[T]) -> String {
 }
 
 pub(super) fn busy_line(marker: &Marker, liveness: Liveness) -> String {
-    let Marker { id, operation, owner, .. } = marker;
+    busy(marker.id, &marker.operation, &marker.owner, liveness)
+}
+
+pub(super) fn busy(id: TxId, operation: &str, owner: &Owner, liveness: Liveness) -> String {
     let (pid, host) = (owner.process.pid, &owner.place.host);
     match liveness {
         Liveness::Unknowable => {

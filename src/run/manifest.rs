@@ -11,6 +11,9 @@ use crate::{durable, state_dir::TxId};
 /// The version of the format.
 const VERSION: u32 = 1;
 
+/// The most that a snapshot has, in bytes: some million paths.
+const LARGEST: u64 = 1 << 30;
+
 /// The file below `tx/<id>/`.
 const NAME: &str = "snapshot.json";
 
@@ -118,7 +121,7 @@ impl Manifest {
         let path = state.tx(id).join(NAME);
         let cannot = || format!("cannot read the snapshot {}", path.display());
         let manifest: Manifest =
-            serde_json::from_slice(&std::fs::read(&path).with_context(cannot)?).with_context(cannot)?;
+            serde_json::from_slice(&durable::read_own(&path, LARGEST).with_context(cannot)?).with_context(cannot)?;
         anyhow::ensure!(
             manifest.version == VERSION,
             "{} has format {}, not {VERSION}",

@@ -108,9 +108,7 @@ impl<'r> Run<'r> {
             return Err(error);
         }
         let begun = || -> anyhow::Result<Lease> {
-            let dir = state.tx(id);
-            durable::create_dirs(&dir, 0o777)?;
-            durable::share_like_directory(&dir)?;
+            state.make_tx(id)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
             let manifest = snapshot::take(repo, state, id, intent)?;
             manifest.store(state, id)?;

@@ -43,9 +43,7 @@ pub(crate) fn second_name(index: usize) -> RelPath {
 
 /// Makes the stage of `id` and opens it.
 pub(super) fn open_new(state: &StateDir, id: TxId) -> anyhow::Result<Root> {
-    let dir = state.tx(id);
-    durable::create_dirs(&dir, 0o777).with_context(|| format!("cannot create {}", dir.display()))?;
-    durable::share_like_directory(&dir)?;
+    let dir = state.make_tx(id).with_context(|| format!("cannot create {}", state.tx(id).display()))?;
     Ok(Root::open(&dir)?)
 }
 

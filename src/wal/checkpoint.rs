@@ -10,7 +10,7 @@ use std::io;
 use anyhow::Context;
 
 use super::head::Head;
-use super::log::{Log, unix_time};
+use super::log::{LARGEST, Log, unix_time};
 use super::record::{self, Body, Lsn};
 use crate::durable;
 use crate::marker::{Listing, State};
@@ -23,15 +23,21 @@ pub const SEGMENT_SIZE: u64 = 4 << 20;
 
 /// Begins a new segment. Under `append.lock`.
 pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
+    begin_segment(log, head, head.next_lsn)?;
+    let unsettled: Vec<TxId> = Listing::read(log.state().path())?.markers.into_iter().map(|m| m.id).collect();
+    drop_old(log, &unsettled)
+}
+
+/// Begins the segment `name`. A name that is smaller than the number of its first record says that records are missing.
+pub(super) fn begin_segment(log: &Log<'_>, head: &mut Head, name: Lsn) -> anyhow::Result<()> {
     let state = log.state();
     // What the finished transactions did is durable before a checkpoint says so.
     durable::sync_filesystem_of(state.path()).context("cannot sync the file system")?;
     let in_flight = in_flight(log)?;
     let body = body(log, in_flight)?;
-    let first = head.next_lsn;
-    let path = log.segment_path(first);
+    let path = log.segment_path(name);
     let mut line = Vec::new();
-    body.encode()?.write(first, None, unix_time(), &mut line)?;
+    body.encode()?.write(head.next_lsn, None, unix_time(), &mut line)?;
     // One that a crash, or a full disk, left before the head was told of it: nobody has appended to it.
     durable::remove_file(&path)?;
     // File, then directory: a record in a segment without a durable name would be lost with it.
@@ -39,12 +45,10 @@ pub(super) fn rotate(log: &Log<'_>, head: &mut Head) -> anyhow::Result<()> {
     durable::create_new(&path, &line).and_then(|f| fs::at(&path, f.sync_all())).with_context(cannot)?;
     durable::share_like_directory(&path)?;
     durable::fsync_dir(&state.wal())?;
-    head.segment = first;
-    head.next_lsn = first + 1;
+    head.segment = name;
+    head.next_lsn += 1;
     head.size = line.len() as u64;
-    log.store_head(head)?;
-    let unsettled: Vec<TxId> = Listing::read(state.path())?.markers.into_iter().map(|m| m.id).collect();
-    drop_old(log, &unsettled)
+    Ok(log.store_head(head)?)
 }
 
 /// A `checkpoint` of here and now.
@@ -84,7 +88,7 @@ fn drop_old(log: &Log<'_>, in_flight: &[TxId]) -> anyhow::Result<()> {
 
 /// The time of the first record of a segment.
 fn started(log: &Log<'_>, segment: Lsn) -> anyhow::Result<Option<u64>> {
-    let bytes = fs::read(log.segment_path(segment))?;
+    let bytes = durable::read_own(&log.segment_path(segment), LARGEST)?;
     let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
     Ok(record::decode(first).ok().map(|r| r.time))
 }
@@ -93,7 +97,7 @@ fn mentions(log: &Log<'_>, segment: Lsn, ids: &[TxId]) -> anyhow::Result<bool> {
     if ids.is_empty() {
         return Ok(false);
     }
-    let bytes = fs::read(log.segment_path(segment))?;
+    let bytes = durable::read_own(&log.segment_path(segment), LARGEST)?;
     let headers = bytes.split(|b| *b == b'\n').filter_map(|line| record::decode_header(line).ok());
     Ok(headers.filter_map(|h| h.tx).any(|tx| ids.contains(&tx)))
 }

@@ -1,4 +1,6 @@
 //! `next-id`: where the log ends.
+//!
+//! Within a boot it is what shows that the end of a segment, or a whole one, is gone; so it has a checksum of its own.
 
 use super::record::Lsn;
 
@@ -23,8 +25,12 @@ pub(super) const POISONED: u64 = u64::MAX;
 
 impl Head {
     pub(super) fn parse(text: &str, boot: u32) -> Option<Head> {
-        let mut words = text.trim_end().split_ascii_whitespace();
-        if words.next() != Some("jin1") || u32::from_str_radix(words.next()?, 16).ok()? != boot {
+        let (text, sum) = text.trim_end().rsplit_once(' ')?;
+        if u32::from_str_radix(sum, 16).ok()? != crate::checksum::crc32c(text.as_bytes()) {
+            return None;
+        }
+        let mut words = text.split_ascii_whitespace();
+        if words.next() != Some("jin2") || u32::from_str_radix(words.next()?, 16).ok()? != boot {
             return None;
         }
         let mut number = || words.next()?.parse().ok();
@@ -35,6 +41,27 @@ impl Head {
 
     pub(super) fn format(&self) -> String {
         let Head { boot, next_tx, next_lsn, segment, size, clock, since } = self;
-        format!("jin1 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {clock:020} {since:020}\n")
+        let text =
+            format!("jin2 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {clock:020} {since:020}");
+        format!("{text} {:08x}\n", crate::checksum::crc32c(text.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_with_any_byte_flipped_is_none() {
+        let head = Head { boot: 7, next_tx: 12, next_lsn: 34, segment: 1, size: 5678, clock: 9, since: 10 };
+        let text = head.format();
+        assert_eq!(Head::parse(&text, 7), Some(head));
+        assert_eq!(Head::parse(&text, 8), None, "of another boot");
+        for at in 0..text.len() - 1 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            let flipped = String::from_utf8(bytes).unwrap();
+            assert_eq!(Head::parse(&flipped, 7), None, "byte {at}: {flipped}");
+        }
     }
 }

@@ -16,14 +16,15 @@ use anyhow::Context;
 
 use super::checkpoint;
 use super::head::{Head, POISONED};
-use super::record::{self, Body, Encoded, Lsn, Record};
+use super::record::{self, Body, Encoded, Lsn, Record, TOO_LARGE};
+use super::scan::{Bounds, Damage, Scan, lines, read_segment};
 use crate::checksum;
 use crate::durable;
-use crate::git::refs::{absent_is_none, read_small};
+use crate::git::refs::absent_is_none;
 use crate::marker::Listing;
 use crate::named as fs;
 use crate::owner;
-use crate::state_dir::{StateDir, TxId, Wait};
+use crate::state_dir::{SMALL, StateDir, TxId, Wait};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,26 +50,6 @@ struct Written {
     lsn: Lsn,
     file: File,
     segment: Lsn,
-}
-
-/// A line of the log that does not count although valid ones follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The segment.
-    pub segment: PathBuf,
-    /// Byte offset of the line.
-    pub offset: u64,
-    /// Why it does not count.
-    pub why: String,
-}
-
-/// What a scan found.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// Valid records in the order of the log.
-    pub records: Vec<Record>,
-    /// Damaged lines.
-    pub damage: Vec<Damage>,
 }
 
 impl<'s> Log<'s> {
@@ -188,9 +169,7 @@ impl<'s> Log<'s> {
             checkpoint::rotate(self, &mut head)?;
         }
         let path = self.segment_path(head.segment);
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(&path)
+        let mut file = durable::open_own(&path, OpenOptions::new().append(true))
             .with_context(|| format!("cannot open the log {}", path.display()))?;
         let len = match encoded.write(head.next_lsn, tx, unix_time(), &mut file) {
             Ok(len) => len,
@@ -211,9 +190,8 @@ impl<'s> Log<'s> {
 
     /// The end of the log, repaired if need be. Under `append.lock`.
     pub(super) fn load_head(&self) -> anyhow::Result<Head> {
-        let boot = checksum::crc32c(self.boot.as_bytes());
-        let text = read_small(&self.head_path())?.map(|(text, _)| text);
-        let remembered = text.as_deref().and_then(|text| parse_head(text, boot));
+        let text = self.head_text()?;
+        let remembered = text.as_deref().and_then(|text| self.parse_head(text));
         if let Some(mut head) = remembered.filter(|h| h.size != POISONED) {
             match absent_is_none(fs::metadata(self.segment_path(head.segment)))?.map(|m| m.len()) {
                 Some(len) if len == head.size => return Ok(head),
@@ -232,12 +210,30 @@ impl<'s> Log<'s> {
             (Some(text), _) if text.is_empty() => self.segments()?.last().copied(),
             _ => None,
         };
-        self.rebuild_head(boot, distrusted)
+        self.rebuild_head(remembered.filter(|h| h.size != POISONED), distrusted)
     }
 
-    /// Reads everything: the note is missing, from another boot, or wrong. Segments from `distrusted` on could not be written
-    /// or synced.
-    fn rebuild_head(&self, boot: u32, distrusted: Option<Lsn>) -> anyhow::Result<Head> {
+    fn head_text(&self) -> io::Result<Option<Vec<u8>>> {
+        absent_is_none(durable::read_own(&self.head_path(), SMALL))
+    }
+
+    fn parse_head(&self, text: &[u8]) -> Option<Head> {
+        std::str::from_utf8(text).ok().and_then(|text| Head::parse(text, self.boot_sum()))
+    }
+
+    /// Where the log ends, as this boot has noted it.
+    fn noted_head(&self) -> io::Result<Option<Head>> {
+        Ok(self.head_text()?.and_then(|text| self.parse_head(&text)))
+    }
+
+    fn boot_sum(&self) -> u32 {
+        checksum::crc32c(self.boot.as_bytes())
+    }
+
+    /// Reads everything: the note is missing, from another boot, or speaks of more than there is. Segments from `distrusted` on
+    /// could not be written or synced.
+    fn rebuild_head(&self, remembered: Option<Head>, distrusted: Option<Lsn>) -> anyhow::Result<Head> {
+        let boot = self.boot_sum();
         let (clock, since) = (owner::clock_offset() / 1_000_000, owner::now() / 1_000_000_000);
         let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0, clock, since };
         for segment in self.segments()? {
@@ -249,11 +245,19 @@ impl<'s> Log<'s> {
             head.next_lsn = head.next_lsn.max(segment);
             self.catch_up(&mut head)?;
         }
-        for marker in Listing::read(self.state.path())?.markers {
+        for marker in Listing::read(self.state.path())?.markers.iter().filter(|m| m.id.0 < TOO_LARGE) {
             head.next_tx = head.next_tx.max(marker.id.0 + 1);
         }
-        let new = head.segment == 0;
-        if new || distrusted.is_some() {
+        let new = head.segment == 0 && remembered.is_none() && distrusted.is_none();
+        if let Some(more) = remembered {
+            // Numbers that were given are not given again: the gap shows, as long as the log is kept, what is missing.
+            head.next_tx = head.next_tx.max(more.next_tx);
+            head.next_lsn = head.next_lsn.max(more.next_lsn);
+            if head.segment < more.segment {
+                checkpoint::begin_segment(self, &mut head, more.segment)?;
+            }
+        }
+        if head.segment == 0 || distrusted.is_some() {
             checkpoint::rotate(self, &mut head)?;
         }
         if new {
@@ -278,7 +282,7 @@ impl<'s> Log<'s> {
     fn catch_up(&self, head: &mut Head) -> anyhow::Result<()> {
         let path = self.segment_path(head.segment);
         let mut bytes = Vec::new();
-        let mut file = File::open(&path).with_context(|| format!("cannot open the log {}", path.display()))?;
+        let mut file = open(&path)?;
         fs::at(&path, file.seek(SeekFrom::Start(head.size)))?;
         fs::at(&path, file.read_to_end(&mut bytes))?;
         let mut valid_until = 0;
@@ -305,9 +309,9 @@ impl<'s> Log<'s> {
         // In place: one small write is not torn by a killed process, and after a power cut the boot id tells.
         let path = self.head_path();
         let mut options = OpenOptions::new();
-        let file = match options.write(true).mode(0o666).open(&path) {
+        let file = match durable::open_own(&path, options.write(true).mode(0o666)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = fs::at(&path, options.create(true).truncate(false).open(&path))?;
+                let file = durable::open_own(&path, options.create(true).truncate(false))?;
                 durable::share_like_directory(&path)?;
                 file
             }
@@ -318,10 +322,8 @@ impl<'s> Log<'s> {
 
     /// Nobody appends to `segment` again, or trusts what it says to be on disk. Under `append.lock`.
     fn poison(&self, segment: Lsn) -> anyhow::Result<()> {
-        let boot = checksum::crc32c(self.boot.as_bytes());
-        let before = absent_is_none(fs::read(self.head_path()))?.and_then(|text| parse_head(&text, boot));
-        let earlier = before.filter(|head| head.size == POISONED).map_or(segment, |head| head.segment);
-        let first = segment.min(earlier);
+        let earlier = self.noted_head()?.filter(|head| head.size == POISONED).map_or(segment, |head| head.segment);
+        let (boot, first) = (self.boot_sum(), segment.min(earlier));
         let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment: first, size: POISONED, clock: 0, since: 0 };
         let marked = self.store_head(&poisoned);
         // A disk that is full may take this: it needs no space.
@@ -335,10 +337,7 @@ impl<'s> Log<'s> {
     /// The state directory cannot be read.
     pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
         const STEP: i64 = 1500;
-        let text = absent_is_none(fs::read(self.head_path()))?.unwrap_or_default();
-        let boot = checksum::crc32c(self.boot.as_bytes());
-        let head = parse_head(&text, boot);
-        let steady = head.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
+        let steady = self.noted_head()?.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
         Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))
     }
 
@@ -381,18 +380,23 @@ impl<'s> Log<'s> {
 
     fn scan_while(&self, mut go_on: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
         // Writers may be appending: what lies beyond the length under the lock is not looked at.
-        let segments = self.state.while_appending(self.wait, || {
+        let (segments, noted) = self.state.while_appending(self.wait, || {
             let with_len = |first| Ok((first, fs::metadata(self.segment_path(first))?.len()));
             let segments: io::Result<Vec<(Lsn, u64)>> = self.segments()?.into_iter().map(with_len).collect();
-            Ok(segments?)
+            Ok((segments?, self.noted_head()?.filter(|head| head.size != POISONED)))
         })?;
-        let newest = segments.last().map_or(0, |s| s.0);
         let mut scan = Scan::default();
+        // The number behind the last record, where it is known: first from the note, then from each segment's name.
+        let mut end = noted.map(|head| head.next_lsn);
+        let mut newest = true;
+        if let Some(head) = noted.filter(|head| segments.last().is_none_or(|(first, _)| *first < head.segment)) {
+            let why = format!("the segment is gone, and with it all records up to {}", head.next_lsn - 1);
+            scan.damage.push(Damage { segment: self.segment_path(head.segment), offset: 0, why });
+            (end, newest) = (Some(head.segment), false);
+        }
         for (first, len) in segments.into_iter().rev() {
-            let mut part = scan_segment(&self.segment_path(first), len, first == newest)?;
-            part.records.append(&mut scan.records);
-            part.damage.append(&mut scan.damage);
-            scan = part;
+            scan.prepend(read(&self.segment_path(first), len, Bounds { first, end, newest })?);
+            (end, newest) = (Some(first), false);
             if !go_on(&scan.records) {
                 break;
             }
@@ -401,40 +405,21 @@ impl<'s> Log<'s> {
     }
 }
 
-/// Reads a segment. In the newest one a bad end is a torn tail, not damage.
-fn scan_segment(path: &Path, len: u64, newest: bool) -> anyhow::Result<Scan> {
+/// The most that a segment has, in bytes: it is closed long before, but one record may be of a million refs.
+pub(super) const LARGEST: u64 = 1 << 30;
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    durable::open_own(path, OpenOptions::new().read(true))
+        .with_context(|| format!("cannot open the log {}", path.display()))
+}
+
+/// Reads the first `len` bytes of a segment.
+fn read(path: &Path, len: u64, bounds: Bounds) -> anyhow::Result<Scan> {
     let mut bytes = Vec::new();
-    let file = File::open(path).with_context(|| format!("cannot open the log {}", path.display()))?;
-    fs::at(path, file.take(len).read_to_end(&mut bytes))?;
-    let mut scan = Scan::default();
-    let mut bad = Vec::new();
-    for (offset, line) in lines(&bytes) {
-        match record::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
-            Ok(record) => {
-                scan.records.push(record);
-                scan.damage.append(&mut bad);
-            }
-            Err(why) => bad.push(Damage { segment: path.to_owned(), offset: offset as u64, why: why.to_string() }),
-        }
-    }
-    if !newest {
-        scan.damage.append(&mut bad);
-    }
-    Ok(scan)
-}
-
-fn parse_head(text: &[u8], boot: u32) -> Option<Head> {
-    std::str::from_utf8(text).ok().and_then(|text| Head::parse(text, boot))
-}
-
-/// Lines with their offsets, line feeds included.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut offset = 0;
-    bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
-        let start = offset;
-        offset += line.len();
-        (start, line)
-    })
+    let cannot = || format!("cannot read the log {}", path.display());
+    anyhow::ensure!(len <= LARGEST, "{}: it is larger than {LARGEST} bytes", cannot());
+    open(path)?.take(len).read_to_end(&mut bytes).with_context(cannot)?;
+    Ok(read_segment(path, &bytes, bounds))
 }
 
 /// Unix time in seconds.

@@ -21,6 +21,10 @@ use crate::wal::files::FileChange;
 /// The format that we write.
 pub const FORMAT: u32 = 1;
 
+/// No record and no transaction has a number this large, which is as far as JSON numbers are exact everywhere: behind it
+/// there is room to count on.
+pub const TOO_LARGE: u64 = 1 << 53;
+
 /// Log sequence number: the position of a record in the repository's history, counted from 1.
 pub type Lsn = u64;
 
@@ -295,6 +299,8 @@ pub enum Body {
     Unknown {
         /// Its type.
         kind: String,
+        /// Its format.
+        format: u32,
     },
 }
 
@@ -483,7 +489,7 @@ impl Body {
                 let Checkpoint { in_flight, boot, state_dir } = serde_json::from_str(data)?;
                 Body::Checkpoint { in_flight, boot, state_dir }
             }
-            other => Body::Unknown { kind: other.to_owned() },
+            other => Body::Unknown { kind: other.to_owned(), format: FORMAT },
         })
     }
 
@@ -574,7 +580,7 @@ pub fn decode(line: &[u8]) -> Result<Record, BadLine> {
     let body = if wire.v == FORMAT {
         Body::decode(&wire.kind, wire.data).map_err(|e| BadLine::NotARecord(e.to_string()))?
     } else {
-        Body::Unknown { kind: wire.kind.into_owned() }
+        Body::Unknown { kind: wire.kind.into_owned(), format: wire.v }
     };
     Ok(Record { lsn: wire.lsn, tx: wire.tx, time: wire.time, body })
 }
@@ -590,7 +596,11 @@ fn decode_wire(line: &[u8]) -> Result<Wire<'_>, BadLine> {
     if checksum::crc32c(json) != expected {
         return Err(BadLine::Checksum);
     }
-    serde_json::from_slice(json).map_err(|e| BadLine::NotARecord(e.to_string()))
+    let wire: Wire<'_> = serde_json::from_slice(json).map_err(|e| BadLine::NotARecord(e.to_string()))?;
+    if wire.lsn >= TOO_LARGE || wire.tx.is_some_and(|tx| tx.0 >= TOO_LARGE) {
+        return Err(BadLine::NotARecord("its number is too large".to_owned()));
+    }
+    Ok(wire)
 }
 
 /// Why a line does not count.
@@ -675,7 +685,7 @@ mod tests {
             line
         };
         let odd = decode(&encode("from-the-future", "{}")).unwrap();
-        assert_eq!(odd.body, Body::Unknown { kind: "from-the-future".into() });
+        assert_eq!(odd.body, Body::Unknown { kind: "from-the-future".into(), format: FORMAT });
         let outside = r#"{"refs":[{"ref":"refs/../../etc/passwd","value":"absent"}]}"#;
         assert!(matches!(decode(&encode("moved", outside)), Err(BadLine::NotARecord(_))));
     }

@@ -33,6 +33,10 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     let locked = unwritable(state);
     let Some(first) = locked.first() else {
         return match state.verify() {
+            Ok(()) if is_anybodys(state) => {
+                let what = format!("anybody may write to {path}, and with it what recovery does");
+                Check::failed(NAME, what, format!("chmod -R o-w {path}"))
+            }
             Ok(()) => Check::ok(NAME, path.to_string()),
             Err(error) => {
                 Check::failed(NAME, error.to_string(), "look at what lies there, move it away, then `jin-txn install`")
@@ -50,6 +54,13 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
         format!("chown -R \"$(id -u)\" {path} (it belongs to uid {owner})")
     };
     Check::failed(NAME, what, remedy)
+}
+
+/// May everybody write to the state directory or to one of its parts, and not to the git directory?
+fn is_anybodys(state: &StateDir) -> bool {
+    let open = |path: &Path| fs::symlink_metadata(path).is_ok_and(|m| m.mode() & 0o002 != 0);
+    let parts = [state.path().to_owned(), state.wal(), state.quarantine(), state.tx_root()];
+    parts.iter().any(|part| open(part)) && !state.path().parent().is_some_and(open)
 }
 
 fn is_read_only(path: &Path) -> bool {
@@ -210,7 +221,7 @@ pub(super) fn log(state: &StateDir, report: &Report) -> Check {
     if let Some((first, more)) = report.damage.split_first() {
         let path = state.path().display();
         let remedy = format!(
-            "what is readable counts; for a new log: `jin-txn uninstall`, `mv {path} {path}.damaged`, `jin-txn install`"
+            "what is readable counts (jin-txn wal dump); for a new log: `jin-txn uninstall`, `mv {path} {path}.damaged`, `jin-txn install`"
         );
         return Check::failed(NAME, format!("damaged: {first}"), remedy).and_say(more.iter().cloned());
     }

@@ -48,7 +48,10 @@ impl Session<'_> {
         if !absent_is_none(fs::read(&config))?.is_some_and(is_lost) {
             return Ok(());
         }
-        let Some(saved) = absent_is_none(fs::read(self.state.saved_config()))?.filter(|c| !c.is_empty()) else {
+        let Some(saved) =
+            absent_is_none(crate::durable::read_own(&self.state.saved_config(), crate::state_dir::SMALL))?
+                .filter(|c| !c.is_empty())
+        else {
             return Ok(());
         };
         self.report.notes.push("config was empty after the reboot: it is as the last transaction found it".to_owned());

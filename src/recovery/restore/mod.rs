@@ -85,7 +85,7 @@ impl Session<'_> {
         let Some((at, begin)) = history.begin(id) else {
             if !scan.damage.is_empty() {
                 let why = "its record is lost in a damaged part of the log: nothing of it is taken back".to_owned();
-                return self.leave_to_human(entry, None, &[], vec![why]);
+                return self.leave_to_human(entry, None, &scan.records, vec![why]);
             }
             // The record comes before the command: nothing was run.
             return self.close_run(entry, State::Failed);
@@ -101,6 +101,16 @@ impl Session<'_> {
                 );
                 self.find_run(id, begin, Finding::NeedsHuman, vec![why]);
                 return Ok(());
+            }
+            _ if !scan.damage.is_empty() && self.options.take_back != Some(id) => {
+                let why = vec![
+                    "the log is damaged: it may not have all that the run did to refs, so nothing was taken back"
+                        .to_owned(),
+                    format!(
+                        "`git txn recover --take-back {id}` restores what is known, `--acknowledge {id}` leaves all as it is"
+                    ),
+                ];
+                return self.leave_to_human(entry, Some(begin), &scan.records, why);
             }
             _ => {}
         }

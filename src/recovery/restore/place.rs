@@ -69,9 +69,13 @@ impl<'p> Place<'p> {
                 let Some(file) = file.filter(|_| stat.kind == Kind::File && stat.mode == *mode) else {
                     return Ok(true);
                 };
-                !same_content(file, fs::open(self.copies.join(copy.to_string()))?)?
+                !same_content(file, self.copy(*copy)?)?
             }
         })
+    }
+
+    fn copy(&self, number: u64) -> io::Result<File> {
+        durable::open_own(&self.copies.join(number.to_string()), File::options().read(true))
     }
 
     /// Makes `path` free: what is there, or in place of a directory on the way, goes to quarantine.
@@ -136,8 +140,8 @@ impl<'p> Place<'p> {
                 self.put_link(&kept.path, &target)
             }
             Content::File { mode, copy } => {
-                let copy = self.copies.join(copy.to_string());
-                self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&fs::open(&copy)?, ready, 0o600)?))
+                let copy = self.copy(*copy)?;
+                self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&copy, ready, 0o600)?))
             }
         }
     }

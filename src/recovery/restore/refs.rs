@@ -63,7 +63,7 @@ impl<'s> Stash<'s> {
         let name = RefName::parse(STASH)?;
         let size = manifest.reflogs.iter().find(|log| log.name == name).and_then(|log| log.size).unwrap_or(0);
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let was = absent_is_none(fs::read(reflog_copy(state, id, &name)))?.unwrap_or_default();
+        let was = absent_is_none(durable::read_own(&reflog_copy(state, id, &name), u64::MAX - 1))?.unwrap_or_default();
         let now = absent_is_none(fs::read(RefStore::new(repo).log(&name)))?.unwrap_or_default();
         Ok(Stash {
             before: manifest.stash.as_ref(),
@@ -216,7 +216,7 @@ impl Session<'_> {
             }
             return Ok(());
         }
-        let mut bytes = fs::read(&copy).with_context(cannot)?;
+        let mut bytes = durable::read_own(&copy, u64::MAX - 1).with_context(cannot)?;
         bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         if now.is_some() {
             if fs::read(&path).with_context(cannot)? == bytes {
@@ -241,7 +241,9 @@ impl Session<'_> {
 
     /// The list of stashes as it was, which is not put back.
     fn keep_list(&self, id: TxId, aside: &Path) -> anyhow::Result<()> {
-        let Some(was) = absent_is_none(fs::read(reflog_copy(self.state, id, &RefName::parse(STASH)?)))? else {
+        let Some(was) =
+            absent_is_none(durable::read_own(&reflog_copy(self.state, id, &RefName::parse(STASH)?), u64::MAX - 1))?
+        else {
             return Ok(());
         };
         let dir = aside.join("reflogs");

@@ -1,0 +1,227 @@
+//! Reading a segment: which records count, and what is missing.
+//!
+//! Records are numbered without gaps, and a segment is named after its first one. So a line that was taken out, put in
+//! twice or moved shows, although each line by itself is whole. Records are returned in the order of their numbers, each
+//! once: that is the order in which they were written.
+//!
+//! Limit: of a log whose end is lost with everything that says how long it was, nothing shows what there was. Within one
+//! boot `next-id` says it; after a power cut a lost end is what an unfinished write leaves, and no damage.
+
+use std::path::{Path, PathBuf};
+
+use super::record::{self, Body, Lsn, Record};
+
+/// A place of the log that does not count, or where something is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment.
+    pub segment: PathBuf,
+    /// Byte offset of the line.
+    pub offset: u64,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at byte {}: {}", self.segment.display(), self.offset, self.why)
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Valid records in the order of the log.
+    pub records: Vec<Record>,
+    /// What is damaged or missing.
+    pub damage: Vec<Damage>,
+}
+
+/// What is known of a segment from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The number of its first record: its name.
+    pub first: Lsn,
+    /// The number behind its last record: the name of the next segment, or what `next-id` says.
+    pub end: Option<Lsn>,
+    /// Nothing follows: a bad end is what a crash in the middle of a write leaves.
+    pub newest: bool,
+}
+
+impl Scan {
+    /// Puts an older part in front.
+    pub(super) fn prepend(&mut self, mut older: Scan) {
+        std::mem::swap(self, &mut older);
+        self.records.append(&mut older.records);
+        self.damage.append(&mut older.damage);
+        if !self.damage.is_empty() {
+            in_order(&mut self.records);
+        }
+    }
+}
+
+/// Reads the segment that lies at `path` and holds `bytes`.
+#[must_use]
+pub fn read_segment(path: &Path, bytes: &[u8], bounds: Bounds) -> Scan {
+    let mut reading = Reading { good: Vec::new(), bad: Vec::new(), wrong: Vec::new() };
+    for (offset, line) in lines(bytes) {
+        match record::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
+            Ok(record) => reading.good.push((offset, record)),
+            Err(why) => reading.bad.push((offset, why.to_string())),
+        }
+    }
+    reading.look_at_order(bounds);
+    reading.look_for_gaps(bounds, bytes.len());
+    let mut found = reading.wrong;
+    found.sort_by_key(|(offset, _)| *offset);
+    let damage = |(offset, why): (usize, String)| Damage { segment: path.to_owned(), offset: offset as u64, why };
+    Scan {
+        records: reading.good.into_iter().map(|(_, record)| record).collect(),
+        damage: found.into_iter().map(damage).collect(),
+    }
+}
+
+struct Reading {
+    good: Vec<(usize, Record)>,
+    bad: Vec<(usize, String)>,
+    wrong: Vec<(usize, String)>,
+}
+
+impl Reading {
+    /// Says what stands where it was not written, and sorts.
+    fn look_at_order(&mut self, Bounds { first, end, newest }: Bounds) {
+        let mut highest = 0;
+        let next = end.filter(|_| !newest);
+        for (offset, record) in &self.good {
+            let lsn = record.lsn;
+            if lsn < first {
+                self.wrong.push((*offset, format!("record {lsn} stands in a segment that begins with {first}")));
+            } else if next.is_some_and(|next| lsn >= next) {
+                self.wrong.push((*offset, format!("record {lsn} stands before the segment where it belongs")));
+            } else if lsn < highest {
+                self.wrong.push((*offset, format!("record {lsn} stands behind record {highest}")));
+            }
+            if let Body::Unknown { format, .. } = record.body
+                && format > record::FORMAT
+            {
+                self.wrong.push((*offset, format!("record {lsn} has format {format}: a newer jin-txn wrote it")));
+            }
+            highest = highest.max(lsn);
+        }
+        self.good.sort_by_key(|(_, record)| record.lsn);
+        let wrong = &mut self.wrong;
+        self.good.dedup_by(|(offset, later), (_, earlier)| {
+            if later.lsn != earlier.lsn {
+                return false;
+            }
+            let what =
+                if later == earlier { "is there twice" } else { "is there twice, and only the first one counts" };
+            wrong.push((*offset, format!("record {} {what}", later.lsn)));
+            true
+        });
+    }
+
+    /// Says which lines are no records, and which records are not there. A bad line tells of what is missing in its place.
+    fn look_for_gaps(&mut self, bounds: Bounds, len: usize) {
+        let (mut expected, mut from) = (bounds.first, 0);
+        for (offset, record) in self.good.iter().filter(|(_, record)| record.lsn >= bounds.first) {
+            let told = self.bad.iter().any(|(bad, _)| (from..*offset).contains(bad));
+            if record.lsn > expected && !told {
+                self.wrong.push((*offset, missing(expected, record.lsn)));
+            }
+            (expected, from) = (record.lsn + 1, *offset);
+        }
+        let behind_all = self.good.iter().map(|(offset, _)| offset + 1).max().unwrap_or(0);
+        let is_short = bounds.end.is_some_and(|end| expected < end);
+        let tail = self.bad.iter().any(|(bad, _)| *bad >= behind_all);
+        if let Some(end) = bounds.end.filter(|_| is_short && !tail) {
+            self.wrong.push((len, missing(expected, end)));
+        }
+        let is_torn = |bad: usize| bad >= behind_all && bounds.newest && !is_short;
+        self.wrong.extend(self.bad.drain(..).filter(|(bad, _)| !is_torn(*bad)));
+    }
+}
+
+fn missing(from: Lsn, to: Lsn) -> String {
+    match to - from {
+        1 => format!("record {from} is missing"),
+        _ => format!("records {from} to {} are missing", to - 1),
+    }
+}
+
+fn in_order(records: &mut Vec<Record>) {
+    records.sort_by_key(|record| record.lsn);
+    records.dedup_by_key(|record| record.lsn);
+}
+
+/// Lines with their offsets, line feeds included.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut offset = 0;
+    bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
+        let start = offset;
+        offset += line.len();
+        (start, line)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state_dir::TxId;
+
+    fn segment(numbers: &[Lsn]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for lsn in numbers {
+            Body::Aborted.encode().unwrap().write(*lsn, Some(TxId(*lsn)), 0, &mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8], end: Option<Lsn>) -> (Vec<Lsn>, Vec<String>) {
+        let scan = read_segment(Path::new("s"), bytes, Bounds { first: 1, end, newest: true });
+        let numbers = scan.records.iter().map(|r| r.lsn).collect();
+        (numbers, scan.damage.into_iter().map(|d| d.why).collect())
+    }
+
+    #[test]
+    fn what_is_missing_twice_or_in_another_place_shows() {
+        /// What happened, the numbers that are there, those that are read, and what is said.
+        type Row = (&'static str, &'static [Lsn], &'static [Lsn], &'static [&'static str]);
+        let rows: &[Row] = &[
+            ("as it was written", &[1, 2, 3, 4], &[1, 2, 3, 4], &[]),
+            ("one is gone", &[1, 2, 4], &[1, 2, 4], &["record 3 is missing"]),
+            ("the first two are gone", &[3, 4], &[3, 4], &["records 1 to 2 are missing"]),
+            ("one is there twice", &[1, 2, 2, 3, 4], &[1, 2, 3, 4], &["record 2 is there twice"]),
+            ("two are swapped", &[1, 3, 2, 4], &[1, 2, 3, 4], &["record 2 stands behind record 3"]),
+            ("the end is gone", &[1, 2], &[1, 2], &["records 3 to 4 are missing"]),
+            ("all of it is gone", &[], &[], &["records 1 to 4 are missing"]),
+        ];
+        for (name, there, numbers, said) in rows {
+            let (found, damage) = read(&segment(there), Some(5));
+            assert_eq!(
+                (found.as_slice(), damage),
+                (*numbers, said.iter().map(ToString::to_string).collect()),
+                "{name}"
+            );
+        }
+        assert_eq!(read(&segment(&[1, 2]), None), (vec![1, 2], vec![]), "nobody says how long it was");
+    }
+
+    #[test]
+    fn a_bad_end_is_torn_only_where_nothing_is_missing() {
+        let mut bytes = segment(&[1, 2, 3]);
+        let last = bytes.len() - 5;
+        bytes[last] ^= 1;
+        assert_eq!(read(&bytes, Some(3)), (vec![1, 2], vec![]), "it was being written");
+        assert_eq!(read(&bytes, Some(4)), (vec![1, 2], vec!["the checksum does not match".to_owned()]));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_format_is_told() {
+        let json = r#"{"v":2,"lsn":1,"tx":"tx-1","time":0,"type":"begin","data":{}}"#;
+        let line = format!("{:08x} {json}\n", crate::checksum::crc32c(json.as_bytes()));
+        let (numbers, damage) = read(line.as_bytes(), None);
+        assert_eq!(numbers, [1]);
+        assert_eq!(damage, ["record 1 has format 2: a newer jin-txn wrote it"]);
+    }
+}
