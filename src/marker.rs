@@ -171,6 +171,12 @@ impl Listing {
     }
 }
 
+/// Of an error of [`Entry::read`]: could the marker not be read, which says nothing about what is in it?
+#[must_use]
+pub fn is_unreadable(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<io::Error>())
+}
+
 fn parse_name(name: &str) -> Option<(State, TxId)> {
     let rest = name.strip_prefix(PREFIX)?;
     [State::InProgress, State::Committed, State::Failed].into_iter().find_map(|state| {

@@ -15,7 +15,7 @@ use super::{Answer, Environment, Reply};
 use crate::durable;
 use crate::git::refs::FileId;
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
-use crate::marker::{Entry, Listing, Marker, Phase, State};
+use crate::marker::{self, Entry, Listing, Marker, Phase, State};
 use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
@@ -158,9 +158,14 @@ impl Call<'_> {
         let place = Place::here()?;
         sorted.dead = self.listing.temporary.iter().any(|t| recovery::is_abandoned(t, &place, &self.state));
         for entry in &self.listing.markers {
-            let Ok(marker) = entry.read() else {
-                sorted.dead = true;
-                continue;
+            let marker = match entry.read() {
+                Ok(marker) => marker,
+                // It may be this very git's.
+                Err(error) if marker::is_unreadable(&error) => return Err(error),
+                Err(_) => {
+                    sorted.dead = true;
+                    continue;
+                }
             };
             let Some(marker) = marker else { continue };
             if marker.owner.process == git.stat.process() && marker.owner.place == place {

@@ -30,7 +30,7 @@ use anyhow::Context;
 
 use crate::git::locks::{Depth, Judge, KnownDead, LockFile};
 use crate::git::{RefName, RefStore, Repository, locks};
-use crate::marker::{Entry, Listing, Marker, Phase, State, Temporary};
+use crate::marker::{self, Entry, Listing, Marker, Phase, State, Temporary};
 use crate::owner::{self, Liveness, Place, Process};
 use crate::state_dir::{StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
@@ -297,7 +297,7 @@ impl<'r> Session<'r> {
                 Ok(Some(marker)) => marker,
                 Ok(None) => continue,
                 // Of what cannot be read nothing is known: not even whether a run waits behind it.
-                Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => return Err(error),
+                Err(error) if marker::is_unreadable(&error) => return Err(error),
                 Err(error) => {
                     self.report.notes.push(format!("{error:#}"));
                     dead.push((entry.clone(), None));
