@@ -67,13 +67,20 @@ pub fn fsync_file(path: &Path) -> io::Result<()> {
 /// # Errors
 /// It is something else, or what the file system said.
 pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open_regular(path, options).map(|(file, _)| file)
+}
+
+/// The file and its size.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64)> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).expect("open flags fit into an int");
     let no_file = || io::Error::other(format!("{} is no regular file", path.display()));
     let is_other = || fs::symlink_metadata(path).is_ok_and(|m| !m.is_file());
     match options.custom_flags(flags).open(path) {
-        Ok(file) if file.metadata()?.is_file() => Ok(file),
-        Ok(_) => Err(no_file()),
+        Ok(file) => {
+            let metadata = at(path, file.metadata())?;
+            if metadata.is_file() { Ok((file, metadata.len())) } else { Err(no_file()) }
+        }
         Err(e) if e.kind() != io::ErrorKind::NotFound && is_other() => Err(no_file()),
         Err(e) => at(path, Err(e)),
     }
@@ -85,11 +92,25 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// As for [`open_own`], and when it is larger.
 pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let mut bytes = Vec::new();
-    at(path, open_own(path, OpenOptions::new().read(true))?.take(most + 1).read_to_end(&mut bytes))?;
-    if bytes.len() as u64 > most {
+    let (mut file, len) = open_regular(path, OpenOptions::new().read(true))?;
+    if len > most {
         return Err(io::Error::other(format!("{} is larger than {most} bytes", path.display())));
     }
+    // Who writes these holds a lock or replaces them: at the size that the file had there is nothing more to be read.
+    let mut bytes = Vec::new();
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    bytes.try_reserve_exact(len).map_err(io::Error::other)?;
+    bytes.resize(len, 0);
+    let mut filled = 0;
+    while filled < len {
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return at(path, Err(e)),
+        }
+    }
+    bytes.truncate(filled);
     Ok(bytes)
 }
 

@@ -325,7 +325,8 @@ impl<'r> RefStore<'r> {
             self.packed.get_or_init(|| loaded);
         }
         let Some(packed) = self.packed.get() else { return Ok(None) };
-        Ok(packed.find(name.as_bytes())?.map(Value::Oid))
+        let found = fs::at(self.repo.common_dir.join("packed-refs"), packed.find(name.as_bytes()))?;
+        Ok(found.map(Value::Oid))
     }
 }
 
@@ -402,19 +403,20 @@ impl PackedRefs {
     const SMALL: u64 = 64 << 10;
 
     fn load(common_dir: &Path) -> io::Result<PackedRefs> {
-        let Some(mut file) = absent_is_none(File::open(common_dir.join("packed-refs")))? else {
+        let path = common_dir.join("packed-refs");
+        let Some(mut file) = absent_is_none(fs::open(&path))? else {
             return Ok(PackedRefs { text: Vec::new(), sorted: true, large: None });
         };
-        let len = file.metadata()?.len();
+        let len = fs::at(&path, file.metadata())?.len();
         let mut text = Vec::new();
         if len > Self::SMALL {
             let mut header = vec![0; BLOCK];
-            file.read_exact_at(&mut header, 0)?;
+            fs::at(&path, file.read_exact_at(&mut header, 0))?;
             if PackedRefs::of(header).sorted {
                 return Ok(PackedRefs { text, sorted: true, large: Some((file, len)) });
             }
         }
-        file.read_to_end(&mut text)?;
+        fs::at(&path, file.read_to_end(&mut text))?;
         Ok(PackedRefs::of(text))
     }
 

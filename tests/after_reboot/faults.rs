@@ -113,7 +113,7 @@ fn a_read_only_repository_is_left_as_it_is_and_that_is_told() {
     assert_snapshot!(observe::shown(&repo, &output), @r"
     --- stderr
     error: cannot write [DIR]/repo/.git/.jin/recovery.lock
-    caused by: Read-only file system (os error 30)
+    caused by: [DIR]/repo/.git/.jin/recovery.lock: Read-only file system (os error 30)
     --- exit 1
     ");
     observe::assert_same(&before, &observe::tree(&repo.git_dir()), "nothing was written");

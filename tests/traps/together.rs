@@ -109,10 +109,29 @@ fn forge_marker(repo: &Repo, change: impl FnOnce(&mut Json)) {
     fs::write(&path, marker.to_string()).expect("it can be written");
 }
 
+/// Changes what the newest `begin` of the log says, with the checksum that goes with it.
+fn forge_record(repo: &Repo, change: impl Fn(&mut Json)) {
+    let wal = repo.git_dir().join(".jin/wal");
+    let path = fs::read_dir(wal).expect("it is there").flatten().map(|entry| entry.path()).max().expect("a segment");
+    let text = fs::read_to_string(&path).expect("it is text");
+    let (before, last) = text.trim_end().rsplit_once('\n').map_or(("", text.as_str()), |(before, last)| (before, last));
+    let mut record: Json = serde_json::from_str(&last[9..]).expect("a record is JSON");
+    assert_eq!(record["type"], "begin");
+    change(&mut record["data"]);
+    let json = record.to_string();
+    fs::write(&path, format!("{before}\n{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))).expect("it can be written");
+    // It says how long the segment was.
+    fs::remove_file(repo.git_dir().join(".jin/next-id")).expect("it is there");
+}
+
 #[test]
 fn a_live_process_that_has_got_the_owners_pid_is_not_the_owner() {
     let torn = Torn::new();
     let myself = std::process::id();
+    forge_record(&torn.repo, |data| {
+        data["pid"] = json!(myself);
+        data["helper"]["pid"] = json!(myself);
+    });
     forge_marker(&torn.repo, |marker| {
         marker["pid"] = json!(myself);
         marker["helper"]["pid"] = json!(myself);
