@@ -8,7 +8,7 @@
 
 use crate::named as fs;
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
@@ -236,17 +236,25 @@ pub struct Settled {
     pub file: Option<FileId>,
 }
 
-/// Reads refs of the files backend. `packed-refs` is read once, when first needed.
+/// Reads refs of the files backend. `packed-refs` is read when first needed, and again when it is another file: between two
+/// looks a `git pack-refs` may have moved a ref there and taken its loose file away.
 pub struct RefStore<'r> {
     repo: &'r Repository,
-    packed: OnceCell<PackedRefs>,
+    packed: RefCell<Option<PackedRefs>>,
+    locked: bool,
 }
 
 impl<'r> RefStore<'r> {
     /// A reader for `repo`.
     #[must_use]
     pub fn new(repo: &'r Repository) -> Self {
-        RefStore { repo, packed: OnceCell::new() }
+        RefStore { repo, packed: RefCell::new(None), locked: false }
+    }
+
+    /// A reader of refs whose locks git holds, so that nobody moves them meanwhile: `packed-refs` is looked at once.
+    #[must_use]
+    pub fn under_locks(repo: &'r Repository) -> Self {
+        RefStore { locked: true, ..RefStore::new(repo) }
     }
 
     /// The canonical name of a ref that git named from the worktree of `repo`.
@@ -319,13 +327,13 @@ impl<'r> RefStore<'r> {
         if !name.as_bytes().starts_with(b"refs/") {
             return Ok(None);
         }
-        if self.packed.get().is_none() {
-            let loaded = PackedRefs::load(&self.repo.common_dir)?;
-            // Set only here, in one thread: a second `set` cannot happen.
-            self.packed.get_or_init(|| loaded);
-        }
-        let Some(packed) = self.packed.get() else { return Ok(None) };
-        let found = fs::at(self.repo.common_dir.join("packed-refs"), packed.find(name.as_bytes()))?;
+        let path = self.repo.common_dir.join("packed-refs");
+        let mut known = self.packed.borrow_mut();
+        let packed = match known.take() {
+            Some(packed) if self.locked || FileId::at(&path)? == packed.id => packed,
+            _ => PackedRefs::load(&self.repo.common_dir)?,
+        };
+        let found = fs::at(&path, known.insert(packed).find(name.as_bytes()))?;
         Ok(found.map(Value::Oid))
     }
 }
@@ -396,6 +404,8 @@ pub struct PackedRefs {
     text: Vec<u8>,
     sorted: bool,
     large: Option<(File, u64)>,
+    /// The file; `None` when there is none.
+    id: Option<FileId>,
 }
 
 impl PackedRefs {
@@ -405,19 +415,20 @@ impl PackedRefs {
     fn load(common_dir: &Path) -> io::Result<PackedRefs> {
         let path = common_dir.join("packed-refs");
         let Some(mut file) = absent_is_none(fs::open(&path))? else {
-            return Ok(PackedRefs { text: Vec::new(), sorted: true, large: None });
+            return Ok(PackedRefs { text: Vec::new(), sorted: true, large: None, id: None });
         };
-        let len = fs::at(&path, file.metadata())?.len();
+        let metadata = fs::at(&path, file.metadata())?;
+        let (id, len) = (Some(FileId::of(&metadata)), metadata.len());
         let mut text = Vec::new();
         if len > Self::SMALL {
             let mut header = vec![0; BLOCK];
             fs::at(&path, file.read_exact_at(&mut header, 0))?;
             if PackedRefs::of(header).sorted {
-                return Ok(PackedRefs { text, sorted: true, large: Some((file, len)) });
+                return Ok(PackedRefs { text, sorted: true, large: Some((file, len)), id });
             }
         }
         fs::at(&path, file.read_to_end(&mut text))?;
-        Ok(PackedRefs::of(text))
+        Ok(PackedRefs { id, ..PackedRefs::of(text) })
     }
 
     /// Takes the content of the file.
@@ -426,7 +437,7 @@ impl PackedRefs {
         let header = text.split(|b| *b == b'\n').next().unwrap_or_default();
         let sorted = header.starts_with(b"# pack-refs with:") && header.ends_with(b" sorted ")
             || header.split(|b| *b == b' ').any(|word| word == b"sorted");
-        PackedRefs { text, sorted, large: None }
+        PackedRefs { text, sorted, large: None, id: None }
     }
 
     /// The value of the entry `name`.
@@ -515,6 +526,26 @@ fn entry(line: &[u8]) -> Option<(Oid, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_ref_that_is_packed_between_two_looks_is_not_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().to_owned();
+        std::fs::create_dir_all(dir.join("refs/heads")).unwrap();
+        let oid = "a".repeat(40);
+        std::fs::write(dir.join("refs/heads/x"), format!("{oid}\n")).unwrap();
+        let repo = Repository { git_dir: dir.clone(), common_dir: dir.clone(), ref_format: RefFormat::Files };
+        let refs = RefStore::new(&repo);
+        let name = |text: &str| RefName::parse(text.as_bytes()).unwrap();
+        assert_eq!(refs.read(&name("refs/heads/y")).unwrap().value, Value::Absent, "there is no packed-refs");
+        std::fs::write(dir.join("packed-refs.new"), format!("# pack-refs with: sorted \n{oid} refs/heads/x\n"))
+            .unwrap();
+        std::fs::rename(dir.join("packed-refs.new"), dir.join("packed-refs")).unwrap();
+        std::fs::remove_file(dir.join("refs/heads/x")).unwrap();
+        let found = refs.read(&name("refs/heads/x")).unwrap();
+        assert_eq!(found.value, Value::Oid(Oid::parse(oid.as_bytes()).unwrap()));
+    }
 
     #[test]
     fn a_packed_ref_is_found_wherever_it_stands() {

@@ -75,7 +75,7 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
     if repo.ref_format == RefFormat::Reftable {
         return observe_reftable(repo, payload);
     }
-    let refs = RefStore::new(repo);
+    let refs = RefStore::under_locks(repo);
     // Nearly always every line is a change; growing on the way would leave holes behind.
     let mut seen = Observed { changes: Vec::with_capacity(payload.count()), ..Observed::default() };
     let packed_lock = FileId::at(&repo.common_dir.join("packed-refs.lock"))?;
@@ -112,7 +112,7 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
 /// Of a reftable only git can read values, and a hook starts no git: what the payload says is what we have. The
 /// table's lock stands for the locks of all refs.
 fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> Result<Observed, Problem> {
-    let refs = RefStore::new(repo);
+    let refs = RefStore::under_locks(repo);
     let mut seen = Observed::default();
     for line in payload.lines() {
         let deletes = Line::is_null(line.new);

@@ -205,6 +205,9 @@ pub fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Re
     })
 }
 
+/// How often the log is read again because others are at work.
+const LOOKS: usize = 3;
+
 /// Markers of the dead.
 struct Dead {
     watched: Vec<(Entry, Option<Marker>)>,
@@ -222,6 +225,23 @@ struct Session<'r> {
 
 impl<'r> Session<'r> {
     fn run(repo: &'r Repository, state: &'r StateDir, options: &'r Options) -> anyhow::Result<Report> {
+        for _ in 0..LOOKS {
+            if let Some(report) = Session::look_and_recover(repo, state, options, false)? {
+                return Ok(report);
+            }
+        }
+        let last = Session::look_and_recover(repo, state, options, true)?;
+        last.context("recovery has come to no end")
+    }
+
+    /// `None` when a human would have to decide about refs that others have moved while we looked, unless this is the `last` try:
+    /// every change is in the log before it is made, so the log, read again, says who moved them.
+    fn look_and_recover(
+        repo: &'r Repository,
+        state: &'r StateDir,
+        options: &'r Options,
+        last: bool,
+    ) -> anyhow::Result<Option<Report>> {
         let place = Place::here().context("cannot read /proc: without it nobody's death can be proven")?;
         let log = Log::new(state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
         let mut session = Session { repo, state, options, log, report: Report::default() };
@@ -245,22 +265,26 @@ impl<'r> Session<'r> {
         session.look_for_lost_records(&unfinished)?;
         let plan_of = |u: &Unfinished| if u.decided { decided::plan(&u.refs) } else { plan::plan(&u.refs) };
         let mut plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
+        let undecided = plans.iter().any(|plan| plan.verdict == Verdict::NeedsHuman);
+        if undecided && !last && session.log.goes_on_behind(scan.0.last().map_or(0, |record| record.lsn))? {
+            return Ok(None);
+        }
         if let Some(waiting) = decided::needs_a_command(&unfinished, &options.mode) {
             session.report.must_wait = true;
             session.report.notes.extend(decided::refusal(waiting, &options.mode));
-            return Ok(session.report);
+            return Ok(Some(session.report));
         }
 
         if session.must_wait(&unfinished, &plans, expected.as_ref())? {
             session.report.must_wait = true;
-            return Ok(session.report);
+            return Ok(Some(session.report));
         }
         let steady_since = session.log.clock_is_steady_since()?;
         let known = known_dead(repo, &unfinished);
         let mut judge = Judge::new(repo, known, owner::ancestors(), steady_since).forced(options.force);
         if let Some(expected) = &expected {
             if !session.make_readable(expected, &mut judge)? {
-                return Ok(session.report);
+                return Ok(Some(session.report));
             }
             session.finish_lost_renames(expected, &unfinished)?;
             // What has been set aside by now may have shown a ref.
@@ -286,7 +310,7 @@ impl<'r> Session<'r> {
         for entry in runs.into_iter().rev() {
             session.settle_run(entry)?;
         }
-        Ok(session.report)
+        Ok(Some(session.report))
     }
 
     /// Markers that nobody works on any more. The others are reported.

@@ -226,6 +226,14 @@ impl<'s> Log<'s> {
         Ok(self.head_text()?.and_then(|text| self.parse_head(&text)))
     }
 
+    /// Are there records behind the record `last`, as far as is noted?
+    ///
+    /// # Errors
+    /// The note cannot be read.
+    pub fn goes_on_behind(&self, last: Lsn) -> io::Result<bool> {
+        Ok(self.noted_head()?.is_some_and(|head| head.size != POISONED && head.next_lsn > last + 1))
+    }
+
     fn boot_sum(&self) -> u32 {
         checksum::crc32c(self.boot.as_bytes())
     }
