@@ -91,7 +91,12 @@ impl Processes {
         };
         let writers = Writers::of(repo);
         for pid in owner::all_pids() {
-            if pid == myself || ancestors.iter().any(|a| a.pid == pid) {
+            if pid == myself {
+                continue;
+            }
+            if ancestors.iter().any(|a| a.pid == pid) {
+                // Not only git: a program with a library of git in it may run us while it holds a lock.
+                scan.open.extend(open_locks(pid));
                 continue;
             }
             let Some(stat) = Stat::of(pid).filter(|s| !s.is_gone() && !s.is_kernel_thread()) else { continue };

@@ -240,3 +240,15 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+#[test]
+fn a_lock_that_the_program_which_runs_us_has_open_stays() {
+    let repo = guarded();
+    let lock = repo.git_dir().join("refs/heads/held.lock");
+    let held = fs::File::create_new(&lock).expect("we lock, as a library would");
+    let (code, said) = recover(&repo);
+    assert!(lock.exists(), "it is ours, and we are alive: {code}: {said}");
+    drop(held);
+    let (code, said) = recover(&repo);
+    assert!(code == 0 && !lock.exists(), "nobody has it any more: {code}: {said}");
+}
