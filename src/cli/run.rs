@@ -49,16 +49,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         return Err(prepare(session, args).exec()).with_context(|| cannot_run(args));
     }
     let options = session.recovery_options()?;
-    let config = Config::read(&options.git_program, &repo.git_dir)?;
-    if let Some(problem) = install::problems_by(&options.git_program, &repo, &config)?.into_iter().next() {
-        anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
-    }
     anyhow::ensure!(
         repo.ref_format == RefFormat::Files,
         "a repository with a reftable has no earlier values of its refs to go back to: `jin-txn run` needs the files format"
     );
-    for line in recovery::recover(&repo, &options)?.headlines() {
-        session.say(&line);
+    if state.exists() {
+        for line in recovery::recover(&repo, &options)?.headlines() {
+            session.say(&line);
+        }
+    }
+    // Behind recovery, which may have put the configuration back.
+    let config = Config::read(&options.git_program, &repo.git_dir)?;
+    if let Some(problem) = install::problems_by(&options.git_program, &repo, &config)?.into_iter().next() {
+        anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
     }
     let worktree = session.worktree(&options.git_program, &config)?;
     let index_lock = repo.git_dir.join("index.lock");
