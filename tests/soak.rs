@@ -287,10 +287,6 @@ fn come_to_rest(repo: &Repo) {
     let start = Instant::now();
     loop {
         let (code, said) = recover(repo);
-        // It may ask a human about a ref that others moved while it looked: nothing is written then, and the values are judged.
-        for id in said.split("--acknowledge ").skip(1).filter_map(|rest| rest.split('`').next()) {
-            run_jin(repo, &["recover", "--acknowledge", id]);
-        }
         if code == 0 && run_jin(repo, &["recover"]).0 == 0 {
             return;
         }

@@ -6,6 +6,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -18,9 +19,12 @@ use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
 use crate::marker::{self, Entry, Listing, Marker, Phase, State};
 use crate::owner::{self, Liveness, Owner, Place, Stat};
 use crate::recovery::{self, Mode, Options};
-use crate::state_dir::{Durability, StateDir, TxId, Wait};
+use crate::state_dir::{Busy, Durability, StateDir, TxId, Wait};
 use crate::wal::log::unix_time;
 use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
+
+/// How long a change waits for another process that recovers what the change would build on.
+const LONGEST_RECOVERY: Duration = Duration::from_secs(2);
 
 /// Room for what git sends in nearly all calls, so that it is read at once.
 const USUAL_INPUT: usize = 4096;
@@ -434,12 +438,21 @@ impl Call<'_> {
         }
         let objects_elsewhere = self.environment.objects_elsewhere;
         let options = Options { mode, objects_elsewhere, ..Options::new(self.environment.git_program.clone()) };
-        match recovery::recover(&self.repo, &options) {
+        let done = match recovery::recover(&self.repo, &options) {
+            // Somebody else is recovering right now; that is waited for only by who would build on what is being recovered.
+            Err(error) if error.is::<Busy>() && recovery::is_in_the_way(&self.repo, &options)? => {
+                recovery::recover(&self.repo, &Options { wait: Wait::UpTo(LONGEST_RECOVERY), ..options.clone() })
+            }
+            done => done,
+        };
+        match done {
             Ok(report) => Ok(HookRecovery { messages: report.headlines(), must_wait: report.must_wait }),
-            // Somebody else is recovering right now; hooks never wait for that. After a reboot the refs of this very
-            // transaction may be older than what was acknowledged: nothing may be built on them before that is known.
-            Err(error) if error.is::<crate::state_dir::Busy>() => {
-                Ok(HookRecovery { messages: Vec::new(), must_wait: self.rebooted()? })
+            Err(error) if error.is::<Busy>() => {
+                // After a reboot the refs of this very transaction may be older than what was acknowledged: nothing may be
+                // built on them before that is known.
+                let must_wait = self.rebooted()? || recovery::is_in_the_way(&self.repo, &options)?;
+                let line = "jin-txn: another process recovers what this change would build on".to_owned();
+                Ok(HookRecovery { messages: if must_wait { vec![line] } else { Vec::new() }, must_wait })
             }
             Err(error) => Err(error),
         }

@@ -190,6 +190,32 @@ pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     state.while_recovering(options.wait, || Session::run(repo, &state, options))
 }
 
+/// Does a transaction of the dead, of which the log does not know how it ended, name a ref that the git of this hook has locked?
+/// For a hook that cannot recover it, because another process is doing that: who changed such a ref meanwhile would hide how far
+/// the dead one came. Looks only, without `recovery.lock`.
+///
+/// # Errors
+/// The state or the log cannot be read.
+pub fn is_in_the_way(repo: &Repository, options: &Options) -> anyhow::Result<bool> {
+    let Mode::Prepared { refs } = &options.mode else { return Ok(false) };
+    let state = StateDir::of(repo);
+    let place = Place::here()?;
+    let mut session = Session::new(repo, &state, options, &place);
+    let dead = session.find_dead(&Listing::read(state.path())?, &place)?.watched;
+    let records = session.read_log(&dead, false)?.0;
+    let history = History::new(&records);
+    let names_one = |(entry, marker): &(Entry, Option<Marker>)| match history.begin(entry.id) {
+        Some((at, begin)) if begin.rename.is_some() || history.ending(entry.id, at) == Ending::None => {
+            let watched = begin.watched.iter().map(|w| &w.name);
+            begin.refs.iter().map(|c| &c.name).chain(watched).any(|name| refs.contains(name))
+        }
+        Some(_) => false,
+        // Of what nothing is known it cannot be excluded.
+        None => marker.is_none(),
+    };
+    Ok(dead.iter().any(names_one))
+}
+
 /// Closes a transaction that waits for a human, who has looked at it.
 ///
 /// # Errors
@@ -224,6 +250,11 @@ struct Session<'r> {
 }
 
 impl<'r> Session<'r> {
+    fn new(repo: &'r Repository, state: &'r StateDir, options: &'r Options, place: &Place) -> Self {
+        let log = Log::new(state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
+        Session { repo, state, options, log, report: Report::default() }
+    }
+
     fn run(repo: &'r Repository, state: &'r StateDir, options: &'r Options) -> anyhow::Result<Report> {
         for _ in 0..LOOKS {
             if let Some(report) = Session::look_and_recover(repo, state, options, false)? {
@@ -243,9 +274,7 @@ impl<'r> Session<'r> {
         last: bool,
     ) -> anyhow::Result<Option<Report>> {
         let place = Place::here().context("cannot read /proc: without it nobody's death can be proven")?;
-        let log = Log::new(state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
-        let mut session = Session { repo, state, options, log, report: Report::default() };
-
+        let mut session = Session::new(repo, state, options, &place);
         let listing = Listing::read(state.path())?;
         let mut dead = session.find_dead(&listing, &place)?;
         let reboot = !is_verified(&listing, state)?;

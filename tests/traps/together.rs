@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value as Json, json};
 
 use super::live_owners::Hanging;
@@ -47,6 +48,30 @@ fn recovery_and_a_gc_at_once_leave_a_whole_update() {
         assert!(torn.repo.try_git(["gc", "--quiet", "--prune=now"]).status.success(), "the gc can be run again");
         assert_recovers(&torn.repo);
     }
+}
+
+/// Whoever moved a ref of a torn update while another process looks at it would hide how far the update came.
+#[test]
+fn nobody_builds_on_what_another_process_is_recovering() {
+    let torn = Torn::new();
+    let third = spare_commit(&torn.repo, "third");
+    let lock = fs::OpenOptions::new().write(true).open(torn.repo.git_dir().join(".jin/recovery.lock"));
+    let held = Flock::lock(lock.expect("it is there"), FlockArg::LockExclusive).expect("nobody holds it");
+    let refused = torn.repo.try_git(["update-ref", "refs/heads/b1", &third]);
+    assert!(!refused.status.success(), "it waits for the other one only so long");
+    insta::assert_snapshot!(text(&refused.stderr), @r"
+    jin-txn: another process recovers what this change would build on
+    jin-txn: this change is refused until that is recovered: run your command again
+    fatal: ref updates aborted by hook
+    ");
+    assert_eq!(torn.value("b1"), torn.new, "nothing has changed");
+    torn.repo.git(["update-ref", "refs/heads/beside", &third]);
+    drop(held);
+    // Now the hook itself recovers: after that the command can be run.
+    assert!(!torn.repo.try_git(["update-ref", "refs/heads/b1", &third]).status.success());
+    torn.assert_rolled_back();
+    torn.repo.git(["update-ref", "refs/heads/b1", &third]);
+    assert_recovers(&torn.repo);
 }
 
 /// It stands still at one of its changes, as a process that was stopped does, while somebody moves a ref that it is about
