@@ -95,6 +95,8 @@ enum LogPlace {
     None,
     /// On its way.
     OnItsWay,
+    /// On its way again: it has arrived and was written to since, and somebody has begun to rename the new name.
+    OnItsWayAgain,
     /// It is the reflog of this ref.
     Of(RefName),
     /// Nowhere to be found.
@@ -203,7 +205,7 @@ impl Session<'_> {
             LogPlace::Of(name) => new.as_ref() == Some(name) && now_new.as_ref().is_some_and(|v| *v != Value::Absent),
             // Without a reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
             LogPlace::None => now_new.as_ref().is_some_and(|v| *v != Value::Absent),
-            LogPlace::OnItsWay | LogPlace::Lost => false,
+            LogPlace::OnItsWay | LogPlace::OnItsWayAgain | LogPlace::Lost => false,
         };
         let way = if is_back {
             Way::Before
@@ -211,8 +213,9 @@ impl Session<'_> {
             Way::Nothing
         } else if arrived {
             new.map_or(Way::Nothing, Way::Forward)
-        } else if log == LogPlace::Lost {
-            // Renamed in full, and the new name deleted since by somebody unseen: nothing proves a cut.
+        } else if matches!(log, LogPlace::OnItsWayAgain | LogPlace::Lost) {
+            // Renamed in full, and the new name taken up since by a rename that was cut before it was logged, or deleted by
+            // somebody unseen: nothing proves a cut of this one.
             Way::Nothing
         } else {
             Way::Back
@@ -224,8 +227,11 @@ impl Session<'_> {
         let Some(log) = begin.rename.as_ref().and_then(|r| r.log) else { return Ok(LogPlace::None) };
         let is_it =
             |path: &Path| absent_is_none(fs::symlink_metadata(path)).map(|m| m.is_some_and(|m| m.ino() == log.ino));
-        if is_it(&self.repo.common_dir.join(RENAMED_LOG))? {
-            return Ok(LogPlace::OnItsWay);
+        let on_its_way = self.repo.common_dir.join(RENAMED_LOG);
+        if is_it(&on_its_way)? {
+            // git writes to it only under the new name.
+            let has_grown = FileId::at(&on_its_way)?.is_some_and(|now| now.size > log.size);
+            return Ok(if has_grown { LogPlace::OnItsWayAgain } else { LogPlace::OnItsWay });
         }
         if let Some(name) = target.map(|t| &t.name)
             && is_it(&RefStore::new(self.repo).log(name))?
@@ -391,7 +397,9 @@ pub(super) fn mend_stray_log(
 ) -> anyhow::Result<()> {
     let path = session.repo.common_dir.join(RENAMED_LOG);
     let Some(id) = FileId::at(&path)? else { return Ok(()) };
-    let claimed = unfinished.iter().any(is_open);
+    let on_its_way = |tx: &Unfinished| tx.begin.as_ref().and_then(|b| b.rename.as_ref()?.log);
+    let claims = |tx: &&Unfinished| on_its_way(tx).is_some_and(|log| (log.ino, log.size) == (id.ino, id.size));
+    let claimed = unfinished.iter().filter(|tx| is_open(tx)).any(|tx| claims(&tx));
     if claimed || judge.could_anybody_hold(&LockFile { path: path.clone(), id }).owner != Liveness::Dead {
         return Ok(());
     }

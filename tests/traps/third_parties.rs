@@ -8,6 +8,7 @@ use super::support::point::let_the_clock_tick;
 use super::support::repo::Options;
 use super::support::repo::{Repo, text};
 use super::support::snapshot::Snapshot;
+use super::support::tracer::Action;
 use super::{Torn, guarded, leave_stale_lock};
 
 #[test]
@@ -27,6 +28,25 @@ fn a_branch_renamed_away_and_back_stays() {
     assert_recovers(&repo);
     assert_eq!(value(&repo, "refs/heads/a"), "", "`a` does not come back");
     assert_ne!(value(&repo, "refs/heads/b"), "", "`b` stays");
+}
+
+/// The second rename takes the reflog on its way again before any hook is called.
+#[test]
+fn a_renamed_branch_whose_next_rename_was_cut_before_it_was_logged_does_not_get_its_old_name_back() {
+    let repo = guarded();
+    repo.git(["branch", "a"]);
+    repo.git(["branch", "-m", "a", "b"]);
+    let before = Snapshot::of(&repo);
+    let mut taken = false;
+    crash::kill_at(crash::git(&repo, &["branch", "-m", "b", "c"]), "", Action::KillTree, |event| {
+        let was_taken = taken;
+        taken |= crash::is_rename_to(event, "logs/refs/.tmp-renamed-log");
+        was_taken
+    });
+    let_the_clock_tick(&repo.git_dir());
+    assert!(repo.git_dir().join("logs/refs/.tmp-renamed-log").exists(), "it was cut behind its first step");
+    assert_recovers(&repo);
+    assert_eq!(Snapshot::of(&repo), before, "the branch is `b`, with its reflog");
 }
 
 #[test]
@@ -172,7 +192,7 @@ fn a_branch_that_somebody_made_after_the_crash_is_not_taken_for_the_transactions
     let commit = spare_commit(&repo, "x");
     let input = format!("create refs/heads/new-a {commit}\ncreate refs/heads/new-b {commit}\n");
     let update = crash::git(&repo, &["update-ref", "--stdin"]);
-    crash::kill_at(update, &input, super::support::tracer::Action::KillTree, crash::is_ref_rename);
+    crash::kill_at(update, &input, Action::KillTree, crash::is_ref_rename);
     for lock in ["new-a.lock", "new-b.lock"] {
         fs::remove_file(repo.git_dir().join("refs/heads").join(lock)).expect("the kill left it");
     }
@@ -195,7 +215,7 @@ fn a_mere_verification_is_no_deletion() {
     let update = crash::git(&repo, &["update-ref", "--stdin"]);
     // In `committed`, after git has done all of it.
     let mut renamed = false;
-    crash::kill_at(update, &input, super::support::tracer::Action::KillTree, |event| {
+    crash::kill_at(update, &input, Action::KillTree, |event| {
         renamed |= crash::is_ref_rename(event);
         renamed && crash::is_log_call(event, "write")
     });

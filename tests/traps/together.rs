@@ -59,10 +59,12 @@ fn nobody_builds_on_what_another_process_is_recovering() {
     let held = Flock::lock(lock.expect("it is there"), FlockArg::LockExclusive).expect("nobody holds it");
     let refused = torn.repo.try_git(["update-ref", "refs/heads/b1", &third]);
     assert!(!refused.status.success(), "it waits for the other one only so long");
-    insta::assert_snapshot!(text(&refused.stderr), @r"
+    let said = text(&refused.stderr);
+    // What git says about it depends on its version.
+    let ours: Vec<&str> = said.lines().filter(|line| line.starts_with("jin-txn")).collect();
+    insta::assert_snapshot!(ours.join("\n"), @r"
     jin-txn: another process recovers what this change would build on
     jin-txn: this change is refused until that is recovered: run your command again
-    fatal: ref updates aborted by hook
     ");
     assert_eq!(torn.value("b1"), torn.new, "nothing has changed");
     torn.repo.git(["update-ref", "refs/heads/beside", &third]);
