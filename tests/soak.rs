@@ -205,10 +205,6 @@ impl Worker<'_> {
 
 #[test]
 fn whoever_is_killed_among_sixteen_at_work_nothing_acknowledged_is_lost_and_nobody_is_robbed() {
-    if std::env::var_os("JIN_SOAK_SECONDS").is_none() && std::env::var_os("JIN_SOAK_SEED").is_none() {
-        println!("skipped: JIN_SOAK_SECONDS or JIN_SOAK_SEED asks for it (docs/reliability.md says what is open)");
-        return;
-    }
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
     let spare = prepare(&repo);
     let running: Vec<Running> = JOBS.iter().map(|_| Mutex::new(None)).collect();

@@ -7,6 +7,7 @@
 use std::io;
 
 use super::payload::{Line, Payload};
+use crate::git::processes;
 use crate::git::refs::{BadName, Seen, read_small, with_suffix};
 use crate::git::{FileId, RefFormat, RefName, RefStore, Repository, Value};
 use crate::wal::{RefChange, Rename, Watched};
@@ -24,6 +25,29 @@ pub struct Observed {
     pub packed_lock: Option<FileId>,
     /// `index.lock` of the worktree.
     pub index_lock: Option<FileId>,
+}
+
+/// What the command line says about the locks of the refs that a payload lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locks {
+    /// They are this git's.
+    Own,
+    /// git may have rejected some of the updates, whose locks are somebody else's.
+    Batched,
+    /// They are all somebody else's, who may have moved the ref on: only `packed-refs` is written.
+    OfOthers,
+}
+
+impl Locks {
+    /// Of the git with this command line.
+    #[must_use]
+    pub fn of(argv: &[String]) -> Locks {
+        match () {
+            () if processes::packs_refs(argv) => Locks::OfOthers,
+            () if may_be_batched(argv) => Locks::Batched,
+            () => Locks::Own,
+        }
+    }
 }
 
 /// Why the payload could not be read.
@@ -67,11 +91,9 @@ enum Effect {
 
 /// Observes the transaction at `prepared`: locks are held, nothing is changed yet.
 ///
-/// `batched`: git may have rejected some of the updates, so a lock may be somebody else's.
-///
 /// # Errors
 /// The payload or the disk cannot be read.
-pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Result<Observed, Problem> {
+pub fn observe(repo: &Repository, payload: &Payload<'_>, locks: Locks) -> Result<Observed, Problem> {
     if repo.ref_format == RefFormat::Reftable {
         return observe_reftable(repo, payload);
     }
@@ -86,13 +108,17 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, batched: bool) -> Resul
         let effect = match (Line::is_null(line.new), &before.value) {
             (true, Value::Absent) => lock.map_or(Effect::Nothing, |_| Effect::LockOnly),
             (true, _) => effect_of_delete(&refs, payload, &name, &before, lock.as_ref(), packed_lock.is_some())?,
-            (false, _) => effect_of_update(&refs, &line, &name, &before, lock.as_ref(), batched)?,
+            (false, _) if locks == Locks::OfOthers => Effect::Nothing,
+            (false, _) => {
+                let doubtful = locks == Locks::Batched || (packed_lock.is_some() && Line::is_null(line.old));
+                effect_of_update(&refs, &line, &name, &before, lock.as_ref(), doubtful)?
+            }
         };
         match effect {
             Effect::Nothing => {}
             Effect::Prune => seen.pruned.push((name, before)),
             Effect::LockOnly => seen.watched.push(Watched { log: log_size(&refs, &name)?, lock, name }),
-            Effect::Change { .. } if batched && was_rejected(&line, &before) => {}
+            Effect::Change { .. } if locks == Locks::Batched && was_rejected(&line, &before) => {}
             Effect::Change { after, packed } => {
                 if packed {
                     seen.packed_lock = packed_lock;
@@ -186,15 +212,16 @@ fn effect_of_update(
     name: &RefName,
     before: &Seen,
     lock: Option<&FileId>,
-    batched: bool,
+    doubtful: bool,
 ) -> Result<Effect, Problem> {
     let after = Value::of_payload(line.new)?;
     let Some(lock) = lock else { return Ok(Effect::Nothing) };
     if lock.size == 0 || before.value == after {
         return Ok(Effect::LockOnly);
     }
-    // Reading every lock would cost a third of our time; only a batched update may list one that is not git's.
-    if batched && read_small(&refs.lock(name))?.is_none_or(|(content, _)| Value::of_file(&content) != after) {
+    // Reading every lock would cost a third of our time; only a batched update and one of `packed-refs` alone, which says
+    // nothing about old values, may list one that is not git's.
+    if doubtful && read_small(&refs.lock(name))?.is_none_or(|(content, _)| Value::of_file(&content) != after) {
         return Ok(Effect::Nothing);
     }
     Ok(Effect::Change { after, packed: false })
@@ -293,9 +320,8 @@ fn new_branch_name(argv: &[String]) -> Option<RefName> {
     RefName::parse(format!("refs/heads/{last}").as_bytes()).ok()
 }
 
-/// Commands whose updates git may apply one by one: a lock in their payload may be somebody else's.
-#[must_use]
-pub fn may_be_batched(argv: &[String]) -> bool {
+/// Commands whose updates git may apply one by one.
+fn may_be_batched(argv: &[String]) -> bool {
     let program = argv.first().map_or("", |a| a.rsplit('/').next().unwrap_or(a));
     let batching = ["fetch", "pull", "push", "receive-pack", "remote", "--batch-updates"];
     program == "git-receive-pack" || argv.iter().skip(1).any(|a| batching.contains(&a.as_str()))
@@ -316,16 +342,20 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_may_apply_updates_one_by_one_are_known() {
+    fn whose_the_locks_are_is_read_from_the_command_line() {
         let argv = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        for (line, batched) in [
-            ("git fetch origin", true),
-            ("git-receive-pack /srv/x.git", true),
-            ("git update-ref --stdin --batch-updates", true),
-            ("git update-ref --stdin", false),
-            ("git commit -m x", false),
+        for (line, locks) in [
+            ("git fetch origin", Locks::Batched),
+            ("git-receive-pack /srv/x.git", Locks::Batched),
+            ("git update-ref --stdin --batch-updates", Locks::Batched),
+            ("git update-ref --stdin", Locks::Own),
+            ("git commit -m pack-refs", Locks::Own),
+            ("git -C pack-refs commit", Locks::Own),
+            ("git refs migrate", Locks::Own),
+            ("/usr/bin/git -c gc.auto=0 pack-refs --all", Locks::OfOthers),
+            ("git refs optimize", Locks::OfOthers),
         ] {
-            assert_eq!(may_be_batched(&argv(line)), batched, "{line}");
+            assert_eq!(Locks::of(&argv(line)), locks, "{line}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::observe::{self, Observed};
+use super::observe::{self, Locks, Observed};
 use super::payload::Payload;
 use super::{Answer, Environment, Reply};
 use crate::durable;
@@ -254,7 +254,7 @@ impl Call<'_> {
         if let Some(veto) = refuse_after_run(&markers) {
             return Ok(veto);
         }
-        let seen = observe::observe(&self.repo, &self.payload, observe::may_be_batched(&git.argv))?;
+        let seen = observe::observe(&self.repo, &self.payload, Locks::of(&git.argv))?;
         let mut messages = Vec::new();
         let rebooted = self.rebooted()?;
         if markers.dead || rebooted {
@@ -318,7 +318,7 @@ impl Call<'_> {
                 worktree: crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
                     .into_owned(),
                 reftable: self.repo.ref_format == RefFormat::Reftable,
-                batched: observe::may_be_batched(&git.argv),
+                batched: Locks::of(&git.argv) == Locks::Batched,
                 refs: seen.changes,
                 watched: seen.watched,
                 packed_lock: seen.packed_lock,

@@ -66,6 +66,39 @@ fn of_two_gits_with_the_same_arguments_only_the_dead_one_is_recovered() {
     assert_recovers(&torn.repo);
 }
 
+/// `pack-refs` lists the values that it found; by the time its hook is called others may have moved a ref on, and be about to
+/// move it again. Their locks are not the dead `pack-refs`' locks.
+#[test]
+fn a_killed_pack_refs_does_not_take_the_locks_of_others_along() {
+    let repo = guarded();
+    let [new, newest] = ["new", "newest"].map(|message| spare_commit(&repo, message));
+    repo.git(["branch", "slow"]);
+    let mut live = None;
+    let mut decide = |event: &Event| {
+        if live.is_none() && event.path.as_deref().is_some_and(|path| path.ends_with("packed-refs.new")) {
+            // From a thread of its own: the tracer waits for all children of this one.
+            live = thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    repo.git(["update-ref", "refs/heads/slow", &new]);
+                    let command = crash::git(&repo, &["update-ref", "--stdin"]);
+                    Hanging::start(&repo, command, "slow", &updates(&["slow"], &newest, &new))
+                });
+                Some(other.join().expect("the other one comes to its reflog"))
+            });
+        }
+        if crash::is_rename_to(event, "/packed-refs") { Action::KillTree } else { Action::Continue }
+    };
+    tracer::trace(crash::git(&repo, &["pack-refs", "--all"]), b"", Isolation::None, &mut decide).expect("git starts");
+    let live = live.expect("pack-refs has read the refs");
+    let_the_clock_tick(&repo.git_dir());
+    let (code, said) = recover(&repo);
+    assert_eq!(code, 5, "somebody is at work: {said}");
+    assert!(live.lock().exists(), "the live one's lock stays");
+    live.finish();
+    assert_eq!(value(&repo, "refs/heads/slow"), newest, "it ends as if nothing had been");
+    assert_recovers(&repo);
+}
+
 #[test]
 fn a_killed_git_that_hung_leaves_a_lock_that_goes() {
     let repo = guarded();

@@ -69,10 +69,10 @@ fn nobody_builds_on_what_another_process_is_recovering() {
     assert_eq!(torn.value("b1"), torn.new, "nothing has changed");
     torn.repo.git(["update-ref", "refs/heads/beside", &third]);
     drop(held);
-    // Now the hook itself recovers: after that the command can be run.
-    assert!(!torn.repo.try_git(["update-ref", "refs/heads/b1", &third]).status.success());
-    torn.assert_rolled_back();
+    // Now the hook itself recovers: before 2.54 git has its locks by then, and the command has to be run again.
+    torn.repo.try_git(["update-ref", "refs/heads/b1", &third]);
     torn.repo.git(["update-ref", "refs/heads/b1", &third]);
+    assert_eq!((torn.value("b1"), torn.value("b2")), (third, torn.old.clone()), "the torn update is rolled back");
     assert_recovers(&torn.repo);
 }
 
