@@ -337,8 +337,7 @@ pub fn share_like_directory(path: &Path) -> io::Result<()> {
 pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
     match hard_link(original, second) {
         Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-            let bytes = named::read(original)?;
-            create_new(second, &bytes).map(|_| ())
+            copy_new(&named::open(original)?, second, 0o666).map(|_| ())
         }
         other => other,
     }

@@ -45,7 +45,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[must_use = "a run that is neither committed nor restored is restored by the next command"]
 #[derive(Debug)]
 pub struct Run<'r> {
-    repo: &'r Repository,
     state: &'r StateDir,
     entry: Entry,
     lease: Lease,
@@ -92,7 +91,7 @@ impl<'r> Run<'r> {
     ///
     /// # Errors
     /// [`Occupied`], or the snapshot cannot be taken or logged: nothing was run then.
-    pub fn begin(repo: &'r Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
+    pub fn begin(repo: &Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
         let place = Place::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
@@ -125,12 +124,12 @@ impl<'r> Run<'r> {
             Ok(lease)
         };
         match begun() {
-            Ok(lease) => Ok(Run { repo, state, entry, lease, mark: Mark::of(state, id)? }),
+            Ok(lease) => Ok(Run { state, entry, lease, mark: Mark::of(state, id)? }),
             Err(error) => {
                 if log.append(Some(id), &Body::Aborted, Sync::No).is_err() {
                     // Then recovery finds a run that changed nothing.
                 }
-                close(repo, state, entry, State::Failed)?;
+                close(state, entry, State::Failed)?;
                 Err(error)
             }
         }
@@ -162,7 +161,7 @@ impl<'r> Run<'r> {
             log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Sync::Yes)
         });
         let Err(trouble) = logged else {
-            return Ok(close(self.repo, self.state, self.entry, State::Committed).err());
+            return Ok(close(self.state, self.entry, State::Committed).err());
         };
         // The command has succeeded and its effects are there: its marker can say so too, and a full disk takes a rename.
         match self.entry.become_state(State::Committed).and_then(|()| durable::fsync_dir(self.state.path())) {
@@ -204,11 +203,10 @@ fn refuse_another(state: &StateDir, worktree: &str, own: Option<TxId>) -> anyhow
 ///
 /// # Errors
 /// What the file system said.
-pub fn close(repo: &Repository, state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
+pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
     if entry.state == State::InProgress {
         entry.become_state(to)?;
     }
-    objects::release(repo, state, entry.id)?;
     durable::remove_tree(&state.tx(entry.id))?;
     entry.remove()?;
     Ok(())
@@ -218,8 +216,7 @@ pub fn close(repo: &Repository, state: &StateDir, mut entry: Entry, to: State) -
 ///
 /// # Errors
 /// What the file system said.
-pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
-    objects::release(repo, state, id)?;
+pub fn put_away(state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::wal::log::unix_time()));
     match durable::rename_new(&state.tx(id), &to) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),

@@ -1,40 +1,66 @@
 //! Keeping objects from a `git gc` inside of a run, and putting back what one took.
 //!
-//! A pack with a `.keep` file beside it stays; a loose object that has a second name can be put back. Both together are
-//! everything that the repository had when the run began.
+//! Loose objects and packs get a second name: all together they are everything that the repository had when the run began.
+//! Never a `.keep` file: a `git repack` that has made its list of packs to replace, and then finds one of them kept, leaves its
+//! objects out of the new pack and removes it all the same.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::durable;
-use crate::git::refs::{absent_is_none, read_small};
+use crate::git::refs::absent_is_none;
 use crate::git::{Repository, command};
-use crate::marker::Listing;
 use crate::named as fs;
 use crate::state_dir::{StateDir, TxId};
-use crate::wal::Origin;
 
-/// The content of our `.keep` files.
-const KEEP: &[u8] = b"jin-txn run\n";
+/// How often a gc may come in between before it is left alone: what it packs anew meanwhile it has not removed.
+const LOOKS: usize = 5;
+
+/// By this git finds a pack: it goes last, so that the others are there.
+const INDEX: &str = "idx";
 
 fn links(state: &StateDir, id: TxId) -> PathBuf {
     state.tx(id).join("objects")
 }
 
-/// Gives every loose object a second name, and every pack a `.keep`.
+fn packs_of(objects: &Path) -> PathBuf {
+    objects.join("pack")
+}
+
+/// Gives every loose object and every pack a second name.
 ///
 /// # Errors
 /// What the file system said.
 pub fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
     let root = links(state, id);
-    durable::create_dirs(&root, 0o777)?;
-    for fan in loose_dirs(&objects)? {
+    durable::create_dirs(&packs_of(&root), 0o777)?;
+    let mut before = pack_files(&objects)?;
+    for _ in 0..LOOKS {
+        keep_loose(&objects, &root)?;
+        for name in &before {
+            keep(&packs_of(&objects).join(name), &packs_of(&root).join(name))?;
+        }
+        // A gc at work makes its new pack before it removes anything.
+        let now = pack_files(&objects)?;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+fn keep_loose(objects: &Path, root: &Path) -> anyhow::Result<()> {
+    for fan in loose_dirs(objects)? {
         let to = root.join(fan.file_name().unwrap_or_default());
         let mut made = false;
-        for entry in fs::read_dir(&fan)? {
+        let Some(entries) = absent_is_none(fs::read_dir(&fan))? else { continue };
+        for entry in entries {
             let entry = entry?;
             if !is_object_name(entry.file_name().as_bytes()) {
                 continue;
@@ -43,49 +69,32 @@ pub fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<
                 durable::create_dirs(&to, 0o777)?;
                 made = true;
             }
-            match durable::keep_second(&entry.path(), &to.join(entry.file_name())) {
-                // A gc is at work: what it takes now was not needed when it began.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                other => other?,
-            }
-        }
-    }
-    for pack in packs(repo, "pack")? {
-        match durable::create_new(&pack.with_extension("keep"), KEEP) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e.into()),
-            _ => {}
+            keep(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
     Ok(())
 }
 
-/// Takes our `.keep` files away, unless another run than `id` still needs them.
-///
-/// # Errors
-/// What the file system said.
-pub fn release(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
-    for entry in Listing::read(state.path())?.markers.into_iter().filter(|m| m.id != id) {
-        // One that cannot be read may be a run's.
-        if entry.read().map_or(true, |marker| marker.is_some_and(|m| m.origin == Origin::Run)) {
-            return Ok(());
-        }
+fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
+    match durable::keep_second(original, second) {
+        // Seen already; or a gc is at work: what it takes now is in a new pack, or was not needed when it began.
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+        other => Ok(other?),
     }
-    for keep in packs(repo, "keep")? {
-        if read_small(&keep)?.is_some_and(|(content, _)| content == KEEP) {
-            durable::remove_file(&keep)?;
-        }
-    }
-    Ok(())
 }
 
-/// Puts back the loose objects that are nowhere any more.
+/// Puts back the packs that are gone, and the loose objects that are nowhere any more.
 ///
 /// # Errors
 /// git fails, or what the file system said.
-pub fn restore(repo: &Repository, program: &Path, state: &StateDir, id: TxId) -> anyhow::Result<usize> {
+pub fn restore(repo: &Repository, program: &Path, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
+    let root = links(state, id);
+    for name in in_order(pack_files(&root)?) {
+        put_back(state, id, &packs_of(&root).join(&name), &packs_of(&objects).join(&name))?;
+    }
     let mut gone = Vec::new();
-    for fan in loose_dirs(&links(state, id))? {
+    for fan in loose_dirs(&root)? {
         for entry in fs::read_dir(&fan)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -97,17 +106,32 @@ pub fn restore(repo: &Repository, program: &Path, state: &StateDir, id: TxId) ->
         }
     }
     let known = sizes(repo, program, gone.iter().map(|(oid, _, _)| oid.as_str()))?;
-    let mut count = 0;
     for ((_, from, place), _) in gone.iter().zip(known).filter(|(_, size)| size.is_none()) {
-        durable::create_dirs(place.parent().unwrap_or(&objects), 0o777)?;
-        match durable::keep_second(from, place) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(e).context("cannot put an object back");
-            }
-            _ => count += 1,
-        }
+        put_back(state, id, from, place)?;
     }
-    Ok(count)
+    Ok(())
+}
+
+/// A copy, where there can be no second name, is made aside: nobody is to see half of an object.
+fn put_back(state: &StateDir, id: TxId, from: &Path, place: &Path) -> anyhow::Result<()> {
+    use std::io::ErrorKind::AlreadyExists;
+    if absent_is_none(fs::symlink_metadata(place))?.is_some() {
+        return Ok(());
+    }
+    durable::create_dirs(place.parent().unwrap_or(place), 0o777)?;
+    let put = durable::hard_link(from, place).or_else(|error| match error.kind() {
+        AlreadyExists => Ok(()),
+        _ => {
+            let ready = state.tx(id).join("object.ready");
+            durable::remove_file(&ready)?;
+            durable::copy_new(&fs::open(from)?, &ready, 0o444)?.sync_all()?;
+            durable::rename_new(&ready, place)
+        }
+    });
+    match put {
+        Err(e) if e.kind() != AlreadyExists => Err(e).context("cannot put an object back"),
+        _ => Ok(()),
+    }
 }
 
 /// The sizes of objects, in order; `None` for those that the repository does not have.
@@ -150,16 +174,22 @@ fn is_object_name(name: &[u8]) -> bool {
     matches!(name.len(), 38 | 62) && name.iter().all(u8::is_ascii_hexdigit)
 }
 
-fn packs(repo: &Repository, extension: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let Some(entries) = absent_is_none(fs::read_dir(repo.common_dir.join("objects/pack")))? else {
-        return Ok(Vec::new());
-    };
-    let mut found = Vec::new();
+/// The files of all packs, by name.
+fn pack_files(objects: &Path) -> anyhow::Result<BTreeSet<OsString>> {
+    let Some(entries) = absent_is_none(fs::read_dir(packs_of(objects)))? else { return Ok(BTreeSet::new()) };
+    let mut found = BTreeSet::new();
     for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == extension) {
-            found.push(path);
+        let name = entry?.file_name();
+        let is_kept = Path::new(&name).extension().is_some_and(|e| e == "keep" || e == "lock");
+        if name.as_bytes().starts_with(b"pack-") && !is_kept {
+            found.insert(name);
         }
     }
     Ok(found)
+}
+
+fn in_order(names: BTreeSet<OsString>) -> impl Iterator<Item = OsString> {
+    let (last, first): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| Path::new(name).extension().is_some_and(|e| e == INDEX));
+    first.into_iter().chain(last)
 }

@@ -5,7 +5,7 @@
 //! (their blobs are in the repository), and ignored files: those get a second name, because git replaces an ignored file
 //! without asking when another branch tracks it.
 //!
-//! The objects that all this needs are kept from a `git gc` in the run: packs by a `.keep` file, loose ones by a second name.
+//! The objects that all this needs are kept from a `git gc` in the run by second names.
 //!
 //! Limit: contents of submodules and nested repositories, owners, times and extended attributes are not kept; of ignored
 //! files only the first [`IGNORED`] have a second name, the others are known by name.

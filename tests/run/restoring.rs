@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use crate::support::crash::{self, assert_fsck, run_jin, unseen_git, value};
+use crate::support::crash::{self, assert_fsck, assert_recovers, run_jin, unseen_git, value};
 use crate::support::reboot;
-use crate::support::repo::{Options, Repo, jin_txn, text};
+use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 use crate::support::scenes::Whole;
 use crate::support::tracer::Action;
 
@@ -212,6 +212,28 @@ fn a_gc_inside_of_a_run_takes_nothing_that_is_needed() {
         );
         assert_eq!(repo.read(["cat-file", "-p", ":staged"]), "only in the index", "packed: {packed}");
     }
+}
+
+/// It has made its list of packs that the new one replaces when the run begins.
+#[test]
+fn a_run_that_begins_in_the_middle_of_a_repack_costs_no_object() {
+    let repo = guarded();
+    repo.git(["repack", "-adq"]);
+    repo.commit_all("loose");
+    let git = repo.command(Git::under_test().program.as_os_str()).get_program().to_owned();
+    let programs = repo.scratch().join("programs");
+    let script = format!(
+        "#!/bin/sh\nunset GIT_EXEC_PATH\n[ \"$1\" = pack-objects ] || exec '{git}' \"$@\"\n\
+         exec '{jin}' run -- '{git}' \"$@\"\n",
+        git = git.display(),
+        jin = jin_txn().display(),
+    );
+    write_file(&programs.join("git"), &script, 0o755);
+    let repack = crash::git(&repo, &["repack", "-adq"]).env("GIT_EXEC_PATH", &programs).output().expect("git starts");
+    assert!(repack.status.success(), "{}", text(&repack.stderr));
+    assert!(repo.logged().iter().any(|line| line.contains("pack-objects")), "the run was made: {:?}", repo.logged());
+    assert_fsck(&repo);
+    assert_recovers(&repo);
 }
 
 #[test]

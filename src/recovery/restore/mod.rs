@@ -312,7 +312,7 @@ impl Session<'_> {
     }
 
     fn close_run(&self, entry: Entry, state: State) -> anyhow::Result<()> {
-        if self.options.dry_run { Ok(()) } else { crate::run::close(self.repo, self.state, entry, state) }
+        if self.options.dry_run { Ok(()) } else { crate::run::close(self.state, entry, state) }
     }
 
     fn find_run(&mut self, id: TxId, begin: &Begin, finding: Finding, actions: Vec<String>) {
