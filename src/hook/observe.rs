@@ -21,6 +21,9 @@ pub struct Observed {
     pub watched: Vec<Watched>,
     /// Loose files that are about to go because `packed-refs` has the same value.
     pub pruned: Vec<(RefName, Seen)>,
+    /// Loose files that are about to go although `packed-refs` does not have their value: deleted and made again since it was
+    /// packed, with the same value, which is all that git asks for.
+    pub lost: Vec<RefName>,
     /// `packed-refs.lock`, when git had to take it for a deletion.
     pub packed_lock: Option<FileId>,
     /// `index.lock` of the worktree.
@@ -86,6 +89,7 @@ enum Effect {
     Nothing,
     LockOnly,
     Prune,
+    Loss,
     Change { after: Value, packed: bool },
 }
 
@@ -107,6 +111,7 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, locks: Locks) -> Result
         let lock = FileId::at(&refs.lock(&name))?;
         let effect = match (Line::is_null(line.new), &before.value) {
             (true, Value::Absent) => lock.map_or(Effect::Nothing, |_| Effect::LockOnly),
+            (true, _) if locks == Locks::OfOthers => effect_of_prune(&refs, &name, &before, lock.as_ref())?,
             (true, _) => effect_of_delete(&refs, payload, &name, &before, lock.as_ref(), packed_lock.is_some())?,
             (false, _) if locks == Locks::OfOthers => Effect::Nothing,
             (false, _) => {
@@ -117,6 +122,7 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, locks: Locks) -> Result
         match effect {
             Effect::Nothing => {}
             Effect::Prune => seen.pruned.push((name, before)),
+            Effect::Loss => seen.lost.push(name),
             Effect::LockOnly => seen.watched.push(Watched { log: log_size(&refs, &name)?, lock, name }),
             Effect::Change { .. } if locks == Locks::Batched && was_rejected(&line, &before) => {}
             Effect::Change { after, packed } => {
@@ -203,6 +209,21 @@ fn effect_of_delete(
             let packed = loose.is_none() || refs.packed_value(name)?.is_some();
             Ok(Effect::Change { after: Value::Absent, packed })
         }
+    }
+}
+
+/// A git that packs holds the ref's lock, and removes the loose file because `packed-refs` has it.
+fn effect_of_prune(
+    refs: &RefStore<'_>,
+    name: &RefName,
+    before: &Seen,
+    lock: Option<&FileId>,
+) -> Result<Effect, Problem> {
+    match lock {
+        Some(lock) if lock.size == 0 && before.loose.is_some() => {
+            Ok(if is_prune(refs, name, before)? { Effect::Prune } else { Effect::Loss })
+        }
+        _ => Ok(Effect::Nothing),
     }
 }
 

@@ -255,6 +255,11 @@ impl Call<'_> {
             return Ok(veto);
         }
         let seen = observe::observe(&self.repo, &self.payload, Locks::of(&git.argv))?;
+        if let Some(name) = seen.lost.first() {
+            return Ok(Reply::veto(vec![format!(
+                "jin-txn: {name} was deleted and made again while it was being packed: its file stays"
+            )]));
+        }
         let mut messages = Vec::new();
         let rebooted = self.rebooted()?;
         if markers.dead || rebooted {

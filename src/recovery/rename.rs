@@ -28,7 +28,7 @@ use crate::git::reflog::{self, LogLine};
 use crate::git::refs::{FileId, absent_is_none, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::hook::observe::RENAMED_LOG;
-use crate::marker::State;
+use crate::marker::{Listing, Marker, Phase, State};
 use crate::named as fs;
 use crate::owner::Liveness;
 use crate::state_dir::TxId;
@@ -399,7 +399,7 @@ pub(super) fn mend_stray_log(
     let Some(id) = FileId::at(&path)? else { return Ok(()) };
     let on_its_way = |tx: &Unfinished| tx.begin.as_ref().and_then(|b| b.rename.as_ref()?.log);
     let claims = |tx: &&Unfinished| on_its_way(tx).is_some_and(|log| (log.ino, log.size) == (id.ino, id.size));
-    let claimed = unfinished.iter().filter(|tx| is_open(tx)).any(|tx| claims(&tx));
+    let claimed = unfinished.iter().filter(|tx| is_open(tx)).any(|tx| claims(&tx)) || may_be_under_way(session)?;
     if claimed || judge.could_anybody_hold(&LockFile { path: path.clone(), id }).owner != Liveness::Dead {
         return Ok(());
     }
@@ -419,6 +419,19 @@ pub(super) fn mend_stray_log(
             durable::rename_new(&path, &aside).context("cannot move a stray reflog to quarantine")
         }
     }
+}
+
+/// Is there a transaction that may be half of a rename, and of which somebody is still alive? Its git may be dead, and its hook
+/// not: then it is settled when that is gone, too.
+fn may_be_under_way(session: &Session<'_>) -> anyhow::Result<bool> {
+    for entry in Listing::read(session.state.path())?.markers.iter().filter(|entry| entry.state != State::Failed) {
+        let may_be = |marker: &Marker| marker.follow_up || marker.phase == Phase::Preparing;
+        // One that cannot be read may be anything; one that is gone was settled just now.
+        if entry.read().map_or(true, |marker| marker.as_ref().is_some_and(may_be)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn home_of_log(session: &Session<'_>, log: &Path) -> anyhow::Result<Option<RefName>> {

@@ -107,6 +107,15 @@ impl Lease {
     }
 }
 
+/// Notes that the run is alive now, for one that has no runner any more.
+///
+/// # Errors
+/// What the file system said.
+pub fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
+    crate::durable::open_own(&path(state, id), OpenOptions::new().write(true))?
+        .set_modified(std::time::SystemTime::now())
+}
+
 /// When the run was last known to live, in nanoseconds since the epoch; `None` when its directory is gone.
 ///
 /// # Errors

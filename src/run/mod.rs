@@ -233,6 +233,10 @@ pub fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Result<Liven
         return Ok(owner);
     }
     let lives = mark::is_held(state, id)? || !mark::members(state, Mark::of(state, id)?, None).is_empty();
+    if lives {
+        // Nobody else says so when the runner is dead. It is only a hint: where it cannot be given, a human may be asked.
+        mark::beat_for(state, id).ok();
+    }
     Ok(if lives { Liveness::Alive } else { Liveness::Dead })
 }
 

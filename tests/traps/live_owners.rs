@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ use super::support::point::let_the_clock_tick;
 use super::support::repo::Repo;
 use super::support::tracer::{self, Action, Event, Isolation, Role};
 use super::{Torn, guarded, updates};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_git_with_git_dir_and_cwd_elsewhere_is_not_robbed() {
@@ -170,6 +174,81 @@ fn recovery_waits_for_a_hook_that_outlived_its_git() {
     }
     assert_recovers(&repo);
     assert_eq!([value(&repo, "one"), value(&repo, "two")], [old.clone(), old], "nothing had happened");
+}
+
+/// It has deleted the old name and not made the new one, and its git dies while others are recovering: they have seen it alive,
+/// and its reflog is on its way.
+#[test]
+fn a_rename_that_is_cut_while_others_recover_keeps_its_reflog_and_its_name() {
+    let repo = guarded();
+    repo.git(["branch", "a"]);
+    let log = repo.git_dir().join("logs/refs/heads/a");
+    let before = (value(&repo, "refs/heads/a"), fs::read(&log).expect("it has one"));
+    let (stand, stands) = mpsc::channel();
+    let (die, may_die) = mpsc::channel();
+    let (fall, has_fallen) = mpsc::channel();
+    thread::scope(|scope| {
+        let repo = &repo;
+        scope.spawn(move || {
+            let decide = &mut |event: &Event| {
+                if !crash::is_rename_to(event, "logs/refs/heads/b") {
+                    return Action::Continue;
+                }
+                stand.send(()).expect("somebody waits");
+                may_die.recv_timeout(LONG).expect("somebody says so");
+                Action::KillTree
+            };
+            let rename = crash::git(repo, &["branch", "-m", "a", "b"]);
+            tracer::trace(rename, b"", Isolation::None, decide).expect("git starts");
+            fall.send(()).expect("somebody waits");
+        });
+        stands.recv_timeout(LONG).expect("git comes to the new name");
+        let torn = Torn::of(repo.clone());
+        let mut has_looked = false;
+        let decide = &mut |event: &Event| {
+            let removes = event.path.as_deref().is_some_and(|path| path.ends_with("b4.lock"));
+            if removes && !std::mem::replace(&mut has_looked, true) {
+                die.send(()).expect("it waits");
+                has_fallen.recv_timeout(LONG).expect("it is killed");
+            }
+            Action::Continue
+        };
+        tracer::trace(crash::jin(&torn.repo, &["recover"]), b"", Isolation::None, decide).expect("it starts");
+        assert!(has_looked, "it has something to recover");
+    });
+    let_the_clock_tick(&repo.git_dir());
+    assert_recovers(&repo);
+    let after = (value(&repo, "refs/heads/a"), fs::read(&log).unwrap_or_default());
+    assert_eq!(after, before, "`a` is back, with its reflog");
+}
+
+/// It has put `topic` into `packed-refs` and is about to remove the file. Deleted and made again in between the file has the
+/// value that it expects, and is all that there is.
+#[test]
+fn a_ref_that_was_made_again_while_it_was_packed_stays() {
+    let repo = guarded();
+    repo.git(["branch", "topic"]);
+    let before = value(&repo, "refs/heads/topic");
+    let mut made_again = false;
+    let mut decide = |event: &Event| {
+        let locks_topic = event.path.as_deref().is_some_and(|path| path.ends_with("refs/heads/topic.lock"));
+        if !made_again && event.role == Role::Git && locks_topic {
+            made_again = true;
+            thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    repo.git(["branch", "-q", "-D", "topic"]);
+                    repo.git(["branch", "topic", &before]);
+                });
+                other.join().expect("the other one does its work");
+            });
+        }
+        Action::Continue
+    };
+    let pack = crash::git(&repo, &["pack-refs", "--all"]);
+    tracer::trace(pack, b"", Isolation::None, &mut decide).expect("git starts");
+    assert!(made_again, "pack-refs came to the file");
+    assert_eq!(value(&repo, "refs/heads/topic"), before, "the branch is there");
+    assert_recovers(&repo);
 }
 
 #[test]
