@@ -463,7 +463,8 @@ fn a_ref_that_a_run_gave_back_and_the_disk_lost_afterwards_comes_back_as_it_was_
     assert_fsck(&repo);
 }
 
-/// What the next run takes its snapshot of is told by the configuration, which recovery may just have put back.
+/// What the next run takes its snapshot of, and whether hooks protect it, is told by the configuration, which recovery may just
+/// have put back.
 #[test]
 fn a_run_behind_a_dead_one_that_changed_the_configuration_goes_by_the_restored_one() {
     let repo = guarded();
@@ -471,7 +472,7 @@ fn a_run_behind_a_dead_one_that_changed_the_configuration_goes_by_the_restored_o
     fs::create_dir(&elsewhere).expect("a directory can be made");
     repo.write("untracked", "mine\n");
     let before = Whole::of(&repo);
-    kill_script(&repo, "git config core.worktree ../../elsewhere; : now");
+    kill_script(&repo, "git config core.hooksPath ../elsewhere; git config core.worktree ../../elsewhere; : now");
     let config = fs::read_to_string(repo.git_dir().join("config")).expect("there is a configuration");
     assert!(config.contains("elsewhere"), "without a change this test proves nothing");
     crate::support::point::let_the_clock_tick(&repo.git_dir());
