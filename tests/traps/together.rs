@@ -347,6 +347,8 @@ fn what_the_log_has_got_while_recovery_looked_is_not_asked_of_a_human() {
     let repo = guarded();
     let old = repo.read(["rev-parse", "HEAD"]);
     let [new, newer] = ["new", "newer"].map(|message| spare_commit(&repo, message));
+    // A reflog would tell as well.
+    repo.git(["config", "core.logAllRefUpdates", "false"]);
     for branch in ["one", "two"] {
         repo.git(["branch", branch, &old]);
     }
