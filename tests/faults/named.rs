@@ -100,12 +100,22 @@ fn an_apply_whose_marker_cannot_be_read_is_kept_wholly_or_not_at_all() {
     every_read_of_a_marker_fails(&Subject::named("apply"));
 }
 
+/// A disk that fails for a moment is no reason to ask a human.
+#[test]
+fn a_run_whose_snapshot_cannot_be_read_is_taken_back_by_the_next_command() {
+    every_read_fails(&Subject::named("failing-run"), "/snapshot.json");
+}
+
 fn every_read_of_a_marker_fails(subject: &Subject) {
-    let is_marker = |path: &std::path::Path| path.display().to_string().contains(".transaction_in_progress");
+    every_read_fails(subject, ".transaction_in_progress");
+}
+
+fn every_read_fails(subject: &Subject, name: &str) {
+    let is_wanted = |path: &std::path::Path| path.display().to_string().contains(name);
     let looks = subject.calls.iter().enumerate().filter(|(_, call)| {
         call.flags & libc::O_ACCMODE == libc::O_RDONLY
             && call.syscall.starts_with("open")
-            && call.path.as_deref().is_some_and(is_marker)
+            && call.path.as_deref().is_some_and(is_wanted)
     });
     let mut count = 0;
     for (index, _) in looks {
@@ -114,8 +124,8 @@ fn every_read_of_a_marker_fails(subject: &Subject) {
         assert!(wrong.as_ref().is_none_or(Vec::is_empty), "{wrong:#?}");
         count += usize::from(wrong.is_some());
     }
-    assert_ne!(count, 0, "markers are read");
-    println!("{}: {count} reads of markers", subject.name);
+    assert_ne!(count, 0, "{name} is read");
+    println!("{}: {count} reads of {name}", subject.name);
 }
 
 #[test]
