@@ -144,6 +144,46 @@ fn no_ref_changes_before_its_record_is_durable() {
     }
 }
 
+/// I3: whoever is told that it is done, by the end of a command or by a marker, is told behind the sync of the last record.
+#[test]
+fn the_last_word_is_durable_before_anybody_is_told() {
+    for operation in ["update-ref", "commit", "fetch", "branch-D-packed", "branch-m"] {
+        last_word_is_durable(operation, &Stage::new(operation).events());
+    }
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    let commit = repo.commit_all("base");
+    let input = format!("create refs/heads/made {commit}\n");
+    let torn = Stage::new("update-ref").kill(Action::KillTree, nth(2, is_ref_rename));
+    let_the_clock_tick(&torn.git_dir());
+    let commands: [(&Repo, &[&str]); 5] = [
+        (&repo, &["apply"]),
+        (&repo, &["undo"]),
+        (&repo, &["run", "--", "true"]),
+        (&repo, &["run", "--", "false"]),
+        (&torn, &["recover"]),
+    ];
+    for (repo, command) in commands {
+        let (events, _) = tracer::events_of(crash::jin(repo, command), input.as_bytes()).expect("jin-txn starts");
+        last_word_is_durable(&command.join(" "), &events);
+    }
+}
+
+fn last_word_is_durable(what: &str, events: &[Event]) {
+    let (mut written, mut unsynced) = (0, None);
+    for event in events {
+        if is_log_sync(event) {
+            unsynced = None;
+        } else if is_log_call(event, "write") {
+            written += 1;
+            unsynced = Some(event);
+        } else if is_marker(event.path2.as_ref(), ".transaction_committed.") {
+            assert!(unsynced.is_none(), "{what}: a marker says that it is done before the log is synced: {event}");
+        }
+    }
+    assert_ne!(written, 0, "{what} is logged");
+    assert!(unsynced.is_none(), "{what} ends, and its last record is not synced");
+}
+
 /// The same for refs that are packed: `packed-refs` is replaced only when the log is synced.
 #[test]
 fn packed_refs_is_not_replaced_before_the_record_is_durable() {

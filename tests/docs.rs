@@ -45,3 +45,45 @@ fn every_test_that_the_documentation_names_exists() {
     assert!(missing.is_empty(), "{missing:#?}");
     assert!(count > 80, "only {count} tests are named");
 }
+
+/// Each patch that breaks the protocol stands in the table with the test that notices it, and there is that test.
+#[test]
+fn every_mutation_is_in_the_table_and_names_a_test_that_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    sources(&root.join("tests"), &mut all);
+    sources(&root.join("src"), &mut all);
+    let document = fs::read_to_string(root.join("docs/reliability.md")).expect("it is there");
+    let (mut names, mut wrong) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(root.join("tests/mutations")).expect("it can be read").flatten() {
+        let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".patch").map(str::to_owned))
+        else {
+            continue;
+        };
+        let patch = fs::read_to_string(entry.path()).expect("it is text");
+        let words = patch.lines().find_map(|line| line.strip_prefix("caught-by: ")).expect("it names a test");
+        let test = words.rsplit(' ').next().expect("there is a word").to_owned();
+        if !all.iter().any(|(_, text)| text.contains(&format!("fn {test}("))) {
+            wrong.push(format!("{name}: there is no {test}"));
+        }
+        let row = document.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        if !row.is_some_and(|row| row.contains(&format!("`{test}`"))) {
+            wrong.push(format!("{name} is not in the table with {test}"));
+        }
+        if !document.lines().any(|line| line.starts_with("| I") && line.contains(&format!("`{name}`"))) {
+            wrong.push(format!("{name} belongs to no invariant"));
+        }
+        names.push(name);
+    }
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    wrong.extend(
+        rows.filter(|(name, _)| is_mutation(name) && !names.iter().any(|it| it == name)).map(|(n, _)| n.to_owned()),
+    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(!names.is_empty());
+}
+
+/// The other tables begin with variables and commands.
+fn is_mutation(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+}

@@ -7,7 +7,7 @@ use super::reference_transaction::Call;
 use crate::durable;
 use crate::git::refs::FileId;
 use crate::git::{RefName, RefStore, Value};
-use crate::marker::State;
+use crate::marker::{Entry, State};
 use crate::owner::Place;
 use crate::recovery;
 use crate::run::{mark, snapshot};
@@ -82,12 +82,16 @@ impl Call<'_> {
     }
 
     /// The run that started this git, if it did and is at work.
-    pub(super) fn run(&self) -> Option<TxId> {
-        let id = mark::named_in(self.environment.runs.as_deref()?, &self.state)?;
-        let entry = self.listing.markers.iter().find(|m| m.id == id && m.state == State::InProgress)?;
+    ///
+    /// # Errors
+    /// Its marker cannot be read: what is not known to be a part of a run would stay when the run is taken back.
+    pub(super) fn run(&self) -> anyhow::Result<Option<TxId>> {
+        let named = self.environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &self.state));
+        let in_progress = |m: &&Entry| Some(m.id) == named && m.state == State::InProgress;
+        let Some(entry) = self.listing.markers.iter().find(in_progress) else { return Ok(None) };
         // The variable alone is believed by nobody: anybody may set it.
-        let marker = entry.read().ok()??;
-        (marker.origin == Origin::Run).then_some(id)
+        let marker = entry.read().context("cannot tell whether this change is part of a run")?;
+        Ok(marker.filter(|m| m.origin == Origin::Run).map(|m| m.id))
     }
 
     /// The run takes reflogs back as well: the first of its transactions that touches one gives it a second name.

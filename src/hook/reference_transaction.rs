@@ -77,7 +77,8 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     let listing =
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
     if let Some(id) = environment.within
-        && owner::nearest_git().is_some_and(|git| super::outer::speaks_for(&listing, id, &git))
+        && let Some(git) = owner::nearest_git()
+        && super::outer::speaks_for(&listing, id, &git)?
     {
         return Ok(Reply::go());
     }
@@ -178,7 +179,7 @@ impl Call<'_> {
             }
             if marker.origin == Origin::Run {
                 // It names no refs: its parts do.
-                let waits = entry.state == State::InProgress && self.run() != Some(entry.id);
+                let waits = entry.state == State::InProgress && self.run()? != Some(entry.id);
                 if waits && recovery::liveness_of(&marker, &place, &self.state) == Liveness::Dead {
                     sorted.dead_run = Some((entry.id, marker.operation));
                 }
@@ -297,6 +298,7 @@ impl Call<'_> {
         let place = Place::here()?;
         let log = self.log(&place);
         let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv)?;
+        let part_of = self.run()?;
         let announced = mine.iter().find(|(e, m)| e.state == State::InProgress && m.phase == Phase::Preparing);
         let id = announced.map_or_else(|| log.next_id(), |(entry, _)| Ok(entry.id))?;
 
@@ -311,7 +313,6 @@ impl Call<'_> {
         let entry = entry.with_context(|| format!("cannot write a marker into {}", self.state.path().display()))?;
 
         let durability = self.state.durability();
-        let part_of = self.run();
         self.save_config()?;
         let saved = self.save_reflogs(id, &seen).and_then(|()| match part_of {
             Some(run) => self.save_reflogs_of_run(run, &seen, rename.as_ref()),

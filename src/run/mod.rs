@@ -30,7 +30,7 @@ use anyhow::Context;
 use crate::beneath::{self, Parent};
 use crate::durable;
 use crate::git::{Config, RefStore, Repository};
-use crate::marker::{Entry, Marker, State};
+use crate::marker::{self, Entry, Listing, Marker, State};
 use crate::owner::{Liveness, Place};
 use crate::state_dir::{Durability, StateDir, TxId, Wait};
 use crate::wal::{Begin, Body, Log, Origin, Sync};
@@ -176,27 +176,29 @@ impl<'r> Run<'r> {
 /// # Errors
 /// The state directory cannot be read.
 pub fn at_work(state: &StateDir) -> anyhow::Result<Option<TxId>> {
-    for entry in crate::marker::Listing::read(state.path())?.markers {
-        let Ok(Some(marker)) = entry.read() else { continue };
-        if marker.origin == Origin::Run && entry.state == State::InProgress {
-            return Ok(Some(entry.id));
+    Ok(all_at_work(state)?.first().map(|marker| marker.id))
+}
+
+fn all_at_work(state: &StateDir) -> anyhow::Result<Vec<Marker>> {
+    let mut runs = Vec::new();
+    for entry in Listing::read(state.path())?.markers.into_iter().filter(|m| m.state == State::InProgress) {
+        match entry.read() {
+            // It may be one.
+            Err(error) if marker::is_unreadable(&error) => return Err(error),
+            Ok(Some(marker)) if marker.origin == Origin::Run => runs.push(marker),
+            _ => {}
         }
     }
-    Ok(None)
+    Ok(runs)
 }
 
 /// Only one run at a time can take back a worktree.
 fn refuse_another(state: &StateDir, worktree: &str, own: Option<TxId>) -> anyhow::Result<()> {
-    for entry in crate::marker::Listing::read(state.path())?.markers.into_iter().filter(|m| Some(m.id) != own) {
-        let Ok(Some(marker)) = entry.read() else { continue };
-        if marker.origin == Origin::Run
-            && entry.state == State::InProgress
-            && marker.worktree.as_deref() == Some(worktree)
-        {
-            return Err(Occupied { id: marker.id, operation: marker.operation }.into());
-        }
+    let is_here = |marker: &Marker| Some(marker.id) != own && marker.worktree.as_deref() == Some(worktree);
+    match all_at_work(state)?.into_iter().find(is_here) {
+        Some(marker) => Err(Occupied { id: marker.id, operation: marker.operation }.into()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The run is over: its snapshot goes, then its marker.

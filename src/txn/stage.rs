@@ -72,10 +72,12 @@ pub(super) fn write(
             create(&place, mode).and_then(|mut file| file.write_all(bytes)).with_context(cannot)?;
             hash.blob(bytes)
         }
-        (_, Source::File(path)) => copy(path, &mut create(&place, mode).with_context(cannot)?, hash)?,
+        (_, Source::File(path)) => {
+            copy(path, &mut create(&place, mode).with_context(cannot)?, Some(&place.whole()), hash)?
+        }
         (_, Source::Exactly(path)) => {
             let mut file = create(&place, mode).with_context(cannot)?;
-            let blob = copy(path, &mut file, hash)?;
+            let blob = copy(path, &mut file, Some(&place.whole()), hash)?;
             let bits = fs::symlink_metadata(path)?.permissions().mode() & 0o777;
             file.set_permissions(fs::Permissions::from_mode(bits)).with_context(cannot)?;
             blob
@@ -110,7 +112,7 @@ pub(super) fn blob_of(source: &Source, mode: FileMode, hash: Hash) -> anyhow::Re
     match (mode, source) {
         (FileMode::Symlink, source) => Ok(hash.blob(&target_of(source)?)),
         (_, Source::Bytes(bytes)) => Ok(hash.blob(bytes)),
-        (_, Source::File(path) | Source::Exactly(path)) => copy(path, &mut io::sink(), hash),
+        (_, Source::File(path) | Source::Exactly(path)) => copy(path, &mut io::sink(), None, hash),
     }
 }
 
@@ -146,9 +148,13 @@ fn copy_bounded(path: &Path, bytes: &mut Vec<u8>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy(path: &Path, to: &mut impl Write, hash: Hash) -> anyhow::Result<Oid> {
+fn copy(path: &Path, to: &mut impl Write, place: Option<&Path>, hash: Hash) -> anyhow::Result<Oid> {
     let (mut file, size) = open_source(path)?;
-    let copied = hash.copy(&mut file, size, to).with_context(|| format!("cannot copy {}", path.display()))?;
+    // Either of the two may be what fails.
+    let copied = hash.copy(&mut file, size, to).with_context(|| match place {
+        Some(place) => format!("cannot copy {} to {}", path.display(), place.display()),
+        None => format!("cannot read {}", path.display()),
+    })?;
     copied.with_context(|| format!("{} changes while it is being copied", path.display()))
 }
 

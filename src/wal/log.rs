@@ -612,6 +612,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_moved_aside_goes_with_the_log_that_explains_it() {
+        let fixture = Fixture::new();
+        let quarantine = fixture.state.quarantine();
+        let long_ago = unix_time() - Settings::default().retained_seconds - 1;
+        let names = ["run.tx-1", "index.lock"].map(|what| [long_ago, unix_time()].map(|t| format!("{t}-{what}")));
+        for [old, new] in &names {
+            for name in [old, new] {
+                durable::create_dirs(&quarantine.join(name).join("kept"), 0o777).unwrap();
+            }
+        }
+        fs::write_for_test(&quarantine.join(format!("{long_ago}-file")), b"kept");
+        let filler = Body::Checkout(record::Checkout { from: "x".repeat(1 << 20), ..record::Checkout::default() });
+        while fixture.log().segments().unwrap().len() < 2 {
+            fixture.log().append(None, &filler, Sync::No).unwrap();
+        }
+        let mut left: Vec<_> =
+            fs::read_dir(&quarantine).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        let mut expected: Vec<_> = names.map(|[_, new]| new).into();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
     /// Tests damage files on purpose; everything else goes through `durable`.
     mod fs {
         #![allow(clippy::disallowed_methods)]

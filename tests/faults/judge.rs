@@ -22,8 +22,13 @@ struct Hit {
     distrusted: Vec<File>,
 }
 
-/// Injects one fault and returns everything that is wrong afterwards; `None` when somebody else's git was in the way.
+/// Injects one fault and returns everything that is wrong afterwards; `None` when somebody else's git was in the way, every time.
 pub fn inject(subject: &Subject, point: Point) -> Option<Vec<String>> {
+    const TRIES: usize = 3;
+    (0..TRIES).find_map(|_| inject_once(subject, point))
+}
+
+fn inject_once(subject: &Subject, point: Point) -> Option<Vec<String>> {
     let repo = subject.fresh();
     let mut wrong = Vec::new();
     let (hit, outcome) = run(subject, &repo, point);

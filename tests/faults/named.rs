@@ -86,22 +86,46 @@ fn a_note_of_gits_own_is_not_vetoed_when_the_log_cannot_be_read() {
     println!("{count} reads of AUTO_MERGE");
 }
 
-/// Of a marker that cannot be read recovery must not think that it stands for a transaction without refs.
+/// Of a marker that cannot be read recovery must not think that it stands for a transaction without refs, a hook not that its
+/// change is no part of the run, and a run not that it is alone.
 #[test]
-fn a_run_whose_marker_cannot_be_read_stays_to_be_taken_back() {
-    let subject = Subject::named("failing-run");
-    let is_marker = |path: &std::path::Path| path.display().to_string().contains(".transaction_in_progress");
-    let looks = subject.calls.iter().enumerate().rev().filter(|(_, call)| {
+fn a_run_whose_marker_cannot_be_read_takes_back_all_of_it() {
+    every_read_of_a_marker_fails(&Subject::named("failing-run"));
+}
+
+/// The hook of the git that an apply starts must not think that it is on its own: it would log a transaction of its own, and
+/// recovery would take that back although the apply is kept.
+#[test]
+fn an_apply_whose_marker_cannot_be_read_is_kept_wholly_or_not_at_all() {
+    every_read_of_a_marker_fails(&Subject::named("apply"));
+}
+
+/// A disk that fails for a moment is no reason to ask a human.
+#[test]
+fn a_run_whose_snapshot_cannot_be_read_is_taken_back_by_the_next_command() {
+    every_read_fails(&Subject::named("failing-run"), "/snapshot.json");
+}
+
+fn every_read_of_a_marker_fails(subject: &Subject) {
+    every_read_fails(subject, ".transaction_in_progress");
+}
+
+fn every_read_fails(subject: &Subject, name: &str) {
+    let is_wanted = |path: &std::path::Path| path.display().to_string().contains(name);
+    let looks = subject.calls.iter().enumerate().filter(|(_, call)| {
         call.flags & libc::O_ACCMODE == libc::O_RDONLY
             && call.syscall.starts_with("open")
-            && call.path.as_deref().is_some_and(is_marker)
+            && call.path.as_deref().is_some_and(is_wanted)
     });
-    // The last of them are those of the recovery that takes it back.
-    for (index, _) in looks.take(4) {
+    let mut count = 0;
+    for (index, _) in looks {
         let fault = Fault::Error(Errno::EACCES);
-        let wrong = judge::inject(&subject, Point { subject: subject.name, reach: Reach::Once, fault, at: index + 1 });
+        let wrong = judge::inject(subject, Point { subject: subject.name, reach: Reach::Once, fault, at: index + 1 });
         assert!(wrong.as_ref().is_none_or(Vec::is_empty), "{wrong:#?}");
+        count += usize::from(wrong.is_some());
     }
+    assert_ne!(count, 0, "{name} is read");
+    println!("{}: {count} reads of {name}", subject.name);
 }
 
 #[test]

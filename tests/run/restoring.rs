@@ -467,3 +467,41 @@ fn a_run_after_a_reboot_is_taken_back() {
     let after = Whole::of(&repo);
     assert!(after == before, "{}\n{}", after.differences(&before), text(&output.stderr));
 }
+
+/// Without the refs' newest word in the log a reboot would take what the run's own transactions had logged for it.
+#[test]
+fn a_ref_that_a_run_gave_back_and_the_disk_lost_afterwards_comes_back_as_it_was_before_the_run() {
+    let repo = guarded();
+    let before = value(&repo, "main");
+    let (code, said) = run_script(&repo, "git commit -q --allow-empty -m x; git tag t; exit 9");
+    assert_eq!(code, 9, "{said}");
+    assert_eq!(value(&repo, "main"), before);
+    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    fs::write(repo.git_dir().join("refs/heads/main"), "").expect("the ref can be emptied");
+    let output = reboot::output_after(|| crash::jin(&repo, &["recover"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(value(&repo, "main"), before, "{}", text(&output.stderr));
+    assert_eq!(value(&repo, "t"), "");
+    assert_fsck(&repo);
+}
+
+/// Whose bytes in the worktree are not those of its blob is told by the configuration, which recovery may just have put back.
+#[test]
+fn a_run_behind_a_dead_one_that_changed_the_configuration_goes_by_the_restored_one() {
+    let repo = guarded();
+    repo.git(["config", "core.autocrlf", "true"]);
+    // As git would write it, and as it would not; it takes neither for changed.
+    repo.write("with-cr", "one\r\n");
+    repo.write("without", "one\n");
+    repo.commit_all("both");
+    assert_eq!(repo.read(["status", "--porcelain"]), "");
+    let before = Whole::of(&repo);
+    kill_script(&repo, "git config core.autocrlf false; : now");
+    assert_eq!(repo.read(["config", "core.autocrlf"]), "false", "without a change this test proves nothing");
+    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let (code, said) = run_script(&repo, "echo lost >with-cr; echo lost >without; exit 9");
+    assert_eq!(code, 9, "{said}");
+    assert!(said.contains("the configuration as before"), "the dead one is taken back first: {said}");
+    let after = Whole::of(&repo);
+    assert!(after == before, "it left a trace:\n  {}\n{said}", after.differences(&before));
+}

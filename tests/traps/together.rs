@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc;
 use std::thread;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -15,7 +16,7 @@ use super::support::crash::{
 use super::support::hanging::Case;
 use super::support::point::let_the_clock_tick;
 use super::support::repo::{Git, Repo, text};
-use super::support::tracer::{self, Action, Event, Isolation};
+use super::support::tracer::{self, Action, Calls, Event, Isolation, Role};
 use super::{Torn, guarded, updates};
 
 #[test]
@@ -337,4 +338,74 @@ fn a_lock_that_was_new_when_it_was_taken_is_given_back() {
     let now = fs::metadata(&lock).map(|metadata| metadata.ino()).ok();
     assert_eq!(now, made, "the lock of the live one is where it was");
     assert_eq!(fs::read(&lock).expect("it can be read"), b"of a live git");
+}
+
+/// A git moves a branch of an update that is done but for its last record; that one's git dies, and recovery reads the log just
+/// before the other one writes into it, and the branch behind that: whose the new value is stands in the log by then.
+#[test]
+fn what_the_log_has_got_while_recovery_looked_is_not_asked_of_a_human() {
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let [new, newer] = ["new", "newer"].map(|message| spare_commit(&repo, message));
+    // A reflog would tell as well.
+    repo.git(["config", "core.logAllRefUpdates", "false"]);
+    for branch in ["one", "two"] {
+        repo.git(["branch", branch, &old]);
+    }
+    let ((ready, is_ready), (go, may_go)) = (mpsc::channel(), mpsc::channel());
+    let mut second = None;
+    let (mut renames, mut start) = (0, Some((ready, may_go)));
+    let mut decide = |event: &Event| {
+        renames += usize::from(is_ref_rename(event));
+        // Before its hook has the log locked: the other one is to get as far as its own record.
+        if renames < 2 || event.role != Role::Hook {
+            return Action::Continue;
+        }
+        let (repo, newer) = (repo.clone(), newer.clone());
+        let (ready, may_go) = start.take().expect("everything ends with the first one");
+        // From a thread of its own: the tracer waits for all children of this one.
+        second = Some(thread::spawn(move || {
+            let mut has_waited = false;
+            let lock = repo.git_dir().join("refs/heads/one.lock");
+            let mut decide = |event: &Event| {
+                let announces = event
+                    .path2
+                    .as_deref()
+                    .is_some_and(|path| path.to_string_lossy().contains(".transaction_in_progress"));
+                // From 2.54 on it announces itself before it locks as well; recovery would be waited for behind that.
+                if announces && lock.exists() && !has_waited {
+                    has_waited = true;
+                    ready.send(()).expect("the test waits");
+                    may_go.recv().expect("the test lets it go");
+                }
+                Action::Continue
+            };
+            let command = crash::git(&repo, &["update-ref", "refs/heads/one", &newer]);
+            tracer::trace(command, b"", Isolation::None, &mut decide).expect("git starts").status
+        }));
+        is_ready.recv().expect("the second git comes to its marker");
+        Action::KillTree
+    };
+    let input = updates(&["one", "two"], &new, &old);
+    let update = crash::git(&repo, &["update-ref", "--stdin"]);
+    tracer::trace_calls(update, input.as_bytes(), Isolation::None, Calls::Failing, &mut decide).expect("git starts");
+    let_the_clock_tick(&repo.git_dir());
+
+    let mut decide = |event: &Event| {
+        if event.path.as_deref().is_some_and(|path| path.ends_with("refs/heads/one"))
+            && let Some(second) = second.take()
+        {
+            go.send(()).expect("the second git waits");
+            assert!(second.join().expect("it does not panic").success(), "it works beside recovery");
+        }
+        Action::Continue
+    };
+    let outcome = tracer::trace_calls(jin(&repo, &["recover"]), b"", Isolation::None, Calls::Failing, &mut decide)
+        .expect("it starts");
+    assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
+    assert!(second.is_none(), "recovery looks at the branch");
+    assert_eq!([value(&repo, "refs/heads/one"), value(&repo, "refs/heads/two")], [newer, new]);
+    let undecided = wal(&repo).into_iter().filter(|record| record["data"]["outcome"] == "needs_human").count();
+    assert_eq!(undecided, 0, "{}", text(&outcome.stderr));
+    assert_recovers(&repo);
 }

@@ -13,6 +13,7 @@ mod refs;
 mod worktree;
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -116,6 +117,8 @@ impl Session<'_> {
         }
         let manifest = match Manifest::load(self.state, id) {
             Ok(manifest) => manifest,
+            // Its runner is the first who looks: what cannot be read now may be readable for the next one.
+            Err(error) if self.options.own == Some(id) && may_pass(&error) => return Err(error),
             Err(error) => return self.leave_to_human(entry, Some(begin), &scan.records, vec![format!("{error:#}")]),
         };
         let Some(repo) = self.worktree_of(begin) else {
@@ -326,6 +329,12 @@ enum Restored {
     NotOurs(Vec<String>),
     /// Everything is as before, but for refs that somebody else moved.
     Done { actions: Vec<String>, left: bool },
+}
+
+/// Could a file not be read, although it is there and may be what it should be?
+fn may_pass(error: &anyhow::Error) -> bool {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kind.is_some_and(|kind| !matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::Other))
 }
 
 /// git refused: a ref moved, or is locked, right now. The next attempt sees it.
