@@ -7,7 +7,7 @@ TITLES = {
     "hook-fast": "hook call `prepared`, nothing changes", "hook-committed": "hook call `committed`, nothing to do",
     "hook-aborted": "hook call `aborted`, nothing to do", "commit": "`git commit --allow-empty`", "switch": "`git switch`",
     "tag": "`git tag`", "rebase-10": "`git rebase`, 10 commits", "stash": "`git stash push`",
-    "check": "`jin-txn check`, clean", "run": "`jin-txn run -- true`",
+    "check": "`jin-txn -q check`, clean", "run-10000": "`jin-txn run -- true`, 10,000 files",
 }
 COLORS = {"plain": "#9aa0a6", "floor": "#4f7cac", "guarded": "#c0504d", "branchless": "#8e6bbf", "fsync-all": "#6aa56a"}
 
@@ -19,7 +19,11 @@ def title(name):
     words = {"update-ref": "`git update-ref --stdin`", "pack-refs": "`git pack-refs --all`", "fetch": "`git fetch --atomic`",
              "push": "`git push --atomic`, receiving", "fetch-each": "`git fetch`, a transaction for each",
              "push-each": "`git push`, a transaction for each", "apply": "`jin-txn apply`", "recover": "`jin-txn recover` of a torn update"}
-    return f"{words[kind]}, {int(count):,} ref{'s' if count != '1' else ''}"
+    return f"{words[kind]}, {refs(count)}"
+
+
+def refs(count):
+    return f"{int(count):,} ref{'s' if int(count) != 1 else ''}"
 
 
 def cell(times, side):
@@ -71,15 +75,37 @@ def tables(runs, kinds, ratio):
             row += f" {share(other)} | {abs(other['median'] / found['median'] - 1):.0%} |"
         out.append(row)
     if again:
-        apart = disagreeing(runs)
-        out += ["", "Both runs agree within 10 percent." if not apart else
-                "The runs differ by more than 10 percent in: " + ", ".join(apart) + "."]
+        out += ["", *compared(runs, ratio)]
     return "\n".join(out)
 
 
-def disagreeing(runs):
-    first, second = (r["headline"] for r in runs)
-    return [name for name in first if name in second and abs(second[name]["median"] / first[name]["median"] - 1) > 0.1]
+def compared(runs, ratio):
+    """Where the two passes differ, as a table."""
+    apart = disagreeing(runs, ratio)
+    if not apart:
+        return ["All ratios of both passes agree within a tenth."]
+    return ["Ratios that differ by more than a tenth between the two passes:", "",
+            "| ratio | first | second | apart |", "| --- | ---: | ---: | ---: |",
+            *(f"| {name} | {first:.2f} | {second:.2f} | {abs(second / first - 1):.0%} |" for name, first, second in apart)]
+
+
+def disagreeing(runs, ratio):
+    """The ratios of the tables that differ by more than a tenth: their names, and both."""
+    first, second = (every_ratio(data, ratio) for data in runs)
+    return [(name, first[name], second[name]) for name in first
+            if name in second and abs(second[name] / first[name] - 1) > 0.1]
+
+
+def every_ratio(data, ratio):
+    found = {}
+    for name, times in data["times"].items():
+        base, *others = times
+        pairs = [("guarded", "floor"), ("floor", "plain")] if "guarded" in times else [(other, base) for other in others]
+        for side, against in pairs:
+            one = ratio(times, side, against)
+            if one:
+                found[f"{title(name)}: {side} / {against}"] = one["median"]
+    return found | {name: goal["median"] for name, goal in data["headline"].items() if name not in data["times"]}
 
 
 # --- plots

@@ -8,7 +8,7 @@ usage() {
 usage: benches/run.sh [--quick] [--twice] [--output DIR] [--only NAME,...]
 
   --quick        few runs and few refs: does it work?
-  --twice        measure twice, and say where the ratios differ by more than a tenth
+  --twice        measure twice, and say, below the tables too, where ratios differ by more than a tenth (exit code 1)
   --output DIR   where performance.json, the tables and plots go; default docs (only `docs` has its page rewritten)
   --only NAMES   only these measurements, for a look; writes nothing
 

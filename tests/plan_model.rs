@@ -121,7 +121,7 @@ impl World {
     }
 
     fn lock(&mut self, n: usize, to: &Value) -> FileId {
-        let content = to.oid().map_or_else(String::new, |oid| format!("{}\n", oid.as_str()));
+        let content = to.oid().map_or_else(String::new, |oid| format!("{oid}\n"));
         let lock = self.path(n, ".lock");
         self.make(&lock, &content);
         FileId::at(&lock).expect("it can be looked at").expect("it is there")

@@ -89,7 +89,8 @@ fn memory_is_bounded_by_the_payload() {
     let payload = ((MANY - 2 * FEW) * line) as u64;
     for (few, many) in few.iter().zip(&many) {
         let more = many.peak - few.peak;
-        assert!(more <= 4 * payload, "{}: {more} bytes more for {payload} bytes of payload", many.state);
+        // The payload, and twice as much for what is known of its refs.
+        assert!(10 * more <= 34 * payload, "{}: {more} bytes more for {payload} bytes of payload", many.state);
     }
 }
 

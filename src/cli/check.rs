@@ -12,7 +12,7 @@ use crate::state_dir::StateDir;
 pub struct Args {
     /// For a prompt: one word, and nothing at all when there is nothing to say
     #[arg(long, hide = true)]
-    prompt: bool,
+    pub(super) prompt: bool,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {

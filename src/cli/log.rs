@@ -103,7 +103,7 @@ fn is_zero(count: &usize) -> bool {
 
 fn short(value: Option<&Value>) -> String {
     match value {
-        Some(value) => value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned()),
+        Some(value) => value.oid().map_or_else(|| value.to_string(), |oid| oid.hex()[..10].to_owned()),
         None => "?".to_owned(),
     }
 }

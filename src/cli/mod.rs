@@ -140,9 +140,7 @@ pub struct Session {
 #[must_use]
 pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
     let color = color::When::of(&args);
-    let definition = Cli::command().color(color.for_clap());
-    let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(git::keep_together(args)));
-    let cli = match matches.and_then(|m| Cli::from_arg_matches(&m)) {
+    let cli = match plain_check(&args).map_or_else(|| parse(called_as, args, color), Ok) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -150,6 +148,26 @@ pub fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(print_error(&error, color)),
     }
+}
+
+fn parse(called_as: OsString, args: Vec<OsString>, color: color::When) -> Result<Cli, clap::Error> {
+    let definition = Cli::command().color(color.for_clap());
+    let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(git::keep_together(args)))?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Scripts and prompts ask this all the time, and clap needs as long to learn all commands as the answer takes.
+fn plain_check(args: &[OsString]) -> Option<Cli> {
+    let words: Vec<&str> = args.iter().map(|word| word.to_str()).collect::<Option<_>>()?;
+    let (quiet, prompt) = match words[..] {
+        ["check"] => (false, false),
+        ["check", "-q" | "--quiet"] | ["-q" | "--quiet", "check"] => (true, false),
+        ["check", "--prompt"] => (false, true),
+        _ => return None,
+    };
+    let command = Command::Check(check::Args { prompt });
+    let color = color::When::Auto;
+    Some(Cli { directory: None, git_dir: None, json: false, quiet, verbose: false, color, command })
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
@@ -439,6 +457,32 @@ mod tests {
             (1_795_378_685, "2026-11-22 20:18:05Z"),
         ] {
             assert_eq!(utc(unix), text);
+        }
+    }
+
+    #[test]
+    fn a_plain_check_is_what_clap_makes_of_it() {
+        let said = |cli: Cli| {
+            let Cli { directory, git_dir, json, quiet, verbose, color, command } = cli;
+            let Command::Check(check::Args { prompt }) = command else { panic!("it is a check") };
+            (directory, git_dir, json, quiet, verbose, color, prompt)
+        };
+        for words in [
+            &["check"][..],
+            &["check", "-q"],
+            &["check", "--quiet"],
+            &["-q", "check"],
+            &["--quiet", "check"],
+            &["check", "--prompt"],
+        ] {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let plain = plain_check(&args).expect("it is one");
+            let parsed = parse("jin-txn".into(), args, color::When::Auto).expect("clap knows it");
+            assert_eq!(said(plain), said(parsed), "{words:?}");
+        }
+        for words in [&["check", "check"][..], &["--prompt", "check"], &["check", "-q", "-q"], &["checks"], &[]] {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert!(plain_check(&args).is_none(), "{words:?} is for clap to judge");
         }
     }
 

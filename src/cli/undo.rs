@@ -124,13 +124,13 @@ fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: 
         (Direction::Redo, true) => "would redo",
     };
     session.say(&format!("jin-txn: {what} {id} (`{operation}`)"));
-    let short = |value: &Value| value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned());
+    let short = |value: &Value| value.oid().map_or_else(|| value.to_string(), |oid| oid.hex()[..10].to_owned());
     for write in writes {
         session.say(&format!("  {}: {} -> {}", write.name, short(&write.from), short(&write.to)));
     }
     for file in files {
         let image = |image: Option<crate::wal::FileImage>| {
-            image.map_or_else(|| "absent".to_owned(), |i| i.blob.as_str()[..10].to_owned())
+            image.map_or_else(|| "absent".to_owned(), |i| i.blob.hex()[..10].to_owned())
         };
         session.say(&format!("  {}: {} -> {}", file.path, image(file.from), image(file.to)));
     }

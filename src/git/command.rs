@@ -166,7 +166,7 @@ pub fn write_refs_with_hooks(
     let mut stdin = Vec::new();
     for RefWrite { name, from, to } in writes {
         let zero = null_of(from, to);
-        let hex = |value: &Value| value.oid().map_or_else(|| zero.clone(), |oid| oid.as_str().to_owned());
+        let hex = |value: &Value| value.oid().map_or_else(|| zero.clone(), |oid| oid.hex().to_owned());
         let (from, to) = (hex(from), hex(to));
         push_line(&mut stdin, &[b"update ", name.as_bytes(), b"\0", to.as_bytes(), b"\0", from.as_bytes(), b"\0"]);
     }
@@ -197,14 +197,14 @@ pub fn write_refs(program: &Path, git_dir: &Path, writes: &[RefWrite], message: 
     for RefWrite { name, from, to } in writes {
         let (name, zero) = (name.as_bytes(), null_of(from, to));
         let old = match from {
-            Value::Oid(oid) => oid.as_str().to_owned(),
+            Value::Oid(oid) => oid.hex().to_owned(),
             Value::Absent => zero,
             // The session cannot compare with a symref: nothing is compared, the caller has just read it.
             Value::Symref(_) | Value::Broken => String::new(),
         };
         match to {
             Value::Oid(new) => {
-                push_line(&mut stdin, &[b"update ", name, b"\0", new.as_str().as_bytes(), b"\0", old.as_bytes(), b"\0"])
+                push_line(&mut stdin, &[b"update ", name, b"\0", new.hex().as_bytes(), b"\0", old.as_bytes(), b"\0"])
             }
             Value::Absent => push_line(&mut stdin, &[b"delete ", name, b"\0", old.as_bytes(), b"\0"]),
             Value::Symref(target) => symrefs.push((name, target)),

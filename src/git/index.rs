@@ -19,18 +19,18 @@ use super::{Oid, Value};
 /// # Errors
 /// The lock cannot be read, or git cannot be run.
 pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
-    if !has_valid_checksum(lock, new.as_str().len() / 2)? {
+    if !has_valid_checksum(lock, new.hex().len() / 2)? {
         return Ok(false);
     }
-    let new = new.as_str();
+    let new = new.hex();
     let changed = match old {
         Value::Oid(old) => {
-            command::run(program, git_dir, &["diff-tree", "-r", "-z", "--name-only", old.as_str(), new], b"", None)?
+            command::run(program, git_dir, &["diff-tree", "-r", "-z", "--name-only", &old.hex(), &new], b"", None)?
         }
-        _ => command::run(program, git_dir, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", new], b"", None)?,
+        _ => command::run(program, git_dir, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", &new], b"", None)?,
     };
     let differs =
-        command::run(program, git_dir, &["diff-index", "--cached", "-z", "--name-only", new], b"", Some(lock))?;
+        command::run(program, git_dir, &["diff-index", "--cached", "-z", "--name-only", &new], b"", Some(lock))?;
     if !changed.success || !differs.success {
         return Ok(false);
     }

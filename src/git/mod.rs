@@ -9,11 +9,13 @@ pub mod index;
 pub mod locks;
 pub mod name;
 pub mod objects;
+pub mod oid;
 pub mod processes;
 pub mod reflog;
 pub mod refs;
 pub mod repository;
 
 pub use config::Config;
-pub use refs::{FileId, Oid, RefName, RefStore, Value};
+pub use oid::Oid;
+pub use refs::{FileId, RefName, RefStore, Value};
 pub use repository::{RefFormat, Repository};

@@ -164,8 +164,8 @@ impl<'r> Closure<'r> {
         if wanted.is_empty() {
             return Ok(Whole::Yes);
         }
-        let positive = wanted.iter().map(|oid| format!("{}\n", oid.as_str()));
-        let negative = known.iter().map(|oid| format!("^{}\n", oid.as_str()));
+        let positive = wanted.iter().map(|oid| format!("{oid}\n"));
+        let negative = known.iter().map(|oid| format!("^{oid}\n"));
         let stdin: String = positive.chain(negative).collect();
         // A commit-graph may know commits whose objects are gone.
         let args = ["-c", "core.commitGraph=false", "rev-list", "--objects", "--quiet", "--stdin"];
@@ -205,7 +205,7 @@ fn present(program: &Path, git_dir: &Path, oids: &[Oid]) -> anyhow::Result<Optio
     if oids.is_empty() {
         return Ok(Some(HashSet::new()));
     }
-    let stdin: String = oids.iter().map(|oid| format!("{}\n", oid.as_str())).collect();
+    let stdin: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
     let args = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
     let ran = command::run(program, git_dir, &args, stdin.as_bytes(), None)?;
     let lines: Vec<&[u8]> = ran.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();

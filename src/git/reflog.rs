@@ -9,7 +9,8 @@ use crate::named as fs;
 use std::io;
 use std::path::Path;
 
-use super::refs::{Oid, RefName, absent_is_none};
+use super::Oid;
+use super::refs::{RefName, absent_is_none};
 
 /// The message that recovery leaves with its own updates, by which it knows them again.
 pub const OUR_MESSAGE: &str = "jin-txn: ";

@@ -20,52 +20,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use super::name::{BadName, RefName, escape, unescape};
+use super::oid::Oid;
 use super::repository::{RefFormat, Repository};
-
-/// An object name: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Oid {
-    len: u8,
-    hex: [u8; 64],
-}
-
-impl Oid {
-    /// Takes 40 or 64 hex digits; anything else is `None`.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Oid> {
-        let right =
-            matches!(text.len(), 40 | 64) && text.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-        right.then(|| {
-            let mut hex = [0; 64];
-            hex[..text.len()].copy_from_slice(text);
-            Oid { len: u8::try_from(text.len()).expect("40 or 64"), hex }
-        })
-    }
-
-    /// The hex digits.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.hex[..usize::from(self.len)]).expect("hex digits are ASCII")
-    }
-
-    /// All zeros: git's way to write "none".
-    #[must_use]
-    pub fn is_null(&self) -> bool {
-        self.as_str().bytes().all(|b| b == b'0')
-    }
-
-    /// The null object name of the same hash function.
-    #[must_use]
-    pub fn null_like(&self) -> String {
-        "0".repeat(usize::from(self.len))
-    }
-}
-
-impl fmt::Debug for Oid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The value of a ref. `Absent` is a value like any other.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,7 +72,7 @@ impl Value {
         match self {
             Value::Absent => Cow::Borrowed("absent"),
             Value::Broken => Cow::Borrowed("broken"),
-            Value::Oid(oid) => Cow::Borrowed(oid.as_str()),
+            Value::Oid(oid) => Cow::Owned(oid.hex().to_owned()),
             Value::Symref(target) => Cow::Owned(format!("ref: {target}")),
         }
     }
@@ -130,7 +86,10 @@ impl fmt::Display for Value {
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.to_text())
+        match self {
+            Value::Oid(oid) => serializer.serialize_str(&oid.hex()),
+            other => serializer.serialize_str(&other.to_text()),
+        }
     }
 }
 

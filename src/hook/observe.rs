@@ -250,8 +250,7 @@ fn effect_of_update(
 
 /// A batched update that git rejected because the value is not the expected one still appears in the payload.
 fn was_rejected(line: &Line<'_>, before: &Seen) -> bool {
-    let current = before.value.oid().map(|o| o.as_str().as_bytes());
-    !Line::is_null(line.old) && current.is_some_and(|c| c != line.old)
+    !Line::is_null(line.old) && before.value.oid().is_some_and(|current| current.hex().as_bytes() != line.old)
 }
 
 /// `packed-refs` has the value already: removing the loose file changes nothing that anybody sees.

@@ -270,7 +270,7 @@ fn only(begin: &Begin, plan: &Plan, head_branch: &Option<crate::git::RefName>) -
 
 fn short(value: &Value) -> String {
     match value {
-        Value::Oid(oid) => format!("at {}", &oid.as_str()[..10]),
+        Value::Oid(oid) => format!("at {}", &oid.hex()[..10]),
         Value::Absent => "deleted".to_owned(),
         other => other.to_string(),
     }

@@ -310,7 +310,7 @@ fn was_moved(change: &RefChange, later: &[&Record]) -> bool {
 pub(super) fn was_logged(change: &RefChange, refs: &RefStore<'_>) -> anyhow::Result<bool> {
     let Some((old, new, more)) = reflog::entry_at(&refs.log(&change.name), change.log)? else { return Ok(false) };
     let is = |value: Option<&Value>, hex: &str| match value {
-        Some(Value::Oid(oid)) => oid.as_str() == hex,
+        Some(Value::Oid(oid)) => *oid.hex() == *hex,
         Some(Value::Absent) => hex.bytes().all(|b| b == b'0'),
         _ => false,
     };

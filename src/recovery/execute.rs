@@ -407,7 +407,7 @@ fn describe(tx: &Unfinished, plan: &Plan) -> Vec<String> {
 }
 
 fn shorten(value: &Value) -> String {
-    value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned())
+    value.oid().map_or_else(|| value.to_string(), |oid| oid.hex()[..10].to_owned())
 }
 
 fn is_pair((old, new): &(String, String), line: &LogLine<'_>) -> bool {
@@ -418,7 +418,7 @@ fn hex_pair(change: &crate::wal::RefChange) -> Option<(String, String)> {
     let before = change.before.as_ref()?;
     let zeros = before.oid().or(change.after.oid())?.null_like();
     let hex = |value: &Value| match value {
-        Value::Oid(oid) => Some(oid.as_str().to_owned()),
+        Value::Oid(oid) => Some(oid.hex().to_owned()),
         Value::Absent => Some(zeros.clone()),
         _ => None,
     };

@@ -437,7 +437,7 @@ fn may_be_under_way(session: &Session<'_>) -> anyhow::Result<bool> {
 fn home_of_log(session: &Session<'_>, log: &Path) -> anyhow::Result<Option<RefName>> {
     let Some(newest) = reflog::newest_value(log)? else { return Ok(None) };
     let Some(oid) = crate::git::Oid::parse(newest.as_bytes()) else { return Ok(None) };
-    let args = ["for-each-ref", "--format=%(refname)", "--points-at", oid.as_str()];
+    let args = ["for-each-ref", "--format=%(refname)", "--points-at", &oid.hex()];
     let listed = command::run(&session.options.git_program, &session.repo.common_dir, &args, b"", None)?;
     let refs = RefStore::new(session.repo);
     let mut homes = Vec::new();

@@ -175,8 +175,8 @@ mod tests {
                 "2cf8d83d9ee29543b34a87727421fdecb7e3f3a183d337639025de576db9ebb4",
             ),
         ] {
-            assert_eq!(Hash::Sha1.blob(bytes).as_str(), sha1);
-            assert_eq!(Hash::Sha256.blob(bytes).as_str(), sha256);
+            assert_eq!(Hash::Sha1.blob(bytes).to_string(), sha1);
+            assert_eq!(Hash::Sha256.blob(bytes).to_string(), sha256);
         }
     }
 

@@ -25,7 +25,7 @@ impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Expected::Absent => f.write_str("absent"),
-            Expected::Exactly(oid) => f.write_str(oid.as_str()),
+            Expected::Exactly(oid) => oid.fmt(f),
             Expected::PointsTo(target) => write!(f, "ref: {target}"),
             Expected::Anything => f.write_str("anything"),
         }

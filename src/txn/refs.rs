@@ -154,7 +154,7 @@ pub(super) fn locked(repo: &Repository, program: &Path, targets: &[Target]) -> a
 /// The new value as a hook would be told.
 fn text(target: &Target) -> Option<Vec<u8>> {
     match &target.to {
-        RefTo::Value(Value::Oid(oid)) => Some(oid.as_str().as_bytes().to_vec()),
+        RefTo::Value(Value::Oid(oid)) => Some(oid.hex().as_bytes().to_vec()),
         RefTo::Value(Value::Symref(to)) => Some([b"ref:", to.as_bytes()].concat()),
         RefTo::Value(_) => Some(target.zeros.clone().into_bytes()),
         RefTo::Same => None,

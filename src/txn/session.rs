@@ -154,9 +154,13 @@ fn drain(mut from: impl Read) -> Vec<u8> {
 /// One line of git's language, `-z`: each command has a fixed number of fields.
 fn push(input: &mut Vec<u8>, target: &Target) {
     let zeros = target.zeros.as_bytes();
+    let exact;
     let old = match &target.expected {
         Expected::Absent => zeros,
-        Expected::Exactly(oid) => oid.as_str().as_bytes(),
+        Expected::Exactly(oid) => {
+            exact = oid.hex();
+            exact.as_bytes()
+        }
         // Compared by us, under git's lock.
         Expected::PointsTo(_) | Expected::Anything => b"",
     };
@@ -164,7 +168,7 @@ fn push(input: &mut Vec<u8>, target: &Target) {
     let name = target.given.as_bytes();
     match &target.to {
         RefTo::Value(Value::Oid(new)) => {
-            line(&[b"update ", name, b"\0", new.as_str().as_bytes(), b"\0", old, b"\0"]);
+            line(&[b"update ", name, b"\0", new.hex().as_bytes(), b"\0", old, b"\0"]);
         }
         RefTo::Value(Value::Symref(to)) => {
             let kind: &[u8] = if old.is_empty() { b"" } else { b"oid" };

@@ -57,7 +57,7 @@ pub struct FileImage {
 
 impl std::fmt::Display for FileImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.mode.as_str(), self.blob.as_str())
+        write!(f, "{} {}", self.mode.as_str(), self.blob)
     }
 }
 
@@ -86,7 +86,7 @@ mod oid_text {
     use crate::git::Oid;
 
     pub fn serialize<S: Serializer>(oid: &Oid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(oid.as_str())
+        serializer.serialize_str(&oid.hex())
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Oid, D::Error> {

@@ -232,7 +232,7 @@ fn files_below(dir: &Path) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
 /// A value as a ref file has it.
 fn line(value: &Value) -> Option<Vec<u8>> {
     match value {
-        Value::Oid(oid) => Some(format!("{}\n", oid.as_str()).into_bytes()),
+        Value::Oid(oid) => Some(format!("{oid}\n").into_bytes()),
         Value::Symref(target) => Some([b"ref: ", target.as_bytes(), b"\n"].concat()),
         Value::Absent | Value::Broken => None,
     }
@@ -240,7 +240,7 @@ fn line(value: &Value) -> Option<Vec<u8>> {
 
 fn shown(value: &Value) -> String {
     match value {
-        Value::Oid(oid) => oid.as_str()[..10].to_owned(),
+        Value::Oid(oid) => oid.hex()[..10].to_owned(),
         other => other.to_string(),
     }
 }

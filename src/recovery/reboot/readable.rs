@@ -140,7 +140,7 @@ impl Session<'_> {
         for (name, value) in values {
             let is_alone = name.as_bytes().starts_with(b"refs/") && read_small(&refs.file(&name))?.is_none();
             if let Some(oid) = value.oid().filter(|_| is_alone) {
-                text.extend([oid.as_str().as_bytes(), b" ", name.as_bytes(), b"\n"].concat());
+                text.extend([oid.hex().as_bytes(), b" ", name.as_bytes(), b"\n"].concat());
             }
         }
         let lost =

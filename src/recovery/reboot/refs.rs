@@ -228,7 +228,7 @@ impl Session<'_> {
     fn log_state(&self, name: &RefName, to: &Value) -> anyhow::Result<Option<u64>> {
         let log = RefStore::new(self.repo).log(name);
         let told = reflog::newest_value(&log)?;
-        let is_there = to.oid().is_some_and(|oid| told.as_deref() == Some(oid.as_str()));
+        let is_there = to.oid().is_some_and(|oid| told.as_deref() == Some(&*oid.hex()));
         Ok(if is_there { FileId::at(&log)?.map(|id| id.size) } else { None })
     }
 

@@ -365,5 +365,5 @@ fn told(found: &Difference, plan: &RefPlan) -> Vec<String> {
 }
 
 fn short(value: &Value) -> String {
-    value.oid().map_or_else(|| value.to_string(), |oid| oid.as_str()[..10].to_owned())
+    value.oid().map_or_else(|| value.to_string(), |oid| oid.hex()[..10].to_owned())
 }
