@@ -506,7 +506,7 @@ pub(super) fn close_acknowledged(
     };
     // What is kept may be nowhere else by now. Before the record: behind it recovery would throw it away.
     match scan.records.iter().rfind(|r| is_begin(r)).map(|r| &r.body) {
-        Some(Body::Begin(begin)) if begin.origin == Origin::Run => crate::run::put_away(state, entry.id)?,
+        Some(Body::Begin(begin)) if begin.origin == Origin::Run => crate::run::put_away(repo, state, entry.id)?,
         _ => stage::put_away(state, entry.id)?,
     }
     // First what a reboot is to find: cut behind this, the transaction still waits, and nobody touches its refs.

@@ -218,7 +218,8 @@ pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()
 ///
 /// # Errors
 /// What the file system said.
-pub fn put_away(state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+    objects::forget_packs(repo, state, id)?;
     let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::wal::log::unix_time()));
     match durable::rename_new(&state.tx(id), &to) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),

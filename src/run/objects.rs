@@ -83,6 +83,19 @@ fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Takes the second names of packs away that are there: of a snapshot that is only kept for a human they would be most of its size.
+///
+/// # Errors
+/// What the file system said.
+pub fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+    let root = links(state, id);
+    let there = pack_files(&repo.common_dir.join("objects"))?;
+    for name in pack_files(&root)?.intersection(&there) {
+        durable::remove_file(&packs_of(&root).join(name))?;
+    }
+    Ok(())
+}
+
 /// Puts back the packs that are gone, and the loose objects that are nowhere any more.
 ///
 /// # Errors
