@@ -45,7 +45,7 @@
 //! transaction.write(RelPath::parse(b"docs/NEWS")?, FileMode::Plain, notes, Expected::Absent);
 //! let done = transaction.prepare()?.commit()?;
 //!
-//! assert_eq!(git(&["rev-parse", "v1.0", "stable"])?, format!("{0}\n{0}", commit.as_str()));
+//! assert_eq!(git(&["rev-parse", "v1.0", "stable"])?, format!("{0}\n{0}", commit));
 //! assert_eq!(std::fs::read_to_string(scratch.path().join("docs/NEWS"))?, "1.0: the first\n");
 //! assert_eq!(done.files.len(), 1);
 //! # Ok(())
