@@ -147,15 +147,16 @@ impl Worker<'_> {
 
     fn run_script(&mut self, round: usize) {
         let code = if round.is_multiple_of(2) { 0 } else { 7 };
+        // Somebody may have the lock of packed refs just then: a script that goes on after that would keep half its work.
         let script = format!(
-            "echo {round} >file && git commit -qam 'run {round}' && git rev-parse HEAD && echo {round} >untracked; exit {code}"
+            "set -e; echo {round} >file; git commit -qam 'run {round}'; git rev-parse HEAD; echo {round} >untracked; exit {code}"
         );
         let command = crash::jin(&self.place, &["run", "--", "sh", "-c", &script]);
         let output = self.run(command);
-        let Some(commit) = text(&output.stdout).lines().next().map(str::to_owned) else { return };
+        let commit = || text(&output.stdout).lines().next().expect("the script prints its commit").to_owned();
         match output.status.code() {
-            Some(0) => self.shadow.there.push(commit),
-            Some(7) => self.shadow.gone.push(commit),
+            Some(0) => self.shadow.there.push(commit()),
+            Some(7) => self.shadow.gone.push(commit()),
             _ => {}
         }
     }
@@ -319,7 +320,9 @@ fn judge(repo: &Repo, number: usize, job: Job, shadow: &Shadow) {
         Job::Fetch => {
             let upstream = repo.sibling("upstream.git").read(["rev-list", "main"]);
             let fetched = value(repo, "refs/remotes/upstream/main");
-            assert!(upstream.lines().any(|commit| commit == fetched), "{fetched} is what upstream once had");
+            // Every single fetch may have been killed.
+            let is_none = fetched.is_empty() && shadow.succeeded.is_empty();
+            assert!(is_none || upstream.lines().any(|it| it == fetched), "`{fetched}` is what upstream once had");
         }
         _ => {}
     }
