@@ -199,11 +199,18 @@ fn files_below(base: &Path, dir: &Path, found: &mut Vec<RelPath>) -> anyhow::Res
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             files_below(base, &path, found)?;
-        } else if !entry.file_name().as_bytes().ends_with(b".lock") {
+        } else if !entry.file_name().as_bytes().ends_with(b".lock") && !is_derived(base, &path) {
             found.push(RelPath::parse(path.strip_prefix(base)?.as_os_str().as_bytes())?);
         }
     }
     Ok(())
+}
+
+/// `info/refs` lists refs for dumb transports, and any gc writes it anew, through a file beside it: it is nobody's work, and
+/// whoever wrote it last has the newer list.
+fn is_derived(base: &Path, path: &Path) -> bool {
+    let name = path.strip_prefix(base.join("info")).map(Path::as_os_str).map(OsStr::as_bytes);
+    name.is_ok_and(|name| name == b"refs" || name.starts_with(b"refs_"))
 }
 
 /// HEAD's, because up to 2.45 git moves it outside of any transaction, and the stash's, whose list it is. Those of other

@@ -317,11 +317,8 @@ fn work_that_was_done_after_the_crash_is_never_touched_and_a_human_decides() {
         let repo = guarded();
         let before = Whole::of(&repo);
         kill_script(&repo, "echo script >file; git add file; git commit -qm script; echo made >made; : now");
-        // Hours later, before anybody recovers; the time of the crash is in the file that the runner touches.
-        let alive = repo.git_dir().join(".jin/tx/tx-3/alive");
-        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
-        fs::File::options().write(true).open(&alive).and_then(|f| f.set_modified(long_ago)).expect("it is there");
-        age_log(&repo, 7200);
+        // Hours later, before anybody recovers.
+        say_it_was_long_ago(&repo);
         repo.write("file", "hours of work\n");
         let after = crate::support::observe::tree(repo.path());
         let (code, said) = run_jin(&repo, &["recover"]);
@@ -347,6 +344,27 @@ fn work_that_was_done_after_the_crash_is_never_touched_and_a_human_decides() {
         }
         assert!(!repo.git_dir().join(".jin/tx/tx-3").exists(), "the snapshot is gone");
     }
+}
+
+/// The list of refs that a gc writes for dumb transports is no work of anybody's.
+#[test]
+fn a_gc_after_the_crash_is_no_work_that_a_human_has_to_decide_about() {
+    let repo = guarded();
+    kill_script(&repo, "git tag t; : now");
+    say_it_was_long_ago(&repo);
+    repo.command("git".as_ref()).args(["update-server-info"]).status().expect("git starts");
+    let (code, said) = run_jin(&repo, &["recover"]);
+    assert_eq!((code, value(&repo, "t")), (0, String::new()), "{said}");
+    assert!(repo.git_dir().join("info/refs").exists(), "it stays as the gc has left it");
+}
+
+/// The run was killed two hours ago; the time of the crash is in the file that the runner touches, and in the log.
+fn say_it_was_long_ago(repo: &Repo) {
+    const SECONDS: u64 = 7200;
+    let alive = repo.git_dir().join(".jin/tx/tx-3/alive");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(SECONDS);
+    fs::File::options().write(true).open(&alive).and_then(|f| f.set_modified(long_ago)).expect("it is there");
+    age_log(repo, SECONDS);
 }
 
 /// Makes all records of the log older: the clock of a test does not stand still for two hours.

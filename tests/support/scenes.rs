@@ -222,7 +222,9 @@ fn maps<V: PartialEq + std::fmt::Debug>(
 }
 
 fn git_dir(repo: &Repo) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    const OTHER: [&str; 9] = [".jin", "HEAD", "hooks", "index", "logs", "objects", "packed-refs", "refs", "gc.log"];
+    // `info/refs` is what a gc makes of the refs.
+    const OTHER: [&str; 10] =
+        [".jin", "HEAD", "hooks", "index", "logs", "objects", "packed-refs", "refs", "gc.log", "info/refs"];
     let root = repo.git_dir();
     let skipped = |path: &Path| OTHER.iter().any(|name| path.strip_prefix(&root).is_ok_and(|p| p.starts_with(name)));
     let files = super::snapshot::walk(&root, &|directory| !skipped(directory));
