@@ -7,6 +7,8 @@ mod support;
 mod half_done;
 #[path = "traps/live_owners.rs"]
 mod live_owners;
+#[path = "traps/renames.rs"]
+mod renames;
 #[path = "traps/third_parties.rs"]
 mod third_parties;
 #[path = "traps/together.rs"]

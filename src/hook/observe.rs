@@ -314,20 +314,30 @@ fn log_size(refs: &RefStore<'_>, name: &RefName) -> io::Result<Option<u64>> {
 /// Where git keeps a reflog that is on its way to a new name.
 pub const RENAMED_LOG: &str = "logs/refs/.tmp-renamed-log";
 
-/// Is this deletion half of a rename? The reflog on its way is proof; without a reflog only the command line
-/// can tell.
+/// Is this deletion half of a rename by the git that began at `began` (nanoseconds since the epoch)? The reflog that it has
+/// moved away is proof, unless it lies there for longer than that git is at work; without one only the command line can tell.
 ///
 /// # Errors
 /// The disk cannot be read.
-pub fn rename_of(repo: &Repository, changes: &[RefChange], argv: &[String]) -> Result<Option<Rename>, Problem> {
+pub fn rename_of(
+    repo: &Repository,
+    changes: &[RefChange],
+    argv: &[String],
+    began: i64,
+) -> Result<Option<Rename>, Problem> {
     let mut deleted = changes.iter().filter(|c| !c.name.is_head());
     let (Some(change), None) = (deleted.next(), deleted.next()) else { return Ok(None) };
     if change.after != Value::Absent || !change.name.as_bytes().starts_with(b"refs/") {
         return Ok(None);
     }
-    let log = FileId::at(&repo.common_dir.join(RENAMED_LOG))?;
+    let log = FileId::at(&repo.common_dir.join(RENAMED_LOG))?.filter(|log| log.ctime >= began);
     let to = new_branch_name(argv);
-    let renames = log.is_some() || (change.log.is_none() && to.is_some());
+    let renames = match (&log, &to) {
+        (Some(_), Some(_)) => true,
+        // A branch that is merely deleted has its reflog until git has deleted it.
+        (Some(_), None) | (None, Some(_)) => change.log.is_none(),
+        (None, None) => false,
+    };
     Ok(renames.then_some(Rename { log, to }))
 }
 

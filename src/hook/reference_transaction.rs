@@ -297,7 +297,7 @@ impl Call<'_> {
     fn begin(&self, git: &Git, seen: Observed, mine: Vec<(Entry, Marker)>) -> anyhow::Result<()> {
         let place = Place::here()?;
         let log = self.log(&place);
-        let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv)?;
+        let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, began(&git.stat))?;
         let part_of = self.run()?;
         let announced = mine.iter().find(|(e, m)| e.state == State::InProgress && m.phase == Phase::Preparing);
         let id = announced.map_or_else(|| log.next_id(), |(entry, _)| Ok(entry.id))?;
@@ -466,7 +466,7 @@ impl Call<'_> {
 
     /// A lock that is older than the git process above us is not that process's.
     fn stale_lock_in_the_way(&self, git: &Stat) -> anyhow::Result<bool> {
-        let started = owner::realtime_of_start(git.start) - crate::git::processes::CLOCK_MARGIN;
+        let began = began(git);
         let refs = RefStore::new(&self.repo);
         let mut candidates: Vec<std::path::PathBuf> = crate::git::locks::well_known(&self.repo);
         // No lock, but a sign that somebody died while renaming a branch.
@@ -479,7 +479,7 @@ impl Call<'_> {
             }
         }
         for path in candidates {
-            if FileId::at(&path)?.is_some_and(|lock| lock.ctime < started) {
+            if FileId::at(&path)?.is_some_and(|lock| lock.ctime < began) {
                 return Ok(true);
             }
         }
@@ -606,6 +606,11 @@ fn refuse_gc(markers: &Markers, git: &Git) -> Option<Reply> {
 struct HookRecovery {
     messages: Vec<String>,
     must_wait: bool,
+}
+
+/// When the git began, in nanoseconds since the epoch: what was last changed before is not of its making.
+fn began(git: &Stat) -> i64 {
+    owner::realtime_of_start(git.start) - crate::git::processes::CLOCK_MARGIN
 }
 
 /// Deleted under `packed-refs.lock` alone: git removes the reflog only in a later transaction.

@@ -57,7 +57,7 @@ impl Session<'_> {
         let Some(begin) = &tx.begin else { return self.settle_unlogged(tx) };
         if let Some(group) = renames.of(tx.id()) {
             // Every transaction of a rename ends with its first one, which is visited last.
-            return if group.source.id() == tx.id() { self.settle_rename(group, renames, judge) } else { Ok(()) };
+            return if group.source.id() == tx.id() { self.settle_rename(group, judge) } else { Ok(()) };
         }
         match tx.ending {
             Ending::Over => self.close(tx.entry.clone(), State::Failed),

@@ -30,9 +30,9 @@ use crate::git::{RefName, RefStore, Repository, Value};
 use crate::hook::observe::RENAMED_LOG;
 use crate::marker::{Listing, Marker, Phase, State};
 use crate::named as fs;
-use crate::owner::Liveness;
+use crate::owner::{Liveness, Owner};
 use crate::state_dir::TxId;
-use crate::wal::{Begin, Body, Outcome, RefChange, Sync};
+use crate::wal::{Begin, Body, Outcome, Record, RefChange, Rename, Sync};
 
 /// The transactions of one rename.
 pub(super) struct Group<'u> {
@@ -42,12 +42,6 @@ pub(super) struct Group<'u> {
     target: Option<&'u Unfinished>,
 }
 
-impl Group<'_> {
-    fn log_inode(&self) -> Option<u64> {
-        Some(self.source.begin.as_ref()?.rename.as_ref()?.log?.ino)
-    }
-}
-
 /// All renames among the unfinished transactions.
 pub(super) struct Groups<'u>(Vec<Group<'u>>);
 
@@ -55,11 +49,44 @@ impl<'u> Groups<'u> {
     pub(super) fn of(&self, id: TxId) -> Option<&Group<'u>> {
         self.0.iter().find(|g| g.source.id() == id || g.target.is_some_and(|t| t.id() == id))
     }
+}
 
-    /// Has a later rename moved the same reflog on? Then this one had been completed.
-    fn were_continued(&self, group: &Group<'_>) -> bool {
-        let later = |other: &Group<'_>| other.source.id() > group.source.id() && other.log_inode() == group.log_inode();
-        group.log_inode().is_some() && self.0.iter().any(later)
+/// What a record behind that of a rename says about it.
+#[derive(Debug, PartialEq, Eq)]
+enum Later {
+    /// It was completed.
+    Completed,
+    /// Its new name was not there.
+    NotThere,
+    /// Nothing.
+    Silent,
+}
+
+/// What has happened since a rename began.
+#[derive(Default)]
+struct Since {
+    /// The new name was there.
+    completed: bool,
+    /// Another rename's reflog was on its way: git has one place for all of them, and replaces what lies there.
+    replaced: bool,
+}
+
+/// Does the record show the new name that git makes without a word in the log? Another rename moves on the reflog that has
+/// arrived there, and has grown by the note of its arrival; whoever changes or packs the name sees it.
+fn told_by(record: &Record, rename: &Rename, owner: &Owner) -> Later {
+    let is_new = |name: &RefName| rename.to.as_ref() == Some(name);
+    let there = |value: &Value| if *value == Value::Absent { Later::NotThere } else { Later::Completed };
+    match &record.body {
+        Body::Begin(other) if other.owner != *owner => {
+            let moved_on = other.rename.as_ref().and_then(|r| r.log).zip(rename.log);
+            if moved_on.is_some_and(|(later, log)| later.ino == log.ino && later.size > log.size) {
+                return Later::Completed;
+            }
+            let seen = other.refs.iter().find(|c| is_new(&c.name)).and_then(|c| c.before.as_ref());
+            seen.map_or(Later::Silent, there)
+        }
+        Body::Moved { refs } => refs.iter().find(|s| is_new(&s.name)).map_or(Later::Silent, |s| there(&s.value)),
+        _ => Later::Silent,
     }
 }
 
@@ -99,7 +126,7 @@ enum LogPlace {
     OnItsWayAgain,
     /// It is the reflog of this ref.
     Of(RefName),
-    /// Nowhere to be found.
+    /// Nowhere to be found: rewritten by a gc, or another rename has put its own in its place.
     Lost,
 }
 
@@ -124,12 +151,7 @@ struct Situation<'b> {
 }
 
 impl Session<'_> {
-    pub(super) fn settle_rename(
-        &mut self,
-        group: &Group<'_>,
-        renames: &Groups<'_>,
-        judge: &mut Judge<'_>,
-    ) -> anyhow::Result<()> {
+    pub(super) fn settle_rename(&mut self, group: &Group<'_>, judge: &mut Judge<'_>) -> anyhow::Result<()> {
         let on_its_way = self.repo.common_dir.join(RENAMED_LOG);
         if let Some(id) = FileId::at(&on_its_way)? {
             // A git that renames right now moves the same file: nothing can be concluded before it is done.
@@ -142,15 +164,20 @@ impl Session<'_> {
                 return self.or_leave(group.source, Err(why.into()));
             }
         }
-        let done = self.finish_rename(group, renames.were_continued(group));
+        let done = self.finish_rename(group);
         self.or_leave(group.source, done)
     }
 
-    fn finish_rename(&mut self, group: &Group<'_>, continued: bool) -> anyhow::Result<()> {
+    fn finish_rename(&mut self, group: &Group<'_>) -> anyhow::Result<()> {
         let Some(begin) = &group.source.begin else { return Ok(()) };
         let Some(mut situation) = self.look(begin, group)? else { return Ok(()) };
-        if continued {
-            situation.way = Way::Nothing;
+        if matches!(situation.way, Way::Before | Way::Back) {
+            let since = self.since(group.source.id(), begin)?;
+            // Lost with the new name: deleted by somebody unseen, unless another rename is to blame.
+            let vanished = situation.way == Way::Back && situation.log == LogPlace::Lost && !since.replaced;
+            if since.completed || vanished {
+                situation.way = Way::Nothing;
+            }
         }
         let (actions, outcome, state) = match &situation.way {
             Way::Before | Way::Back => (self.go_back(group, begin, &situation)?, Outcome::RolledBack, State::Failed),
@@ -173,6 +200,23 @@ impl Session<'_> {
         }
         self.find(group.source, finding, actions, quiet);
         Ok(())
+    }
+
+    /// What the log tells about it since. Asked after the look: a deletion that it has seen is in the log by then.
+    fn since(&self, id: TxId, begin: &Begin) -> anyhow::Result<Since> {
+        let Some(rename) = &begin.rename else { return Ok(Since::default()) };
+        let begins = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
+        let scan = self.log.scan_until(|records| records.iter().any(begins))?;
+        let later = || scan.records.iter().skip_while(|record| !begins(record)).skip(1);
+        let first = later().map(|record| told_by(record, rename, &begin.owner)).find(|told| *told != Later::Silent);
+        let other_log = |record: &Record| match &record.body {
+            Body::Begin(other) => other.rename.as_ref().and_then(|r| r.log),
+            _ => None,
+        };
+        let is_other = |log: FileId| rename.log.is_none_or(|own| own.ino != log.ino);
+        let on_its_way = FileId::at(&self.repo.common_dir.join(RENAMED_LOG))?;
+        let replaced = later().filter_map(other_log).chain(on_its_way).any(is_other);
+        Ok(Since { completed: first == Some(Later::Completed), replaced })
     }
 
     fn close_target(&self, target: &Unfinished, outcome: Outcome, state: State) -> anyhow::Result<()> {
@@ -201,11 +245,14 @@ impl Session<'_> {
         let is_back = found_old.value == value && (never_deleted || brought_back()?);
         let now_old = found_old.value;
         let now_new = new.as_ref().map(|n| refs.read(n)).transpose()?.map(|s| s.value);
+        let is_there = now_new.as_ref().is_some_and(|v| *v != Value::Absent);
         let arrived = match &log {
-            LogPlace::Of(name) => new.as_ref() == Some(name) && now_new.as_ref().is_some_and(|v| *v != Value::Absent),
-            // Without a reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
-            LogPlace::None => now_new.as_ref().is_some_and(|v| *v != Value::Absent),
-            LogPlace::OnItsWay | LogPlace::OnItsWayAgain | LogPlace::Lost => false,
+            LogPlace::Of(name) => new.as_ref() == Some(name) && is_there,
+            // Without its reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
+            LogPlace::None | LogPlace::Lost => is_there,
+            // git makes the new name after that. A reflog that lay there already is not this one's.
+            LogPlace::OnItsWay => target.is_none() && now_new.as_ref() == Some(&value),
+            LogPlace::OnItsWayAgain => false,
         };
         let way = if is_back {
             Way::Before
@@ -213,9 +260,9 @@ impl Session<'_> {
             Way::Nothing
         } else if arrived {
             new.map_or(Way::Nothing, Way::Forward)
-        } else if matches!(log, LogPlace::OnItsWayAgain | LogPlace::Lost) {
-            // Renamed in full, and the new name taken up since by a rename that was cut before it was logged, or deleted by
-            // somebody unseen: nothing proves a cut of this one.
+        } else if log == LogPlace::OnItsWayAgain || (log == LogPlace::Lost && new.is_none()) {
+            // Renamed in full, and the new name taken up since by a rename that was cut before it was logged. Or there is
+            // neither the reflog nor a name to go by: nothing proves a cut of this one.
             Way::Nothing
         } else {
             Way::Back
@@ -287,7 +334,8 @@ impl Session<'_> {
             actions.extend(self.restore_reflogs(target.id(), begin)?);
         }
         self.write(group.source, &writes)?;
-        let size = begin.rename.as_ref().and_then(|r| r.log).map(|l| l.size);
+        // Another rename's reflog has taken the place of one that is lost: what there is now has begun with us.
+        let size = begin.rename.as_ref().and_then(|r| r.log).filter(|_| *log != LogPlace::Lost).map(|l| l.size);
         let known = |line: &LogLine<'_>| line.is_ours() || line.message.starts_with(b"Branch: renamed ");
         for watched in &begin.watched {
             self.trim_reflog(&watched.name, watched.log, known)?;
@@ -399,7 +447,9 @@ pub(super) fn mend_stray_log(
     let Some(id) = FileId::at(&path)? else { return Ok(()) };
     let on_its_way = |tx: &Unfinished| tx.begin.as_ref().and_then(|b| b.rename.as_ref()?.log);
     let claims = |tx: &&Unfinished| on_its_way(tx).is_some_and(|log| (log.ino, log.size) == (id.ino, id.size));
-    let claimed = unfinished.iter().filter(|tx| is_open(tx)).any(|tx| claims(&tx)) || may_be_under_way(session)?;
+    // What has been settled just now needs it no more.
+    let is_unsettled = |tx: &&Unfinished| is_open(tx) && tx.entry.path.exists();
+    let claimed = unfinished.iter().filter(is_unsettled).any(|tx| claims(&tx)) || may_be_under_way(session)?;
     if claimed || judge.could_anybody_hold(&LockFile { path: path.clone(), id }).owner != Liveness::Dead {
         return Ok(());
     }

@@ -30,35 +30,6 @@ fn a_branch_renamed_away_and_back_stays() {
     assert_ne!(value(&repo, "refs/heads/b"), "", "`b` stays");
 }
 
-/// The second rename takes the reflog on its way again before any hook is called.
-#[test]
-fn a_renamed_branch_whose_next_rename_was_cut_before_it_was_logged_does_not_get_its_old_name_back() {
-    let repo = guarded();
-    repo.git(["branch", "a"]);
-    repo.git(["branch", "-m", "a", "b"]);
-    let before = Snapshot::of(&repo);
-    let mut taken = false;
-    crash::kill_at(crash::git(&repo, &["branch", "-m", "b", "c"]), "", Action::KillTree, |event| {
-        let was_taken = taken;
-        taken |= crash::is_rename_to(event, "logs/refs/.tmp-renamed-log");
-        was_taken
-    });
-    let_the_clock_tick(&repo.git_dir());
-    assert!(repo.git_dir().join("logs/refs/.tmp-renamed-log").exists(), "it was cut behind its first step");
-    assert_recovers(&repo);
-    assert_eq!(Snapshot::of(&repo), before, "the branch is `b`, with its reflog");
-}
-
-#[test]
-fn renaming_a_branch_away_and_back_is_no_news() {
-    let repo = guarded();
-    repo.git(["branch", "a"]);
-    for [old, new] in [["a", "b"], ["b", "a"]] {
-        let rename = repo.git(["branch", "-m", old, new]);
-        assert_eq!(text(&rename.stderr), "", "a healthy repository sees no output of `git branch -m {old} {new}`");
-    }
-}
-
 #[test]
 fn a_stash_list_that_was_popped_stays_as_it_is() {
     let torn_in = guarded();
