@@ -126,6 +126,8 @@ enum LogPlace {
     OnItsWayAgain,
     /// It is the reflog of this ref.
     Of(RefName),
+    /// It is the reflog of a ref that this rename has nothing to do with: two met, and it was the other's from the start.
+    OfAnother,
     /// Nowhere to be found: rewritten by a gc, or another rename has put its own in its place.
     Lost,
 }
@@ -172,7 +174,7 @@ impl Session<'_> {
         let Some(begin) = &group.source.begin else { return Ok(()) };
         let Some(mut situation) = self.look(begin, group)? else { return Ok(()) };
         if matches!(situation.way, Way::Before | Way::Back) {
-            let since = self.since(group.source.id(), begin)?;
+            let since = self.since(group.source.id(), begin, &situation.log)?;
             // Lost with the new name: deleted by somebody unseen, unless another rename is to blame.
             let vanished = situation.way == Way::Back && situation.log == LogPlace::Lost && !since.replaced;
             if since.completed || vanished {
@@ -203,12 +205,14 @@ impl Session<'_> {
     }
 
     /// What the log tells about it since. Asked after the look: a deletion that it has seen is in the log by then.
-    fn since(&self, id: TxId, begin: &Begin) -> anyhow::Result<Since> {
+    fn since(&self, id: TxId, begin: &Begin, place: &LogPlace) -> anyhow::Result<Since> {
         let Some(rename) = &begin.rename else { return Ok(Since::default()) };
+        let own_log = rename.log.filter(|_| *place != LogPlace::OfAnother);
+        let rename = Rename { log: own_log, ..rename.clone() };
         let begins = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
         let scan = self.log.scan_until(|records| records.iter().any(begins))?;
         let later = || scan.records.iter().skip_while(|record| !begins(record)).skip(1);
-        let first = later().map(|record| told_by(record, rename, &begin.owner)).find(|told| *told != Later::Silent);
+        let first = later().map(|record| told_by(record, &rename, &begin.owner)).find(|told| *told != Later::Silent);
         let other_log = |record: &Record| match &record.body {
             Body::Begin(other) => other.rename.as_ref().and_then(|r| r.log),
             _ => None,
@@ -231,11 +235,17 @@ impl Session<'_> {
         let Some(old) = renamed(begin) else { return Ok(None) };
         let Some(value) = old.before.clone() else { return Ok(None) };
         let target = group.target.and_then(|t| renamed(t.begin.as_ref()?));
-        let log = self.find_log(begin, target)?;
+        let mut log = self.find_log(begin, target)?;
+        let told = target.map(|t| &t.name).or(begin.rename.as_ref().and_then(|r| r.to.as_ref()));
+        if let (LogPlace::Of(name), Some(told)) = (&log, told)
+            && ![&old.name, told].contains(&name)
+            && !self.notes_arrival(begin, name, &old.name, told)?
+        {
+            log = LogPlace::OfAnother;
+        }
         let new = match (&log, target) {
-            (_, Some(target)) => Some(target.name.clone()),
             (LogPlace::Of(name), None) => (*name != old.name).then(|| name.clone()),
-            (_, None) => begin.rename.as_ref().and_then(|r| r.to.clone()),
+            _ => told.cloned(),
         };
         let found_old = refs.read(&old.name)?;
         // The very file that was to be deleted; one that was made since belongs to somebody who wanted that name.
@@ -249,7 +259,7 @@ impl Session<'_> {
         let arrived = match &log {
             LogPlace::Of(name) => new.as_ref() == Some(name) && is_there,
             // Without its reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
-            LogPlace::None | LogPlace::Lost => is_there,
+            LogPlace::None | LogPlace::Lost | LogPlace::OfAnother => is_there,
             // git makes the new name after that. A reflog that lay there already is not this one's.
             LogPlace::OnItsWay => target.is_none() && now_new.as_ref() == Some(&value),
             LogPlace::OnItsWayAgain => false,
@@ -268,6 +278,14 @@ impl Session<'_> {
             Way::Back
         };
         Ok(Some(Situation { old, value, log, way }))
+    }
+
+    /// The reflog is that of `name` by now. Has it come there from `old`, by way of `new`? git notes that where it had ended.
+    fn notes_arrival(&self, begin: &Begin, name: &RefName, old: &RefName, new: &RefName) -> anyhow::Result<bool> {
+        let size = begin.rename.as_ref().and_then(|r| r.log).map(|log| log.size);
+        let renamed = format!("Branch: renamed {old} to {new}");
+        let log = RefStore::new(self.repo).log(name);
+        Ok(reflog::goes_on_with(&log, size, |line| line.message == renamed.as_bytes())?)
     }
 
     fn find_log(&self, begin: &Begin, target: Option<&RefChange>) -> anyhow::Result<LogPlace> {
@@ -334,8 +352,9 @@ impl Session<'_> {
             actions.extend(self.restore_reflogs(target.id(), begin)?);
         }
         self.write(group.source, &writes)?;
-        // Another rename's reflog has taken the place of one that is lost: what there is now has begun with us.
-        let size = begin.rename.as_ref().and_then(|r| r.log).filter(|_| *log != LogPlace::Lost).map(|l| l.size);
+        // What there is now has begun with us.
+        let gone = matches!(log, LogPlace::Lost | LogPlace::OfAnother);
+        let size = begin.rename.as_ref().and_then(|r| r.log).filter(|_| !gone).map(|l| l.size);
         let known = |line: &LogLine<'_>| line.is_ours() || line.message.starts_with(b"Branch: renamed ");
         for watched in &begin.watched {
             self.trim_reflog(&watched.name, watched.log, known)?;

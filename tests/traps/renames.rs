@@ -1,7 +1,9 @@
 //! Renames that meet: git has one place for all reflogs that are on their way, `logs/refs/.tmp-renamed-log`, and makes the new
 //! name without asking any hook.
 
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use super::guarded;
 use super::support::crash::{self, assert_recovers, recover, value};
@@ -9,6 +11,9 @@ use super::support::point::let_the_clock_tick;
 use super::support::repo::{Repo, text};
 use super::support::snapshot::Snapshot;
 use super::support::tracer::{self, Action, Event, Isolation, Role};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
 
 /// What the branches are, empty where there is none.
 fn branches<const N: usize>(repo: &Repo, names: [&str; N]) -> [String; N] {
@@ -105,6 +110,63 @@ fn a_cut_rename_whose_reflog_the_next_one_has_replaced_gets_its_name_back() {
     assert_eq!(branches(&repo, ["a", "b"]), [before.clone(), String::new()]);
     let others = branches(&repo, ["other", "another"]);
     assert!(others == [before.clone(), String::new()] || others == [String::new(), before], "{others:?}");
+}
+
+/// The log takes the reflog of the other one, which is on its way when its hook looks, for its own.
+#[test]
+fn a_cut_rename_that_met_another_one_gets_its_name_back() {
+    let repo = guarded();
+    repo.git(["branch", "a"]);
+    repo.git(["branch", "other"]);
+    let before = value(&repo, "refs/heads/a");
+    let (stand, stands) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let repo = &repo;
+        let mut start = Some(move || {
+            scope.spawn(move || {
+                let decide = &mut |event: &Event| {
+                    if crash::is_rename_to(event, "logs/refs/heads/another") {
+                        stand.send(()).expect("somebody waits");
+                        may_go.recv_timeout(LONG).expect("somebody says so");
+                    }
+                    Action::Continue
+                };
+                let other = crash::git(repo, &["branch", "-m", "other", "another"]);
+                tracer::trace(other, b"", Isolation::None, decide).expect("git starts");
+            });
+        });
+        let mut taken = false;
+        crash::kill_at(crash::git(repo, &["branch", "-m", "a", "b"]), "", Action::KillTree, |event| {
+            if taken
+                && event.role == Role::Git
+                && let Some(start) = start.take()
+            {
+                start();
+                stands.recv_timeout(LONG).expect("the other one comes to its new name");
+            }
+            taken |= crash::is_rename_to(event, "logs/refs/.tmp-renamed-log");
+            crash::is_rename_to(event, "logs/refs/heads/b")
+        });
+        go.send(()).expect("it waits");
+    });
+    assert_eq!(branches(&repo, ["a", "b"]), [String::new(), String::new()], "without damage this proves nothing");
+    let_the_clock_tick(&repo.git_dir());
+    assert_recovers(&repo);
+    assert_eq!(branches(&repo, ["a", "b"]), [before.clone(), String::new()]);
+    assert_eq!(branches(&repo, ["other", "another"]), [String::new(), before]);
+}
+
+#[test]
+fn a_branch_that_somebody_unseen_has_renamed_once_more_does_not_get_an_old_name_back() {
+    let repo = guarded();
+    repo.git(["branch", "a"]);
+    let before = value(&repo, "refs/heads/a");
+    repo.git(["branch", "-m", "a", "b"]);
+    crash::unseen_git(&repo, &["branch", "-m", "b", "c"]);
+    let_the_clock_tick(&repo.git_dir());
+    assert_recovers(&repo);
+    assert_eq!(branches(&repo, ["a", "b", "c"]), [String::new(), String::new(), before]);
 }
 
 #[test]
