@@ -201,7 +201,8 @@ fn fill_and_free(repo: &Repo, disk: &Path) {
         calm(&repo.jin_txn([arguments]));
     }
     fs::remove_file(&filler).expect("space can be freed");
-    repo.jin_txn(["recover"]);
+    let recovered = repo.jin_txn(["recover"]);
+    assert_eq!(recovered.status.code(), Some(0), "{}", shown(repo, &recovered));
     assert_eq!(support::snapshot::Snapshot::of(repo), before, "nothing is lost");
     repo.git(["fsck", "--full"]);
     repo.commit_all("two");

@@ -237,12 +237,27 @@ fn is_elsewhere_by_inode(pid: u32, repo: &Repository) -> bool {
                 return inode(&git_dir) != inode(&repo.common_dir);
             }
         }
-        if at.join(".git").exists() || inode(&at) == inode(&at.join("..")) {
+        if at.join(".git").exists() {
+            return linked_from(pid, &at).is_some_and(|main| inode(&main) != inode(&repo.common_dir));
+        }
+        if inode(&at) == inode(&at.join("..")) {
             return false;
         }
         at.push("..");
     }
     false
+}
+
+/// The main git directory that the linked worktree at `at` belongs to, where the mounts of `pid` show one.
+fn linked_from(pid: u32, at: &Path) -> Option<PathBuf> {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let follow = |base: &Path, link: &[u8]| {
+        let path = Path::new(std::ffi::OsStr::from_bytes(link.trim_ascii_end()));
+        path.strip_prefix("/").map_or_else(|_| base.join(path), |inside| root.join(inside))
+    };
+    let git_dir = follow(at, fs::read(at.join(".git")).ok()?.strip_prefix(b"gitdir: ")?);
+    let main = follow(&git_dir, &fs::read(git_dir.join("commondir")).ok()?);
+    (main.join("HEAD").is_file() && main.join("objects").is_dir()).then_some(main)
 }
 
 /// Could a git with this GIT_DIR and this current directory mean `repo`? No only if every reading leads elsewhere:

@@ -71,15 +71,15 @@ struct Since {
     replaced: bool,
 }
 
-/// Does the record show the new name that git makes without a word in the log? Another rename moves on the reflog that has
-/// arrived there, and has grown by the note of its arrival; whoever changes or packs the name sees it.
+/// Does the record show the new name that git makes without a word in the log? Whoever changes or packs it sees it. Where it is
+/// not known, another rename moves on the reflog that has arrived there, and has grown by the note of its arrival.
 fn told_by(record: &Record, rename: &Rename, owner: &Owner) -> Later {
     let is_new = |name: &RefName| rename.to.as_ref() == Some(name);
     let there = |value: &Value| if *value == Value::Absent { Later::NotThere } else { Later::Completed };
     match &record.body {
         Body::Begin(other) if other.owner != *owner => {
             let moved_on = other.rename.as_ref().and_then(|r| r.log).zip(rename.log);
-            if moved_on.is_some_and(|(later, log)| later.ino == log.ino && later.size > log.size) {
+            if rename.to.is_none() && moved_on.is_some_and(|(on, log)| on.ino == log.ino && on.size > log.size) {
                 return Later::Completed;
             }
             let seen = other.refs.iter().find(|c| is_new(&c.name)).and_then(|c| c.before.as_ref());
@@ -174,7 +174,7 @@ impl Session<'_> {
         let Some(begin) = &group.source.begin else { return Ok(()) };
         let Some(mut situation) = self.look(begin, group)? else { return Ok(()) };
         if matches!(situation.way, Way::Before | Way::Back) {
-            let since = self.since(group.source.id(), begin, &situation.log)?;
+            let since = self.since(group.source.id(), begin)?;
             // Lost with the new name: deleted by somebody unseen, unless another rename is to blame.
             let vanished = situation.way == Way::Back && situation.log == LogPlace::Lost && !since.replaced;
             if since.completed || vanished {
@@ -205,14 +205,12 @@ impl Session<'_> {
     }
 
     /// What the log tells about it since. Asked after the look: a deletion that it has seen is in the log by then.
-    fn since(&self, id: TxId, begin: &Begin, place: &LogPlace) -> anyhow::Result<Since> {
+    fn since(&self, id: TxId, begin: &Begin) -> anyhow::Result<Since> {
         let Some(rename) = &begin.rename else { return Ok(Since::default()) };
-        let own_log = rename.log.filter(|_| *place != LogPlace::OfAnother);
-        let rename = Rename { log: own_log, ..rename.clone() };
         let begins = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
         let scan = self.log.scan_until(|records| records.iter().any(begins))?;
         let later = || scan.records.iter().skip_while(|record| !begins(record)).skip(1);
-        let first = later().map(|record| told_by(record, &rename, &begin.owner)).find(|told| *told != Later::Silent);
+        let first = later().map(|record| told_by(record, rename, &begin.owner)).find(|told| *told != Later::Silent);
         let other_log = |record: &Record| match &record.body {
             Body::Begin(other) => other.rename.as_ref().and_then(|r| r.log),
             _ => None,
@@ -237,9 +235,13 @@ impl Session<'_> {
         let target = group.target.and_then(|t| renamed(t.begin.as_ref()?));
         let mut log = self.find_log(begin, target)?;
         let told = target.map(|t| &t.name).or(begin.rename.as_ref().and_then(|r| r.to.as_ref()));
-        if let (LogPlace::Of(name), Some(told)) = (&log, told)
-            && ![&old.name, told].contains(&name)
-            && !self.notes_arrival(begin, name, &old.name, told)?
+        let elsewhere = match &log {
+            LogPlace::Of(name) => (*name != old.name && told != Some(name)).then(|| refs.log(name)),
+            LogPlace::OnItsWayAgain => Some(self.repo.common_dir.join(RENAMED_LOG)),
+            _ => None,
+        };
+        if let (Some(path), Some(told)) = (elsewhere, told)
+            && !notes_arrival(&path, begin, &old.name, told)?
         {
             log = LogPlace::OfAnother;
         }
@@ -278,14 +280,6 @@ impl Session<'_> {
             Way::Back
         };
         Ok(Some(Situation { old, value, log, way }))
-    }
-
-    /// The reflog is that of `name` by now. Has it come there from `old`, by way of `new`? git notes that where it had ended.
-    fn notes_arrival(&self, begin: &Begin, name: &RefName, old: &RefName, new: &RefName) -> anyhow::Result<bool> {
-        let size = begin.rename.as_ref().and_then(|r| r.log).map(|log| log.size);
-        let renamed = format!("Branch: renamed {old} to {new}");
-        let log = RefStore::new(self.repo).log(name);
-        Ok(reflog::goes_on_with(&log, size, |line| line.message == renamed.as_bytes())?)
     }
 
     fn find_log(&self, begin: &Begin, target: Option<&RefChange>) -> anyhow::Result<LogPlace> {
@@ -449,6 +443,13 @@ fn renamed(begin: &Begin) -> Option<&RefChange> {
     begin.refs.iter().find(|c| c.after == Value::Absent && !c.name.is_head())
 }
 
+/// Has the reflog, wherever it is by now, come from `old` by way of `new`? git notes that where it had ended.
+fn notes_arrival(log: &Path, begin: &Begin, old: &RefName, new: &RefName) -> std::io::Result<bool> {
+    let size = begin.rename.as_ref().and_then(|r| r.log).map(|log| log.size);
+    let renamed = format!("Branch: renamed {old} to {new}");
+    reflog::goes_on_with(log, size, |line| line.message == renamed.as_bytes())
+}
+
 fn name_of_log(repo: &Repository, log: &Path) -> Option<RefName> {
     use std::os::unix::ffi::OsStrExt;
     let name = log.strip_prefix(repo.common_dir.join("logs")).ok()?;
@@ -469,7 +470,14 @@ pub(super) fn mend_stray_log(
     // What has been settled just now needs it no more.
     let is_unsettled = |tx: &&Unfinished| is_open(tx) && tx.entry.path.exists();
     let claimed = unfinished.iter().filter(is_unsettled).any(|tx| claims(&tx)) || may_be_under_way(session)?;
-    if claimed || judge.could_anybody_hold(&LockFile { path: path.clone(), id }).owner != Liveness::Dead {
+    if claimed {
+        return Ok(());
+    }
+    let verdict = judge.could_anybody_hold(&LockFile { path: path.clone(), id });
+    if verdict.owner != Liveness::Dead {
+        if session.options.mode == Mode::Command {
+            session.report.busy.push(format!("a branch may be being renamed: {}", verdict.because));
+        }
         return Ok(());
     }
     let home = home_of_log(session, &path)?;

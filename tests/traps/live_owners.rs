@@ -20,7 +20,7 @@ use super::support::crash::{self, assert_recovers, is_log_call, recover, run_jin
 use super::support::point::let_the_clock_tick;
 use super::support::repo::Repo;
 use super::support::tracer::{self, Action, Event, Isolation, Role};
-use super::{Torn, guarded, updates};
+use super::{Torn, guarded, leave_stale_lock, updates};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -43,6 +43,29 @@ fn a_git_with_git_dir_and_cwd_elsewhere_is_not_robbed() {
         live.finish();
         assert_eq!(value(&repo, "refs/heads/slow"), new, "guard {guard}: it ends as if nothing had been");
         assert_recovers(&repo);
+    }
+}
+
+/// In another mount namespace a path says nothing: the inode of what its worktree belongs to does.
+#[test]
+fn a_git_in_a_linked_worktree_of_another_repository_holds_no_lock_of_this_one_in_whatever_mount_namespace() {
+    let (repo, other) = (guarded(), guarded());
+    other.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
+    let mut elsewhere = crash::git(&other.sibling("linked"), &["hash-object", "--stdin"]);
+    let mut elsewhere = elsewhere.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("git starts");
+    leave_stale_lock(&repo, "refs/heads/nobody.lock");
+    let recovered = thread::scope(|scope| {
+        let recover_there = || {
+            let alone = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS);
+            alone.ok().map(|()| recover(&repo))
+        };
+        scope.spawn(recover_there).join().expect("it ends")
+    });
+    drop(elsewhere.stdin.take());
+    elsewhere.wait().expect("it is our child");
+    match recovered {
+        Some((code, said)) => assert_eq!(code, 0, "{said}"),
+        None => println!("skipped: no right to make a mount namespace"),
     }
 }
 
