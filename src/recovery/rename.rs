@@ -67,7 +67,7 @@ enum Later {
 struct Since {
     /// The new name was there.
     completed: bool,
-    /// Another rename's reflog was on its way: git has one place for all of them, and replaces what lies there.
+    /// There was another rename: git has one place for all reflogs on their way, and replaces what lies there.
     replaced: bool,
 }
 
@@ -211,13 +211,11 @@ impl Session<'_> {
         let scan = self.log.scan_until(|records| records.iter().any(begins))?;
         let later = || scan.records.iter().skip_while(|record| !begins(record)).skip(1);
         let first = later().map(|record| told_by(record, rename, &begin.owner)).find(|told| *told != Later::Silent);
-        let other_log = |record: &Record| match &record.body {
-            Body::Begin(other) => other.rename.as_ref().and_then(|r| r.log),
-            _ => None,
+        let renames = |record: &Record| match &record.body {
+            Body::Begin(other) => other.rename.is_some() && other.owner != begin.owner,
+            _ => false,
         };
-        let is_other = |log: FileId| rename.log.is_none_or(|own| own.ino != log.ino);
-        let on_its_way = FileId::at(&self.repo.common_dir.join(RENAMED_LOG))?;
-        let replaced = later().filter_map(other_log).chain(on_its_way).any(is_other);
+        let replaced = later().any(renames) || FileId::at(&self.repo.common_dir.join(RENAMED_LOG))?.is_some();
         Ok(Since { completed: first == Some(Later::Completed), replaced })
     }
 
