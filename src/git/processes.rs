@@ -216,13 +216,34 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
     may_be_in(repo, given.or_else(|| variable(b"GIT_DIR=")).as_deref(), &cwd)
 }
 
-/// Is `git_dir`, seen through the mounts of `pid`, the main git directory of a repository with another inode?
+/// Does `git_dir`, seen through the mounts of `pid`, belong to a repository with another inode?
 fn names_elsewhere_by_inode(pid: u32, base: &str, git_dir: &Path, repo: &Repository) -> bool {
     let inside = git_dir.strip_prefix("/").unwrap_or(git_dir);
-    let seen = PathBuf::from(format!("/proc/{pid}/{base}")).join(inside);
-    let (Ok(theirs), Ok(ours)) = (fs::metadata(&seen), fs::metadata(&repo.common_dir)) else { return false };
-    let is_main = seen.join("HEAD").is_file() && seen.join("objects").is_dir();
-    is_main && (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino())
+    let main = main_git_dir(pid, PathBuf::from(format!("/proc/{pid}/{base}")).join(inside));
+    main.is_some_and(|main| is_another(&main, repo))
+}
+
+/// Is this directory, which is there, not the repository's main git directory?
+fn is_another(main: &Path, repo: &Repository) -> bool {
+    let (Ok(theirs), Ok(ours)) = (fs::metadata(main), fs::metadata(&repo.common_dir)) else { return false };
+    (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino())
+}
+
+/// The main git directory behind `git_dir`, which may be that of a linked worktree, where the mounts of `pid` show one.
+fn main_git_dir(pid: u32, git_dir: PathBuf) -> Option<PathBuf> {
+    let is_main = |dir: &Path| dir.join("HEAD").is_file() && dir.join("objects").is_dir();
+    if is_main(&git_dir) {
+        return Some(git_dir);
+    }
+    let main = follow(pid, &git_dir, &fs::read(git_dir.join("commondir")).ok()?);
+    is_main(&main).then_some(main)
+}
+
+/// The path that a file in `base` has as its content, as `pid` sees it.
+fn follow(pid: u32, base: &Path, content: &[u8]) -> PathBuf {
+    let path = Path::new(std::ffi::OsStr::from_bytes(content.trim_ascii_end()));
+    let seen = |inside| PathBuf::from(format!("/proc/{pid}/root")).join(inside);
+    path.strip_prefix("/").map_or_else(|_| base.join(path), seen)
 }
 
 /// Does the nearest repository above the current directory of `pid`, seen through its own mounts, have another inode
@@ -232,32 +253,18 @@ fn is_elsewhere_by_inode(pid: u32, repo: &Repository) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let mut at = PathBuf::from(format!("/proc/{pid}/cwd"));
     for _ in 0..DEEPEST {
-        for git_dir in [at.join(".git"), at.clone()] {
-            if git_dir.join("HEAD").is_file() && git_dir.join("objects").is_dir() {
-                return inode(&git_dir) != inode(&repo.common_dir);
-            }
+        let link = fs::read(at.join(".git")).ok();
+        let linked = link.as_deref().and_then(|it| Some(follow(pid, &at, it.strip_prefix(b"gitdir: ")?)));
+        let found = [Some(at.join(".git")), linked, Some(at.clone())].into_iter().flatten();
+        if let Some(main) = found.filter_map(|git_dir| main_git_dir(pid, git_dir)).next() {
+            return is_another(&main, repo);
         }
-        if at.join(".git").exists() {
-            return linked_from(pid, &at).is_some_and(|main| inode(&main) != inode(&repo.common_dir));
-        }
-        if inode(&at) == inode(&at.join("..")) {
+        if at.join(".git").exists() || inode(&at) == inode(&at.join("..")) {
             return false;
         }
         at.push("..");
     }
     false
-}
-
-/// The main git directory that the linked worktree at `at` belongs to, where the mounts of `pid` show one.
-fn linked_from(pid: u32, at: &Path) -> Option<PathBuf> {
-    let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let follow = |base: &Path, link: &[u8]| {
-        let path = Path::new(std::ffi::OsStr::from_bytes(link.trim_ascii_end()));
-        path.strip_prefix("/").map_or_else(|_| base.join(path), |inside| root.join(inside))
-    };
-    let git_dir = follow(at, fs::read(at.join(".git")).ok()?.strip_prefix(b"gitdir: ")?);
-    let main = follow(&git_dir, &fs::read(git_dir.join("commondir")).ok()?);
-    (main.join("HEAD").is_file() && main.join("objects").is_dir()).then_some(main)
 }
 
 /// Could a git with this GIT_DIR and this current directory mean `repo`? No only if every reading leads elsewhere:

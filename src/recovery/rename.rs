@@ -152,6 +152,16 @@ struct Situation<'b> {
     way: Way,
 }
 
+impl Situation<'_> {
+    /// Neither name is there, and nothing proves that it was cut.
+    fn gone(&self) -> String {
+        let (name, value) = (&self.old.name, &self.value);
+        format!(
+            "{name} was renamed, and its new name is gone, too: if that was not you, `git update-ref {name} {value}` brings it back"
+        )
+    }
+}
+
 impl Session<'_> {
     pub(super) fn settle_rename(&mut self, group: &Group<'_>, judge: &mut Judge<'_>) -> anyhow::Result<()> {
         let on_its_way = self.repo.common_dir.join(RENAMED_LOG);
@@ -177,6 +187,9 @@ impl Session<'_> {
             let since = self.since(group.source.id(), begin)?;
             // Lost with the new name: deleted by somebody unseen, unless another rename is to blame.
             let vanished = situation.way == Way::Back && situation.log == LogPlace::Lost && !since.replaced;
+            if vanished && !since.completed {
+                self.report.notes.push(situation.gone());
+            }
             if since.completed || vanished {
                 situation.way = Way::Nothing;
             }

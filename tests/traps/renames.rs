@@ -173,9 +173,14 @@ fn a_branch_that_somebody_unseen_has_renamed_once_more_does_not_get_an_old_name_
 fn a_renamed_branch_that_somebody_unseen_has_deleted_does_not_get_its_old_name_back() {
     let repo = guarded();
     repo.git(["branch", "a"]);
+    let before = value(&repo, "refs/heads/a");
     repo.git(["branch", "-m", "a", "b"]);
     crash::unseen_git(&repo, &["branch", "-q", "-D", "b"]);
     let_the_clock_tick(&repo.git_dir());
+    let (code, said) = recover(&repo);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("refs/heads/a was renamed, and its new name is gone, too"), "{said}");
+    assert!(said.contains(&format!("`git update-ref refs/heads/a {before}`")), "{said}");
     assert_recovers(&repo);
     assert_eq!(branches(&repo, ["a", "b"]), [String::new(), String::new()]);
 }
