@@ -446,16 +446,21 @@ pub(super) fn finish_index(lock: &LockFile) -> anyhow::Result<()> {
 
 /// Moves a lock into quarantine; `false` when it was gone or another one by then.
 pub(super) fn quarantine_lock(state: &StateDir, repo: &Repository, lock: &LockFile) -> anyhow::Result<bool> {
+    let is_it = |id: Option<FileId>| id.is_some_and(|id| id.ino == lock.id.ino && id.mtime == lock.id.mtime);
+    // Its holder may have been alive when it was found, have finished since, and died before it was judged: then the one that
+    // is there is another's. That of the dead stays what it is.
+    if !is_it(FileId::at(&lock.path)?) {
+        return Ok(false);
+    }
     let aside = free_name(&state.quarantine(), &quarantine_name(&repo.relative(&lock.path)))?;
     match durable::rename_new(&lock.path, &aside) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other.with_context(|| format!("cannot move {} to quarantine", lock.path.display()))?,
     }
-    let arrived = FileId::at(&aside)?;
-    if arrived.is_some_and(|id| id.ino == lock.id.ino && id.mtime == lock.id.mtime) {
+    if is_it(FileId::at(&aside)?) {
         return Ok(true);
     }
-    // Somebody made a new lock of that name in between: it is theirs, it goes back.
+    // Somebody took the dead one's away and made a new lock of that name in between: it is theirs, it goes back.
     durable::hard_link(&aside, &lock.path)
         .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", aside.display()))?;
     durable::remove_file(&aside)?;

@@ -351,7 +351,8 @@ impl Session<'_> {
         }
         // The reflog first: git would begin a new one.
         if let Some(from) = from {
-            self.move_log(&from, &refs.log(&old.name))?;
+            let ino = begin.rename.as_ref().and_then(|r| r.log).map_or(0, |log| log.ino);
+            self.move_log(&from, ino, &refs.log(&old.name))?;
         }
         if let Some((target, begin)) = target {
             actions.extend(self.restore_reflogs(target.id(), begin)?);
@@ -374,7 +375,12 @@ impl Session<'_> {
         Ok(actions)
     }
 
-    fn move_log(&self, from: &Path, to: &Path) -> anyhow::Result<()> {
+    /// A git that renames right now may have put its own reflog in the place of the one that was looked at.
+    fn move_log(&self, from: &Path, ino: u64, to: &Path) -> anyhow::Result<()> {
+        if FileId::at(from)?.is_none_or(|now| now.ino != ino) {
+            let what = format!("{} is another reflog by now", self.repo.relative(from));
+            return Err(execute::InTheWay(what).into());
+        }
         if let Some(parent) = to.parent() {
             durable::create_dirs(parent, 0o777)?;
         }
@@ -492,6 +498,9 @@ pub(super) fn mend_stray_log(
         return Ok(());
     }
     let home = home_of_log(session, &path)?;
+    if FileId::at(&path)?.is_none_or(|now| now.ino != id.ino) {
+        return Ok(());
+    }
     let note = match &home {
         Some(name) => format!("put the reflog of {name} back, which a rename had moved away"),
         None => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
@@ -501,7 +510,7 @@ pub(super) fn mend_stray_log(
         return Ok(());
     }
     match home {
-        Some(name) => session.move_log(&path, &RefStore::new(session.repo).log(&name)),
+        Some(name) => session.move_log(&path, id.ino, &RefStore::new(session.repo).log(&name)),
         None => {
             let aside: PathBuf = execute::free_name(&session.state.quarantine(), &quarantine_name("renamed-reflog"))?;
             durable::rename_new(&path, &aside).context("cannot move a stray reflog to quarantine")

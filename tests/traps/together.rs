@@ -340,6 +340,41 @@ fn a_lock_that_was_new_when_it_was_taken_is_given_back() {
     assert_eq!(fs::read(&lock).expect("it can be read"), b"of a live git");
 }
 
+/// Its git was at work when the locks were found, and was done before they were judged; the lock that is there now is another's.
+#[test]
+fn a_lock_that_is_another_one_by_now_is_not_even_touched() {
+    let repo = guarded();
+    for name in ["one", "two"] {
+        super::leave_stale_lock(&repo, &format!("refs/heads/{name}.lock"));
+    }
+    let locks = ["one", "two"].map(|name| repo.git_dir().join(format!("refs/heads/{name}.lock")));
+    let (mut made, mut touched) = (None, false);
+    let mut decide = |event: &Event| {
+        let Some(path) = event.path.as_deref().filter(|_| event.syscall.starts_with("rename")) else {
+            return Action::Continue;
+        };
+        match &made {
+            None => {
+                made = locks
+                    .iter()
+                    .find(|lock| **lock != *path)
+                    .filter(|_| locks.iter().any(|lock| *lock == *path))
+                    .cloned();
+                if let Some(other) = &made {
+                    fs::remove_file(other).expect("it is there");
+                    fs::write(other, "of a live git").expect("it can be made");
+                }
+            }
+            Some(other) => touched |= path == *other,
+        }
+        Action::Continue
+    };
+    tracer::trace(jin(&repo, &["recover"]), b"", Isolation::None, &mut decide).expect("it starts");
+    let Some(other) = made else { return println!("skipped: a git of somebody else was at work") };
+    assert!(!touched, "not for a moment is it away");
+    assert_eq!(fs::read(other).expect("it can be read"), b"of a live git");
+}
+
 /// A git moves a branch of an update that is done but for its last record; that one's git dies, and recovery reads the log just
 /// before the other one writes into it, and the branch behind that: whose the new value is stands in the log by then.
 #[test]
