@@ -13,7 +13,7 @@
 //! branches without a reflog.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 
@@ -498,9 +498,6 @@ pub(super) fn mend_stray_log(
         return Ok(());
     }
     let home = home_of_log(session, &path)?;
-    if FileId::at(&path)?.is_none_or(|now| now.ino != id.ino) {
-        return Ok(());
-    }
     let note = match &home {
         Some(name) => format!("put the reflog of {name} back, which a rename had moved away"),
         None => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
@@ -509,12 +506,12 @@ pub(super) fn mend_stray_log(
     if session.options.dry_run {
         return Ok(());
     }
-    match home {
-        Some(name) => session.move_log(&path, id.ino, &RefStore::new(session.repo).log(&name)),
-        None => {
-            let aside: PathBuf = execute::free_name(&session.state.quarantine(), &quarantine_name("renamed-reflog"))?;
-            durable::rename_new(&path, &aside).context("cannot move a stray reflog to quarantine")
-        }
+    let log = home.map(|name| RefStore::new(session.repo).log(&name));
+    let to =
+        log.map_or_else(|| execute::free_name(&session.state.quarantine(), &quarantine_name("renamed-reflog")), Ok)?;
+    match session.move_log(&path, id.ino, &to) {
+        Err(error) if error.is::<execute::InTheWay>() => Ok(()),
+        done => done,
     }
 }
 
