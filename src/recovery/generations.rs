@@ -254,8 +254,13 @@ impl<'l> Generations<'l> {
         } else if now.value == Value::Broken {
             true
         } else if !in_refs && !is_detached {
-            // Which branch HEAD means, and what pseudo-refs say, goes with index and worktree, which are not ours.
-            return Ok(Standing::AsLogged);
+            // Which branch HEAD means, and what pseudo-refs say, goes with index and worktree, which are not ours: unless it is
+            // the same commit, and the lock that was to become HEAD is still there.
+            let is_same = name.is_head() && self.same_commit(repo, &now.value, &word.value)?;
+            if !is_same || !now.loose.is_some_and(is_ours) || !self.rename_was_lost(repo, name)? {
+                return Ok(Standing::AsLogged);
+            }
+            true
         } else if let Some(file) = now.loose {
             is_ours(file)
         } else if word.value == Value::Absent {
@@ -264,6 +269,19 @@ impl<'l> Generations<'l> {
             self.rename_was_lost(repo, name)? || self.never_had(repo, name, word)?
         };
         Ok(if outdated { Standing::Outdated } else { Standing::Unseen })
+    }
+
+    /// Do two values of HEAD lead to the same commit, by the log's newest word on the branches that they name?
+    fn same_commit(&self, repo: &Repository, one: &Value, other: &Value) -> io::Result<bool> {
+        let leads_to = |value: &Value| match value {
+            Value::Symref(branch) => match self.refs.get(branch).and_then(|g| g.word.as_ref()) {
+                Some(word) => Ok(word.value.clone()),
+                None => RefStore::new(repo).read(branch).map(|seen| seen.value),
+            },
+            other => Ok(other.clone()),
+        };
+        let one = leads_to(one)?;
+        Ok(one.oid().is_some() && one == leads_to(other)?)
     }
 
     /// Is the lock that became the newest value still a lock?

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use insta::assert_snapshot;
 
 use super::support::crash::{assert_fsck, spare_commit, unseen_git, value};
-use super::support::repo::{Repo, text};
+use super::support::repo::{Git, Repo, text};
 use super::support::snapshot::Snapshot;
 use super::support::{crash, reboot};
 use super::{
@@ -226,6 +226,27 @@ fn an_older_detached_head_is_redone_like_a_branch() {
     ");
     assert_eq!(value(&repo, "HEAD"), newest);
     assert_settled(&repo);
+}
+
+/// The end of a rebase: HEAD comes back from a commit to the branch that has it. Up to 2.45 git does that outside of any transaction.
+#[test]
+fn a_head_that_was_about_to_mean_a_branch_with_the_same_commit_means_it() {
+    for (branch, is_redone) in [("main", true), ("topic", false)] {
+        let repo = guarded();
+        repo.git(["branch", "topic", "HEAD~1"]);
+        repo.git(["checkout", "-q", "--detach"]);
+        let old = OldFile::keep(&repo, "HEAD");
+        repo.git(["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]);
+        undo_rename(&repo.git_dir().join("HEAD"));
+        old.comes_back();
+        assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
+        let redone = is_redone && Git::under_test().is_at_least(2, 46);
+        let head = repo.try_git(["symbolic-ref", "-q", "HEAD"]);
+        assert_eq!(text(&head.stdout).trim(), if redone { "refs/heads/main" } else { "" }, "{branch}");
+        if redone {
+            assert_settled(&repo);
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::git::refs::{FileId, Seen};
 use crate::git::{Oid, RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::Session;
 use crate::recovery::execute::InTheWay;
-use crate::recovery::generations::{Generations, Standing};
+use crate::recovery::generations::{Generations, Standing, Word};
 use crate::wal::Settled;
 
 /// What is to be done, and what is only to be written down.
@@ -69,7 +69,9 @@ impl Session<'_> {
             };
             match whole {
                 Whole::Yes => {
-                    if let Some(word) = word.filter(|_| standing == Standing::Outdated) {
+                    // A branch that HEAD is to mean again has been made of its lock before.
+                    let is_done = |word: &&Word| name.is_head() && matches!(word.value, Value::Symref(_));
+                    if let Some(word) = word.filter(|w| standing == Standing::Outdated && !is_done(w)) {
                         let to = word.value.clone();
                         findings.repairs.push(Repair { name, now, to, tx: word.tx, is_loss: false });
                     }
