@@ -31,8 +31,8 @@ that are missing are installed. Environment:
 USAGE
 }
 
-classes=(lost torn lock unusable fsck index)
-# What makes a cut bad. A stale index is counted in its column only.
+classes=(lost torn lock unusable fsck index head)
+# What makes a cut bad. A stale index or HEAD is counted in its column only.
 bad_classes=(lost torn lock unusable fsck)
 
 main() {
@@ -237,8 +237,8 @@ is_bad() {
 }
 
 table() {
-    printf '\n| file system | cuts | bad | lost acknowledged work | torn update | lock left | git unusable | fsck complains | stale index |\n'
-    printf '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n'
+    printf '\n| file system | cuts | bad | lost acknowledged work | torn update | lock left | git unusable | fsck complains | stale index | stale HEAD |\n'
+    printf '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n'
     printf '%s\n' "${rows[@]}"
 }
 

@@ -144,9 +144,18 @@ check_head() {
     now=$(sed 's/^ref: /@/' "$now")
     while read -r name ref acked flight; do
         [ "$name $ref" = "$1 HEAD" ] || continue
-        [ "$now" = "$acked" ] || [ "$now" = "$flight" ] || [ "$flight" = '*' ] ||
-            bad lost "$1: HEAD is ${now:-empty}, acknowledged $acked"
+        [ "$now" = "$acked" ] || [ "$now" = "$flight" ] || [ "$flight" = '*' ] || {
+            class='lost'
+            ! was_head "$1" "$now" || class='head'
+            bad "$class" "$1: HEAD is ${now:-empty}, acknowledged $acked"
+        }
     done </tmp/expected
+}
+
+# Was HEAD that before, or in the middle of a rebase? Then it goes with its index and worktree.
+was_head() {
+    grep -Eq "^ack .* $1:HEAD=$2( |\$)" /tmp/acks && return
+    grep -q "^start .* $1:HEAD=\*" /tmp/acks && echo "$2" | grep -Eqx '[0-9a-f]{40}'
 }
 
 # Unless a step that changes the index was in flight it is that of the commit; an older
