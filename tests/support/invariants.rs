@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::thread;
+use std::time::Duration;
 
 use super::operations::{Legal, Operation};
 use super::repo::{Repo, text};
@@ -306,10 +309,24 @@ pub fn judge_markers(repo: &Repo) -> Option<Violation> {
     (!left.is_empty()).then(|| Violation::new(Damage::Marker, format!("left: {left:?}")))
 }
 
+/// A git of another test, whose repository cannot be told as it begins or ends, may be in the way for a moment: then again.
+pub fn unless_hindered(mut attempt: impl FnMut() -> Output) -> Output {
+    const BUSY: Option<i32> = Some(5);
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        let output = attempt();
+        if output.status.code() != BUSY {
+            return output;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    attempt()
+}
+
 /// Recovers, judges the result, and judges that recovering again changes nothing.
 pub fn judge_recovery(repo: &Repo) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let recovery = repo.jin_txn(["recover"]);
+    let recovery = unless_hindered(|| repo.jin_txn(["recover"]));
     if !recovery.status.success() {
         let detail = format!("{}: {}{}", recovery.status, text(&recovery.stdout), text(&recovery.stderr));
         violations.push(Violation::new(Damage::Recovery, detail));

@@ -210,7 +210,10 @@ impl Bench {
     /// The state must be right after the first command, whatever it is.
     fn judge_through_the_shim(&self, repo: &Repo) -> Vec<Violation> {
         let mut probes = Probes::new(repo, Via::Shim);
-        probes.look();
+        invariants::unless_hindered(|| {
+            probes.look();
+            repo.jin_txn(["check", "-q"])
+        });
         let mut violations = self.judge_at_rest(repo);
         probes.branch(&self.spare_commit);
         probes.work(&self.expected, &self.spare_commit);
