@@ -44,7 +44,9 @@ main() {
     fi
 
     echo "seed $seed, $minutes minutes, $(git --version), $(nproc) processors"
+    # Not on the clock of the parts.
     cargo test --locked --no-run --quiet
+    [[ ! -e tests/log_damage.rs ]] || cargo test --locked --release --no-run --quiet --test log_damage
     logs=target/torture/$(date +%Y%m%d-%H%M%S)
     mkdir -p "$logs"
 
