@@ -81,7 +81,7 @@ torture() {
         code=0
         # A round that is in the middle may end; one that hangs does not.
         # shellcheck disable=SC2086 # the words are our own, from above
-        timeout $((left + 120)) $words >>"$log" 2>&1 || code=$?
+        timeout $((left + 900)) $words >>"$log" 2>&1 || code=$?
         echo "== exit $code" >>"$log"
         round=$((round + 1))
     done
