@@ -15,7 +15,7 @@ use support::repo::{Git, Options, Repo};
 const NOTHING_CHANGES: [(&str, usize); 4] = [("preparing", 58), ("prepared", 45), ("committed", 20), ("aborted", 30)];
 const ONE_REF_CHANGES: [(&str, usize); 3] = [("preparing", 90), ("prepared", 126), ("committed", 78)];
 /// And for each further ref.
-const A_REF: [(&str, usize); 3] = [("preparing", 8), ("prepared", 8), ("committed", 6)];
+const A_REF: [(&str, usize); 3] = [("preparing", 6), ("prepared", 7), ("committed", 5)];
 
 #[test]
 fn a_call_for_which_there_is_nothing_to_do_makes_few_system_calls() {
@@ -36,16 +36,13 @@ fn a_logged_call_makes_few_system_calls() {
 #[test]
 fn the_price_of_a_ref_does_not_depend_on_how_many_there_are() {
     let bench = Bench::new(400);
-    for (few, many) in [(20, 200), (200, 400)] {
-        let (mut small, mut large) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
-            small.extend(bench.update("few", bench.lines(0..few, "side"), Depth::Syscalls));
-            bench.update("back", bench.lines(0..few, "main"), Depth::Memory);
-            large.extend(bench.update("many", bench.lines(0..many, "side"), Depth::Syscalls));
-            bench.update("back", bench.lines(0..many, "main"), Depth::Memory);
-        }
+    for (round, (few, many)) in [(20, 200), (200, 400)].into_iter().enumerate() {
+        let to = if round == 0 { "side" } else { "main" };
+        let small = bench.update("few", bench.lines(0..few, to), Depth::Syscalls);
+        bench.update("back", bench.lines(0..few, if to == "side" { "main" } else { "side" }), Depth::Memory);
+        let large = bench.update("many", bench.lines(0..many, to), Depth::Syscalls);
         for (state, most) in A_REF {
-            let (Some(small), Some(large)) = (cheapest(&small, state), cheapest(&large, state)) else { continue };
+            let (Some(small), Some(large)) = (of(&small, state), of(&large, state)) else { continue };
             let each = (large.syscalls - small.syscalls) as f64 / (many - few) as f64;
             // Now and then the allocator asks the kernel for more.
             assert!(
@@ -56,11 +53,6 @@ fn the_price_of_a_ref_does_not_depend_on_how_many_there_are() {
             assert!(bytes < 300, "{state}, {few} to {many} refs: {bytes} bytes are read for each");
         }
     }
-}
-
-/// On a busy machine a call may have something to wait for, which only adds.
-fn cheapest<'c>(calls: &'c [HookCall], state: &str) -> Option<&'c HookCall> {
-    calls.iter().filter(|c| c.state == state).min_by_key(|c| c.syscalls)
 }
 
 #[test]
@@ -97,8 +89,9 @@ fn memory_is_bounded_by_the_payload() {
     let payload = ((MANY - 2 * FEW) * line) as u64;
     for (few, many) in few.iter().zip(&many) {
         let more = many.peak - few.peak;
-        // The payload, and twice as much for what is known of its refs.
-        assert!(10 * more <= 34 * payload, "{}: {more} bytes more for {payload} bytes of payload", many.state);
+        // The payload, and a little more than twice as much for what is known of its refs. Which pages of the program itself
+        // are resident differs from run to run, which is the rest.
+        assert!(more <= 4 * payload, "{}: {more} bytes more for {payload} bytes of payload", many.state);
     }
 }
 
@@ -158,4 +151,8 @@ impl Bench {
             assert!(own <= *most, "`{}` makes {own} system calls of its own, at most {most} are planned", call.state);
         }
     }
+}
+
+fn of<'c>(calls: &'c [HookCall], state: &str) -> Option<&'c HookCall> {
+    calls.iter().find(|c| c.state == state)
 }

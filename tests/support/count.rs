@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 pub struct HookCall {
     /// What git called it with: `prepared`, ...
     pub state: String,
-    /// System calls from exec to exit.
+    /// System calls from exec to exit, without the reads of stdin.
     pub syscalls: usize,
     /// Bytes that it read.
     pub read: u64,
@@ -136,6 +136,10 @@ fn count(pid: Pid, call: &mut HookCall, entering: bool) {
     }
     let registers = ptrace::getregs(pid).expect("a stopped process has registers");
     let (number, result) = (registers.orig_rax.cast_signed(), registers.rax.cast_signed());
+    if number == libc::SYS_read && registers.rdi == 0 {
+        // Git writes to the hook line by line: how many of the lines a read finds is the scheduler's.
+        call.syscalls -= 1;
+    }
     if [libc::SYS_read, libc::SYS_pread64].contains(&number) {
         call.read += u64::try_from(result).unwrap_or(0);
     }
