@@ -144,12 +144,7 @@ impl StateDir {
             durable::create_dirs(&self.path, 0o777)?;
             durable::share_like_directory(&self.path)?;
         }
-        for part in [self.wal(), self.quarantine(), self.tx_root()] {
-            if fs::symlink_metadata(&part).is_err() {
-                durable::create_dirs(&part, 0o777)?;
-                durable::share_like_directory(&part)?;
-            }
-        }
+        self.create_missing([self.wal(), self.quarantine(), self.tx_root()])?;
         for lock in [APPEND_LOCK, RECOVERY_LOCK] {
             self.open_lock(lock, Inherit::No)?;
         }
@@ -157,6 +152,33 @@ impl StateDir {
         durable::fsync_dir(&self.path)?;
         durable::fsync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
         Ok(())
+    }
+
+    /// Creates the directory if there is none, and those of its parts that may be removed by hand: who lacks them has lost what
+    /// was in them, and nothing else.
+    ///
+    /// # Errors
+    /// The log is missing; something else lies where a part should be; what the file system said.
+    pub fn make_ready(&self) -> anyhow::Result<()> {
+        if !self.exists() {
+            return self.create().with_context(|| format!("cannot create {}", self.path.display()));
+        }
+        if self.create_missing([self.quarantine(), self.tx_root()])? {
+            durable::fsync_dir(&self.path)?;
+        }
+        Ok(self.verify()?)
+    }
+
+    fn create_missing(&self, parts: impl IntoIterator<Item = PathBuf>) -> io::Result<bool> {
+        let mut created = false;
+        for part in parts {
+            if crate::git::refs::absent_is_none(fs::symlink_metadata(&part))?.is_none() {
+                durable::create_dirs(&part, 0o777)?;
+                durable::share_like_directory(&part)?;
+                created = true;
+            }
+        }
+        Ok(created)
     }
 
     /// Refuses a state directory whose parts are not directories: a link would lead us out of the repository.
@@ -169,7 +191,11 @@ impl StateDir {
 
     fn require_directories(parts: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
         for part in parts {
-            if !fs::symlink_metadata(&part)?.is_dir() {
+            let Some(found) = crate::git::refs::absent_is_none(fs::symlink_metadata(&part))? else {
+                let what = format!("{} is missing: `jin-txn doctor` says what to do", part.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, what));
+            };
+            if !found.is_dir() {
                 return Err(io::Error::other(format!("{} is not a directory", part.display())));
             }
         }

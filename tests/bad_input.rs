@@ -246,6 +246,33 @@ fn the_hook_takes_no_bad_name_and_no_bad_line_from_its_stdin() {
 }
 
 #[test]
+fn a_log_that_is_gone_is_told_with_what_to_do_and_is_not_begun_anew_in_silence() {
+    let repo = protected();
+    fs::remove_dir_all(repo.git_dir().join(".jin/wal")).expect("there is a log");
+    let before = tree(&repo.git_dir().join("refs"));
+    let refused = repo.try_git(["tag", "v1"]);
+    assert_same(&before, &tree(&repo.git_dir().join("refs")), "the refused tag changed something");
+    insta::assert_snapshot!(shown(&repo, &refused), @"
+    --- stderr
+    jin-txn: error: [DIR]/repo/.git/.jin/wal is missing: `jin-txn doctor` says what to do
+    jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
+    fatal: ref updates aborted by hook
+    --- exit 128
+    ");
+    for command in [vec!["recover"], vec!["check"], vec!["run", "--", "true"]] {
+        insta::allow_duplicates!(insta::assert_snapshot!(shown(&repo, &repo.jin_txn(&command)), @"
+        --- stderr
+        error: [DIR]/repo/.git/.jin/wal is missing: `jin-txn doctor` says what to do
+        --- exit 1
+        "));
+    }
+    let mended = repo.jin_txn(["doctor", "--fix"]);
+    assert_eq!(mended.status.code(), Some(4), "what was in it stays lost: {}", shown(&repo, &mended));
+    assert!(text(&mended.stdout).contains("records 1 to "), "{}", shown(&repo, &mended));
+    repo.git(["tag", "v1"]);
+}
+
+#[test]
 fn what_a_hook_need_not_know_does_not_block_git() {
     let repo = protected();
     let before = tree(&repo.git_dir());

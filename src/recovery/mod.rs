@@ -183,10 +183,7 @@ pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     if options.dry_run {
         return check(repo, options);
     }
-    if !state.exists() {
-        state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
-    }
-    state.verify()?;
+    state.make_ready()?;
     state.while_recovering(options.wait, || Session::run(repo, &state, options))
 }
 

@@ -68,11 +68,7 @@ impl Transaction {
     /// says; what the file system says. Nothing was changed then.
     pub fn prepare(self) -> anyhow::Result<Prepared> {
         let state = StateDir::of(&self.repo);
-        if state.exists() {
-            state.verify()?;
-        } else {
-            state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
-        }
+        state.make_ready()?;
         let files_lock = if self.files.is_empty() { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
         // Only now: who held that lock before us and died is settled before we look at a file.
         if recovery::needs_recovery(&self.repo)? {

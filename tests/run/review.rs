@@ -5,6 +5,7 @@ use std::fs;
 use super::restoring::{guarded, kill_script, run_script};
 use crate::support::crash::{self, assert_fsck, run_jin, value};
 use crate::support::repo::{Options, Repo, jin_txn, text};
+use crate::support::scenes::Whole;
 
 /// A linked worktree on the branch `side`.
 fn linked(repo: &Repo) -> std::path::PathBuf {
@@ -15,6 +16,25 @@ fn linked(repo: &Repo) -> std::path::PathBuf {
 
 fn head(repo: &Repo, of: &str) -> String {
     fs::read_to_string(repo.git_dir().join(of)).expect("there is a HEAD")
+}
+
+#[test]
+fn a_quarantine_that_somebody_has_emptied_and_removed_is_made_again() {
+    let repo = guarded();
+    let quarantine = repo.git_dir().join(".jin/quarantine");
+    let before = Whole::of(&repo);
+    kill_script(&repo, "echo three >file; git commit -qam three; : now");
+    fs::remove_dir_all(&quarantine).expect("there is one");
+    let (code, said) = run_jin(&repo, &["recover"]);
+    let now = Whole::of(&repo);
+    assert!(code == 0 && now == before, "{said}\n{}", now.differences(&before));
+    assert!(quarantine.is_dir(), "what made way has to be somewhere");
+
+    // Nobody's work is there, and nothing of this one's runs.
+    fs::remove_dir_all(repo.git_dir().join(".jin/tx")).expect("there is one");
+    fs::remove_dir_all(&quarantine).expect("there is one");
+    assert_eq!(run_script(&repo, "git tag v1").0, 0);
+    assert_eq!(run_jin(&repo, &["recover"]), (0, "jin-txn: nothing to recover\n".to_owned()));
 }
 
 #[test]
