@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 parts=(
     'faults|30|env JIN_FAULTS=101 JIN_FAULTS_SEED=JIN_SEED cargo test --locked --test faults -- --nocapture'
     'kills|20|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test kill_table -- --nocapture a_kill'
-    'runs, apply|10|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test run --test apply --test undo -- --nocapture kill'
+    'runs, apply, undo|10|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test run --test apply --test undo -- --nocapture kill'
     'states|10|env JIN_STATES=64 JIN_STATES_SEED=JIN_SEED cargo test --locked --test crash_states -- --nocapture'
     'soak|15|env JIN_SOAK_SECONDS=JIN_LEFT JIN_SOAK_SEED=JIN_SEED cargo test --locked --test soak --test concurrency -- --nocapture'
 )
