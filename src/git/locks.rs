@@ -197,11 +197,12 @@ impl<'r> Judge<'r> {
         verdict
     }
 
-    /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`. A live pid proves life; a dead one proves
+    /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`, and its own. A live pid proves life; a dead one proves
     /// nothing (the file may be older than the lock, or come from another pid namespace).
     fn told_by_pid_file(&self, lock: &LockFile) -> io::Result<Option<Verdict>> {
         let name = lock.path.file_name().map(OsStr::as_bytes).unwrap_or_default();
-        let Some(base) = name.strip_suffix(b".lock").filter(|b| !b.ends_with(b"~pid")) else { return Ok(None) };
+        let Some(base) = name.strip_suffix(b".lock") else { return Ok(None) };
+        let base = base.strip_suffix(b"~pid").unwrap_or(base);
         let beside = lock.path.with_file_name(OsStr::from_bytes(&[base, b"~pid.lock"].concat()));
         let Some((content, _)) = read_small(&beside)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&content);

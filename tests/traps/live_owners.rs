@@ -69,6 +69,27 @@ fn a_git_in_a_linked_worktree_of_another_repository_holds_no_lock_of_this_one_in
     }
 }
 
+/// The pid file is a lock of its own; which of the two is looked at first is the directory's to say.
+#[test]
+fn a_pid_file_that_names_a_live_git_keeps_both_its_lock_and_itself() {
+    let (repo, other) = (guarded(), guarded());
+    // Nothing else would tell that it may hold a lock here.
+    let mut live = crash::git(&other, &["hash-object", "--stdin"]);
+    let mut live = live.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("git starts");
+    let locks =
+        ["index~pid.lock", "index.lock", "gc.pid.lock", "gc.pid~pid.lock"].map(|name| repo.git_dir().join(name));
+    for lock in &locks {
+        fs::write(lock, format!("pid {}\n", live.id())).expect("a lock can be made");
+    }
+    let (code, said) = recover(&repo);
+    let kept = locks.iter().filter(|lock| lock.exists()).count();
+    drop(live.stdin.take());
+    live.wait().expect("it is our child");
+    assert_eq!((code, kept), (5, locks.len()), "{said}");
+    assert_recovers(&repo);
+    assert!(!locks.iter().any(|lock| lock.exists()), "of the dead they go");
+}
+
 #[test]
 fn of_two_gits_with_the_same_arguments_only_the_dead_one_is_recovered() {
     let repo = guarded();
