@@ -181,12 +181,15 @@ impl StateDir {
         Ok(created)
     }
 
-    /// Refuses a state directory whose parts are not directories: a link would lead us out of the repository.
+    /// Refuses a state directory without a log, or whose parts are not directories: a link would lead us out of the repository.
+    /// Who only looks can do without the parts that [`StateDir::make_ready`] makes again.
     ///
     /// # Errors
     /// Which part is none.
     pub fn verify(&self) -> io::Result<()> {
-        Self::require_directories([self.path.clone(), self.wal(), self.quarantine(), self.tx_root()])
+        let optional =
+            [self.quarantine(), self.tx_root()].into_iter().filter(|part| fs::symlink_metadata(part).is_ok());
+        Self::require_directories([self.path.clone(), self.wal()].into_iter().chain(optional))
     }
 
     fn require_directories(parts: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {

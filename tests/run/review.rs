@@ -25,6 +25,7 @@ fn a_quarantine_that_somebody_has_emptied_and_removed_is_made_again() {
     let before = Whole::of(&repo);
     kill_script(&repo, "echo three >file; git commit -qam three; : now");
     fs::remove_dir_all(&quarantine).expect("there is one");
+    assert_eq!(run_jin(&repo, &["check"]).0, 3, "who only looks does not miss it");
     let (code, said) = run_jin(&repo, &["recover"]);
     let now = Whole::of(&repo);
     assert!(code == 0 && now == before, "{said}\n{}", now.differences(&before));
