@@ -151,8 +151,10 @@ fn a_signal_reaches_the_command_and_the_run_is_taken_back() {
         let repo = guarded();
         let _gate = Gate::new(&repo);
         let before = Whole::of(&repo);
-        // Bash handles a signal while it waits, not while a command runs in the foreground.
-        let script = format!("{trap} echo x >file; exec 9<>../gate; echo >../started; read -u 9 line; exit 3");
+        // Bash handles a signal while it waits, not while a command runs in the foreground; and one that comes just before it
+        // waits only when that is over.
+        let wait = "until read -t 0.1 -u 9 line; do :; done";
+        let script = format!("{trap} echo x >file; exec 9<>../gate; echo >../started; {wait}; exit 3");
         let child = start(&repo, &script);
         send(&child, signal);
         let (code, said) = end(&repo, child);
