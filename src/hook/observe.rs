@@ -93,11 +93,16 @@ enum Effect {
     Change { after: Value, packed: bool },
 }
 
-/// Observes the transaction at `prepared`: locks are held, nothing is changed yet.
+/// Observes the transaction at `prepared`: locks are held, nothing is changed yet. `whose` are the locks? That is asked only
+/// once, and not at all when no ref is there: git deletes pseudo-refs that are none in every commit.
 ///
 /// # Errors
-/// The payload or the disk cannot be read.
-pub fn observe(repo: &Repository, payload: &Payload<'_>, locks: Locks) -> Result<Observed, Problem> {
+/// The payload or the disk cannot be read, or what `whose` says.
+pub fn observe(
+    repo: &Repository,
+    payload: &Payload<'_>,
+    whose: impl FnOnce() -> io::Result<Locks>,
+) -> Result<Observed, Problem> {
     if repo.ref_format == RefFormat::Reftable {
         return observe_reftable(repo, payload);
     }
@@ -105,10 +110,16 @@ pub fn observe(repo: &Repository, payload: &Payload<'_>, locks: Locks) -> Result
     // Nearly always every line is a change; growing on the way would leave holes behind.
     let mut seen = Observed { changes: Vec::with_capacity(payload.count()), ..Observed::default() };
     let packed_lock = FileId::at(&repo.common_dir.join("packed-refs.lock"))?;
+    let mut whose = Some(whose);
+    let mut locks = Locks::Own;
     for line in payload.lines() {
         let name = resolve(repo, &refs, &line)?;
         let before = refs.read(&name)?;
         let lock = FileId::at(&refs.lock(&name))?;
+        let deletes_nothing = Line::is_null(line.new) && before.value == Value::Absent;
+        if let Some(whose) = whose.take_if(|_| !deletes_nothing) {
+            locks = whose()?;
+        }
         let effect = match (Line::is_null(line.new), &before.value) {
             (true, Value::Absent) => lock.map_or(Effect::Nothing, |_| Effect::LockOnly),
             (true, _) if locks == Locks::OfOthers => effect_of_prune(&refs, &name, &before, lock.as_ref())?,

@@ -4,7 +4,8 @@
 //! packed ref runs a transaction on `packed-refs` inside of the real one, with payloads that are equal or a
 //! part of it. The inner one is found again by its lock, which git releases only after the outer `committed`.
 
-use std::io::Read;
+use std::cell::OnceCell;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(super) struct Call<'c> {
     /// The `pre-receive` hook, not a transaction.
     receiving: bool,
     pub(super) listing: Listing,
+    /// Looked for when somebody asks.
+    git: OnceCell<Git>,
 }
 
 /// Runs the hook for `state` (git's argument, or `receiving` for the `pre-receive` hook) with `input` (git's stdin).
@@ -82,7 +85,8 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     {
         return Ok(Reply::go());
     }
-    let call = Call { environment, repo, state: state_dir, payload, receiving: state == "receiving", listing };
+    let receiving = state == "receiving";
+    let call = Call { environment, repo, state: state_dir, payload, receiving, listing, git: OnceCell::new() };
     match state {
         "receiving" => call.receiving(),
         "preparing" => call.preparing(),
@@ -145,9 +149,13 @@ impl Call<'_> {
     }
 
     /// git, on whose behalf we run. Without one we are an orphan: git was killed, and nobody listens.
-    fn git(&self) -> anyhow::Result<Git> {
-        let found = owner::nearest_git_with_argv().context("there is no git process above this hook")?;
-        Ok(Git { stat: found.0, argv: found.1 })
+    fn git(&self) -> io::Result<&Git> {
+        if let Some(git) = self.git.get() {
+            return Ok(git);
+        }
+        let none = || io::Error::new(io::ErrorKind::NotFound, "there is no git process above this hook");
+        let (stat, argv) = owner::nearest_git_with_argv().ok_or_else(none)?;
+        Ok(self.git.get_or_init(|| Git { stat, argv }))
     }
 
     /// Nobody has a marker, so this transaction has none, and whose it is does not matter.
@@ -155,11 +163,12 @@ impl Call<'_> {
         self.listing.markers.is_empty() && self.listing.temporary.is_empty()
     }
 
-    fn sort_markers(&self, git: &Git) -> anyhow::Result<Markers> {
+    fn sort_markers(&self) -> anyhow::Result<Markers> {
         let mut sorted = Markers { mine: Vec::new(), dead: false, others: false, unfinished: None, dead_run: None };
         if self.nothing_is_in_flight() {
             return Ok(sorted);
         }
+        let git = self.git()?;
         let place = Place::here()?;
         sorted.dead = self.listing.temporary.iter().any(|t| recovery::is_abandoned(t, &place, &self.state));
         for entry in &self.listing.markers {
@@ -203,39 +212,36 @@ impl Call<'_> {
     /// The `pre-receive` hook: what `preparing` is before git 2.54. Only what is pushed waits in quarantine; recovery writes no
     /// value that is not in the repository already, and its gits do not see the quarantine.
     fn receiving(&self) -> anyhow::Result<Reply> {
-        let git = self.git()?;
-        let markers = self.sort_markers(&git)?;
-        self.clear_the_way(&git, &markers)
+        self.clear_the_way(&self.sort_markers()?)
     }
 
     /// git is about to lock: the last moment at which recovery can clear the way for this very command.
     fn preparing(&self) -> anyhow::Result<Reply> {
-        let git = self.git()?;
-        let markers = self.sort_markers(&git)?;
-        let reply = self.clear_the_way(&git, &markers)?;
+        let markers = self.sort_markers()?;
+        let reply = self.clear_the_way(&markers)?;
         let announced = markers.mine.iter().any(|(entry, _)| entry.state == State::InProgress);
         if reply.answer == Answer::Go && !announced && observe::may_change(&self.repo, &self.payload)? {
             let place = Place::here()?;
             let id = self.log(&place).next_id()?;
-            self.marker(id, &git, place, Phase::Preparing)?.create(self.state.path())?;
+            self.marker(id, self.git()?, place, Phase::Preparing)?.create(self.state.path())?;
         }
         Ok(reply)
     }
 
-    fn clear_the_way(&self, git: &Git, markers: &Markers) -> anyhow::Result<Reply> {
+    fn clear_the_way(&self, markers: &Markers) -> anyhow::Result<Reply> {
         if let Some(veto) = refuse_after_run(markers) {
             return Ok(veto);
         }
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
-        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&git.stat)? {
+        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&self.git()?.stat)? {
             let outcome = self.recover(Mode::Preparing)?;
             messages = outcome.messages;
             if outcome.must_wait && markers.dead {
                 return Ok(Reply::veto(messages));
             }
             let moved = messages.iter().any(|l| l.contains(" is back at ") || l.contains("; the power cut had "));
-            if moved && receives(git) {
+            if moved && receives(self.git()?) {
                 // The pusher was shown the torn refs, and leaves out those that looked up to date to it.
                 messages
                     .push("jin-txn: this push was built on what has been recovered just now: push again".to_owned());
@@ -250,12 +256,11 @@ impl Call<'_> {
 
     /// git holds all locks and has changed nothing.
     fn prepared(&self) -> anyhow::Result<Reply> {
-        let git = self.git()?;
-        let markers = self.sort_markers(&git)?;
+        let markers = self.sort_markers()?;
         if let Some(veto) = refuse_after_run(&markers) {
             return Ok(veto);
         }
-        let seen = observe::observe(&self.repo, &self.payload, Locks::of(&git.argv))?;
+        let seen = observe::observe(&self.repo, &self.payload, || Ok(Locks::of(&self.git()?.argv)))?;
         if let Some(name) = seen.lost.first() {
             return Ok(Reply::veto(vec![format!(
                 "jin-txn: {name} was deleted and made again while it was being packed: its file stays"
@@ -276,7 +281,9 @@ impl Call<'_> {
             self.note_moved(&seen)?;
         }
         if seen.changes.is_empty() {
-            if let Some(veto) = refuse_gc(&markers, &git) {
+            if let Some(unfinished) = &markers.unfinished
+                && let Some(veto) = refuse_gc(unfinished, self.git()?)
+            {
                 return Ok(veto);
             }
             self.order_packing(&seen)?;
@@ -290,7 +297,7 @@ impl Call<'_> {
         if markers.mine.iter().find(again).is_some() {
             return Ok(Reply::go_saying(messages));
         }
-        self.begin(&git, seen, markers.mine)?;
+        self.begin(self.git()?, seen, markers.mine)?;
         Ok(Reply::go_saying(messages))
     }
 
@@ -376,8 +383,7 @@ impl Call<'_> {
         if self.nothing_is_in_flight() {
             return Ok(Reply::go());
         }
-        let git = self.git()?;
-        let mut markers = self.sort_markers(&git)?;
+        let mut markers = self.sort_markers()?;
         let mine = std::mem::take(&mut markers.mine);
         let inner = mine.iter().any(|(e, m)| self.is_this(e, m) && self.is_unfinished(m));
         if inner {
@@ -403,8 +409,7 @@ impl Call<'_> {
         if self.nothing_is_in_flight() {
             return self.recover_if(self.rebooted()?);
         }
-        let git = self.git()?;
-        let mut markers = self.sort_markers(&git)?;
+        let mut markers = self.sort_markers()?;
         for (mut entry, marker) in std::mem::take(&mut markers.mine) {
             if self.is_this(&entry, &marker) {
                 if self.is_unfinished(&marker) {
@@ -589,8 +594,7 @@ fn refuse_after_run(markers: &Markers) -> Option<Reply> {
 
 /// A gc packs refs before it removes objects: this is where it can be stopped from removing those that an unfinished
 /// transaction is about to name, or has to go back to. A run keeps its objects by itself.
-fn refuse_gc(markers: &Markers, git: &Git) -> Option<Reply> {
-    let (id, operation) = markers.unfinished.as_ref()?;
+fn refuse_gc((id, operation): &(TxId, String), git: &Git) -> Option<Reply> {
     let is_gc = |argv: &[String]| argv.iter().skip(1).any(|word| word == "gc");
     let above = || owner::ancestors().into_iter().skip_while(|a| a.pid != git.stat.pid).skip(1);
     let by_gc = || above().any(|a| owner::looks_like_git(&a) && is_gc(&owner::argv(a.pid).unwrap_or_default()));

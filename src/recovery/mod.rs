@@ -160,7 +160,10 @@ pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
 /// # Errors
 /// The boot id or the state directory cannot be read.
 pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
-    let noted = !state.exists() || listing.verified == Some(state.verified_name(&owner::boot_id()?)?);
+    let noted = match &listing.verified {
+        Some(note) => *note == state.verified_name(&owner::boot_id()?)?,
+        None => !state.exists(),
+    };
     Ok(noted || !crate::durable::is_local_disk(state.path()))
 }
 
