@@ -6,6 +6,7 @@ set -eu
 usage() {
     cat <<'USAGE'
 usage: ./install.sh [--prefix DIR] [REPO]
+       ./install.sh --build-only
 
 Builds jin-txn from this directory, installs the binary as DIR/bin/jin-txn,
 manual pages and completions for bash, zsh and fish below DIR/share, protects
@@ -14,6 +15,7 @@ REPO and runs a self-test. Running it again upgrades.
   REPO            the repository to protect; default: the one you call this from.
                   A directory that is missing or empty becomes a new repository
   --prefix DIR    where to install; default: ~/.local
+  --build-only    build, print the path of the binary, install nothing
   -h, --help      print this
 
 environment: CARGO_TARGET_DIR is respected
@@ -25,8 +27,14 @@ main() {
     callers_path=$PATH
     [ -z "${HOME:-}" ] || PATH="$PATH:$HOME/.cargo/bin" # rustup's, for shells that did not read its profile
     need_cmd cargo 'install Rust: https://rustup.rs'
-    need_cmd git 'install git 2.28 or newer'
     unset CDPATH # it makes `cd` print
+    if [ "$build_only" = yes ]; then
+        find_source
+        build >&2
+        printf '%s\n' "$built"
+        return
+    fi
+    need_cmd git 'install git 2.28 or newer'
     # Called from a hook or a `git` alias, these would redirect every git below.
     unset GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX
 
@@ -44,12 +52,13 @@ main() {
 }
 
 parse() {
-    prefix='' repository='' repository_given=no options=yes
+    prefix='' repository='' repository_given=no build_only=no options=yes
     while [ $# -gt 0 ]; do
         case $options:$1 in
             yes:-h | yes:--help) usage; exit 0 ;;
             yes:--prefix) [ $# -ge 2 ] || usage_error '--prefix needs a directory'; shift; set_prefix "$1" ;;
             yes:--prefix=*) set_prefix "${1#--prefix=}" ;;
+            yes:--build-only) build_only=yes ;;
             yes:--) options=no ;;
             yes:-?*) usage_error "unknown option \`$1\`" ;;
             *)
@@ -109,27 +118,42 @@ make_bin_dir() {
     [ ! -d "$binary" ] || die "\`$binary\` is a directory" 'move it away, or choose another --prefix DIR'
 }
 
-# A hook starts several times in every git command, and a third of a dynamic
-# program's start is the dynamic linker: where the C library allows it, the
-# binary is static. That needs an explicit target, or build scripts and macros
-# would be built that way too.
+# A hook starts several times in every git command, and most of its time is the
+# start: a third of a dynamic program's is the dynamic linker, and a good part of
+# a static one's is glibc, which musl does without, and relocation. So it is the
+# most static binary that can be had here.
 build() {
     say "building jin-txn in $source"
     target=$(absolute "${CARGO_TARGET_DIR:-$source/target}")
     host=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p')
     case ${CARGO_BUILD_TARGET:+set}:$host in
         :*-linux-gnu)
-            built=$target/$host/release/jin-txn
-            (
-                export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
-                run_cargo --target "$host"
-            ) && return
+            musl=${host%-gnu}-musl
+            if has_standard_library "$musl"; then
+                build_static "$musl" && return
+                say "cannot build for $musl, which starts hooks faster (is musl-gcc here?): building for $host"
+            fi
+            build_static "$host" && return
             say 'no static C library here: building a dynamic binary, whose hooks start a little slower'
             ;;
     esac
     run_cargo || die 'the build failed' 'cargo says why above; nothing was installed'
     built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/jin-txn
     [ -f "$built" ] || die "cargo left no binary at \`$built\`" 'does a cargo configuration set another build target?'
+}
+
+# Did rustup add it?
+has_standard_library() {
+    [ -d "$(rustc --print target-libdir --target "$1" 2>/dev/null)" ]
+}
+
+# For an explicit target, or build scripts and macros would be built that way too.
+build_static() {
+    built=$target/$1/release/jin-txn
+    (
+        export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
+        run_cargo --target "$1"
+    )
 }
 
 # From its own directory, so that cargo sees this checkout's toolchain and configuration.

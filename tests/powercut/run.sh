@@ -115,16 +115,9 @@ newest_kernel() {
     return 1
 }
 
-# Built as install.sh does it.
 find_binary() {
     if [[ -z $binary ]]; then
-        local host
-        PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-        host=$(rustc -vV | sed -n 's/^host: //p')
-        (cd "$source" && RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-            cargo build --release --locked --target-dir "$target" --target "$host") ||
-            fail 'the build failed' 'cargo says why above'
-        binary=$target/$host/release/jin-txn
+        binary=$(CARGO_TARGET_DIR=$target "$source/install.sh" --build-only) || fail 'the build failed' 'cargo says why above'
     fi
     [[ -x $binary ]] || fail "\`$binary\` is no program" 'name one with --binary'
 }
