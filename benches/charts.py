@@ -96,12 +96,18 @@ def disagreeing(runs, ratio):
             if name in second and abs(second[name] / first[name] - 1) > 0.1]
 
 
+def pairs(times):
+    """What is compared with what: in the first table both of its ratios, else everything with what comes first."""
+    if "guarded" in times:
+        return [pair for pair in (("guarded", "floor"), ("floor", "plain")) if pair[1] in times]
+    base, *others = times
+    return [(other, base) for other in others]
+
+
 def every_ratio(data, ratio):
     found = {}
     for name, times in data["times"].items():
-        base, *others = times
-        pairs = [("guarded", "floor"), ("floor", "plain")] if "guarded" in times else [(other, base) for other in others]
-        for side, against in pairs:
+        for side, against in pairs(times):
             one = ratio(times, side, against)
             if one:
                 found[f"{title(name)}: {side} / {against}"] = one["median"]

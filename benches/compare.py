@@ -3,10 +3,12 @@
 
 Every measurement runs the same command in repositories that differ in one thing, in rotating order, so that a machine that
 slows down slows all of them. A ratio is the median over the rounds of the ratio within a round; its spread is the middle half.
-Before each timed run everything is written to disk: nobody pays for what another one left dirty.
+Before each timed run everything is written to disk: nobody pays for what another one left dirty. Rounds go on until the
+medians are known well enough, or the time for it is over.
 """
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -29,6 +31,10 @@ KINDS = {
 REFS = [1, 1_000, 10_000, 100_000]
 # A second for each command: its median is known after a few rounds, and the time is better spent on the others.
 FEW_ROUNDS = {"branchless": 10}
+# A ratio is known well enough when its median lies within this part of it, at 95 percent confidence ...
+PRECISION = 0.04
+# ... and after this many seconds it is left at what it is.
+LONGEST = 240
 # What is measured, against what, and the most that it may be.
 GOALS = {
     "hook-fast": ("hook", "empty", 1.15), "check": ("check", "empty", 1.3), "commit": ("guarded", "floor", 1.15),
@@ -80,18 +86,21 @@ class Bench:
             raise SystemExit(f"error: {command} in {at}: {done.stderr.decode()}")
         return took
 
-    def rounds(self, runs, sides, warm=1):
+    def rounds(self, least, sides, warm=1):
         """`sides`: name -> function of the round that prepares and returns what `time` needs."""
         took = {name: [] for name in sides}
         order = list(sides)
-        for number in range(runs + warm):
+        start = time.monotonic()
+        number = 0
+        while number < warm + least or not (self.quick or known(took) or time.monotonic() - start > LONGEST):
             for name in order:
-                if number >= warm + FEW_ROUNDS.get(name, runs):
+                if name in FEW_ROUNDS and number >= warm + FEW_ROUNDS[name]:
                     continue
                 seconds = self.time(*sides[name](number))
                 if number >= warm:
                     took[name].append(seconds * 1e3)
             order = order[1:] + order[:1]
+            number += 1
         return took
 
     # --- repositories
@@ -195,7 +204,7 @@ class Bench:
                 onto, base = ("side", "main") if n % 2 == 0 else ("main", "side")
                 return ["git", "rebase", "-q", "--onto", onto, base, "topic"], path
             return prepare
-        return {"rebase-10": self.rounds(self.runs(5), {k: side(p) for k, p in repos.items()})}
+        return {"rebase-10": self.rounds(self.runs(6), {k: side(p) for k, p in repos.items()})}
 
     def stash(self):
         repos = self.repositories("stash")
@@ -226,12 +235,9 @@ class Bench:
             files = {k: self.ref_lines(p, count) for k, p in repos.items()}
             sides = {k: (lambda n, k=k, p=p: (["git", "update-ref", "--stdin"], p, files[k][n % 2]))
                      for k, p in repos.items()}
-            runs = {1: 60, 1_000: 8, 10_000: 3}
-            if count in runs:
-                results[f"update-ref-{count}"] = self.rounds(self.runs(runs[count]), sides)
-            else:  # up to a minute each
+            if count >= 100_000:  # up to a minute each
                 sides.pop("plain")
-                results[f"update-ref-{count}"] = self.rounds(2, sides, warm=0)
+            results[f"update-ref-{count}"] = self.rounds(self.runs(60 if count == 1 else 8), sides)
             for path in repos.values():
                 shutil.rmtree(path)
         return results
@@ -246,13 +252,13 @@ class Bench:
                 self.run("git", "update-ref", "--stdin", at=path, stdin=files[kind][n % 2].read_bytes())
                 return ["git", "pack-refs", "--all"], path
             return prepare
-        return {"pack-refs-1000": self.rounds(self.runs(3), {k: side(k, p) for k, p in repos.items()})}
+        return {"pack-refs-1000": self.rounds(self.runs(8), {k: side(k, p) for k, p in repos.items()})}
 
     def fetch(self):
-        return self.transfer("fetch", 1_000, "--atomic", 5) | self.transfer("fetch-each", 100, None, 3)
+        return self.transfer("fetch", 1_000, "--atomic", 8) | self.transfer("fetch-each", 100, None, 8)
 
     def push(self):
-        return self.transfer("push", 1_000, "--atomic", 5) | self.transfer("push-each", 100, None, 3)
+        return self.transfer("push", 1_000, "--atomic", 8) | self.transfer("push-each", 100, None, 8)
 
     def transfer(self, name, count, flag, runs):
         """Without `--atomic` gits before 2.51 make a transaction of each ref: with 1,000 of them git-branchless takes minutes."""
@@ -280,12 +286,23 @@ class Bench:
         payload.write_text(f"{'0' * 40} {'0' * 40} AUTO_MERGE\n")
         result = {}
         for state in ("prepared", "committed", "aborted"):
-            sides = {"empty": self.bin / "empty", "drain": self.bin / "drain-hook", "hook": self.jin}
+            sides = {"empty": self.bin / "empty", "drain": self.bin / "drain-hook", "hook": self.jin,
+                     "hook, loaded anew": self.loaded_anew(self.jin)}
             out = self.run(self.bin / "git-hook-call", self.runs(1500), state, payload, *sides.values(), at=path,
                            env=self.env)
             times = [[float(us) / 1e3 for us in line.split()[1:]] for line in out.splitlines()]
             result["hook-fast" if state == "prepared" else f"hook-{state}"] = dict(zip(sides, times))
         return result
+
+    def loaded_anew(self, program):
+        """A copy that the kernel loads as it does after a boot: in pieces as they are needed, which it maps one by one. What was
+        just written is in its memory in large pieces."""
+        copy = self.bin / f"{Path(program).name}-anew"
+        shutil.copy(program, copy)
+        os.sync()
+        with open(copy, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return copy
 
     def commands(self):
         path = self.protect("guarded", self.repository("guarded", "commands"))
@@ -325,7 +342,7 @@ class Bench:
             values = set(self.run("git", "for-each-ref", "--format=%(objectname)", "refs/heads/many", at=torn).split())
             assert len(values) == 2, "the update is torn"
             return [self.jin, "-q", "recover"], torn
-        return {f"recover-{count}": self.rounds(self.runs(3), {
+        return {f"recover-{count}": self.rounds(self.runs(8), {
             "plain": lambda n: (["git", "update-ref", "--stdin"], repos["plain"], files["plain"][n % 2]),
             "recover": tear})}
 
@@ -405,13 +422,31 @@ def machine(bench):
             "linux": platform.release(), "load": round(os.getloadavg()[0], 1), "binary": os.path.getsize(bench.jin)}
 
 
+def ratios(times, side, base):
+    """The ratios within the rounds, in order of size."""
+    return sorted(a / b for a, b in zip(times.get(side, []), times.get(base, [])))
+
+
 def ratio(times, side, base):
     """The median of the ratios within the rounds, and their quartiles."""
-    if not times.get(side) or not times.get(base):
+    found = ratios(times, side, base)
+    if not found:
         return None
-    ratios = [a / b for a, b in zip(times[side], times[base])]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 2 else (min(ratios), statistics.median(ratios), max(ratios))
+    low, middle, high = statistics.quantiles(found, n=4) if len(found) > 2 else (found[0], statistics.median(found), found[-1])
     return {"median": middle, "low": low, "high": high}
+
+
+def known(times):
+    """Are the medians of all ratios that are shown known to `PRECISION`? By the order statistics that enclose a median."""
+    for side, base in charts.pairs(times):
+        found = ratios(times, side, base)
+        rank = math.floor((len(found) - 1.96 * len(found) ** 0.5) / 2)
+        if rank < 0 or len(found) < 6:
+            return False
+        middle = statistics.median(found)
+        if max(middle - found[rank], found[-1 - rank] - middle) > PRECISION * middle:
+            return False
+    return True
 
 
 def headline(data):

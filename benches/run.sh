@@ -16,7 +16,7 @@ needs: git, cargo, a C compiler (cc), python3, and about 2 GiB on the disk to me
 
 environment:
   GIT          the git to measure; default: the one in PATH
-  JIN_TXN_BIN  the binary to measure; default: built here, static, as install.sh does
+  JIN_TXN_BIN  the binary to measure; default: what install.sh builds here
   BRANCHLESS   directory with git-branchless, when it is not in PATH
   BENCH_TMP    where to make the scratch directory, on the disk to measure; default: TMPDIR or /tmp
   CC           C compiler; default cc
@@ -39,24 +39,17 @@ main() {
     done
     scratch=$(mktemp -d "${BENCH_TMP:-${TMPDIR:-/tmp}}/jin-bench.XXXXXX")
     trap 'rm -rf "$scratch"' EXIT
-    mkdir "$scratch/bin"
+    mkdir "$scratch/bin" "$scratch/built"
     jin=${JIN_TXN_BIN:-}
-    [[ -n $jin ]] || build
+    [[ -n $jin ]] || jin=$("$top/install.sh" --build-only)
     local program
     for program in empty drain-hook peak-hook git-hook-call; do
-        "${CC:-cc}" -O2 -static -o "$scratch/bin/$program" "$top/benches/$program.c"
+        "${CC:-cc}" -O2 -static -o "$scratch/built/$program" "$top/benches/$program.c"
     done
+    # How a program's file was written decides how fast the kernel maps it: all of them as install.sh installs, by a copy.
+    cp "$jin" "$scratch/built"/* "$scratch/bin"
     PATH=${BRANCHLESS:+$BRANCHLESS:}$PATH
-    (cd "$top" && python3 -B benches/compare.py "${options[@]}" --git "$(command -v "${GIT:-git}")" --jin "$(realpath "$jin")" "$scratch")
-}
-
-# As install.sh builds it: static.
-build() {
-    local host target=${CARGO_TARGET_DIR:-$top/target}
-    host=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$top" && RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-        cargo build --release --locked --target "$host" --target-dir "$target" >&2)
-    jin=$target/$host/release/jin-txn
+    (cd "$top" && python3 -B benches/compare.py "${options[@]}" --git "$(command -v "${GIT:-git}")" --jin "$scratch/bin/$(basename "$jin")" "$scratch")
 }
 
 main "$@"

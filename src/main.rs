@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let name = Path::new(&called_as).file_name().map(OsString::from).unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
     if let Some(hook_name) = hook_of(&name) {
-        return hook(hook_name.as_ref(), &rest, &mut std::io::stdin().lock()).into();
+        return hook(hook_name.as_ref(), &rest, &mut Stdin).into();
     }
     if cli::git::is_shim_name(&name) {
         return cli::git::shim(&name, &rest);
@@ -34,9 +34,18 @@ fn main() -> ExitCode {
             hook_and_then(hook_name, hook_args, Path::new(own), &foreign::Which::Rest)
         }
         Some((command, [hook_name, hook_args @ ..])) if command == "hook" => {
-            hook(hook_name, hook_args, &mut std::io::stdin().lock()).into()
+            hook(hook_name, hook_args, &mut Stdin).into()
         }
         _ => cli::run(called_as, rest),
+    }
+}
+
+/// What git sends. The standard library's handle has a buffer of its own, for which there is no use and which has to be made.
+struct Stdin;
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?)
     }
 }
 
@@ -52,7 +61,7 @@ fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path, which: &foreign:
     let mut input = None;
     if name == "reference-transaction" || name == "pre-receive" {
         let mut bytes = Vec::new();
-        if let Err(error) = std::io::stdin().lock().read_to_end(&mut bytes) {
+        if let Err(error) = Stdin.read_to_end(&mut bytes) {
             eprintln!("jin-txn: error: cannot read what git sends to the hook: {error}");
             return ExitCode::FAILURE;
         }

@@ -12,8 +12,10 @@
 //! rename. It is a hint that one `readdir` finds; what happened is in the log.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::RawDir;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -127,11 +129,11 @@ pub struct Temporary {
 }
 
 impl Temporary {
-    fn parse(name: &str, path: PathBuf) -> Option<Temporary> {
+    fn parse(name: &str, path: impl FnOnce() -> PathBuf) -> Option<Temporary> {
         let mut words = name.strip_prefix(TMP_PREFIX)?.split('.');
         let mut number = || words.next()?.parse::<u64>().ok();
         let (pidns, pid, start) = (number()?, number()?, number()?);
-        Some(Temporary { pidns, writer: Process { pid: u32::try_from(pid).ok()?, start }, path })
+        Some(Temporary { pidns, writer: Process { pid: u32::try_from(pid).ok()?, start }, path: path() })
     }
 }
 
@@ -153,17 +155,19 @@ impl Listing {
     /// The directory cannot be read.
     pub fn read(state_dir: &Path) -> io::Result<Listing> {
         let mut listing = Listing::default();
-        let Some(entries) = crate::git::refs::absent_is_none(fs::read_dir(state_dir))? else { return Ok(listing) };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
+        let Some(open) = crate::git::refs::absent_is_none(fs::open_dir(state_dir))? else { return Ok(listing) };
+        // Every hook call does this: on the stack, what is nearly always enough to be read at once.
+        let mut buffer = [MaybeUninit::uninit(); 2048];
+        let mut entries = RawDir::new(open, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = fs::at(state_dir, entry.map_err(io::Error::from))?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
             if let Some((state, id)) = parse_name(name) {
-                listing.markers.push(Entry { id, state, path: entry.path() });
+                listing.markers.push(Entry { id, state, path: state_dir.join(name) });
             } else if name.starts_with(crate::state_dir::VERIFIED) {
                 listing.verified = Some(name.to_owned());
             } else {
-                listing.temporary.extend(Temporary::parse(name, entry.path()));
+                listing.temporary.extend(Temporary::parse(name, || state_dir.join(name)));
             }
         }
         listing.markers.sort_by_key(|entry| (entry.id, entry.state));

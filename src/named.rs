@@ -6,7 +6,10 @@
 use std::fmt;
 use std::fs::ReadDir;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 pub use std::fs::{DirEntry, Metadata, Permissions};
 
@@ -58,6 +61,15 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 /// It cannot be opened.
 pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     at(&path, std::fs::read_dir(&path))
+}
+
+/// Opens a directory to be listed with [`rustix::fs::RawDir`].
+///
+/// # Errors
+/// It cannot be opened, or is none.
+pub fn open_dir(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    at(&path, rustix::fs::open(path.as_ref(), flags, Mode::empty()).map_err(Into::into))
 }
 
 /// As [`std::fs::read_link`].

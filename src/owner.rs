@@ -192,7 +192,7 @@ pub fn boot_id() -> io::Result<String> {
 
 /// Reads a file of `/proc`, which has no size to go by: at once if it is small, as most are.
 fn read_proc(path: &str) -> io::Result<Vec<u8>> {
-    const MOST: usize = 4096;
+    const MOST: usize = 512;
     let mut file = File::open(path)?;
     let mut text = vec![0; MOST];
     let len = file.read(&mut text)?;

@@ -27,8 +27,8 @@ use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
 /// How long a change waits for another process that recovers what the change would build on.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(2);
 
-/// Room for what git sends in nearly all calls, so that it is read at once.
-const USUAL_INPUT: usize = 4096;
+/// Room for what git sends in nearly all calls, so that it is read at once. The allocator has such a piece at hand.
+const USUAL_INPUT: usize = 512;
 
 /// A call of the hook, with what every state needs.
 pub(super) struct Call<'c> {
