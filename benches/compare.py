@@ -47,7 +47,7 @@ GOALS = {
 
 class Bench:
     def __init__(self, options):
-        self.git, self.jin, self.quick = options.git, options.jin, options.quick
+        self.git, self.jin, self.quick, self.disk = options.git, options.jin, options.quick, options.disk
         self.root = Path(options.scratch)
         self.bin = self.root / "bin"
         self.refs = REFS[:2] if self.quick else REFS
@@ -162,13 +162,17 @@ class Bench:
             file = path.with_suffix(f"{path.suffix}.{count}.{name}")
             file.write_text("".join(f"update {prefix}{n} {value}\n" for n in range(count)))
             files.append(file)
-        if count > 1_000:  # one by one this takes a minute; git has not packed them, but could have
+        if count > 1_000:
             names = sorted(f"{prefix}{n}" for n in range(count))
             (path / "packed-refs").write_text("# pack-refs with: peeled fully-peeled sorted \n" +
                                               "".join(f"{value} {name}\n" for name in names))
         else:
             self.run("git", "update-ref", "--stdin", at=path, stdin=files[1].read_bytes())
         return files
+
+    def all_packed(self, path):
+        """Many refs are packed before each run, as after a clone or a gc: each run does the same."""
+        shutil.rmtree(path / "refs/heads/many", ignore_errors=True)
 
     # --- measurements: each returns name -> {side: [milliseconds]}
 
@@ -233,10 +237,15 @@ class Bench:
                 kinds.append("process")
             repos = self.repositories(f"update-{count}", kinds, bare=True)
             files = {k: self.ref_lines(p, count) for k, p in repos.items()}
-            sides = {k: (lambda n, k=k, p=p: (["git", "update-ref", "--stdin"], p, files[k][n % 2]))
-                     for k, p in repos.items()}
-            if count >= 100_000:  # up to a minute each
-                sides.pop("plain")
+
+            def side(kind, path, count=count, files=files):
+                def prepare(n):
+                    if count <= 1_000:
+                        return ["git", "update-ref", "--stdin"], path, files[kind][n % 2]
+                    self.all_packed(path)
+                    return ["git", "update-ref", "--stdin"], path, files[kind][0]
+                return prepare
+            sides = {k: side(k, p) for k, p in repos.items() if k != "plain" or count < 100_000}
             results[f"update-ref-{count}"] = self.rounds(self.runs(60 if count == 1 else 8), sides)
             for path in repos.values():
                 shutil.rmtree(path)
@@ -328,7 +337,13 @@ class Bench:
         torn = repos["guarded"]
         middle = torn / f"refs/heads/many/{count // 2}"
 
+        def plain(n):
+            self.all_packed(repos["plain"])
+            return ["git", "update-ref", "--stdin"], repos["plain"], files["plain"][0]
+
         def tear(n):
+            self.all_packed(torn)
+
             def file():
                 return middle.stat().st_ino if middle.exists() else None
             before = file()
@@ -342,9 +357,7 @@ class Bench:
             values = set(self.run("git", "for-each-ref", "--format=%(objectname)", "refs/heads/many", at=torn).split())
             assert len(values) == 2, "the update is torn"
             return [self.jin, "-q", "recover"], torn
-        return {f"recover-{count}": self.rounds(self.runs(8), {
-            "plain": lambda n: (["git", "update-ref", "--stdin"], repos["plain"], files["plain"][n % 2]),
-            "recover": tear})}
+        return {f"recover-{count}": self.rounds(self.runs(8), {"plain": plain, "recover": tear})}
 
     def writers(self):
         """Updates per second of 16 gits on different refs."""
@@ -417,7 +430,7 @@ def measure(options):
 
 
 def machine(bench):
-    disk = bench.run("df", "--output=fstype", bench.root).split()[-1]
+    disk = bench.disk or bench.run("df", "--output=fstype", bench.root).split()[-1]
     return {"git": bench.run("git", "version").split()[2], "cores": os.cpu_count(), "disk": disk,
             "linux": platform.release(), "load": round(os.getloadavg()[0], 1), "binary": os.path.getsize(bench.jin)}
 
@@ -477,6 +490,7 @@ def main():
         parser.add_argument(option, required=True)
     parser.add_argument("--output", default="docs")
     parser.add_argument("--only", default="")
+    parser.add_argument("--disk", default="", help="what the disk is called")
     parser.add_argument("scratch")
     options = parser.parse_args()
     # What was measured until then is shown; a shell may have us ignore it.

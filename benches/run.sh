@@ -18,7 +18,8 @@ environment:
   GIT          the git to measure; default: the one in PATH
   JIN_TXN_BIN  the binary to measure; default: what install.sh builds here
   BRANCHLESS   directory with git-branchless, when it is not in PATH
-  BENCH_TMP    where to make the scratch directory, on the disk to measure; default: TMPDIR or /tmp
+  BENCH_TMP    where to make the scratch directory, on the disk to measure; default: TMPDIR or /tmp. On an ext4 without a
+               journal (virtual machines have some) it is an ext4 of its own in a file there, for which it has to be root
   CC           C compiler; default cc
 USAGE
 }
@@ -38,8 +39,10 @@ main() {
         command -v "$needed" >/dev/null || { printf 'error: %s is not in PATH\nhint: see benches/run.sh --help\n' "$needed" >&2; exit 1; }
     done
     scratch=$(mktemp -d "${BENCH_TMP:-${TMPDIR:-/tmp}}/jin-bench.XXXXXX")
-    trap 'rm -rf "$scratch"' EXIT
-    mkdir "$scratch/bin" "$scratch/built"
+    trap clean_up EXIT
+    work=$scratch
+    lacks_journal "$scratch" && make_disk
+    mkdir -p "$work/bin" "$scratch/built"
     jin=${JIN_TXN_BIN:-}
     [[ -n $jin ]] || jin=$("$top/install.sh" --build-only)
     local program
@@ -47,9 +50,37 @@ main() {
         "${CC:-cc}" -O2 -static -o "$scratch/built/$program" "$top/benches/$program.c"
     done
     # How a program's file was written decides how fast the kernel maps it: all of them as install.sh installs, by a copy.
-    cp "$jin" "$scratch/built"/* "$scratch/bin"
+    cp "$jin" "$scratch/built"/* "$work/bin"
     PATH=${BRANCHLESS:+$BRANCHLESS:}$PATH
-    (cd "$top" && python3 -B benches/compare.py "${options[@]}" --git "$(command -v "${GIT:-git}")" --jin "$scratch/bin/$(basename "$jin")" "$scratch")
+    (cd "$top" && python3 -B benches/compare.py "${options[@]}" --git "$(command -v "${GIT:-git}")" --jin "$work/bin/$(basename "$jin")" "$work")
+}
+
+# Without a journal ext4 does not give a deleted file's inode away for minutes, and whoever makes thousands of files after
+# thousands were deleted waits while the kernel looks past those, one by one: the history of the disk would be measured.
+lacks_journal() {
+    local device
+    [[ $(df --output=fstype "$1" | tail -n 1) = ext4 ]] || return 1
+    device=$(basename "$(df --output=source "$1" | tail -n 1)")
+    ! compgen -G "/proc/fs/jbd2/$device-*" >/dev/null
+}
+
+make_disk() {
+    if [[ $EUID -ne 0 ]] || ! command -v mkfs.ext4 >/dev/null; then
+        echo 'warning: this disk is an ext4 without a journal, which makes what is about many refs differ from run to run' >&2
+        echo 'hint: name another with BENCH_TMP, or be root and have mkfs.ext4' >&2
+        return
+    fi
+    truncate -s 6G "$scratch/image"
+    mkfs.ext4 -q -F "$scratch/image"
+    mkdir "$scratch/disk"
+    mount -o loop "$scratch/image" "$scratch/disk"
+    work=$scratch/disk/work
+    options+=(--disk 'ext4 in a file')
+}
+
+clean_up() {
+    ! mountpoint -q "$scratch/disk" || umount "$scratch/disk"
+    rm -rf "$scratch"
 }
 
 main "$@"
