@@ -68,6 +68,22 @@ fn refs_that_a_transaction_has_nothing_to_do_with_cost_nothing() {
 }
 
 #[test]
+fn a_packed_ref_among_many_is_found_with_one_more_read() {
+    let bench = Bench::new(4_000);
+    bench.repo.git(["-c", "core.hooksPath=/dev/null", "pack-refs", "--all"]);
+    let few = bench.update("few", bench.lines(0..500, "side"), Depth::Syscalls);
+    let many = bench.update("many", bench.lines(500..2_000, "side"), Depth::Syscalls);
+    // At `committed` it has a file.
+    for (state, most) in A_REF.into_iter().filter(|(state, _)| *state != "committed") {
+        let (Some(few), Some(many)) = (of(&few, state), of(&many, state)) else { continue };
+        let each = (many.syscalls - few.syscalls) as f64 / 1_000.0;
+        println!("{state}: {each} system calls for each packed ref");
+        // There is no file to be read, which takes four.
+        assert!(each < most as f64 - 1.5, "{state}: {each} system calls for each packed ref");
+    }
+}
+
+#[test]
 fn memory_is_bounded_by_the_payload() {
     const FEW: usize = 1_000;
     const MANY: usize = 20_000;

@@ -9,6 +9,9 @@
 use crate::named as fs;
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
@@ -17,6 +20,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use super::name::{BadName, RefName, escape, unescape};
@@ -331,11 +336,10 @@ pub fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
 /// # Errors
 /// What the file system said, other than "not there" and "is a directory".
 pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
-    use std::os::unix::fs::OpenOptionsExt;
     // NONBLOCK: a FIFO in the place of a ref must not hang us.
-    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
-    let Some(mut file) = absent_is_none(fs::at(path, File::options().read(true).custom_flags(nonblock).open(path)))?
-    else {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map(File::from);
+    let Some(mut file) = absent_is_none(fs::at(path, opened.map_err(Into::into)))? else {
         return Ok(None);
     };
     let metadata = fs::at(path, file.metadata())?;
@@ -362,7 +366,7 @@ pub struct PackedRefs {
     /// All of it; of a large one nothing.
     text: Vec<u8>,
     sorted: bool,
-    large: Option<(File, u64)>,
+    large: Option<Large>,
     /// The file; `None` when there is none.
     id: Option<FileId>,
 }
@@ -383,7 +387,7 @@ impl PackedRefs {
             let mut header = vec![0; BLOCK];
             fs::at(&path, file.read_exact_at(&mut header, 0))?;
             if PackedRefs::of(header).sorted {
-                return Ok(PackedRefs { text, sorted: true, large: Some((file, len)), id });
+                return Ok(PackedRefs { text, sorted: true, large: Some(Large::of(file, len)), id });
             }
         }
         fs::at(&path, file.read_to_end(&mut text))?;
@@ -404,8 +408,8 @@ impl PackedRefs {
     /// # Errors
     /// The file cannot be read.
     pub fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
-        if let Some((file, len)) = &self.large {
-            return search_file(file, *len, name);
+        if let Some(large) = &self.large {
+            return large.find(name);
         }
         if self.sorted {
             return Ok(search(&self.text, name));
@@ -418,32 +422,81 @@ impl PackedRefs {
 /// How much of a large `packed-refs` is read at a time.
 const BLOCK: usize = 4096;
 
-/// Binary search in a file: go to the middle, find an entry nearby, until little enough is left to be read.
-fn search_file(file: &File, len: u64, name: &[u8]) -> io::Result<Option<Oid>> {
-    let (mut low, mut high) = (0, len);
-    let mut block = [0; BLOCK];
-    while high - low > BLOCK as u64 {
-        let middle = low + (high - low) / 2;
-        let room = usize::try_from(high - middle).unwrap_or(BLOCK).min(BLOCK);
-        file.read_exact_at(&mut block[..room], middle)?;
-        // Lines that begin and end in the block: the first one is cut, or the end of the one before.
-        let mut at = 0;
-        let lines = block[..room].split_inclusive(|b| *b == b'\n').map(|line| {
-            at += line.len();
-            (at - line.len(), line)
-        });
-        let whole = lines.skip(1).filter_map(|(start, line)| Some((start, line.strip_suffix(b"\n")?)));
-        let found = whole.map(|(start, line)| (start, line, entry(line))).find_map(|(s, l, e)| Some((s, l, e?)));
-        let Some((start, line, (oid, here))) = found else { break };
-        match here.cmp(name) {
-            std::cmp::Ordering::Equal => return Ok(Some(oid)),
-            std::cmp::Ordering::Less => low = middle + (start + line.len() + 1) as u64,
-            std::cmp::Ordering::Greater => high = middle + start as u64,
-        }
+/// A `packed-refs` of which only what searches come by is read.
+struct Large {
+    file: File,
+    len: u64,
+    /// Where searches that had come down to these bounds found an entry: most have the first bounds in common.
+    landmarks: RefCell<BTreeMap<(u64, u64), Landmark>>,
+}
+
+/// An entry amid a file.
+struct Landmark {
+    oid: Oid,
+    name: Vec<u8>,
+    start: u64,
+    end: u64,
+}
+
+impl Large {
+    /// So many landmarks are kept; each has a name.
+    const MOST: usize = 1 << 11;
+
+    fn of(file: File, len: u64) -> Large {
+        Large { file, len, landmarks: RefCell::default() }
     }
-    let mut rest = vec![0; usize::try_from(high - low).map_err(io::Error::other)?];
-    file.read_exact_at(&mut rest, low)?;
-    Ok(search(&rest, name))
+
+    /// Binary search: go to the middle, find an entry nearby, until little enough is left to be read.
+    fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
+        let (mut low, mut high) = (0, self.len);
+        let mut landmarks = self.landmarks.borrow_mut();
+        while high - low > BLOCK as u64 {
+            if landmarks.len() == Self::MOST {
+                landmarks.clear();
+            }
+            let found = match landmarks.entry((low, high)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => match self.landmark(low + (high - low) / 2, high)? {
+                    Some(new) => unknown.insert(new),
+                    None => break,
+                },
+            };
+            match found.name.as_slice().cmp(name) {
+                Ordering::Equal => return Ok(Some(found.oid)),
+                Ordering::Less => low = found.end,
+                Ordering::Greater => high = found.start,
+            }
+        }
+        let len = usize::try_from(high - low).map_err(io::Error::other)?;
+        let (mut block, mut long) = ([0; BLOCK], Vec::new());
+        let rest = if len <= BLOCK {
+            &mut block[..len]
+        } else {
+            long.resize(len, 0);
+            &mut long
+        };
+        self.file.read_exact_at(rest, low)?;
+        Ok(search(rest, name))
+    }
+
+    /// The first entry that lies wholly between `at` and `high`, and not too far.
+    fn landmark(&self, at: u64, high: u64) -> io::Result<Option<Landmark>> {
+        let mut block = [0; BLOCK];
+        let room = usize::try_from(high - at).unwrap_or(BLOCK).min(BLOCK);
+        self.file.read_exact_at(&mut block[..room], at)?;
+        let mut start = at;
+        // The first line is cut, or the end of the one before; the last one may be cut.
+        for (number, line) in block[..room].split_inclusive(|b| *b == b'\n').enumerate() {
+            let end = start + line.len() as u64;
+            if number > 0
+                && let Some((oid, name)) = line.strip_suffix(b"\n").and_then(entry)
+            {
+                return Ok(Some(Landmark { oid, name: name.to_owned(), start, end }));
+            }
+            start = end;
+        }
+        Ok(None)
+    }
 }
 
 /// Binary search over a text: go to the middle, back to the start of its line, skip what is no entry.
@@ -467,9 +520,9 @@ fn search(text: &[u8], name: &[u8]) -> Option<Oid> {
         match found {
             None => high = start,
             Some(((oid, here), next)) => match here.cmp(name) {
-                std::cmp::Ordering::Equal => return Some(oid),
-                std::cmp::Ordering::Less => low = next,
-                std::cmp::Ordering::Greater => high = start,
+                Ordering::Equal => return Some(oid),
+                Ordering::Less => low = next,
+                Ordering::Greater => high = start,
             },
         }
     }
