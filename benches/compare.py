@@ -34,7 +34,7 @@ FEW_ROUNDS = {"branchless": 10}
 # A ratio is known well enough when its median lies within this part of it, at 95 percent confidence ...
 PRECISION = 0.04
 # ... and after this many seconds it is left at what it is.
-LONGEST = 240
+LONGEST = 60
 # What is measured, against what, and the most that it may be.
 GOALS = {
     "hook-fast": ("hook", "empty", 1.15), "check": ("check", "empty", 1.3), "commit": ("guarded", "floor", 1.15),
@@ -246,7 +246,7 @@ class Bench:
                     return ["git", "update-ref", "--stdin"], path, files[kind][0]
                 return prepare
             sides = {k: side(k, p) for k, p in repos.items() if k != "plain" or count < 100_000}
-            results[f"update-ref-{count}"] = self.rounds(self.runs(60 if count == 1 else 8), sides)
+            results[f"update-ref-{count}"] = self.rounds(self.runs({1: 60, 100_000: 4}.get(count, 8)), sides)
             for path in repos.values():
                 shutil.rmtree(path)
         return results

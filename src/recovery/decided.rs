@@ -260,10 +260,10 @@ impl Session<'_> {
 
 /// The record without what needs no writing: of that the logs are complete.
 fn only(begin: &Begin, plan: &Plan, head_branch: &Option<crate::git::RefName>) -> Begin {
-    let is_written = |name: &crate::git::RefName| plan.writes.iter().any(|w| w.name == *name);
-    let head_moves = head_branch.as_ref().is_some_and(is_written);
+    let written = plan.written();
+    let head_moves = head_branch.as_ref().is_some_and(|branch| written.contains(branch));
     let mut only = begin.clone();
-    only.refs.retain(|c| is_written(&c.name));
+    only.refs.retain(|c| written.contains(&c.name));
     only.watched.retain(|w| w.name.is_head() && head_moves);
     only
 }

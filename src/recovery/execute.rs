@@ -345,7 +345,8 @@ impl Session<'_> {
     fn last_words(&self, begin: &Begin, plan: &Plan) -> anyhow::Result<Vec<Settled>> {
         let mut refs = self.settled_values(begin)?;
         if plan.verdict != Verdict::Commit {
-            refs.retain(|r| plan.writes.iter().any(|w| w.name == r.name));
+            let written = plan.written();
+            refs.retain(|r| written.contains(&r.name));
         }
         Ok(refs)
     }

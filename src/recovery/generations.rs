@@ -216,12 +216,13 @@ impl<'l> Generations<'l> {
     }
 
     fn note(&mut self, rank: usize, tx: Option<TxId>, applied: Option<&Begin>, refs: &'l [Settled]) {
+        let locks: BTreeMap<&RefName, FileId> =
+            applied.into_iter().flat_map(|b| &b.refs).filter_map(|c| Some((&c.name, c.lock?))).collect();
         for settled in refs {
             if settled.name.is_head() {
                 self.heads.insert(settled.name.clone(), settled.value.clone());
             }
-            let change = applied.and_then(|b| b.refs.iter().find(|c| c.name == settled.name));
-            let lock = change.and_then(|c| c.lock);
+            let lock = locks.get(&settled.name).copied();
             let packed = applied.and_then(|b| b.packed);
             let generation = self.refs.entry(&settled.name).or_default();
             generation.files.extend(settled.file);

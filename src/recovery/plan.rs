@@ -8,6 +8,8 @@
 //! | a single ref, moved on by somebody else         | overtaken         |
 //! | somebody else's value among several             | a human decides; what is provably ours is rolled back only when something else is provably not applied |
 
+use std::collections::HashSet;
+
 use crate::git::command::RefWrite;
 use crate::git::{RefName, Value};
 
@@ -61,6 +63,14 @@ pub struct Plan {
     pub verdict: Verdict,
     /// The refs to write, each only if it still has the value that the evidence was taken from.
     pub writes: Vec<RefWrite>,
+}
+
+impl Plan {
+    /// The refs that are written.
+    #[must_use]
+    pub fn written(&self) -> HashSet<&RefName> {
+        self.writes.iter().map(|write| &write.name).collect()
+    }
 }
 
 /// Decides.
