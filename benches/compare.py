@@ -31,6 +31,8 @@ KINDS = {
 REFS = [1, 1_000, 10_000, 100_000]
 # A second for each command: its median is known after a few rounds, and the time is better spent on the others.
 FEW_ROUNDS = {"branchless": 10}
+# What takes milliseconds is run so often that a disk that is slow for a second does not decide.
+SHORT = 200
 # A ratio is known well enough when its median lies within this part of it, at 95 percent confidence ...
 PRECISION = 0.04
 # ... and after this many seconds it is left at what it is.
@@ -179,19 +181,19 @@ class Bench:
     def commit(self):
         repos = self.repositories("commit")
         sides = {k: (lambda n, p=p: (["git", "commit", "-q", "--allow-empty", "-m", "x"], p)) for k, p in repos.items()}
-        result = self.rounds(self.runs(40), sides)
+        result = self.rounds(self.runs(SHORT), sides)
         guarded_log = sum(f.stat().st_size for f in (repos["guarded"] / ".git/.jin/wal").iterdir())
         assert guarded_log > 1000, "jin-txn has logged nothing: what was measured was not guarded"
         return {"commit": result}
 
     def switch(self):
         repos = self.repositories("switch")
-        return {"switch": self.rounds(self.runs(40), {
+        return {"switch": self.rounds(self.runs(SHORT), {
             k: (lambda n, p=p: (["git", "switch", "-q", "side" if n % 2 == 0 else "main"], p)) for k, p in repos.items()})}
 
     def tag(self):
         repos = self.repositories("tag")
-        return {"tag": self.rounds(self.runs(40), {
+        return {"tag": self.rounds(self.runs(SHORT), {
             k: (lambda n, p=p: (["git", "tag", f"t{n}"], p)) for k, p in repos.items()})}
 
     def rebase(self):
@@ -220,7 +222,7 @@ class Bench:
                 (path / "files" / "1").write_text(f"change {n}\n")
                 return ["git", "stash", "push", "-q"], path
             return prepare
-        return {"stash": self.rounds(self.runs(15), {k: side(p) for k, p in repos.items()})}
+        return {"stash": self.rounds(self.runs(SHORT // 2), {k: side(p) for k, p in repos.items()})}
 
     def update_ref(self):
         return self.update_refs([count for count in self.refs if count < 100_000])
@@ -246,7 +248,7 @@ class Bench:
                     return ["git", "update-ref", "--stdin"], path, files[kind][0]
                 return prepare
             sides = {k: side(k, p) for k, p in repos.items() if k != "plain" or count < 100_000}
-            results[f"update-ref-{count}"] = self.rounds(self.runs({1: 60, 100_000: 4}.get(count, 8)), sides)
+            results[f"update-ref-{count}"] = self.rounds(self.runs({1: SHORT, 100_000: 4}.get(count, 8)), sides)
             for path in repos.values():
                 shutil.rmtree(path)
         return results
@@ -317,7 +319,7 @@ class Bench:
         path = self.protect("guarded", self.repository("guarded", "commands"))
         for n in range(20):
             self.run("git", "commit", "-q", "--allow-empty", "-m", str(n), at=path, env=self.env)
-        result = {"check": self.rounds(self.runs(100), {
+        result = {"check": self.rounds(self.runs(SHORT), {
             "empty": lambda n: ([str(self.bin / "empty")], path), "check": lambda n: ([self.jin, "-q", "check"], path)})}
         work = self.worked_in(10_000)
         result["run-10000"] = self.rounds(self.runs(20), {
