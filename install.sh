@@ -69,7 +69,9 @@ parse() {
         esac
         shift
     done
-    if [ -z "$prefix" ]; then
+    if [ "$build_only" = yes ]; then
+        [ -z "$prefix$repository" ] || usage_error '--build-only installs nothing: it takes neither REPO nor --prefix'
+    elif [ -z "$prefix" ]; then
         [ -n "${HOME:-}" ] || usage_error 'HOME is not set, so --prefix has no default'
         prefix=$HOME/.local
     fi

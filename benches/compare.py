@@ -306,8 +306,7 @@ class Bench:
         return result
 
     def loaded_anew(self, program):
-        """A copy that the kernel loads as it does after a boot: in pieces as they are needed, which it maps one by one. What was
-        just written is in its memory in large pieces."""
+        """A copy that the kernel has to read when it starts, as after a boot, and not one that was just written."""
         copy = self.bin / f"{Path(program).name}-anew"
         shutil.copy(program, copy)
         os.sync()
