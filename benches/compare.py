@@ -332,7 +332,7 @@ class Bench:
         return result
 
     def recover(self):
-        count = 1_000 if self.quick else 10_000
+        count = 10_000  # fewer are not packed, see `ref_lines`
         repos = self.repositories("recover", ["plain", "guarded"], bare=True)
         files = {k: self.ref_lines(p, count) for k, p in repos.items()}
         torn = repos["guarded"]
