@@ -217,6 +217,22 @@ impl Entry {
         Ok(Some(marker))
     }
 
+    /// Is it still there, or is that unknown? Who ends a transaction takes its marker away before it ends itself: asked after a
+    /// death, this tells whether anything was left behind.
+    #[must_use]
+    pub fn may_be_there(&self) -> bool {
+        !matches!(crate::git::FileId::at(&self.path), Ok(None))
+    }
+
+    /// As [`Entry::become_state`], but one that is gone is fine: a hook that outlived its git may settle its transaction at the
+    /// same time as recovery, to the same end.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn settle(&mut self, state: State) -> io::Result<()> {
+        crate::git::refs::absent_is_none(self.become_state(state)).map(|_| ())
+    }
+
     /// Moves the marker into `state`: one rename that replaces nothing.
     ///
     /// # Errors

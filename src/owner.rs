@@ -1,16 +1,19 @@
 //! Who makes a transaction, and is it still alive?
 //!
 //! A process is known by pid *and* start time (pids are reused), within one boot and one pid
-//! namespace. Everything comes from `/proc`; nothing is sent a signal.
+//! namespace. Everything comes from `/proc`; where that shows nothing, the kernel is asked whether the pid is in use
+//! (`kill` with signal 0, which sends none).
 //!
-//! Limit: Linux only. A process in a pid namespace that we cannot see into is [`Liveness::Unknowable`]
-//! and treated as alive everywhere.
+//! Limit: Linux only. A process in a pid namespace that we cannot see into, that `/proc` hides from us, or that could not be
+//! looked at (no file could be opened, say) is [`Liveness::Unknowable`] and treated as alive everywhere.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -94,11 +97,32 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Reads `/proc/PID/stat`; `None` when there is no such process.
+    /// Reads `/proc/PID/stat`; `None` when nothing can be learned from it. Whose death matters is [looked](Stat::look) for.
     #[must_use]
     pub fn of(pid: u32) -> Option<Stat> {
-        let text = read_proc(&format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text))
+        Self::look(pid).ok().flatten()
+    }
+
+    /// Reads `/proc/PID/stat`; `None` when there is certainly no such process.
+    ///
+    /// # Errors
+    /// It cannot be looked at, which says nothing about it.
+    pub fn look(pid: u32) -> io::Result<Option<Stat>> {
+        let path = format!("/proc/{pid}/stat");
+        match read_proc(&path) {
+            Ok(text) => Self::parse(&String::from_utf8_lossy(&text))
+                .map(Some)
+                .ok_or_else(|| io::Error::other(format!("{path} is not what it was thought to be"))),
+            Err(error) if is_gone(&error) => {
+                // `/proc` may hide what belongs to other users.
+                let asked = i32::try_from(pid).ok().and_then(Pid::from_raw).map(rustix::process::test_kill_process);
+                match asked {
+                    None | Some(Err(rustix::io::Errno::SRCH)) => Ok(None),
+                    Some(_) => Err(io::Error::other(format!("{path} is hidden"))),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The command name stands in parentheses and may hold anything, `)` and spaces included.
@@ -132,16 +156,52 @@ impl Stat {
     }
 }
 
+/// Of an error in `/proc/PID`: does it say that there is no such process?
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+/// What was found in `/proc/PID`; `None` when the process is gone, or does not let us look.
+///
+/// # Errors
+/// Anything else, which says nothing about the process.
+pub fn unless_hidden<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// The arguments of a process, as far as they can be read.
 #[must_use]
 pub fn argv(pid: u32) -> Option<Vec<String>> {
-    let raw = read_proc(&format!("/proc/{pid}/cmdline")).ok()?;
+    read_argv(pid).ok()
+}
+
+fn read_argv(pid: u32) -> io::Result<Vec<String>> {
+    let raw = read_proc(&format!("/proc/{pid}/cmdline"))?;
     let args = raw.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned());
     let mut args: Vec<String> = args.collect();
     if args.last().is_some_and(String::is_empty) {
         args.pop();
     }
-    Some(args)
+    Ok(args)
+}
+
+/// What a process has open: a link to each file, and its path. Of who is gone, or does not let us look, nothing.
+///
+/// # Errors
+/// The list cannot be read to its end.
+pub fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let mut open = Vec::new();
+    for entry in unless_hidden(fs::read_dir(format!("/proc/{pid}/fd")))?.into_iter().flatten() {
+        let Some(link) = unless_hidden(entry)?.map(|entry| entry.path()) else { break };
+        // It may be closed while we look.
+        let path = unless_hidden(fs::read_link(&link))?;
+        open.extend(path.map(|path| (link, path)));
+    }
+    Ok(open)
 }
 
 /// Is this a git process, by name? `git`, `git-receive-pack`, ...
@@ -240,36 +300,48 @@ pub fn ancestors() -> Vec<Stat> {
 /// we are an orphan.
 #[must_use]
 pub fn nearest_git() -> Option<Stat> {
-    nearest_git_with_argv().map(|(stat, _)| stat)
+    nearest_git_with_argv().ok().flatten().map(|(stat, _)| stat)
 }
 
 /// The same, with its arguments.
-#[must_use]
-pub fn nearest_git_with_argv() -> Option<(Stat, Vec<String>)> {
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn nearest_git_with_argv() -> io::Result<Option<(Stat, Vec<String>)>> {
     let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
     for _ in 0..MAX_ANCESTORS {
         // In a container git itself may be pid 1.
         if pid == 0 {
-            return None;
+            break;
         }
-        let stat = Stat::of(pid)?;
+        let Some(stat) = Stat::look(pid)? else { break };
         if looks_like_git(&stat) {
-            let argv = argv(pid).unwrap_or_default();
+            let argv = read_argv(pid)?;
             if !crate::git::processes::only_runs_us(&argv) {
-                return Some((stat, argv));
+                return Ok(Some((stat, argv)));
             }
         }
         pid = stat.parent;
     }
-    None
+    Ok(None)
 }
 
 /// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
 /// something else: a hook manager that is a script called `git-...`.
 #[must_use]
 pub fn looks_like_git(stat: &Stat) -> bool {
-    let named =
-        is_git_name(&stat.comm) || argv(stat.pid).and_then(|a| a.into_iter().next()).is_some_and(|a| is_git_name(&a));
+    is_git(stat, false)
+}
+
+/// The same, but one whose arguments cannot be read may be git.
+#[must_use]
+pub fn may_be_git(stat: &Stat) -> bool {
+    is_git(stat, true)
+}
+
+fn is_git(stat: &Stat, unread: bool) -> bool {
+    let by_argv = || argv(stat.pid).map_or(unread, |argv| argv.first().is_some_and(|name| is_git_name(name)));
+    let named = is_git_name(&stat.comm) || by_argv();
     let program = || fs::read_link(format!("/proc/{}/exe", stat.pid));
     named && program().map_or(true, |exe| exe.file_name().is_none_or(|n| n.to_string_lossy().starts_with("git")))
 }
@@ -289,7 +361,7 @@ impl Owner {
         }
         // A foreign pid namespace: its pids mean nothing to us. It is dead for certain only when we see
         // every process of the machine and none is a member.
-        if here.sees_everything() && !namespace_lives(self.place.pidns, process.start) {
+        if here.sees_everything() && namespace_is_dead(self.place.pidns, process.start) {
             return Liveness::Dead;
         }
         Liveness::Unknowable
@@ -297,20 +369,23 @@ impl Owner {
 }
 
 fn liveness_here(process: Process) -> Liveness {
-    match Stat::of(process.pid) {
-        Some(stat) if stat.start == process.start && !stat.is_gone() => Liveness::Alive,
-        _ => Liveness::Dead,
+    match Stat::look(process.pid) {
+        Ok(Some(stat)) if stat.start == process.start && !stat.is_gone() => Liveness::Alive,
+        Ok(_) => Liveness::Dead,
+        Err(_) => Liveness::Unknowable,
     }
 }
 
-/// Does the namespace live that had a process which started at `since`? Its first process started no later and
+/// Is the namespace dead that had a process which started at `since`? Its first process started no later and
 /// lives as long as the namespace: members that all started later belong to a new one with a reused inode.
-fn namespace_lives(pidns: u64, since: u64) -> bool {
-    all_pids().into_iter().filter(|pid| is_nested(*pid)).any(|pid| match pid_namespace(&pid.to_string()) {
-        Ok(inode) => inode == pidns && Stat::of(pid).is_some_and(|s| s.start <= since && !s.is_gone()),
-        // A process that just ended is no member; one that we may not look into might be.
-        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
-    })
+fn namespace_is_dead(pidns: u64, since: u64) -> bool {
+    // A process that just ended is no member; one that we may not, or cannot, look into might be.
+    let is_no_member = |pid: u32| match pid_namespace(&pid.to_string()) {
+        Ok(inode) if inode != pidns => true,
+        Ok(_) => Stat::look(pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.start > since || stat.is_gone())),
+        Err(error) => is_gone(&error),
+    };
+    all_pids().is_ok_and(|pids| pids.into_iter().filter(|pid| is_nested(*pid)).all(is_no_member))
 }
 
 /// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
@@ -321,10 +396,15 @@ fn is_nested(pid: u32) -> bool {
 }
 
 /// All pids that `/proc` shows.
-#[must_use]
-pub fn all_pids() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+///
+/// # Errors
+/// `/proc` cannot be read to its end.
+pub fn all_pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
 }
 
 fn clock(id: ClockId) -> i64 {

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "traps/ending.rs"]
+mod ending;
 #[path = "traps/half_done.rs"]
 mod half_done;
 #[path = "traps/live_owners.rs"]
@@ -13,6 +15,8 @@ mod renames;
 mod third_parties;
 #[path = "traps/together.rs"]
 mod together;
+#[path = "traps/unseen.rs"]
+mod unseen;
 #[path = "traps/watching.rs"]
 mod watching;
 

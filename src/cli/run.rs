@@ -202,9 +202,12 @@ fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duratio
 fn wait_for_stragglers(state: &StateDir, run: &Run<'_>, grace: std::time::Duration) -> anyhow::Result<Vec<String>> {
     let (start, myself) = (std::time::Instant::now(), owner::myself()?);
     loop {
-        let left = mark::members(state, run.mark, Some(myself));
+        let left: Vec<String> = match mark::members(state, run.mark, Some(myself)) {
+            Ok(members) => members.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![format!("what cannot be looked at ({error})")],
+        };
         if left.is_empty() || start.elapsed() >= grace {
-            return Ok(left.iter().map(ToString::to_string).collect());
+            return Ok(left);
         }
         child::reap_all()?;
         std::thread::sleep(std::time::Duration::from_millis(5));

@@ -177,10 +177,10 @@ impl<'r> Judge<'r> {
         if self.known_dead.get(&lock.path) == Some(&lock.id) {
             return Ok(dead("the log has it as the lock of a process that is dead"));
         }
-        if let Some(verdict) = self.told_by_pid_file(lock)? {
-            return Ok(verdict);
+        match self.told_by_pid_file(lock)? {
+            Some(verdict) => Ok(self.unless_forced(verdict)),
+            None => Ok(self.could_anybody_hold(lock)),
         }
-        Ok(self.could_anybody_hold(lock))
     }
 
     /// Could any process have made this file at its ctime and still be at work?
@@ -190,9 +190,13 @@ impl<'r> Judge<'r> {
             self.processes = None;
         }
         let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors, steady));
-        let mut verdict = processes.holder_of(lock);
+        let verdict = processes.holder_of(lock);
+        self.unless_forced(verdict)
+    }
+
+    fn unless_forced(&self, verdict: Verdict) -> Verdict {
         if self.force && verdict.owner == Liveness::Unknowable {
-            verdict = Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
+            return Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
         }
         verdict
     }
@@ -207,10 +211,12 @@ impl<'r> Judge<'r> {
         let Some((content, _)) = read_small(&beside)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&content);
         let pid: Option<u32> = text.trim().strip_prefix("pid ").and_then(|p| p.parse().ok());
-        let alive = pid.and_then(Stat::of).filter(|s| !s.is_gone() && crate::owner::looks_like_git(s));
-        Ok(alive.map(|s| Verdict {
-            owner: Liveness::Alive,
-            because: format!("pid {} holds it, says {}", s.pid, beside.display()),
-        }))
+        let Some(pid) = pid else { return Ok(None) };
+        let owner = match Stat::look(pid) {
+            Ok(Some(stat)) if !stat.is_gone() && crate::owner::may_be_git(&stat) => Liveness::Alive,
+            Ok(_) => return Ok(None),
+            Err(_) => Liveness::Unknowable,
+        };
+        Ok(Some(Verdict { owner, because: format!("pid {pid} holds it, says {}", beside.display()) }))
     }
 }

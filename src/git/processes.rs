@@ -3,7 +3,7 @@
 //! A candidate may write to the repository, and either looks like git and is not known to work elsewhere, or has the
 //! lock open. A git-like process that we cannot look into is a candidate. One that started two seconds after the lock was
 //! made is none, unless the clock has been set since: that would make a holder look too young. When we do not see all
-//! processes of the machine, or other machines may use the disk, nothing is proved.
+//! processes of the machine, cannot look at one of them, or other machines may use the disk, nothing is proved.
 
 use std::fs;
 use std::io;
@@ -30,9 +30,6 @@ const LOCKLESS: [&str; 23] = [
     "help", "log", "ls-remote", "ls-tree", "merge-base", "rev-list", "rev-parse", "shortlog", "show", "tx", "txn",
     "upload-pack", "var", "version",
 ];
-
-/// "No such process": it ended while we looked.
-const ESRCH: i32 = 3;
 
 /// Commands that change refs and never touch the index.
 const INDEXLESS: [&str; 12] = [
@@ -90,27 +87,37 @@ impl Processes {
             steady_since,
         };
         let writers = Writers::of(repo);
-        for pid in owner::all_pids() {
-            if pid == myself {
-                continue;
-            }
-            if ancestors.iter().any(|a| a.pid == pid) {
-                // Not only git: a program with a library of git in it may run us while it holds a lock.
-                scan.open.extend(open_locks(pid));
-                continue;
-            }
-            let Some(stat) = Stat::of(pid).filter(|s| !s.is_gone() && !s.is_kernel_thread()) else { continue };
-            if !writers.include(pid) {
-                continue;
-            }
-            // One that ends while we look leaves contradictory traces, and no lock that it will still use.
-            let lives_on = || Stat::of(pid).is_some_and(|now| now.start == stat.start && !now.is_gone());
-            if owner::looks_like_git(&stat) && works_here(&stat, repo) && lives_on() {
-                scan.candidates.push(Candidate::new(&stat));
-            }
-            scan.open.extend(open_locks(pid));
+        let pids = owner::all_pids();
+        scan.sees_everything &= pids.is_ok();
+        for pid in pids.unwrap_or_default().into_iter().filter(|pid| *pid != myself) {
+            // Not only git: a program with a library of git in it may run us while it holds a lock.
+            let is_above = ancestors.iter().any(|a| a.pid == pid);
+            let seen = if is_above { scan.note_open_locks(pid) } else { scan.look_at(pid, repo, &writers) };
+            scan.sees_everything &= seen.is_ok();
         }
         scan
+    }
+
+    /// Is this process a candidate, and what has it open? An error when that cannot be known.
+    fn look_at(&mut self, pid: u32, repo: &Repository, writers: &Writers) -> io::Result<()> {
+        let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread() && writers.include(pid);
+        let Some(stat) = Stat::look(pid)?.filter(at_work) else { return Ok(()) };
+        if owner::may_be_git(&stat) && works_here(&stat, repo) {
+            // One that ends while we look leaves contradictory traces, and no lock that it will still use.
+            let lives_on = Stat::look(pid)?.is_some_and(|now| now.start == stat.start && !now.is_gone());
+            self.candidates.extend(lives_on.then(|| Candidate::new(&stat)));
+        }
+        self.note_open_locks(pid)
+    }
+
+    fn note_open_locks(&mut self, pid: u32) -> io::Result<()> {
+        for (link, path) in owner::open_files(pid)? {
+            if is_lock_path(&path) {
+                let id = fs::metadata(link).ok().map(|m| FileId::of(&m));
+                self.open.push(Open { pid, path, id });
+            }
+        }
+        Ok(())
     }
 
     /// Is what was seen too old to judge `lock`? A process that started since could have made it.
@@ -190,7 +197,7 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
     let (cwd, environ) = match looked {
         Ok(found) => found,
         // A process that is being torn down has no current directory any more, and makes no file either.
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(ESRCH) => return false,
+        Err(e) if owner::is_gone(&e) => return false,
         Err(_) => return true,
     };
     // In another mount namespace the same path may be another directory.
@@ -304,8 +311,10 @@ fn is_in_another_repository(repo: &Repository, cwd: &Path) -> bool {
 
 /// Does the configuration speak of a worktree at all? (Read as text: what cannot be excluded counts.)
 fn may_set_worktree(repo: &Repository) -> bool {
-    let speaks =
-        |path: PathBuf| fs::read(path).is_ok_and(|text| text.to_ascii_lowercase().windows(8).any(|w| w == b"worktree"));
+    let speaks = |path: PathBuf| match fs::read(path) {
+        Ok(text) => text.to_ascii_lowercase().windows(8).any(|w| w == b"worktree"),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
     repo.all_git_dirs().into_iter().any(|dir| speaks(dir.join("config")) || speaks(dir.join("config.worktree")))
 }
 
@@ -382,24 +391,6 @@ impl Writers {
         let uid = fs::metadata(format!("/proc/{pid}")).map(|m| m.uid());
         self.everybody || uid.map_or(true, |uid| uid == 0 || uid == self.owner)
     }
-}
-
-/// The lock files that a process has open.
-fn open_locks(pid: u32) -> Vec<Open> {
-    let list = |dir: PathBuf| -> io::Result<Vec<Open>> {
-        let mut open = Vec::new();
-        for entry in fs::read_dir(dir)?.flatten() {
-            // It may be closed while we look.
-            let Ok(path) = fs::read_link(entry.path()) else { continue };
-            if is_lock_path(&path) {
-                let id = fs::metadata(entry.path()).ok().map(|m| FileId::of(&m));
-                open.push(Open { pid, path, id });
-            }
-        }
-        Ok(open)
-    };
-    // What we may not look into and does not look like git is not a candidate; see the module's limit.
-    list(PathBuf::from(format!("/proc/{pid}/fd"))).unwrap_or_default()
 }
 
 fn is_lock_path(path: &Path) -> bool {

@@ -154,7 +154,7 @@ impl Call<'_> {
             return Ok(git);
         }
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is no git process above this hook");
-        let (stat, argv) = owner::nearest_git_with_argv().ok_or_else(none)?;
+        let (stat, argv) = owner::nearest_git_with_argv()?.ok_or_else(none)?;
         Ok(self.git.get_or_init(|| Git { stat, argv }))
     }
 
@@ -199,7 +199,8 @@ impl Call<'_> {
                 Liveness::Dead if entry.state == State::Failed => {
                     sorted.unfinished = Some((entry.id, marker.operation))
                 }
-                Liveness::Dead => sorted.dead = true,
+                // It may have ended well since the markers were listed.
+                Liveness::Dead => sorted.dead |= entry.may_be_there(),
                 Liveness::Alive | Liveness::Unknowable => {
                     sorted.others = true;
                     sorted.unfinished = Some((entry.id, marker.operation));
@@ -393,7 +394,7 @@ impl Call<'_> {
             if self.is_this(&entry, &marker) {
                 let place = marker.owner.place.clone();
                 self.log(&place).append(Some(entry.id), &Body::Committed { refs: self.settled()? }, Sync::Yes)?;
-                entry.become_state(State::Committed)?;
+                entry.settle(State::Committed)?;
                 if !marker.follow_up && !self.index_is_pending(&marker) {
                     self.forget(entry)?;
                 }
@@ -422,7 +423,7 @@ impl Call<'_> {
                 }
                 let place = marker.owner.place.clone();
                 self.log(&place).append(Some(entry.id), &Body::Aborted, Sync::Yes)?;
-                entry.become_state(State::Failed)?;
+                entry.settle(State::Failed)?;
                 self.forget(entry)?;
             } else if self.is_only_announced(&entry, &marker) {
                 self.forget(entry)?;

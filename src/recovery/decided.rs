@@ -178,7 +178,7 @@ impl Session<'_> {
         let recovered = Body::Recovered { outcome, actions: actions.clone(), refs: refs.clone() };
         let as_of = self.log.append(Some(tx.id()), &recovered, Sync::Yes)?;
         let mut entry = tx.entry.clone();
-        entry.become_state(state)?;
+        entry.settle(state)?;
         if outcome == Outcome::NeedsHuman {
             // What a human is to decide about, a reboot does not.
             self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;

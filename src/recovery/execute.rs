@@ -139,7 +139,7 @@ impl Session<'_> {
         }
         let mut entry = tx.entry.clone();
         if !self.options.dry_run && entry.state == State::InProgress {
-            entry.become_state(State::Failed)?;
+            entry.settle(State::Failed)?;
         }
         self.find(tx, Finding::NeedsHuman, actions, false);
         Ok(())
@@ -177,7 +177,7 @@ impl Session<'_> {
             self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
         }
         let mut entry = tx.entry.clone();
-        entry.become_state(state)?;
+        entry.settle(state)?;
         if plan.verdict != Verdict::NeedsHuman {
             self.close(entry, state)?;
         }
@@ -367,7 +367,7 @@ impl Session<'_> {
             return Ok(());
         }
         if entry.state == State::InProgress {
-            entry.become_state(state)?;
+            entry.settle(state)?;
         }
         match state {
             // What it replaced is kept, so that it can be undone.

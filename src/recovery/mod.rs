@@ -366,6 +366,8 @@ impl<'r> Session<'r> {
             }
             let is_own = self.options.own == Some(entry.id);
             match if is_own { Liveness::Dead } else { self.wait_for_orphan(&marker, place) } {
+                // It has ended well since the markers were listed.
+                Liveness::Dead if !entry.may_be_there() => {}
                 Liveness::Dead => dead.push((entry.clone(), Some(marker))),
                 Liveness::Unknowable if self.options.force => dead.push((entry.clone(), Some(marker))),
                 liveness => self.report.busy.push(report::busy_line(&marker, liveness)),

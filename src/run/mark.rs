@@ -9,7 +9,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -155,11 +154,17 @@ impl std::fmt::Display for Member {
 }
 
 /// The processes of a run that live: those that carry its mark or have its lock open, and the descendants of `runner`.
-#[must_use]
-pub fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> Vec<Member> {
+///
+/// # Errors
+/// A process cannot be looked at, which may be one of them.
+pub fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> io::Result<Vec<Member>> {
     let myself = std::process::id();
     let lock = path(state, mark.id);
-    let stats: Vec<Stat> = owner::all_pids().into_iter().filter_map(Stat::of).filter(|s| !s.is_gone()).collect();
+    let mut stats = Vec::new();
+    for pid in owner::all_pids()? {
+        let looked = owner::unless_hidden(Stat::look(pid))?.flatten();
+        stats.extend(looked.filter(|stat| !stat.is_gone()));
+    }
     let mut found = Vec::new();
     for stat in &stats {
         let is_runner = runner.is_some_and(|r| r == stat.process());
@@ -167,11 +172,11 @@ pub fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> Vec<Mem
             continue;
         }
         let below = runner.is_some_and(|r| descends(stat, r, &stats));
-        if below || carries(stat.pid, mark) || has_open(stat.pid, &lock) {
+        if below || carries(stat.pid, mark)? || has_open(stat.pid, &lock)? {
             found.push(Member { process: stat.process(), what: what(stat) });
         }
     }
-    found
+    Ok(found)
 }
 
 fn descends(stat: &Stat, from: Process, all: &[Stat]) -> bool {
@@ -188,18 +193,15 @@ fn descends(stat: &Stat, from: Process, all: &[Stat]) -> bool {
     false
 }
 
-fn carries(pid: u32, mark: Mark) -> bool {
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+fn carries(pid: u32, mark: Mark) -> io::Result<bool> {
+    let environment = owner::unless_hidden(fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
     let mut variables = environment.split(|b| *b == 0);
     let value = variables.find_map(|v| v.strip_prefix(VARIABLE.as_bytes())?.strip_prefix(b"="));
-    value.is_some_and(|v| v.split(|b| *b == b' ').any(|word| word == mark.to_string().as_bytes()))
+    Ok(value.is_some_and(|v| v.split(|b| *b == b' ').any(|word| word == mark.to_string().as_bytes())))
 }
 
-fn has_open(pid: u32, lock: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries
-        .flatten()
-        .any(|e| fs::read_link(e.path()).is_ok_and(|to| to.as_os_str().as_bytes() == lock.as_os_str().as_bytes()))
+fn has_open(pid: u32, lock: &Path) -> io::Result<bool> {
+    Ok(owner::open_files(pid)?.iter().any(|(_, path)| path == lock))
 }
 
 fn what(stat: &Stat) -> String {

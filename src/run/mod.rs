@@ -230,12 +230,12 @@ pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result
 /// Is anybody of the run alive, whose runner is known to be `owner`?
 ///
 /// # Errors
-/// The run's lock cannot be asked.
+/// The run's lock cannot be asked, or a process not be looked at.
 pub fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Result<Liveness> {
     if owner != Liveness::Dead {
         return Ok(owner);
     }
-    let lives = mark::is_held(state, id)? || !mark::members(state, Mark::of(state, id)?, None).is_empty();
+    let lives = mark::is_held(state, id)? || !mark::members(state, Mark::of(state, id)?, None)?.is_empty();
     if lives {
         // Nobody else says so when the runner is dead. It is only a hint: where it cannot be given, a human may be asked.
         mark::beat_for(state, id).ok();

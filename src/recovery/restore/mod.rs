@@ -72,7 +72,7 @@ impl Session<'_> {
         const SHOWN: usize = 3;
         let line = super::report::busy_line(marker, liveness);
         let Ok(mark) = mark::Mark::of(self.state, marker.id) else { return line };
-        let members = mark::members(self.state, mark, Some(marker.owner.process));
+        let Ok(members) = mark::members(self.state, mark, Some(marker.owner.process)) else { return line };
         let names: Vec<String> = members.iter().take(SHOWN).map(ToString::to_string).collect();
         if names.is_empty() { line } else { format!("{line}: {}", names.join(", ")) }
     }

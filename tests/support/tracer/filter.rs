@@ -28,7 +28,7 @@ impl Filter {
             let number = u32::try_from(watched.number).expect("system call numbers are small");
             match watched.changes {
                 // An open that changes nothing can fail all the same.
-                Changes::WithFlags(_) if calls == Calls::Failing => program.extend(always(number)),
+                Changes::WithFlags(_) if calls != Calls::Changing => program.extend(always(number)),
                 Changes::WithFlags(argument) => program.extend(with_flags(number, argument)),
                 Changes::Always | Changes::WithFlagsBehind(_) => program.extend(always(number)),
             }

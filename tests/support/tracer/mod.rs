@@ -88,6 +88,8 @@ pub enum Calls {
     Changing,
     /// Those, every open, and locking: all that a failing disk or a full table can refuse.
     Failing,
+    /// Those, and every open in `/proc`: how one process looks at another.
+    Looking,
 }
 
 /// What to do at an event. After somebody was killed no further event is reported.

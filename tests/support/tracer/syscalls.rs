@@ -114,7 +114,7 @@ const FAILING: &[Watched] = watched! {
 
 /// Every watched system call of this architecture.
 pub fn all(calls: Calls) -> impl Iterator<Item = &'static Watched> {
-    let failing = if calls == Calls::Failing { FAILING } else { &[] };
+    let failing = if calls == Calls::Changing { &[] } else { FAILING };
     COMMON.iter().chain(LEGACY).chain(failing)
 }
 
@@ -158,7 +158,8 @@ impl Call {
                 (self.path(self.descriptor(from_fd), from), self.path(self.descriptor(to_fd), to))
             }
         };
-        if path.as_deref().is_some_and(is_no_storage) {
+        let looks = |path: &Path| self.calls == Calls::Looking && path.starts_with("/proc");
+        if path.as_deref().is_some_and(|path| is_no_storage(path) && !looks(path)) {
             return None;
         }
         Some(Change { syscall: watched.name, flags, path, path2 })
