@@ -7,7 +7,8 @@ use std::path::Path;
 
 use jin_txn::beneath::RelPath;
 use jin_txn::git::RefName;
-use jin_txn::git::refs::{PackedRefs, Value, escape, unescape};
+use jin_txn::git::packed_refs::PackedRefs;
+use jin_txn::git::refs::{Value, escape, unescape};
 use jin_txn::hook::payload::Payload;
 use jin_txn::marker::Marker;
 use jin_txn::run::manifest::Manifest as Snapshot;

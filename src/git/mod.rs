@@ -10,6 +10,7 @@ pub mod locks;
 pub mod name;
 pub mod objects;
 pub mod oid;
+pub mod packed_refs;
 pub mod processes;
 pub mod reflog;
 pub mod refs;
