@@ -217,11 +217,44 @@ impl Entry {
         Ok(Some(marker))
     }
 
-    /// Is it still there, or is that unknown? Who ends a transaction takes its marker away before it ends itself: asked after a
-    /// death, this tells whether anything was left behind.
-    #[must_use]
-    pub fn may_be_there(&self) -> bool {
-        !matches!(crate::git::FileId::at(&self.path), Ok(None))
+    /// The marker under the name that it has by now; `None` when it is gone. Who ends a transaction takes its marker away
+    /// before it ends itself: asked after a death, this tells what was left behind.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn now(&self) -> io::Result<Option<Entry>> {
+        for entry in self.names() {
+            if crate::git::FileId::at(&entry.path)?.is_some() {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Entry::read`], under the name that it has by now.
+    ///
+    /// # Errors
+    /// As for [`Entry::read`].
+    pub fn read_now(&self) -> anyhow::Result<Option<(Entry, Marker)>> {
+        for entry in self.names() {
+            if let Some(marker) = entry.read()? {
+                return Ok(Some((entry, marker)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names that it may have from now on, in the order in which it gets them.
+    fn names(&self) -> impl Iterator<Item = Entry> {
+        let later: &[State] = match self.state {
+            State::InProgress => &[State::InProgress, State::Committed, State::Failed],
+            State::Committed => &[State::Committed],
+            State::Failed => &[State::Failed],
+        };
+        later.iter().map(|state| {
+            let path = self.path.with_file_name(file_name(*state, self.id));
+            Entry { id: self.id, state: *state, path }
+        })
     }
 
     /// As [`Entry::become_state`], but one that is gone is fine: a hook that outlived its git may settle its transaction at the

@@ -118,7 +118,7 @@ impl Stat {
                 let asked = i32::try_from(pid).ok().and_then(Pid::from_raw).map(rustix::process::test_kill_process);
                 match asked {
                     None | Some(Err(rustix::io::Errno::SRCH)) => Ok(None),
-                    Some(_) => Err(io::Error::other(format!("{path} is hidden"))),
+                    Some(_) => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{path} is hidden"))),
                 }
             }
             Err(error) => Err(error),
@@ -147,6 +147,13 @@ impl Stat {
     #[must_use]
     pub fn is_kernel_thread(&self) -> bool {
         self.flags & 0x0020_0000 != 0
+    }
+
+    /// Does `process` live, or is that unknown?
+    #[must_use]
+    pub fn may_live(process: Process) -> bool {
+        let is_it = |stat: Option<Stat>| stat.is_some_and(|stat| stat.start == process.start && !stat.is_gone());
+        Self::look(process.pid).map_or(true, is_it)
     }
 
     /// The process that this describes.
@@ -197,9 +204,12 @@ pub fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let mut open = Vec::new();
     for entry in unless_hidden(fs::read_dir(format!("/proc/{pid}/fd")))?.into_iter().flatten() {
         let Some(link) = unless_hidden(entry)?.map(|entry| entry.path()) else { break };
-        // It may be closed while we look.
-        let path = unless_hidden(fs::read_link(&link))?;
-        open.extend(path.map(|path| (link, path)));
+        match unless_hidden(fs::read_link(&link)) {
+            Ok(path) => open.extend(path.map(|path| (link, path))),
+            // Longer than a page: nobody can name such a file, so it is none of ours.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(open)
 }
@@ -212,6 +222,12 @@ pub fn is_git_name(name: &str) -> bool {
 }
 
 impl Place {
+    /// The same, whatever the machine is called by now?
+    #[must_use]
+    pub fn is_same(&self, other: &Place) -> bool {
+        (&self.boot, self.pidns) == (&other.boot, other.pidns)
+    }
+
     /// Where this process runs.
     ///
     /// # Errors
@@ -275,51 +291,52 @@ fn pid_namespace(pid: &str) -> io::Result<u64> {
 /// This process.
 ///
 /// # Errors
-/// `/proc` is not mounted or not readable.
+/// `/proc` is not mounted or not readable, or is that of another pid namespace.
 pub fn myself() -> io::Result<Process> {
-    let pid = std::process::id();
-    let stat = Stat::of(pid).ok_or_else(|| io::Error::other("/proc/self/stat cannot be read"))?;
-    Ok(stat.process())
+    const PATH: &str = "/proc/self/stat";
+    let text = crate::named::at(std::path::Path::new(PATH), read_proc(PATH))?;
+    let stat = Stat::parse(&String::from_utf8_lossy(&text)).filter(|stat| stat.pid == std::process::id());
+    stat.map(|stat| stat.process()).ok_or_else(|| io::Error::other("/proc shows another pid namespace than ours"))
+}
+
+/// The process that started this one; 0 when it is outside of our pid namespace.
+#[must_use]
+pub fn parent() -> u32 {
+    rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// The ancestors of this process, nearest first.
-#[must_use]
-pub fn ancestors() -> Vec<Stat> {
-    let mut found = Vec::new();
-    let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
-    while pid > 0 && found.len() < MAX_ANCESTORS {
-        let Some(stat) = Stat::of(pid) else { break };
-        pid = stat.parent;
-        found.push(stat);
-    }
-    found
-}
-
-/// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
-/// parent (hook managers stand in between), and not a git that only runs an alias. `None` when git died already and
-/// we are an orphan.
-#[must_use]
-pub fn nearest_git() -> Option<Stat> {
-    nearest_git_with_argv().ok().flatten().map(|(stat, _)| stat)
-}
-
-/// The same, with its arguments.
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub fn nearest_git_with_argv() -> io::Result<Option<(Stat, Vec<String>)>> {
-    let mut pid = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs());
+pub fn ancestors() -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    let mut pid = parent();
+    while pid > 0 && found.len() < MAX_ANCESTORS {
+        let Some(stat) = unless_hidden(Stat::look(pid))?.flatten() else { break };
+        pid = stat.parent;
+        found.push(stat);
+    }
+    Ok(found)
+}
+
+/// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
+/// parent (hook managers stand in between), and not a git that only runs an alias; with its arguments. `None` when git died
+/// already and we are an orphan.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
+    let mut pid = parent();
     for _ in 0..MAX_ANCESTORS {
         // In a container git itself may be pid 1.
         if pid == 0 {
             break;
         }
-        let Some(stat) = Stat::look(pid)? else { break };
-        if looks_like_git(&stat) {
-            let argv = read_argv(pid)?;
-            if !crate::git::processes::only_runs_us(&argv) {
-                return Ok(Some((stat, argv)));
-            }
+        let Some(stat) = unless_hidden(Stat::look(pid))?.flatten() else { break };
+        let argv = read_argv(pid)?;
+        if is_git(&stat, Some(&argv)) && !crate::git::processes::only_runs_us(&argv) {
+            return Ok(Some((stat, argv)));
         }
         pid = stat.parent;
     }
@@ -329,21 +346,18 @@ pub fn nearest_git_with_argv() -> io::Result<Option<(Stat, Vec<String>)>> {
 /// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
 /// something else: a hook manager that is a script called `git-...`.
 #[must_use]
-pub fn looks_like_git(stat: &Stat) -> bool {
-    is_git(stat, false)
-}
-
-/// The same, but one whose arguments cannot be read may be git.
-#[must_use]
 pub fn may_be_git(stat: &Stat) -> bool {
-    is_git(stat, true)
+    is_git(stat, argv(stat.pid).as_deref())
 }
 
-fn is_git(stat: &Stat, unread: bool) -> bool {
-    let by_argv = || argv(stat.pid).map_or(unread, |argv| argv.first().is_some_and(|name| is_git_name(name)));
+/// One whose arguments cannot be read may be git.
+fn is_git(stat: &Stat, argv: Option<&[String]>) -> bool {
+    let by_argv = || argv.is_none_or(|argv| argv.first().is_some_and(|name| is_git_name(name)));
     let named = is_git_name(&stat.comm) || by_argv();
     let program = || fs::read_link(format!("/proc/{}/exe", stat.pid));
-    named && program().map_or(true, |exe| exe.file_name().is_none_or(|n| n.to_string_lossy().starts_with("git")))
+    // A wrapper keeps the real one beside itself as `.git-wrapped`; of another machine's programs an emulator is run.
+    let is_its = |name: &str| name.trim_start_matches('.').starts_with("git") || name.starts_with("qemu-");
+    named && program().map_or(true, |exe| exe.file_name().is_none_or(|name| is_its(&name.to_string_lossy())))
 }
 
 impl Owner {
@@ -372,7 +386,9 @@ fn liveness_here(process: Process) -> Liveness {
     match Stat::look(process.pid) {
         Ok(Some(stat)) if stat.start == process.start && !stat.is_gone() => Liveness::Alive,
         Ok(_) => Liveness::Dead,
-        Err(_) => Liveness::Unknowable,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Liveness::Unknowable,
+        // Not even a human who vouches for what we may not see knows that.
+        Err(_) => Liveness::Alive,
     }
 }
 
@@ -389,7 +405,8 @@ fn namespace_is_dead(pidns: u64, since: u64) -> bool {
 }
 
 /// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
-fn is_nested(pid: u32) -> bool {
+#[must_use]
+pub fn is_nested(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     levels.is_none_or(|pids| pids.split_ascii_whitespace().count() > 1)

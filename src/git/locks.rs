@@ -177,10 +177,10 @@ impl<'r> Judge<'r> {
         if self.known_dead.get(&lock.path) == Some(&lock.id) {
             return Ok(dead("the log has it as the lock of a process that is dead"));
         }
-        match self.told_by_pid_file(lock)? {
-            Some(verdict) => Ok(self.unless_forced(verdict)),
-            None => Ok(self.could_anybody_hold(lock)),
+        if let Some(verdict) = self.told_by_pid_file(lock)? {
+            return Ok(verdict);
         }
+        Ok(self.could_anybody_hold(lock))
     }
 
     /// Could any process have made this file at its ctime and still be at work?
@@ -190,19 +190,15 @@ impl<'r> Judge<'r> {
             self.processes = None;
         }
         let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors, steady));
-        let verdict = processes.holder_of(lock);
-        self.unless_forced(verdict)
-    }
-
-    fn unless_forced(&self, verdict: Verdict) -> Verdict {
+        let mut verdict = processes.holder_of(lock);
         if self.force && verdict.owner == Liveness::Unknowable {
-            return Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
+            verdict = Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
         }
         verdict
     }
 
-    /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`, and its own. A live pid proves life; a dead one proves
-    /// nothing (the file may be older than the lock, or come from another pid namespace).
+    /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`, and its own. A live pid proves life; a dead one, or one that
+    /// cannot be looked at, proves nothing (the file may be older than the lock, or come from another pid namespace).
     fn told_by_pid_file(&self, lock: &LockFile) -> io::Result<Option<Verdict>> {
         let name = lock.path.file_name().map(OsStr::as_bytes).unwrap_or_default();
         let Some(base) = name.strip_suffix(b".lock") else { return Ok(None) };
@@ -211,12 +207,10 @@ impl<'r> Judge<'r> {
         let Some((content, _)) = read_small(&beside)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&content);
         let pid: Option<u32> = text.trim().strip_prefix("pid ").and_then(|p| p.parse().ok());
-        let Some(pid) = pid else { return Ok(None) };
-        let owner = match Stat::look(pid) {
-            Ok(Some(stat)) if !stat.is_gone() && crate::owner::may_be_git(&stat) => Liveness::Alive,
-            Ok(_) => return Ok(None),
-            Err(_) => Liveness::Unknowable,
-        };
-        Ok(Some(Verdict { owner, because: format!("pid {pid} holds it, says {}", beside.display()) }))
+        let alive = pid.and_then(Stat::of).filter(|s| !s.is_gone() && crate::owner::may_be_git(s));
+        Ok(alive.map(|s| Verdict {
+            owner: Liveness::Alive,
+            because: format!("pid {} holds it, says {}", s.pid, beside.display()),
+        }))
     }
 }

@@ -3,8 +3,12 @@
 //! A candidate may write to the repository, and either looks like git and is not known to work elsewhere, or has the
 //! lock open. A git-like process that we cannot look into is a candidate. One that started two seconds after the lock was
 //! made is none, unless the clock has been set since: that would make a holder look too young. When we do not see all
-//! processes of the machine, cannot look at one of them, or other machines may use the disk, nothing is proved.
+//! processes of the machine, or other machines may use the disk, nothing is proved; and when looking at one failed, not even
+//! a human's word makes up for it.
+//!
+//! Limit: what another user's process has open is not shown to us. One that is not named git, and has a lock open, is not seen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -66,6 +70,8 @@ pub struct Processes {
     open: Vec<Open>,
     ancestors: Vec<Candidate>,
     sees_everything: bool,
+    /// A process could not be looked at for another reason than that we may not.
+    trouble: Option<io::Error>,
     local_disk: bool,
     scanned_at: i64,
     steady_since: Option<i64>,
@@ -82,30 +88,48 @@ impl Processes {
             open: Vec::new(),
             ancestors: ancestors.iter().filter(|s| is_at_work(s)).map(Candidate::new).collect(),
             sees_everything: Place::here().is_ok_and(|place| place.sees_everything()),
+            trouble: None,
             local_disk: crate::durable::is_local_disk(&repo.common_dir),
             scanned_at: owner::now(),
             steady_since,
         };
         let writers = Writers::of(repo);
-        let pids = owner::all_pids();
-        scan.sees_everything &= pids.is_ok();
-        for pid in pids.unwrap_or_default().into_iter().filter(|pid| *pid != myself) {
-            // Not only git: a program with a library of git in it may run us while it holds a lock.
-            let is_above = ancestors.iter().any(|a| a.pid == pid);
-            let seen = if is_above { scan.note_open_locks(pid) } else { scan.look_at(pid, repo, &writers) };
-            scan.sees_everything &= seen.is_ok();
+        let mut known = BTreeSet::from([myself]);
+        // Who handed its work to a child and ended before we came to it: its child is in a second list.
+        for _ in 0..2 {
+            let pids = owner::all_pids().unwrap_or_else(|error| scan.not_seen(error));
+            let new: Vec<u32> = pids.into_iter().filter(|pid| !known.contains(pid)).collect();
+            for &pid in &new {
+                // Not only git: a program with a library of git in it may run us while it holds a lock.
+                let is_above = ancestors.iter().any(|a| a.pid == pid);
+                let seen = if is_above { scan.note_open_locks(pid) } else { scan.look_at(pid, repo, &writers) };
+                seen.unwrap_or_else(|error| scan.not_seen(error));
+            }
+            known.extend(new);
         }
         scan
     }
 
+    fn not_seen<T: Default>(&mut self, error: io::Error) -> T {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            self.sees_everything = false;
+        } else {
+            self.trouble.get_or_insert(error);
+        }
+        T::default()
+    }
+
     /// Is this process a candidate, and what has it open? An error when that cannot be known.
     fn look_at(&mut self, pid: u32, repo: &Repository, writers: &Writers) -> io::Result<()> {
+        let stat = match Stat::look(pid) {
+            Err(_) if !writers.include(pid) => return Ok(()),
+            looked => looked?,
+        };
         let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread() && writers.include(pid);
-        let Some(stat) = Stat::look(pid)?.filter(at_work) else { return Ok(()) };
+        let Some(stat) = stat.filter(at_work) else { return Ok(()) };
         if owner::may_be_git(&stat) && works_here(&stat, repo) {
             // One that ends while we look leaves contradictory traces, and no lock that it will still use.
-            let lives_on = Stat::look(pid)?.is_some_and(|now| now.start == stat.start && !now.is_gone());
-            self.candidates.extend(lives_on.then(|| Candidate::new(&stat)));
+            self.candidates.extend(Stat::may_live(stat.process()).then(|| Candidate::new(&stat)));
         }
         self.note_open_locks(pid)
     }
@@ -148,6 +172,9 @@ impl Processes {
         if let Some(candidate) = self.candidates.iter().find(|c| !too_young(c)) {
             return alive(format!("{} (pid {}) is running and may hold it", candidate.what, candidate.pid));
         }
+        if let Some(error) = &self.trouble {
+            return alive(format!("not every process could be looked at: {error}"));
+        }
         let unknowable = |because: &str| Verdict { owner: Liveness::Unknowable, because: because.to_owned() };
         if !self.local_disk {
             return unknowable("the repository lies on a file system that other machines may use");
@@ -171,7 +198,7 @@ impl Candidate {
 
 /// An ancestor that is git and not merely running us as an alias.
 fn is_at_work(stat: &Stat) -> bool {
-    owner::looks_like_git(stat) && !is_ourselves(stat.pid) && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())
+    owner::may_be_git(stat) && !is_ourselves(stat.pid) && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())
 }
 
 /// The shim runs under the name `git`: it holds no lock before it becomes the real git, and after that its
@@ -207,6 +234,14 @@ fn works_here(stat: &Stat, repo: &Repository) -> bool {
         all.find_map(|v| Some(PathBuf::from(std::ffi::OsStr::from_bytes(v.strip_prefix(name)?))))
     };
     let options = global_options(&argv);
+    let leads_here = |path: PathBuf| {
+        let path = cwd.join(path);
+        let real = fs::canonicalize(&path).or_else(|_| fs::canonicalize(path.parent().unwrap_or(&path)));
+        real.is_ok_and(|real| real.starts_with(&repo.common_dir))
+    };
+    if [&b"GIT_COMMON_DIR="[..], b"GIT_INDEX_FILE="].into_iter().filter_map(variable).any(leads_here) {
+        return true;
+    }
     if mounts(&stat.pid.to_string()) != mounts("self") {
         let git_dir = options.git_dir.map(PathBuf::from).or_else(|| variable(b"GIT_DIR="));
         let elsewhere = match git_dir {
@@ -389,7 +424,8 @@ impl Writers {
 
     fn include(&self, pid: u32) -> bool {
         let uid = fs::metadata(format!("/proc/{pid}")).map(|m| m.uid());
-        self.everybody || uid.map_or(true, |uid| uid == 0 || uid == self.owner)
+        // In a container the same file may be another user's, by a mapping that is not shown to us.
+        self.everybody || uid.map_or(true, |uid| uid == 0 || uid == self.owner) || owner::is_nested(pid)
     }
 }
 

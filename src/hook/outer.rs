@@ -12,7 +12,7 @@ use crate::wal::Origin;
 /// an ancestor of it as its owner.
 ///
 /// # Errors
-/// The marker cannot be read. A second transaction for what the first one does would be taken back although that is kept.
+/// The marker or `/proc` cannot be read. A second transaction for what the first one does would be taken back although that is kept.
 pub(super) fn speaks_for(listing: &Listing, id: TxId, git: &Stat) -> anyhow::Result<bool> {
     let Some(entry) = listing.markers.iter().find(|m| m.id == id && m.state == State::InProgress) else {
         return Ok(false);
@@ -23,7 +23,8 @@ pub(super) fn speaks_for(listing: &Listing, id: TxId, git: &Stat) -> anyhow::Res
     };
     let Some(marker) = marker else { return Ok(false) };
     let is_child = marker.helper == git.process();
-    let is_below = || owner::ancestors().iter().any(|a| a.process() == marker.owner.process);
-    let is_here = || Place::here().is_ok_and(|place| place == marker.owner.place);
-    Ok(marker.origin == Origin::Apply && is_child && is_here() && is_below())
+    if marker.origin != Origin::Apply || !is_child || !Place::here()?.is_same(&marker.owner.place) {
+        return Ok(false);
+    }
+    Ok(owner::ancestors()?.iter().any(|a| a.process() == marker.owner.process))
 }

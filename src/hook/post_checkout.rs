@@ -38,13 +38,13 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
         // Nothing acknowledged depends on this record: no sync.
         Log::new(&state, &place.boot, Wait::UpTo(std::time::Duration::from_secs(10))).append(None, &body, Sync::No)?;
     }
-    let git = owner::nearest_git();
+    let git = owner::nearest_git()?.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;
     let mut unfinished = !recovery::is_verified(&listing, &state)?;
     for entry in listing.markers {
-        match entry.read() {
-            Ok(Some(marker)) => {
-                let mine = git.as_ref().is_some_and(|g| g.process() == marker.owner.process);
+        match entry.read_now() {
+            Ok(Some((entry, marker))) => {
+                let mine = git.is_some_and(|git| git == marker.owner.process);
                 // A run is not a hook's to take back, and whether it lives takes a look at every process.
                 let is_ours = marker.origin != Origin::Run && entry.state != State::Failed;
                 let dead = || recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;

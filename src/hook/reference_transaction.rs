@@ -80,7 +80,7 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
     let listing =
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
     if let Some(id) = environment.within
-        && let Some(git) = owner::nearest_git()
+        && let Some((git, _)) = owner::nearest_git()?
         && super::outer::speaks_for(&listing, id, &git)?
     {
         return Ok(Reply::go());
@@ -154,7 +154,7 @@ impl Call<'_> {
             return Ok(git);
         }
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is no git process above this hook");
-        let (stat, argv) = owner::nearest_git_with_argv()?.ok_or_else(none)?;
+        let (stat, argv) = owner::nearest_git()?.ok_or_else(none)?;
         Ok(self.git.get_or_init(|| Git { stat, argv }))
     }
 
@@ -172,8 +172,9 @@ impl Call<'_> {
         let place = Place::here()?;
         sorted.dead = self.listing.temporary.iter().any(|t| recovery::is_abandoned(t, &place, &self.state));
         for entry in &self.listing.markers {
-            let marker = match entry.read() {
-                Ok(marker) => marker,
+            let (entry, marker) = match entry.read_now() {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
                 // It may be this very git's.
                 Err(error) if marker::is_unreadable(&error) => return Err(error),
                 Err(_) => {
@@ -181,15 +182,16 @@ impl Call<'_> {
                     continue;
                 }
             };
-            let Some(marker) = marker else { continue };
-            if marker.owner.process == git.stat.process() && marker.owner.place == place {
-                sorted.mine.push((entry.clone(), marker));
+            if marker.owner.process == git.stat.process() && marker.owner.place.is_same(&place) {
+                sorted.mine.push((entry, marker));
                 continue;
             }
             if marker.origin == Origin::Run {
                 // It names no refs: its parts do.
                 let waits = entry.state == State::InProgress && self.run()? != Some(entry.id);
-                if waits && recovery::liveness_of(&marker, &place, &self.state) == Liveness::Dead {
+                let is_dead = || recovery::liveness_of(&marker, &place, &self.state) == Liveness::Dead;
+                // It may have ended well since the markers were listed.
+                if waits && is_dead() && entry.now()?.is_some_and(|now| now.state == State::InProgress) {
                     sorted.dead_run = Some((entry.id, marker.operation));
                 }
                 continue;
@@ -199,8 +201,7 @@ impl Call<'_> {
                 Liveness::Dead if entry.state == State::Failed => {
                     sorted.unfinished = Some((entry.id, marker.operation))
                 }
-                // It may have ended well since the markers were listed.
-                Liveness::Dead => sorted.dead |= entry.may_be_there(),
+                Liveness::Dead => sorted.dead |= entry.now()?.is_some(),
                 Liveness::Alive | Liveness::Unknowable => {
                     sorted.others = true;
                     sorted.unfinished = Some((entry.id, marker.operation));
@@ -283,7 +284,7 @@ impl Call<'_> {
         }
         if seen.changes.is_empty() {
             if let Some(unfinished) = &markers.unfinished
-                && let Some(veto) = refuse_gc(unfinished, self.git()?)
+                && let Some(veto) = refuse_gc(unfinished, self.git()?)?
             {
                 return Ok(veto);
             }
@@ -392,8 +393,9 @@ impl Call<'_> {
         }
         for (mut entry, marker) in mine {
             if self.is_this(&entry, &marker) {
-                let place = marker.owner.place.clone();
-                self.log(&place).append(Some(entry.id), &Body::Committed { refs: self.settled()? }, Sync::Yes)?;
+                if !self.conclude(&marker, &Body::Committed { refs: self.settled()? })? {
+                    return Ok(Reply::go());
+                }
                 entry.settle(State::Committed)?;
                 if !marker.follow_up && !self.index_is_pending(&marker) {
                     self.forget(entry)?;
@@ -421,8 +423,9 @@ impl Call<'_> {
                     // It is all there, whatever the call says: recovery settles it when the owner is gone.
                     continue;
                 }
-                let place = marker.owner.place.clone();
-                self.log(&place).append(Some(entry.id), &Body::Aborted, Sync::Yes)?;
+                if !self.conclude(&marker, &Body::Aborted)? {
+                    return Ok(Reply::go());
+                }
                 entry.settle(State::Failed)?;
                 self.forget(entry)?;
             } else if self.is_only_announced(&entry, &marker) {
@@ -430,6 +433,13 @@ impl Call<'_> {
             }
         }
         self.recover_if(markers.dead || self.rebooted()?)
+    }
+
+    /// Logs how the transaction of `marker` ended, unless its git is dead: then that is recovery's to say. It is asked under the
+    /// log's lock, and recovery reads the log after it has found git dead, so one of the two knows of the other.
+    fn conclude(&self, marker: &Marker, how: &Body) -> anyhow::Result<bool> {
+        let lives = || Stat::may_live(marker.owner.process);
+        Ok(self.log(&marker.owner.place).append_if(Some(marker.id), how, Sync::Yes, lives)?.is_some())
     }
 
     /// Nobody has looked yet after what the last boot left.
@@ -595,17 +605,19 @@ fn refuse_after_run(markers: &Markers) -> Option<Reply> {
 
 /// A gc packs refs before it removes objects: this is where it can be stopped from removing those that an unfinished
 /// transaction is about to name, or has to go back to. A run keeps its objects by itself.
-fn refuse_gc((id, operation): &(TxId, String), git: &Git) -> Option<Reply> {
+fn refuse_gc((id, operation): &(TxId, String), git: &Git) -> io::Result<Option<Reply>> {
     let is_gc = |argv: &[String]| argv.iter().skip(1).any(|word| word == "gc");
-    let above = || owner::ancestors().into_iter().skip_while(|a| a.pid != git.stat.pid).skip(1);
-    let by_gc = || above().any(|a| owner::looks_like_git(&a) && is_gc(&owner::argv(a.pid).unwrap_or_default()));
-    if !is_gc(&git.argv) && !by_gc() {
-        return None;
+    if !is_gc(&git.argv) {
+        let may_be_gc = |a: &Stat| owner::may_be_git(a) && owner::argv(a.pid).is_none_or(|argv| is_gc(&argv));
+        let ancestors = owner::ancestors()?;
+        if !ancestors.iter().skip_while(|a| a.pid != git.stat.pid).skip(1).any(may_be_gc) {
+            return Ok(None);
+        }
     }
-    Some(Reply::veto(vec![
+    Ok(Some(Reply::veto(vec![
         format!("jin-txn: {id} (`{operation}`) is not finished, and needs objects that a gc may remove"),
         "jin-txn: hint: wait until it is done, or look at `git txn status`; then run the gc again".to_owned(),
-    ]))
+    ])))
 }
 
 struct HookRecovery {

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::git::locks::{Depth, Judge, KnownDead, LockFile};
-use crate::git::{RefName, RefStore, Repository, locks};
+use crate::git::locks::{Depth, Judge, KnownDead, LockFile, Verdict as LockVerdict};
+use crate::git::{FileId, RefName, RefStore, Repository, locks};
 use crate::marker::{self, Entry, Listing, Marker, Phase, State, Temporary};
 use crate::owner::{self, Liveness, Place, Process};
 use crate::state_dir::{StateDir, TxId, Wait};
@@ -112,9 +112,13 @@ pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness 
 /// Did the writer of a marker die before it could rename it into place?
 #[must_use]
 pub fn is_abandoned(temporary: &Temporary, here: &Place, state: &StateDir) -> bool {
+    // The name does not say which machine it was, nor which boot.
+    if !crate::durable::is_local_disk(state.path()) {
+        return false;
+    }
     let place = Place { pidns: temporary.pidns, ..here.clone() };
     let writer = owner::Owner { process: temporary.writer, place };
-    writer.liveness(temporary.writer, here, crate::durable::is_local_disk(state.path())) == Liveness::Dead
+    writer.liveness(temporary.writer, here, true) == Liveness::Dead
 }
 
 /// Looks for anything unfinished without mending it: markers of the dead, and locks.
@@ -310,7 +314,7 @@ impl<'r> Session<'r> {
         }
         let steady_since = session.log.clock_is_steady_since()?;
         let known = known_dead(repo, &unfinished);
-        let mut judge = Judge::new(repo, known, owner::ancestors(), steady_since).forced(options.force);
+        let mut judge = Judge::new(repo, known, owner::ancestors()?, steady_since).forced(options.force);
         if let Some(expected) = &expected {
             if !session.make_readable(expected, &mut judge)? {
                 return Ok(Some(session.report));
@@ -346,8 +350,8 @@ impl<'r> Session<'r> {
     fn find_dead(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<Dead> {
         let (mut dead, mut runs) = (Vec::new(), Vec::new());
         for entry in &listing.markers {
-            let marker = match entry.read() {
-                Ok(Some(marker)) => marker,
+            let (entry, marker) = match entry.read_now() {
+                Ok(Some(found)) => found,
                 Ok(None) => continue,
                 // Of what cannot be read nothing is known: not even whether a run waits behind it.
                 Err(error) if marker::is_unreadable(&error) => return Err(error),
@@ -359,17 +363,16 @@ impl<'r> Session<'r> {
             };
             if marker.origin == Origin::Run {
                 // Only our own commands restore files, never a hook under the hands of its git.
-                if self.options.mode == Mode::Command && self.run_is_over(entry, &marker, place) {
-                    runs.push(entry.clone());
+                if self.options.mode == Mode::Command && self.run_is_over(&entry, &marker, place) {
+                    runs.push(entry);
                 }
                 continue;
             }
             let is_own = self.options.own == Some(entry.id);
             match if is_own { Liveness::Dead } else { self.wait_for_orphan(&marker, place) } {
-                // It has ended well since the markers were listed.
-                Liveness::Dead if !entry.may_be_there() => {}
-                Liveness::Dead => dead.push((entry.clone(), Some(marker))),
-                Liveness::Unknowable if self.options.force => dead.push((entry.clone(), Some(marker))),
+                // Nothing is left of it when it has ended well since the markers were listed.
+                Liveness::Dead => dead.extend(entry.now()?.map(|entry| (entry, Some(marker)))),
+                Liveness::Unknowable if self.options.force => dead.push((entry, Some(marker))),
                 liveness => self.report.busy.push(report::busy_line(&marker, liveness)),
             }
         }
@@ -539,11 +542,36 @@ impl<'r> Session<'r> {
             if !self.options.dry_run {
                 self.report.notes.extend(self.trim_unfinished_move(&lock)?);
             }
+            if let Some(id) = self.needed_later(&lock, unfinished)? {
+                let because = format!("{id} has it as its new index, and died just now");
+                let verdict = LockVerdict { owner: Liveness::Unknowable, because };
+                self.report.locks.push(report::lock_finding(self.repo, &lock, &verdict, Finding::Left));
+                continue;
+            }
             let gone = self.options.dry_run || execute::quarantine_lock(self.state, self.repo, &lock)?;
             let finding = if gone { Finding::Removed } else { Finding::Left };
             self.report.locks.push(report::lock_finding(self.repo, &lock, &verdict, finding));
         }
         Ok(finished)
+    }
+
+    /// The transaction whose index this lock is, when it was at work as the markers were read: it is recovered the next time,
+    /// and its index with it.
+    fn needed_later(&self, lock: &LockFile, unfinished: &[Unfinished]) -> anyhow::Result<Option<TxId>> {
+        if !lock.path.ends_with("index.lock") {
+            return Ok(None);
+        }
+        for entry in Listing::read(self.state.path())?.markers {
+            if unfinished.iter().any(|transaction| transaction.id() == entry.id) {
+                continue;
+            }
+            let index = entry.read_now()?.and_then(|(_, marker)| marker.index_lock);
+            let is_it = |(path, id): (String, FileId)| id == lock.id && self.repo.common_dir.join(path) == lock.path;
+            if index.is_some_and(is_it) {
+                return Ok(Some(entry.id));
+            }
+        }
+        Ok(None)
     }
 
     /// The committed transaction whose new index this lock is.

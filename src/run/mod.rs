@@ -207,7 +207,7 @@ fn refuse_another(state: &StateDir, worktree: &str, own: Option<TxId>) -> anyhow
 /// What the file system said.
 pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
     if entry.state == State::InProgress {
-        entry.become_state(to)?;
+        entry.settle(to)?;
     }
     durable::remove_tree(&state.tx(entry.id))?;
     entry.remove()?;

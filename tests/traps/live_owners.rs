@@ -391,7 +391,7 @@ fn is_running(pid: Pid) -> bool {
     Path::new(&format!("/proc/{pid}")).exists() && !matches!(state, Some('Z' | 'X') | None)
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(20), "it takes too long until {what}");

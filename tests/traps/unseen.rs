@@ -1,5 +1,7 @@
 //! Processes that cannot be looked at: nothing is known of them, and so nothing of theirs is touched.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -7,17 +9,19 @@ use std::process::Command;
 use std::thread;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::geteuid;
 
-use super::guarded;
 use super::live_owners::Hanging;
-use super::support::crash::{self, assert_recovers, jin, spare_commit, value};
+use super::support::crash::{self, assert_recovers, jin, recover, spare_commit, value, wal};
 use super::support::point::let_the_clock_tick;
 use super::support::repo::{Git, Repo, jin_txn, text};
-use super::support::tracer::{self, Action, Calls, Event, Isolation};
+use super::support::tracer::{self, Action, Calls, Event, Isolation, Role};
 use super::updates;
+use super::{guarded, leave_stale_lock};
 
 /// A table of open files that is full says nothing about a process that was to be looked at.
 #[test]
@@ -30,11 +34,18 @@ fn whatever_file_cannot_be_opened_a_live_git_keeps_its_lock() {
     ];
     for (kind, command) in kinds {
         let scene = Scene::new(command);
-        let opened = scene.recover(None);
+        let opened = scene.recover(&["recover"], None);
         assert!(opened.iter().any(|path| *path == scene.in_proc("stat")), "recovery looks at it: {opened:?}");
-        for path in &opened {
-            scene.recover(Some(path));
-            assert!(scene.live.lock().exists(), "one {kind} has lost its lock without {}", path.display());
+        // Nobody who says `--force` has seen what a full table hides.
+        for arguments in [&["recover"][..], &["recover", "--force"]] {
+            for path in &opened {
+                scene.recover(arguments, Some(path));
+                assert!(
+                    scene.live.lock().exists(),
+                    "one {kind} lost its lock to {arguments:?} without {}",
+                    path.display()
+                );
+            }
         }
         scene.finish();
     }
@@ -81,8 +92,8 @@ impl Scene {
         Self { repo, live, new }
     }
 
-    /// What a `jin-txn recover` opens that has to do with this repository or this git, when it may not open `refused`.
-    fn recover(&self, refused: Option<&Path>) -> Vec<PathBuf> {
+    /// What a recovery opens that has to do with this repository or this git, when it may not open `refused`.
+    fn recover(&self, arguments: &[&str], refused: Option<&Path>) -> Vec<PathBuf> {
         let mut opened = Vec::new();
         let mut decide = |event: &Event| {
             let Some(path) = event.path.as_deref().filter(|_| event.syscall.starts_with("open")) else {
@@ -96,7 +107,7 @@ impl Scene {
         };
         // From a thread of its own: the tracer waits for all children of its thread.
         thread::scope(|scope| {
-            let recover = jin(&self.repo, &["recover"]);
+            let recover = jin(&self.repo, arguments);
             let trace = || tracer::trace_calls(recover, b"", Isolation::None, Calls::Looking, &mut decide);
             scope.spawn(trace).join().expect("the tracer does not panic").expect("it starts");
         });
@@ -153,4 +164,73 @@ fn hide_others() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), Some("hidepid=2"))
+}
+
+/// Whatever has such a file open cannot be asked for its path, and has no lock.
+#[test]
+fn a_process_with_a_file_open_whose_path_is_too_long_keeps_no_lock() {
+    let repo = guarded();
+    let name = "d".repeat(200);
+    let mut directory = OwnedFd::from(File::open(repo.scratch()).expect("it is there"));
+    for _ in 0..25 {
+        mkdirat(&directory, name.as_str(), Mode::S_IRWXU).expect("a directory can be made");
+        directory = openat(&directory, name.as_str(), OFlag::O_DIRECTORY, Mode::empty()).expect("it can be opened");
+    }
+    let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
+    let _open = openat(&directory, "file", flags, Mode::S_IRWXU).expect("a file can be made");
+    leave_stale_lock(&repo, "refs/heads/nobody.lock");
+    let recovered = recover(&repo);
+    assert_eq!(recovered.0, 0, "{}", recovered.1);
+    assert_recovers(&repo);
+}
+
+/// The hook of a git that an `apply` runs knows by `/proc` that it is spoken for.
+#[test]
+fn an_apply_whose_hooks_cannot_look_at_a_process_is_kept_wholly_or_not_at_all() {
+    let of_hook = |event: &Event| {
+        event.role == Role::Hook
+            && event.syscall.starts_with("open")
+            && event.path.as_deref().is_some_and(|path| path.starts_with("/proc"))
+    };
+    let mut nth = 1;
+    loop {
+        let repo = guarded();
+        let old = repo.read(["rev-parse", "HEAD"]);
+        let new = spare_commit(&repo, "new");
+        repo.git(["branch", "one"]);
+        repo.git(["branch", "two"]);
+        let (mut count, before) = (0, by_hooks(&repo));
+        let mut decide = |event: &Event| {
+            let is_hook = event.exe.ends_with("jin-txn") && parent_is_git(event);
+            count += usize::from(of_hook(event) && is_hook);
+            if of_hook(event) && is_hook && count == nth { Action::Fail(Errno::ENFILE) } else { Action::Continue }
+        };
+        let input = updates(&["one", "two"], &new, &old);
+        let apply = jin(&repo, &["apply"]);
+        let outcome = tracer::trace_calls(apply, input.as_bytes(), Isolation::None, Calls::Looking, &mut decide);
+        let outcome = outcome.expect("it starts");
+        let expected = if outcome.status.success() { &new } else { &old };
+        assert_eq!(by_hooks(&repo), before, "a hook logs once more what is logged already, at {nth}");
+        assert_recovers(&repo);
+        for branch in ["one", "two"] {
+            let name = format!("refs/heads/{branch}");
+            assert_eq!(value(&repo, &name), *expected, "{branch} at {nth}: {}", text(&outcome.stderr));
+        }
+        if count < nth {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth > 4, "a hook looks at its git, at what runs that, and at where it is");
+}
+
+/// How many transactions hooks have logged.
+fn by_hooks(repo: &Repo) -> usize {
+    wal(repo).into_iter().filter(|record| record["data"]["origin"] == "hook").count()
+}
+
+fn parent_is_git(event: &Event) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", event.pid)).unwrap_or_default();
+    let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).unwrap_or_default();
+    std::fs::read_to_string(format!("/proc/{parent}/comm")).is_ok_and(|comm| comm.trim() == "git")
 }

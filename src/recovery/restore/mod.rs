@@ -80,6 +80,8 @@ impl Session<'_> {
     /// Takes a run back whose processes are gone, or cleans up behind one that ended.
     pub(super) fn settle_run(&mut self, entry: Entry) -> anyhow::Result<()> {
         let id = entry.id;
+        // Its runner may have said last how it ended.
+        let Some(entry) = entry.now()? else { return Ok(()) };
         let is_begin = |r: &Record| r.tx == Some(id) && matches!(r.body, Body::Begin(_));
         let scan = self.log.scan_until(|records| records.iter().any(is_begin))?;
         let history = History::new(&scan.records);
