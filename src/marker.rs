@@ -171,6 +171,8 @@ impl Listing {
             }
         }
         listing.markers.sort_by_key(|entry| (entry.id, entry.state));
+        // One that got its next name while the directory was read may show both: from the first the others are found.
+        listing.markers.dedup_by_key(|entry| entry.id);
         Ok(listing)
     }
 }
@@ -371,5 +373,17 @@ mod tests {
         {
             assert_eq!(parse_name(other), None, "{other}");
         }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_marker_that_shows_two_names_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for state in [State::Committed, State::InProgress] {
+            std::fs::write(directory.path().join(file_name(state, TxId(7))), "").unwrap();
+        }
+        let listing = Listing::read(directory.path()).unwrap();
+        let found: Vec<_> = listing.markers.iter().map(|entry| (entry.id, entry.state)).collect();
+        assert_eq!(found, [(TxId(7), State::InProgress)], "the others are found from there");
     }
 }

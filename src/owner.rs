@@ -334,7 +334,7 @@ pub fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
             break;
         }
         let Some(stat) = unless_hidden(Stat::look(pid))?.flatten() else { break };
-        let argv = read_argv(pid)?;
+        let Some(argv) = unless_hidden(read_argv(pid))? else { break };
         if is_git(&stat, Some(&argv)) && !crate::git::processes::only_runs_us(&argv) {
             return Ok(Some((stat, argv)));
         }

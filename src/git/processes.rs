@@ -125,11 +125,17 @@ impl Processes {
             Err(_) if !writers.include(pid) => return Ok(()),
             looked => looked?,
         };
-        let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread() && writers.include(pid);
+        let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread();
         let Some(stat) = stat.filter(at_work) else { return Ok(()) };
-        if owner::may_be_git(&stat) && works_here(&stat, repo) {
-            // One that ends while we look leaves contradictory traces, and no lock that it will still use.
-            self.candidates.extend(Stat::may_live(stat.process()).then(|| Candidate::new(&stat)));
+        let may_be_it = || owner::may_be_git(&stat) && works_here(&stat, repo);
+        if !writers.include(pid) {
+            // In a container the same file may be another user's, by a mapping that is not shown to us.
+            self.sees_everything &= !owner::is_nested(pid) || !may_be_it();
+            return Ok(());
+        }
+        // One that ends while we look leaves contradictory traces, and no lock that it will still use.
+        if may_be_it() && Stat::may_live(stat.process()) {
+            self.candidates.push(Candidate::new(&stat));
         }
         self.note_open_locks(pid)
     }
@@ -424,8 +430,7 @@ impl Writers {
 
     fn include(&self, pid: u32) -> bool {
         let uid = fs::metadata(format!("/proc/{pid}")).map(|m| m.uid());
-        // In a container the same file may be another user's, by a mapping that is not shown to us.
-        self.everybody || uid.map_or(true, |uid| uid == 0 || uid == self.owner) || owner::is_nested(pid)
+        self.everybody || uid.map_or(true, |uid| uid == 0 || uid == self.owner)
     }
 }
 

@@ -199,7 +199,9 @@ impl Call<'_> {
             match recovery::liveness_of(&marker, &place, &self.state) {
                 // What waits for a human does not become more urgent with every command.
                 Liveness::Dead if entry.state == State::Failed => {
-                    sorted.unfinished = Some((entry.id, marker.operation))
+                    if entry.now()?.is_some() {
+                        sorted.unfinished = Some((entry.id, marker.operation));
+                    }
                 }
                 Liveness::Dead => sorted.dead |= entry.now()?.is_some(),
                 Liveness::Alive | Liveness::Unknowable => {
@@ -372,7 +374,9 @@ impl Call<'_> {
             let inner =
                 entry.state == State::InProgress && marker.phase == Phase::Prepared && self.is_unfinished(&marker);
             if inner && entry.id != by {
-                log.append(Some(entry.id), &Body::Absorbed { by }, Sync::No)?;
+                if !self.conclude(log, &marker, &Body::Absorbed { by }, Sync::No)? {
+                    return Ok(());
+                }
                 durable::remove_tree(&self.state.tx(entry.id))?;
                 entry.remove()?;
             }
@@ -393,7 +397,8 @@ impl Call<'_> {
         }
         for (mut entry, marker) in mine {
             if self.is_this(&entry, &marker) {
-                if !self.conclude(&marker, &Body::Committed { refs: self.settled()? })? {
+                let log = self.log(&marker.owner.place);
+                if !self.conclude(&log, &marker, &Body::Committed { refs: self.settled()? }, Sync::Yes)? {
                     return Ok(Reply::go());
                 }
                 entry.settle(State::Committed)?;
@@ -423,7 +428,8 @@ impl Call<'_> {
                     // It is all there, whatever the call says: recovery settles it when the owner is gone.
                     continue;
                 }
-                if !self.conclude(&marker, &Body::Aborted)? {
+                let log = self.log(&marker.owner.place);
+                if !self.conclude(&log, &marker, &Body::Aborted, Sync::Yes)? {
                     return Ok(Reply::go());
                 }
                 entry.settle(State::Failed)?;
@@ -437,9 +443,9 @@ impl Call<'_> {
 
     /// Logs how the transaction of `marker` ended, unless its git is dead: then that is recovery's to say. It is asked under the
     /// log's lock, and recovery reads the log after it has found git dead, so one of the two knows of the other.
-    fn conclude(&self, marker: &Marker, how: &Body) -> anyhow::Result<bool> {
+    fn conclude(&self, log: &Log<'_>, marker: &Marker, how: &Body, sync: Sync) -> anyhow::Result<bool> {
         let lives = || Stat::may_live(marker.owner.process);
-        Ok(self.log(&marker.owner.place).append_if(Some(marker.id), how, Sync::Yes, lives)?.is_some())
+        Ok(log.append_if(Some(marker.id), how, sync, lives)?.is_some())
     }
 
     /// Nobody has looked yet after what the last boot left.

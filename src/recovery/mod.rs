@@ -368,15 +368,36 @@ impl<'r> Session<'r> {
                 }
                 continue;
             }
-            let is_own = self.options.own == Some(entry.id);
-            match if is_own { Liveness::Dead } else { self.wait_for_orphan(&marker, place) } {
-                // Nothing is left of it when it has ended well since the markers were listed.
-                Liveness::Dead => dead.extend(entry.now()?.map(|entry| (entry, Some(marker)))),
+            let Some((entry, marker, liveness)) = self.judge(entry, marker, place)? else { continue };
+            match liveness {
+                Liveness::Dead => dead.push((entry, Some(marker))),
                 Liveness::Unknowable if self.options.force => dead.push((entry, Some(marker))),
                 liveness => self.report.busy.push(report::busy_line(&marker, liveness)),
             }
         }
         Ok(Dead { watched: dead, runs })
+    }
+
+    /// Does somebody work on it? It may be another marker by the time that its owner is found dead: then that one is judged.
+    /// `None` when it has ended well since the markers were listed: nothing is left of it.
+    fn judge(
+        &self,
+        mut entry: Entry,
+        mut marker: Marker,
+        place: &Place,
+    ) -> anyhow::Result<Option<(Entry, Marker, Liveness)>> {
+        loop {
+            let is_own = self.options.own == Some(entry.id);
+            let liveness = if is_own { Liveness::Dead } else { self.wait_for_orphan(&marker, place) };
+            if liveness != Liveness::Dead {
+                return Ok(Some((entry, marker, liveness)));
+            }
+            match entry.read_now()? {
+                None => return Ok(None),
+                Some((now, last)) if last == marker => return Ok(Some((now, last, liveness))),
+                Some(later) => (entry, marker) = later,
+            }
+        }
     }
 
     /// A marker has no checksum. The record of its transaction has one, and says who makes it and what it is.
@@ -565,7 +586,11 @@ impl<'r> Session<'r> {
             if unfinished.iter().any(|transaction| transaction.id() == entry.id) {
                 continue;
             }
-            let index = entry.read_now()?.and_then(|(_, marker)| marker.index_lock);
+            let index = match entry.read_now() {
+                Err(error) if marker::is_unreadable(&error) => return Err(error),
+                // A damaged one says nothing.
+                found => found.ok().flatten().and_then(|(_, marker)| marker.index_lock),
+            };
             let is_it = |(path, id): (String, FileId)| id == lock.id && self.repo.common_dir.join(path) == lock.path;
             if index.is_some_and(is_it) {
                 return Ok(Some(entry.id));
@@ -607,7 +632,9 @@ impl<'r> Session<'r> {
         if self.options.dry_run {
             return Ok(());
         }
-        for temporary in listing.temporary.iter().filter(|t| is_abandoned(t, place, self.state)) {
+        // Of a disk that other machines may use a human has to say that nobody writes it any more.
+        let vouched = self.options.force && !crate::durable::is_local_disk(self.state.path());
+        for temporary in listing.temporary.iter().filter(|t| vouched || is_abandoned(t, place, self.state)) {
             crate::durable::remove_file(&temporary.path)?;
         }
         execute::sweep_staged(self.state)

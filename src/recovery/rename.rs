@@ -29,7 +29,7 @@ use crate::git::refs::{FileId, read_small};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::hook::observe::RENAMED_LOG;
 use crate::marker::{Listing, Marker, Phase, State};
-use crate::owner::Liveness;
+use crate::owner::{Liveness, Place};
 use crate::state_dir::TxId;
 use crate::wal::{Begin, Body, Outcome, Sync};
 
@@ -72,7 +72,10 @@ pub(super) fn group(unfinished: &[Unfinished]) -> Groups<'_> {
 
 fn same_rename(a: &Unfinished, b: &Unfinished) -> bool {
     let key = |u: &Unfinished| {
-        u.begin.as_ref().map(|b| (b.owner.clone(), b.rename.as_ref().and_then(|r| r.log).map(|l| l.ino)))
+        let begin = u.begin.as_ref()?;
+        let Place { boot, pidns, .. } = &begin.owner.place;
+        let log = begin.rename.as_ref().and_then(|r| r.log).map(|l| l.ino);
+        Some((begin.owner.process, boot.clone(), *pidns, log))
     };
     key(a) == key(b)
 }
@@ -319,7 +322,7 @@ fn may_be_under_way(session: &Session<'_>) -> anyhow::Result<bool> {
     for entry in Listing::read(session.state.path())?.markers.iter().filter(|entry| entry.state != State::Failed) {
         let may_be = |marker: &Marker| marker.follow_up || marker.phase == Phase::Preparing;
         // One that cannot be read may be anything; one that is gone was settled just now.
-        if entry.read().map_or(true, |marker| marker.as_ref().is_some_and(may_be)) {
+        if entry.read_now().map_or(true, |found| found.is_some_and(|(_, marker)| may_be(&marker))) {
             return Ok(true);
         }
     }

@@ -10,12 +10,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::live_owners::wait_until;
-use super::support::crash::{self, assert_recovers, jin, recover, run_jin, spare_commit, value, wal};
+use super::support::crash::{
+    self, assert_recovers, is_ref_rename, jin, nth, recover, run_jin, spare_commit, value, wal,
+};
 use super::support::point::let_the_clock_tick;
-use super::support::repo::{Repo, text};
+use super::support::repo::{Git, Repo, text};
 use super::support::tracer::{self, Action, Calls, Event, Isolation, Outcome, Role};
 use super::unseen::{Scene, update};
-use super::{guarded, updates};
+use super::{Torn, guarded, updates};
 
 /// Lets the git of `scene` end when somebody who has read its marker is about to look at it.
 fn let_it_end(scene: Scene, command: impl FnOnce(&Repo) -> Command) -> (Outcome, bool) {
@@ -102,11 +104,15 @@ fn a_run_that_ends_while_recovery_looks_at_it_is_not_taken_back() {
     assert_eq!((outcome.status.code(), text(&outcome.stderr).as_ref()), (Some(0), "jin-txn: nothing to recover\n"));
 }
 
-/// A `commit -a` that is killed behind its refs and before its index, while a recovery stands still that has begun at `begin` and
-/// come to `pause`.
-fn commit_that_dies(begin: fn(&Event) -> bool, pause: fn(&Event, Pid) -> bool) -> (Repo, Outcome) {
-    let repo = guarded();
-    repo.write("file", "two\n");
+/// A git that is killed where `dies` says so, while a recovery stands still that has begun at `begin` and come to `pause`. Returns
+/// how that recovery ended.
+fn dies_under_recovery(
+    repo: &Repo,
+    (git, input): (Command, &str),
+    begin: fn(&Event) -> bool,
+    pause: fn(&Event, Pid) -> bool,
+    mut dies: impl FnMut(&Event) -> bool,
+) -> Outcome {
     let (ready, is_ready) = mpsc::channel();
     let (may_go, go) = mpsc::channel::<()>();
     let mut waiting = Some((ready, go));
@@ -134,16 +140,65 @@ fn commit_that_dies(begin: fn(&Event) -> bool, pause: fn(&Event, Pid) -> bool) -
             }));
             is_ready.recv().expect("recovery comes there");
         }
-        if recovery.is_some() && is_index_rename(event) { Action::KillTree } else { Action::Continue }
+        if recovery.is_some() && dies(event) { Action::KillTree } else { Action::Continue }
     };
-    let commit = crash::git(&repo, &["commit", "-q", "-a", "-m", "two"]);
-    let outcome = tracer::trace(commit, b"", Isolation::None, &mut decide).expect("git starts");
-    assert!(outcome.killed.is_some(), "it comes to its index: {}", text(&outcome.stderr));
+    let outcome = tracer::trace(git, input.as_bytes(), Isolation::None, &mut decide).expect("git starts");
+    assert!(outcome.killed.is_some(), "it comes there: {}", text(&outcome.stderr));
     let_the_clock_tick(&repo.git_dir());
     may_go.send(()).expect("recovery waits");
-    let recovered = recovery.take().expect("it has begun").join().expect("it does not panic");
+    recovery.take().expect("it has begun").join().expect("it does not panic")
+}
+
+/// A `commit -a` that is killed behind its refs and before its index.
+fn commit_that_dies(begin: fn(&Event) -> bool, pause: fn(&Event, Pid) -> bool) -> (Repo, Outcome) {
+    let repo = guarded();
+    repo.write("file", "two\n");
+    let commit = crash::git(&repo, &["commit", "-q", "-a", "-m", "two"]);
+    let recovered = dies_under_recovery(&repo, (commit, ""), begin, pause, is_index_rename);
     assert_eq!(repo.read(["log", "-1", "--format=%s"]), "two", "the commit is there");
     (repo, recovered)
+}
+
+fn looks_at(event: &Event, git: Pid) -> bool {
+    event.path.as_deref() == Some(Path::new(&format!("/proc/{git}/stat")))
+}
+
+/// It read the marker of a git that had not even locked, and knows of no record.
+#[test]
+fn an_update_that_gets_on_and_dies_while_recovery_looks_at_its_first_marker_is_rolled_back() {
+    if !Git::under_test().is_at_least(2, 54) {
+        return println!("skipped: before 2.54 git calls no hook before it locks");
+    }
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = spare_commit(&repo, "new");
+    for branch in Torn::BRANCHES {
+        repo.git(["branch", branch, &old]);
+    }
+    let update = (crash::git(&repo, &["update-ref", "--stdin"]), updates(&Torn::BRANCHES, &new, &old));
+    let update = (update.0, update.1.as_str());
+    let recovered = dies_under_recovery(&repo, update, crash::is_ref_lock, looks_at, nth(4, is_ref_rename));
+    assert_eq!(recovered.status.code(), Some(0), "{}", text(&recovered.stderr));
+    for branch in Torn::BRANCHES {
+        assert_eq!(value(&repo, &format!("refs/heads/{branch}")), old, "{branch}: {}", text(&recovered.stderr));
+    }
+    assert_recovers(&repo);
+}
+
+/// Whether it says anything of an index cannot be known; a lock whose owner is dead goes all the same.
+#[test]
+fn a_damaged_marker_of_a_dead_run_does_not_keep_recovery_from_its_end() {
+    let repo = guarded();
+    let run = jin(&repo, &["run", "--", "sh", "-c", "git branch made; touch .git/index.lock; kill -9 $PPID"]).output();
+    assert!(run.is_ok_and(|run| !run.status.success()), "it was killed");
+    let entries = fs::read_dir(repo.git_dir().join(".jin")).expect("it is there").flatten().map(|entry| entry.path());
+    let marker = entries.into_iter().find(|path| path.to_string_lossy().contains(".transaction_in_progress"));
+    fs::write(marker.expect("the run has left its marker"), "garbage\n").expect("it can be written");
+    let_the_clock_tick(&repo.git_dir());
+    let (code, said) = recover(&repo);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(value(&repo, "refs/heads/made"), "", "it is taken back: {said}");
+    assert_recovers(&repo);
 }
 
 fn is_index_rename(event: &Event) -> bool {
@@ -152,9 +207,7 @@ fn is_index_rename(event: &Event) -> bool {
 
 #[test]
 fn a_commit_whose_marker_gets_its_other_name_and_whose_git_dies_while_recovery_looks_gets_its_index() {
-    let (repo, recovered) = commit_that_dies(is_settled, |event, git| {
-        event.path.as_deref() == Some(Path::new(&format!("/proc/{git}/stat")))
-    });
+    let (repo, recovered) = commit_that_dies(is_settled, looks_at);
     assert_eq!(recovered.status.code(), Some(0), "{}", text(&recovered.stderr));
     assert_eq!(repo.read(["status", "--porcelain"]), "", "the index goes with the commit");
     assert_recovers(&repo);
