@@ -7,9 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-use jin_txn::beneath::RelPath;
+use jin_txn::apply::{Expected, Transaction};
+use jin_txn::fs::beneath::RelPath;
 use jin_txn::git::{Oid, RefName, Repository};
-use jin_txn::txn::{Expected, FileMode, Source, Transaction};
+use jin_txn::staging::stage::Source;
+use jin_txn::wal::FileMode;
 
 fn main() -> anyhow::Result<()> {
     let scratch = std::env::temp_dir().join(format!("jin-layers-{}", std::process::id()));

@@ -37,19 +37,19 @@
 
 #![forbid(unsafe_code)]
 
-pub mod beneath;
-pub mod checksum;
+pub mod apply;
 pub mod cli;
-pub mod durable;
+pub mod fs;
 pub mod git;
 pub mod hook;
-pub mod marker;
-pub mod named;
-pub mod owner;
+pub mod locks;
+pub mod observe;
+pub mod process;
 pub mod recovery;
 pub mod run;
-pub mod settings;
-pub mod state_dir;
-pub mod txn;
+pub mod setup;
+pub mod staging;
+pub mod state;
 pub mod undo;
+pub mod util;
 pub mod wal;

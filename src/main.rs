@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jin_txn::cli;
-use jin_txn::hook::{Environment, Reply, foreign, post_checkout, reference_transaction};
+use jin_txn::hook::{Environment, Reply, chain as foreign, post_checkout, reference_transaction};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -74,7 +74,10 @@ fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path, which: &foreign:
     match foreign::become_hook(other, which, args, input.as_deref()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("jin-txn: error: cannot run {}: {error}", cli::printable(&other.to_string_lossy()));
+            eprintln!(
+                "jin-txn: error: cannot run {}: {error}",
+                jin_txn::util::text::printable(&other.to_string_lossy())
+            );
             ExitCode::FAILURE
         }
     }
@@ -92,9 +95,9 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         git_program: cli::git_of_hook(),
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
         objects_elsewhere: cli::objects_elsewhere(),
-        within: std::env::var(jin_txn::txn::VARIABLE).ok().and_then(|text| text.parse().ok()),
-        reverses: std::env::var(jin_txn::undo::VARIABLE).ok().and_then(|text| text.parse().ok()),
-        runs: std::env::var(jin_txn::run::mark::VARIABLE).ok(),
+        within: std::env::var(jin_txn::util::env::WITHIN).ok().and_then(|text| text.parse().ok()),
+        reverses: std::env::var(jin_txn::util::env::REVERSES).ok().and_then(|text| text.parse().ok()),
+        runs: std::env::var(jin_txn::util::env::RUN).ok(),
     };
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let reply = if name == "reference-transaction" {
@@ -115,7 +118,7 @@ fn answer(reply: &Reply) -> u8 {
     let mut stderr = std::io::stderr().lock();
     for line in &reply.messages {
         // Nobody is left to tell when stderr is gone.
-        if writeln!(stderr, "{}", cli::printable(line)).is_err() {
+        if writeln!(stderr, "{}", jin_txn::util::text::printable(line)).is_err() {
             break;
         }
     }

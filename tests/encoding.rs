@@ -1,12 +1,15 @@
 //! Whatever is written down is read back the same: records, markers, names, paths.
 
-use jin_txn::git::refs::{Settled, escape, unescape};
-use jin_txn::git::{FileId, Oid, RefName, Value};
-use jin_txn::marker::{Marker, PayloadKey, Phase};
-use jin_txn::owner::{Owner, Place, Process};
-use jin_txn::state_dir::TxId;
+use jin_txn::fs::FileId;
+use jin_txn::git::refs::Settled;
+use jin_txn::git::{Oid, RefName, Value};
+use jin_txn::process::owner::{Owner, Place, Process};
+use jin_txn::state::Origin;
+use jin_txn::state::TxId;
+use jin_txn::state::marker::{Marker, PayloadKey, Phase};
+use jin_txn::util::text::{escape, unescape};
 use jin_txn::wal::record::{TOO_LARGE, decode, decode_header};
-use jin_txn::wal::{Begin, Body, Checkout, Origin, Outcome, Record, RefChange, Reversal, Watched};
+use jin_txn::wal::{Begin, Body, Checkout, Outcome, Record, RefChange, Reversal, Watched};
 use proptest::prelude::*;
 
 fn name() -> impl Strategy<Value = RefName> {

@@ -10,13 +10,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use jin_txn::fs::FileId;
 use jin_txn::git::refs::Settled;
-use jin_txn::git::{FileId, Oid, RefFormat, RefName, RefStore, Repository, Value};
-use jin_txn::owner::{Owner, Place, Process};
+use jin_txn::git::{Oid, RefFormat, RefName, RefStore, Repository, Value};
+use jin_txn::process::owner::{Owner, Place, Process};
 use jin_txn::recovery::evidence::{History, Witnesses};
 use jin_txn::recovery::plan::{Verdict, plan};
-use jin_txn::state_dir::TxId;
-use jin_txn::wal::{Begin, Body, Origin, Outcome, Record, RefChange};
+use jin_txn::state::Origin;
+use jin_txn::state::TxId;
+use jin_txn::wal::{Begin, Body, Outcome, Record, RefChange};
 use proptest::prelude::*;
 
 const REFS: usize = 4;

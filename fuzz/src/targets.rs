@@ -5,16 +5,18 @@
 
 use std::path::Path;
 
-use jin_txn::beneath::RelPath;
+use jin_txn::apply::language::{Ends, Item, Parser};
+use jin_txn::apply::manifest;
+use jin_txn::fs::beneath::RelPath;
 use jin_txn::git::RefName;
 use jin_txn::git::packed_refs::PackedRefs;
-use jin_txn::git::refs::{Value, escape, unescape};
-use jin_txn::hook::payload::Payload;
-use jin_txn::marker::Marker;
+use jin_txn::git::refs::Value;
+use jin_txn::observe::payload::Payload;
 use jin_txn::run::manifest::Manifest as Snapshot;
-use jin_txn::txn::language::{Ends, Item, Parser};
-use jin_txn::txn::manifest;
-use jin_txn::wal::record::{self, Body, FORMAT};
+use jin_txn::state::marker::Marker;
+use jin_txn::util::text::{escape, unescape};
+use jin_txn::wal::record;
+use jin_txn::wal::record::{Body, FORMAT};
 use jin_txn::wal::scan::{Bounds, read_segment};
 use jin_txn::wal::{Begin, Record};
 

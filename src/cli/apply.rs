@@ -9,14 +9,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Session, exit, real_git};
+use crate::apply::language::{Bytes, Ends, Item, LONGEST_LINE, Old, Parser};
+use crate::apply::manifest;
+use crate::apply::manifest::Manifest;
+use crate::apply::{Expected, Transaction};
+use crate::cli::{Session, exit, real_git};
 use crate::git::{Oid, Repository, command};
 use crate::recovery;
-use crate::state_dir::{StateDir, TxId};
-use crate::txn::language::{Bytes, Ends, Item, LONGEST_LINE, Old, Parser};
-use crate::txn::manifest::{self, Manifest};
-use crate::txn::{Expected, FileChange, FileImage, Source, Transaction};
+use crate::staging::stage::Source;
+use crate::state::TxId;
+use crate::state::directory::StateDir;
 use crate::wal::RefChange;
+use crate::wal::{FileChange, FileImage};
 
 /// The largest input, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -224,7 +228,7 @@ fn fill(
     resolved: &HashMap<Vec<u8>, Oid>,
     directory: &Path,
 ) -> anyhow::Result<()> {
-    use crate::txn::Deref;
+    use crate::apply::Deref;
     let oid = |text: &Vec<u8>| Oid::parse(text).or_else(|| resolved.get(text).copied()).context("an unknown object");
     let expected = |old: &Old| {
         Ok::<_, anyhow::Error>(match old {

@@ -1,8 +1,8 @@
 //! `jin-txn check`
 
-use super::{Session, exit, exit_code, progress};
+use crate::cli::{Session, exit, exit_code, progress};
 use crate::recovery;
-use crate::state_dir::StateDir;
+use crate::state::directory::StateDir;
 
 /// Look for interrupted transactions and stale locks, and change nothing
 ///
@@ -24,14 +24,14 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let options = session.recovery_options()?;
     let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
     if session.json {
-        session.print_json(&super::status::Described::new(&report, exit_code(&report)))?;
+        session.print_json(&crate::cli::status::Described::new(&report, exit_code(&report)))?;
     } else {
         // To know that, git is asked for its configuration: not where nobody is told.
-        let problems = if session.quiet { Vec::new() } else { super::install::problems(&repo)? };
+        let problems = if session.quiet { Vec::new() } else { crate::cli::install::problems(&repo)? };
         for problem in problems {
             session.say(&format!("jin-txn: not protected: {problem}"));
         }
-        for line in super::status::describe(&report) {
+        for line in crate::cli::status::describe(&report) {
             session.print(&line);
         }
     }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::{Session, require_git};
-use crate::durable;
+use crate::cli::{Session, require_git};
+use crate::fs::durable;
 use crate::git::Repository;
-use crate::git::locks::{Depth, find};
+use crate::locks::judge::{Depth, find};
 
 /// Kill a real git in mid-transaction in a scratch repository, show the damage, recover, show the proof
 #[derive(clap::Args)]

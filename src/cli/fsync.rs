@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::git::{Repository, command};
-use crate::state_dir::{Durability, StateDir};
+use crate::state::directory::{Durability, StateDir};
 
 /// What `install` sets, in addition to what git syncs by default: contents of objects and of the index before they get
 /// their names. Refs are not among them: their new values are in the log.

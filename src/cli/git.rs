@@ -7,10 +7,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use super::{PATIENCE, Session, exit, path};
-use crate::git::{Repository, processes};
-use crate::recovery::{self, Options};
-use crate::state_dir::{Busy, StateDir, Wait};
+use crate::cli::{PATIENCE, Session, exit, path};
+use crate::git::Repository;
+use crate::recovery;
+use crate::recovery::Options;
+use crate::state::directory::{Busy, StateDir, Wait};
 
 /// Check, recover if need be, then run git with these arguments
 ///
@@ -87,7 +88,7 @@ fn here() -> PathBuf {
 fn ended(result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(super::print_error(&error, super::color::When::Auto)),
+        Err(error) => ExitCode::from(super::print_error(&error, crate::cli::color::When::Auto)),
     }
 }
 
@@ -110,7 +111,7 @@ fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     let next = path::next_git()?;
     let mut command = Command::new(&next.program);
     command.args(args).current_dir(here).env(path::CHAIN, next.chain);
-    if super::alias_git_dir_is_redundant(here) {
+    if crate::cli::alias_git_dir_is_redundant(here) {
         command.env_remove("GIT_DIR");
     }
     let error = command.env_remove("GIT_PREFIX").exec();
@@ -120,7 +121,7 @@ fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
 fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     // `git txn` is ourselves: `status` and its like only look.
     let words = || args.iter().map(|a| a.to_string_lossy().into_owned());
-    if processes::only_runs_us(&std::iter::once("git".to_owned()).chain(words()).collect::<Vec<_>>()) {
+    if crate::process::git_argv::only_runs_us(&std::iter::once("git".to_owned()).chain(words()).collect::<Vec<_>>()) {
         return Ok(exit::DONE);
     }
     let Some(repo) = repository_of(here, args) else { return Ok(exit::DONE) };
@@ -129,10 +130,10 @@ fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     }
     let options = Options {
         wait: Wait::UpTo(PATIENCE),
-        objects_elsewhere: super::objects_elsewhere(),
+        objects_elsewhere: crate::cli::objects_elsewhere(),
         ..Options::new(super::real_git()?)
     };
-    match super::progress::while_recovering(true, &repo, || recovery::recover(&repo, &options)) {
+    match crate::cli::progress::while_recovering(true, &repo, || recovery::recover(&repo, &options)) {
         Ok(report) => {
             for line in report.headlines() {
                 tell(&line);
@@ -148,7 +149,7 @@ fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
 /// git runs even when nobody can be told anything.
 fn tell(line: &str) {
     use std::io::Write;
-    if writeln!(std::io::stderr(), "{}", super::printable(line)).is_err() {
+    if writeln!(std::io::stderr(), "{}", crate::util::text::printable(line)).is_err() {
         // A closed or full stderr is the user's choice.
     }
 }

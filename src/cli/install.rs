@@ -8,15 +8,17 @@ use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use super::hooks::{self, Way, beside, configured};
-use super::preferences::Preferences;
-use super::settings::{self, Settings};
-use super::{Session, fsync, require_git, shim, submodules, template};
-use crate::durable;
-use crate::git::refs::absent_is_none;
+use crate::cli::{Session, fsync, require_git, shim, submodules, template};
+use crate::fs::absent_is_none;
+use crate::fs::durable;
 use crate::git::{Config, Repository, command};
-use crate::owner;
-use crate::state_dir::{Durability, StateDir, Wait};
+use crate::process::owner;
+use crate::setup::hooks::Way;
+use crate::setup::preferences::Preferences;
+use crate::setup::settings;
+use crate::setup::settings::Settings;
+use crate::setup::{chaining as beside, configured, hooks};
+use crate::state::directory::{Durability, StateDir, Wait};
 use crate::wal::Log;
 
 /// Protect a repository: link the hooks, set up `git txn`
@@ -212,7 +214,7 @@ fn protect(
     let is_used = |known: &HooksDirectory| directories.contains(&known.path);
     let (now, before): (Vec<_>, Vec<_>) = installed.hooks.iter().cloned().partition(is_used);
     for directory in &before {
-        super::uninstall::leave(session, directory)?;
+        crate::cli::uninstall::leave(session, directory)?;
     }
     if !before.is_empty() {
         installed.hooks = now;
@@ -239,7 +241,7 @@ fn tell_of_others(session: &Session, way: &Way) {
             for (directory, name) in directories.iter().flat_map(|d| hooks::ALL_NAMES.map(|name| (d, name))) {
                 let aside = beside::aside_directory(directory).join(name);
                 if fs::symlink_metadata(&aside).is_ok() {
-                    let aside = hooks::shown(&aside);
+                    let aside = crate::util::text::shown(&aside);
                     session.say(&format!("jin-txn: the {name} hook that was there runs after ours ({aside})"));
                 } else if beside::is_in_front(directory, name) {
                     session.say(&format!("jin-txn: the {name} hook that was there has ours in front of its lines"));
@@ -302,7 +304,7 @@ fn wants(
 
 /// What `git txn` runs.
 pub(super) fn alias(binary: &Utf8Path) -> String {
-    format!("!{}", hooks::shell_quoted(binary.as_str()))
+    format!("!{}", crate::util::text::shell_quoted(binary.as_str()))
 }
 
 fn refuse_alias(git: &Path, repo: &Repository) -> anyhow::Result<()> {
@@ -321,7 +323,7 @@ pub(super) fn is_our_alias(alias: &str) -> bool {
 
 /// Why the repository is not protected; empty when it is.
 pub(super) fn problems(repo: &Repository) -> anyhow::Result<Vec<String>> {
-    let git = super::real_git()?;
+    let git = crate::cli::real_git()?;
     match Config::read(&git, &repo.git_dir) {
         Ok(config) => problems_by(&git, repo, &config),
         Err(error) => Ok(vec![error.to_string()]),

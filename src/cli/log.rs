@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Session, utc};
+use crate::cli::{Session, utc};
 use crate::git::Value;
-use crate::owner;
+use crate::process::owner;
 use crate::run::parts;
-use crate::state_dir::{StateDir, TxId, Wait};
-use crate::wal::{Begin, Body, Log, Origin, Outcome, Record, Reversal};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::{StateDir, Wait};
+use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
 
 /// List transactions, newest first
 #[derive(clap::Args)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::CommandFactory;
 
-use super::{Cli, Session, exit};
-use crate::durable;
+use crate::cli::{Cli, Session, exit};
+use crate::fs::durable;
 
 /// Print a completion script
 ///

@@ -8,16 +8,13 @@ pub mod demo;
 pub mod doctor;
 mod fsync;
 pub mod git;
-pub mod hooks;
 pub mod install;
 pub mod log;
 pub mod manual;
 mod path;
-mod preferences;
 mod progress;
 pub mod recover;
 pub mod run;
-pub mod settings;
 pub mod shell_init;
 mod shim;
 pub mod show;
@@ -40,7 +37,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::git::repository::NotFound;
 use crate::git::{Config, Repository, command};
 use crate::recovery::{Options, Report};
-use crate::state_dir::{Busy, Wait};
+use crate::state::directory::{Busy, Wait};
 
 /// Exit codes, the same for every command.
 pub mod exit {
@@ -321,24 +318,11 @@ fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
 
 /// A closed pipe (`jin-txn log | head`) is no error.
 fn print_line(out: &mut impl Write, line: &str, colours: bool) {
-    let line = printable(line);
+    let line = crate::util::text::printable(line);
     let line = if colours { color::paint(&line) } else { line.as_ref().into() };
     if writeln!(out, "{line}").is_err() {
         std::process::exit(0);
     }
-}
-
-/// Names and command lines come from the repository and from other processes: none of them speaks to the terminal.
-#[must_use]
-pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    if text.chars().all(harmless) {
-        return text.into();
-    }
-    text.chars()
-        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
-        .collect::<String>()
-        .into()
 }
 
 fn print_error(error: &anyhow::Error, color: color::When) -> u8 {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::owner::Stat;
+use crate::process::owner::Stat;
 
 /// Names, for the processes below, the gits that were run by us: words of `pid:device:inode`.
 pub(super) const CHAIN: &str = "JIN_TXN_CHAIN";

@@ -5,9 +5,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::git::Repository;
-use crate::marker::Listing;
 use crate::recovery;
-use crate::state_dir::StateDir;
+use crate::state::directory::StateDir;
+use crate::state::marker::Listing;
 
 /// Nobody wonders before that.
 const LONG: Duration = Duration::from_secs(1);

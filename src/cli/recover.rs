@@ -1,9 +1,10 @@
 //! `jin-txn recover`
 
-use super::status::Described;
-use super::{Session, exit, exit_code, progress};
-use crate::recovery::{self, Options};
-use crate::state_dir::TxId;
+use crate::cli::status::Described;
+use crate::cli::{Session, exit, exit_code, progress};
+use crate::recovery;
+use crate::recovery::Options;
+use crate::state::TxId;
 
 /// Recover interrupted transactions and remove stale locks
 ///
@@ -48,7 +49,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if session.json {
         session.print_json(&Described::new(&report, if args.dry_run { exit_code(&report) } else { code }))?;
     } else if args.dry_run {
-        for line in super::status::describe(&report) {
+        for line in crate::cli::status::describe(&report) {
             session.print(&line);
         }
     } else {

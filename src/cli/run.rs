@@ -7,14 +7,17 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::{Session, exit, install};
+use crate::cli::{Session, exit, install};
 use crate::git::{Config, RefFormat, Repository, command};
-use crate::marker::{Entry, State};
-use crate::owner;
-use crate::recovery::{self, Finding, Options};
-use crate::run::child::{self, Ended};
+use crate::process::owner;
+use crate::recovery;
+use crate::recovery::{Finding, Options};
+use crate::run::child;
+use crate::run::child::Ended;
 use crate::run::{Intent, Occupied, Run, mark};
-use crate::state_dir::{StateDir, TxId};
+use crate::state::TxId;
+use crate::state::directory::StateDir;
+use crate::state::marker::{Entry, State};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -89,7 +92,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         other => other?,
     };
     let mut command = prepare(session, args);
-    command.env(mark::VARIABLE, run.mark.within(std::env::var(mark::VARIABLE).ok().as_deref()));
+    command.env(crate::util::env::RUN, run.mark.within(std::env::var(crate::util::env::RUN).ok().as_deref()));
     let beat = || {
         if run.beat().is_err() {
             // It only makes a crash look older than it was: then a human is asked.
@@ -135,7 +138,7 @@ fn attributes(program: &Path) -> Vec<PathBuf> {
 
 /// The run of the repository that this process belongs to, and that is at work.
 pub(super) fn joined(state: &StateDir) -> Option<TxId> {
-    let id = mark::named_in(&std::env::var(mark::VARIABLE).ok()?, state)?;
+    let id = mark::named_in(&std::env::var(crate::util::env::RUN).ok()?, state)?;
     Entry::new(state.path(), State::InProgress, id).path.exists().then_some(id)
 }
 
@@ -143,7 +146,7 @@ pub(super) fn joined(state: &StateDir) -> Option<TxId> {
 fn prepare(session: &Session, args: &Args) -> Command {
     let mut command = Command::new(&args.command[0]);
     command.args(&args.command[1..]).current_dir(&session.directory).env_remove("GIT_PREFIX");
-    if super::alias_git_dir_is_redundant(&session.directory) {
+    if crate::cli::alias_git_dir_is_redundant(&session.directory) {
         command.env_remove("GIT_DIR");
     } else if let Some(git_dir) = session.git_dir.as_ref().filter(|_| std::env::var_os("GIT_DIR").is_none()) {
         // `--git-dir`: the repository that is protected is the one that the command works on.

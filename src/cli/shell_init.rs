@@ -1,7 +1,7 @@
 //! `jin-txn shell-init`: a `git` function and a prompt segment for the user's shell.
 
-use super::hooks::this_binary;
-use super::{Session, exit};
+use crate::cli::{Session, exit};
+use crate::setup::hooks::this_binary;
 
 /// Print shell code that looks before each git command, and a prompt segment
 ///

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::git::SERVER_PROGRAMS;
-use super::hooks::this_binary;
-use super::{Session, exit, path};
-use crate::durable;
+use crate::cli::git::SERVER_PROGRAMS;
+use crate::cli::{Session, exit, path};
+use crate::fs::durable;
+use crate::setup::hooks::this_binary;
 
 #[derive(Serialize)]
 struct Outcome {
@@ -74,7 +74,7 @@ pub(super) fn uninstall(session: &Session, dir: &Path) -> anyhow::Result<u8> {
 
 /// A link to a jin-txn, also one that is gone, or a copy of this one.
 fn is_ours(link: &Path) -> bool {
-    super::hooks::beside::is_ours(link) || path::is_this_program(link)
+    crate::setup::chaining::is_ours(link) || path::is_this_program(link)
 }
 
 fn first_in_path() -> Option<PathBuf> {

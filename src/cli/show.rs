@@ -3,10 +3,11 @@
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Session, log, utc};
-use crate::owner;
+use crate::cli::{Session, log, utc};
+use crate::process::owner;
 use crate::run::parts;
-use crate::state_dir::{StateDir, TxId, Wait};
+use crate::state::TxId;
+use crate::state::directory::{StateDir, Wait};
 use crate::wal::{Body, Log};
 
 /// Show one transaction: who made it, what it changed, how it ended

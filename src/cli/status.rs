@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Session, exit_code, fsync, hooks, install, progress, real_git};
-use crate::recovery::{self, Finding, Report};
-use crate::state_dir::{Durability, StateDir};
+use crate::cli::{Session, exit_code, fsync, install, progress, real_git};
+use crate::recovery;
+use crate::recovery::{Finding, Report};
+use crate::setup::hooks;
+use crate::state::directory::{Durability, StateDir};
 
 /// Say whether the repository is protected, and what is unfinished
 ///
@@ -109,9 +111,9 @@ fn wal_bytes(wal: &PathBuf) -> u64 {
 #[must_use]
 pub fn state_name(code: u8) -> &'static str {
     match code {
-        super::exit::DONE => "clean",
-        super::exit::INTERRUPTED => "interrupted",
-        super::exit::NEEDS_HUMAN => "needs-human",
+        crate::cli::exit::DONE => "clean",
+        crate::cli::exit::INTERRUPTED => "interrupted",
+        crate::cli::exit::NEEDS_HUMAN => "needs-human",
         _ => "busy",
     }
 }
@@ -159,12 +161,12 @@ pub fn obstacles(report: &Report) -> Vec<String> {
 
 fn next_step(report: &Report) -> Option<String> {
     match exit_code(report) {
-        super::exit::INTERRUPTED => Some("hint: run `git txn recover`".to_owned()),
-        super::exit::NEEDS_HUMAN => Some(
+        crate::cli::exit::INTERRUPTED => Some("hint: run `git txn recover`".to_owned()),
+        crate::cli::exit::NEEDS_HUMAN => Some(
             "hint: `git txn show ID` tells what happened; `git txn recover --acknowledge ID` closes it as it is"
                 .to_owned(),
         ),
-        super::exit::BUSY => Some("hint: wait until it is done, then look again".to_owned()),
+        crate::cli::exit::BUSY => Some("hint: wait until it is done, then look again".to_owned()),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ pub fn of(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Repository>> {
 }
 
 fn collect(git: &Path, repo: &Repository, found: &mut Vec<Repository>) -> anyhow::Result<()> {
-    let asked = super::hooks::places::worktree_of(git, repo, &repo.git_dir)?;
+    let asked = crate::setup::places::worktree_of(git, repo, &repo.git_dir)?;
     let top = asked.with_context(|| format!("{} has no worktree, and so no submodules", repo.git_dir.display()))?;
     for path in gitlinks(git, repo, &top)? {
         // One that is not checked out has nothing to protect.

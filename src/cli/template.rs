@@ -13,13 +13,13 @@ use anyhow::Context;
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
-use super::hooks::{self, beside, places};
-use super::install::{HooksDirectory, alias};
-use super::settings::{File, Settings};
-use super::{Session, fsync};
-use crate::durable;
+use crate::cli::install::{HooksDirectory, alias};
+use crate::cli::{Session, fsync};
+use crate::fs::absent_is_none;
+use crate::fs::durable;
 use crate::git::command;
-use crate::git::refs::absent_is_none;
+use crate::setup::settings::{File, Settings};
+use crate::setup::{chaining as beside, hooks, places};
 
 /// What was set up, so that it can be taken back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,7 +116,7 @@ pub(super) fn uninstall(session: &Session, git: &Path) -> anyhow::Result<()> {
     let record =
         load()?.context("there is no template with our hooks\nhint: `jin-txn uninstall` is for repositories")?;
     record.global.take_back(&File { git, path: global_config()? })?;
-    super::uninstall::leave(session, &record.hooks)?;
+    crate::cli::uninstall::leave(session, &record.hooks)?;
     record.config.take_back(&File { git, path: record.directory.join("config") })?;
     if record.made {
         durable::remove_tree(&record.directory)?;

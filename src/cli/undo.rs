@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Session, exit, install, real_git};
+use crate::cli::{Session, exit, install, real_git};
 use crate::git::Value;
-use crate::owner;
+use crate::process::owner;
 use crate::recovery;
-use crate::state_dir::{StateDir, TxId, Wait};
-use crate::undo::{self, Direction, Step};
+use crate::state::TxId;
+use crate::state::directory::{StateDir, Wait};
+use crate::undo;
+use crate::undo::{Direction, Step};
 use crate::wal::Log;
 
 /// Take back the newest transaction, or one that you name
@@ -73,7 +75,7 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     // What is unfinished is settled first: only what has ended can be reversed.
     let options = session.recovery_options()?;
     let state = StateDir::of(&repo);
-    let joined = super::run::joined(&state);
+    let joined = crate::cli::run::joined(&state);
     if args.dry_run {
         let report = recovery::check(&repo, &options)?;
         let waits = report.has_work() || report.needs_human();

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::hooks::{self, beside, places};
-use super::install::{HooksDirectory, Installed, is_our_alias};
-use super::settings::{self, Settings};
-use super::{Session, exit_code, fsync, real_git, shim, submodules, template};
-use crate::durable;
+use crate::cli::install::{HooksDirectory, Installed, is_our_alias};
+use crate::cli::{Session, exit_code, fsync, real_git, shim, submodules, template};
+use crate::fs::durable;
 use crate::git::Repository;
 use crate::recovery;
-use crate::state_dir::{Durability, StateDir};
+use crate::setup::settings;
+use crate::setup::settings::Settings;
+use crate::setup::{chaining as beside, hooks, places};
+use crate::state::directory::{Durability, StateDir};
 
 /// Take jin-txn out of a repository again
 ///
@@ -63,10 +64,10 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
         session.say(&line);
     }
     if args.purge && (report.needs_human() || report.is_busy()) {
-        for line in super::status::describe(&report) {
+        for line in crate::cli::status::describe(&report) {
             session.say(&line);
         }
-        anyhow::ensure!(exit_code(&report) == super::exit::DONE, "something is unfinished: nothing was removed");
+        anyhow::ensure!(exit_code(&report) == crate::cli::exit::DONE, "something is unfinished: nothing was removed");
     }
     // What a run does without hooks cannot be taken back.
     if let Some(run) = crate::run::at_work(&state)? {
@@ -133,7 +134,7 @@ pub(super) fn leave(session: &Session, directory: &HooksDirectory) -> anyhow::Re
         beside::take_back(path, name).with_context(|| format!("cannot take back {}", path.join(name).display()))?;
     }
     for left in beside::clear(path)? {
-        let left = hooks::shown(&left);
+        let left = crate::util::text::shown(&left);
         session.say(&format!("jin-txn: another hook has taken that place since: {left} stays there"));
     }
     durable::fsync_dir(path)?;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::{Session, exit};
-use crate::owner;
-use crate::state_dir::{StateDir, Wait};
+use crate::cli::{Session, exit};
+use crate::process::owner;
+use crate::state::directory::{StateDir, Wait};
 use crate::wal::{Log, Scan};
 
 /// Look at the write-ahead log itself: is it whole, what is in it

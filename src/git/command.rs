@@ -11,8 +11,8 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::repository::Repository;
-use super::{RefName, Value};
+use crate::git::repository::Repository;
+use crate::git::{RefName, Value};
 
 /// The variables that tie git to a repository (`git rev-parse --local-env-vars`), and those that change
 /// what a ref update does.
@@ -263,7 +263,7 @@ fn push_line(stdin: &mut Vec<u8>, parts: &[&[u8]]) {
 
 /// Zeros of the repository's hash length, taken from whichever value there is.
 fn null_of(from: &Value, to: &Value) -> String {
-    from.oid().or(to.oid()).map_or_else(|| "0".repeat(40), super::Oid::null_like)
+    from.oid().or(to.oid()).map_or_else(|| "0".repeat(40), crate::git::Oid::null_like)
 }
 
 /// The visible values of `names`, asked from git (for reftable, which only git reads).
@@ -424,7 +424,7 @@ pub fn symbolic_refs(program: &Path, git_dir: &Path) -> anyhow::Result<HashMap<R
 
 /// Takes away what the environment says about "the" repository.
 pub fn forget_repository(command: &mut std::process::Command) {
-    for variable in LOCAL_VARIABLES.iter().chain(&["JIN_TXN", crate::undo::VARIABLE]) {
+    for variable in LOCAL_VARIABLES.iter().chain(&["JIN_TXN", crate::util::env::REVERSES]) {
         command.env_remove(variable);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::command;
+use crate::git::command;
 
 /// Every setting that git knows for a repository, in the order in which it reads them: a later one wins.
 #[derive(Debug, Clone, Default)]

@@ -3,15 +3,15 @@
 //! `commit -a` writes the new index into `index.lock`, commits, and renames the lock into place. When it dies in
 //! between, the lock is right and the index is old: then the lock is renamed into place.
 
-use crate::named as fs;
+use crate::fs::named as fs;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
 use sha1::Digest;
 
-use super::command;
-use super::{Oid, Value};
+use crate::git::command;
+use crate::git::{Oid, Value};
 
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
@@ -106,7 +106,7 @@ pub struct Glance {
 /// # Errors
 /// It cannot be read.
 pub fn glance(path: &Path) -> io::Result<Option<Glance>> {
-    let Some(content) = super::refs::absent_is_none(fs::read(path))? else { return Ok(Some(Glance::default())) };
+    let Some(content) = crate::fs::absent_is_none(fs::read(path))? else { return Ok(Some(Glance::default())) };
     let has_flagged = [20, 32].into_iter().find_map(|hash_len| flagged(&content, hash_len));
     let has_attributes = find(&content, b".gitattributes");
     Ok(has_flagged.map(|has_flagged| Glance { has_flagged, has_attributes }))

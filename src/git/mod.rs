@@ -6,17 +6,15 @@
 pub mod command;
 pub mod config;
 pub mod index;
-pub mod locks;
 pub mod name;
 pub mod objects;
 pub mod oid;
 pub mod packed_refs;
-pub mod processes;
 pub mod reflog;
 pub mod refs;
 pub mod repository;
 
 pub use config::Config;
 pub use oid::Oid;
-pub use refs::{FileId, RefName, RefStore, Value};
+pub use refs::{RefName, RefStore, Value};
 pub use repository::{RefFormat, Repository};

@@ -3,7 +3,7 @@
 //! A loose object is its own proof: what it inflates to hashes to its name. Of packs git syncs the content before it
 //! names them, so they are only looked at through git.
 
-use crate::named as fs;
+use crate::fs::named as fs;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,9 +15,9 @@ use flate2::read::ZlibDecoder;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-use super::Oid;
-use super::command;
-use super::refs::absent_is_none;
+use crate::fs::absent_is_none;
+use crate::git::Oid;
+use crate::git::command;
 
 /// The loose objects below `common_dir` that came (or were renewed) at `since` (Unix seconds) or later and do not
 /// inflate to what their name says.
@@ -231,8 +231,8 @@ mod tests {
         let good = object(b"blob 6\0hello\n");
         let put = |name: &str, bytes: &[u8]| {
             let path = dir.path().join("objects").join(&name[..2]).join(&name[2..]);
-            crate::durable::create_dirs(path.parent().unwrap(), 0o777).unwrap();
-            crate::durable::create_new(&path, bytes).unwrap();
+            crate::fs::durable::create_dirs(path.parent().unwrap(), 0o777).unwrap();
+            crate::fs::durable::create_new(&path, bytes).unwrap();
             path
         };
         put("ce013625030ba8dba906f756967f9e9ca394464a", &good);

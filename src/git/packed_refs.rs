@@ -1,6 +1,6 @@
 //! `packed-refs`, read without git: by binary search, and of a large one only what the search comes by.
 
-use crate::named as fs;
+use crate::fs::named as fs;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::oid::Oid;
-use super::refs::{FileId, absent_is_none};
+use crate::fs::{FileId, absent_is_none};
+use crate::git::oid::Oid;
 
 /// `packed-refs`. git writes it sorted by name and says so in the header: of a large one only what a search comes by is
 /// read, so that neither time nor memory of a hook grow with refs that it has nothing to do with.

@@ -5,15 +5,19 @@
 //! only when everything behind the recorded size is known to be that transaction's, and under the ref's lock,
 //! because git appends under that lock.
 
-use crate::named as fs;
+use crate::fs::named as fs;
 use std::io;
 use std::path::Path;
 
-use super::Oid;
-use super::refs::{RefName, absent_is_none};
+use crate::fs::absent_is_none;
+use crate::git::Oid;
+use crate::git::refs::RefName;
 
 /// The message that recovery leaves with its own updates, by which it knows them again.
 pub const OUR_MESSAGE: &str = "jin-txn: ";
+
+/// Where git keeps a reflog that is on its way to a new name.
+pub const RENAMED_LOG: &str = "logs/refs/.tmp-renamed-log";
 
 /// A parsed line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,25 +6,23 @@
 //!
 //! Limit: reftable repositories are read through git only (see [`crate::git::command`]).
 
-use crate::named as fs;
+use crate::fs::named as fs;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::retry_on_intr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use super::name::{BadName, RefName, escape, unescape};
-use super::oid::Oid;
-use super::packed_refs::PackedRefs;
-use super::repository::{RefFormat, Repository};
+use crate::fs::{FileId, read_small, with_suffix};
+pub use crate::git::name::{BadName, RefName};
+use crate::git::oid::Oid;
+use crate::git::packed_refs::PackedRefs;
+use crate::git::repository::{RefFormat, Repository};
+use crate::util::text::unescape;
 
 /// The value of a ref. `Absent` is a value like any other.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,68 +107,6 @@ impl<'de> Deserialize<'de> for Value {
             return RefName::parse(&bytes).map(Value::Symref).map_err(de::Error::custom);
         }
         Oid::parse(text.as_bytes()).map(Value::Oid).ok_or_else(|| de::Error::custom("a ref value that is none"))
-    }
-}
-
-/// Identity of a file: a later file with the same inode differs in size or times.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[i64; 4]", into = "[i64; 4]")]
-pub struct FileId {
-    /// Inode number.
-    pub ino: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Modification time, nanoseconds since the epoch.
-    pub mtime: i64,
-    /// Status change time, nanoseconds since the epoch.
-    pub ctime: i64,
-}
-
-impl From<[i64; 4]> for FileId {
-    fn from([ino, size, mtime, ctime]: [i64; 4]) -> Self {
-        FileId { ino: ino.cast_unsigned(), size: size.cast_unsigned(), mtime, ctime }
-    }
-}
-
-impl From<FileId> for [i64; 4] {
-    fn from(id: FileId) -> Self {
-        [id.ino.cast_signed(), id.size.cast_signed(), id.mtime, id.ctime]
-    }
-}
-
-impl FileId {
-    /// The identity in `metadata`.
-    #[must_use]
-    pub fn of(metadata: &fs::Metadata) -> FileId {
-        FileId {
-            ino: metadata.ino(),
-            size: metadata.len(),
-            mtime: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
-            ctime: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
-        }
-    }
-
-    /// The identity of what lies at `path` (links are not followed); `None` when nothing does.
-    ///
-    /// # Errors
-    /// What the file system said, other than "not there".
-    pub fn at(path: &Path) -> io::Result<Option<FileId>> {
-        absent_is_none(fs::symlink_metadata(path)).map(|m| m.as_ref().map(FileId::of))
-    }
-
-    /// The same file, perhaps renamed since: a rename keeps inode, size and mtime, but not ctime.
-    #[must_use]
-    pub fn is_same_file(&self, other: &FileId) -> bool {
-        (self.ino, self.size, self.mtime) == (other.ino, other.size, other.mtime)
-    }
-}
-
-/// "Not there" in all its forms is `None`.
-pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(e),
     }
 }
 
@@ -319,43 +255,6 @@ pub fn log_path(common_dir: &Path, name: &RefName) -> PathBuf {
         return base.join("logs").join(OsStr::from_bytes(own));
     }
     common_dir.join("logs").join(name.as_path())
-}
-
-/// `path` with `suffix` appended to its last component.
-#[must_use]
-pub fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
-    let mut name = path.into_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Reads a file that should be small, with its identity; `None` when there is no such *file*.
-///
-/// # Errors
-/// What the file system said, other than "not there" and "is a directory".
-pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
-    // NONBLOCK: a FIFO in the place of a ref must not hang us.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map(File::from);
-    let Some(mut file) = absent_is_none(fs::at(path, opened.map_err(Into::into)))? else {
-        return Ok(None);
-    };
-    let metadata = fs::at(path, file.metadata())?;
-    if metadata.is_dir() {
-        return Ok(None);
-    }
-    let mut buffer = [0; 4096];
-    let mut len = 0;
-    // At the size that the file had nothing more is to be expected: no read for the end alone.
-    while len < buffer.len() && (len == 0 || (len as u64) < metadata.len()) {
-        match file.read(&mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(more) => len += more,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return fs::at(path, Err(e)),
-        }
-    }
-    Ok(Some((buffer[..len].to_vec(), FileId::of(&metadata))))
 }
 
 #[cfg(test)]

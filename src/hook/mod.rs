@@ -14,19 +14,17 @@
 //! Limit: what git changes without calling a hook (index, worktree, `stash drop` of an older entry, reflog
 //! expiry, other implementations of git) is not seen here.
 
-pub mod foreign;
-mod keep;
-pub mod observe;
-mod outer;
-pub mod payload;
+pub mod chain;
+mod nested;
 pub mod post_checkout;
+mod preserve;
 pub mod reference_transaction;
 
 use std::path::PathBuf;
 
 use crate::git::Repository;
 use crate::git::repository::NotFound;
-use crate::state_dir::TxId;
+use crate::state::TxId;
 use crate::wal::Reversal;
 
 /// What a hook takes from its environment; read once, in `main`.

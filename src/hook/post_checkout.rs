@@ -2,14 +2,17 @@
 //!
 //! Its exit status would become the checkout's, so it is always 0.
 
-use super::{Environment, Reply};
 use crate::git::RefStore;
-use crate::marker::{Listing, State};
-use crate::owner::{self, Liveness, Place};
-use crate::recovery::{self, Mode, Options};
+use crate::hook::{Environment, Reply};
+use crate::process::owner;
+use crate::process::owner::{Liveness, Place};
+use crate::recovery;
+use crate::recovery::{Mode, Options};
 use crate::run::mark;
-use crate::state_dir::{StateDir, Wait};
-use crate::wal::{Body, Checkout, Log, Origin, Sync};
+use crate::state::Origin;
+use crate::state::directory::{StateDir, Wait};
+use crate::state::marker::{Listing, State};
+use crate::wal::{Body, Checkout, Log, Sync};
 
 /// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.
 #[must_use]
@@ -64,7 +67,7 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     };
     match recovery::recover(&repo, &options) {
         Ok(report) => Ok(report.headlines()),
-        Err(error) if error.is::<crate::state_dir::Busy>() => Ok(Vec::new()),
+        Err(error) if error.is::<crate::state::directory::Busy>() => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }

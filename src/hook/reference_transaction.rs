@@ -11,18 +11,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::observe::{self, Locks, Observed};
-use super::payload::Payload;
-use super::{Answer, Environment, Reply};
-use crate::durable;
-use crate::git::refs::FileId;
+use crate::fs::FileId;
+use crate::fs::durable;
+use crate::git::refs::Settled;
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
-use crate::marker::{self, Entry, Listing, Marker, Phase, State};
-use crate::owner::{self, Liveness, Owner, Place, Stat};
-use crate::recovery::{self, Mode, Options};
-use crate::state_dir::{Busy, Durability, StateDir, TxId, Wait};
-use crate::wal::log::unix_time;
-use crate::wal::{Begin, Body, Log, Origin, RefChange, Settled, Sync};
+use crate::hook::{Answer, Environment, Reply};
+use crate::observe;
+use crate::observe::payload::Payload;
+use crate::observe::{Locks, Observed};
+use crate::process::owner;
+use crate::process::owner::{Liveness, Owner, Place, Stat};
+use crate::recovery;
+use crate::recovery::{Mode, Options};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::{Busy, Durability, StateDir, Wait};
+use crate::state::marker;
+use crate::state::marker::{Entry, Listing, Marker, Phase, State};
+use crate::util::clock::unix_time;
+use crate::wal::{Begin, Body, Log, RefChange, Sync};
 
 /// How long a change waits for another process that recovers what the change would build on.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(2);
@@ -81,7 +88,7 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
         Listing::read(state_dir.path()).with_context(|| format!("cannot read {}", state_dir.path().display()))?;
     if let Some(id) = environment.within
         && let Some((git, _)) = owner::nearest_git()?
-        && super::outer::speaks_for(&listing, id, &git)?
+        && crate::hook::nested::speaks_for(&listing, id, &git)?
     {
         return Ok(Reply::go());
     }
@@ -100,7 +107,7 @@ fn handle(state: &str, input: &[u8], environment: &Environment) -> anyhow::Resul
 /// index is not: a veto there would tear what the command has begun.
 fn is_only_beside(input: &[u8]) -> bool {
     let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
-    let is_beside = |line: &super::payload::Line<'_>| {
+    let is_beside = |line: &crate::observe::payload::Line<'_>| {
         line.name != b"HEAD" && !line.name.is_empty() && line.name.iter().all(is_capital)
     };
     Payload::parse(input).is_ok_and(|payload| payload.lines().all(|line| is_beside(&line)))
@@ -332,7 +339,7 @@ impl Call<'_> {
         let logged = saved.and_then(|()| {
             let worktree = self.repo.git_dir.strip_prefix(&self.repo.common_dir).unwrap_or(Path::new(""));
             let begin = Begin {
-                worktree: crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
+                worktree: crate::util::text::escape(std::os::unix::ffi::OsStrExt::as_bytes(worktree.as_os_str()))
                     .into_owned(),
                 reftable: self.repo.ref_format == RefFormat::Reftable,
                 batched: Locks::of(&git.argv) == Locks::Batched,
@@ -490,9 +497,9 @@ impl Call<'_> {
     fn stale_lock_in_the_way(&self, git: &Stat) -> anyhow::Result<bool> {
         let began = began(git);
         let refs = RefStore::new(&self.repo);
-        let mut candidates: Vec<std::path::PathBuf> = crate::git::locks::well_known(&self.repo);
+        let mut candidates: Vec<std::path::PathBuf> = crate::locks::judge::well_known(&self.repo);
         // No lock, but a sign that somebody died while renaming a branch.
-        candidates.push(self.repo.common_dir.join(observe::RENAMED_LOG));
+        candidates.push(self.repo.common_dir.join(crate::git::reflog::RENAMED_LOG));
         for line in self.payload.lines() {
             let name = refs.canonical(line.name)?;
             candidates.push(refs.lock(&name));
@@ -533,14 +540,14 @@ impl Call<'_> {
     /// `branch -D` up to 2.39 deletes a packed ref first, and its reflog in a second transaction with the same
     /// payload.
     fn is_followed_up(&self, entry: &Entry, marker: &Marker) -> bool {
-        let renaming = || self.repo.common_dir.join(observe::RENAMED_LOG).exists();
+        let renaming = || self.repo.common_dir.join(crate::git::reflog::RENAMED_LOG).exists();
         entry.state == State::Committed && marker.payload == self.payload.key && !renaming()
     }
 
     /// git still holds a lock that it took for this transaction.
     fn is_unfinished(&self, marker: &Marker) -> bool {
         let Some((path, lock)) = &marker.probe else { return false };
-        let found = crate::git::refs::unescape(path).map(|p| self.repo.common_dir.join(os_path(&p)));
+        let found = crate::util::text::unescape(path).map(|p| self.repo.common_dir.join(os_path(&p)));
         found.is_some_and(|path| matches!(FileId::at(&path), Ok(Some(now)) if now == *lock))
     }
 
@@ -633,7 +640,7 @@ struct HookRecovery {
 
 /// When the git began, in nanoseconds since the epoch: what was last changed before is not of its making.
 fn began(git: &Stat) -> i64 {
-    owner::realtime_of_start(git.start) - crate::git::processes::CLOCK_MARGIN
+    owner::realtime_of_start(git.start) - crate::locks::holders::CLOCK_MARGIN
 }
 
 /// Deleted under `packed-refs.lock` alone: git removes the reflog only in a later transaction.
@@ -647,7 +654,7 @@ fn probe(repo: &Repository, seen: &Observed) -> Option<(String, FileId)> {
     // packed-refs.lock is none: git may keep it from one transaction to the next.
     let (path, lock) = seen.changes.iter().find_map(|c| Some((refs.lock(&c.name), c.lock?)))?;
     let relative = path.strip_prefix(&repo.common_dir).unwrap_or(&path);
-    Some((crate::git::refs::escape(std::os::unix::ffi::OsStrExt::as_bytes(relative.as_os_str())).into_owned(), lock))
+    Some((crate::util::text::escape(std::os::unix::ffi::OsStrExt::as_bytes(relative.as_os_str())).into_owned(), lock))
 }
 
 fn os_path(bytes: &[u8]) -> &Path {

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::generations::{Generations, Standing};
-use super::plan::{RefEvidence, RefState};
+use crate::fs::FileId;
 use crate::git::refs::Seen;
-use crate::git::{FileId, RefFormat, RefName, RefStore, Repository, Value, command, reflog};
-use crate::marker::{Entry, Marker};
-use crate::state_dir::TxId;
+use crate::git::{RefFormat, RefName, RefStore, Repository, Value, command, reflog};
+use crate::recovery::generations::{Generations, Standing};
+use crate::recovery::plan::{RefEvidence, RefState};
+use crate::state::TxId;
+use crate::state::marker::{Entry, Marker};
 use crate::wal::{Begin, Body, Record, RefChange};
 
 /// How the log says that a transaction ended.
@@ -59,13 +60,13 @@ impl Unfinished {
     /// It may have had a record that the log does not have (any more).
     #[must_use]
     pub fn lost_its_record(&self) -> bool {
-        self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == crate::marker::Phase::Prepared)
+        self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == crate::state::marker::Phase::Prepared)
     }
 
     /// We made it, and the log does not say that it was decided: it may have, in a part that is damaged.
     #[must_use]
     pub fn may_have_lost_its_decision(&self) -> bool {
-        let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::wal::Origin::Apply);
+        let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::state::Origin::Apply);
         made && !self.decided && self.ending == Ending::None
     }
 
@@ -90,7 +91,7 @@ impl Unfinished {
 
 /// `worktrees/<name>`, or nothing: the log never leads out of the repository.
 fn safe_worktree(text: &str) -> Option<PathBuf> {
-    let bytes = crate::git::refs::unescape(text)?;
+    let bytes = crate::util::text::unescape(text)?;
     let name = RefName::parse(&bytes).ok()?;
     name.as_bytes().starts_with(b"worktrees/").then(|| name.as_path().to_owned())
 }

@@ -8,23 +8,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::evidence::{Ending, Unfinished};
-use super::plan::{Plan, RefState, Verdict};
-use super::rename::Groups;
-use super::report::{Finding, TxFinding, plural};
-use super::{Mode, Session, quarantine_name};
-use crate::durable;
-use crate::git::command::{self, RefWrite};
-use crate::git::locks::{Judge, LockFile, RECOVERY_LOCK};
-use crate::git::processes::CLOCK_MARGIN;
-use crate::git::reflog::{self, LogLine, Tail};
-use crate::git::refs::{FileId, absent_is_none, read_small};
+use crate::fs::durable;
+use crate::fs::named as fs;
+use crate::fs::{FileId, absent_is_none, read_small};
+use crate::git::command;
+use crate::git::command::RefWrite;
+use crate::git::reflog;
+use crate::git::reflog::{LogLine, Tail};
+use crate::git::refs::Settled;
 use crate::git::{RefName, RefStore, Repository, Value};
-use crate::marker::{Entry, Listing, State};
-use crate::named as fs;
-use crate::state_dir::{StateDir, TxId};
-use crate::txn::stage;
-use crate::wal::{Begin, Body, Log, Origin, Outcome, Record, Settled, Sync};
+use crate::locks::holders::CLOCK_MARGIN;
+use crate::locks::judge::{Judge, LockFile, RECOVERY_LOCK};
+use crate::recovery::branch_rename::Groups;
+use crate::recovery::evidence::{Ending, Unfinished};
+use crate::recovery::plan::{Plan, RefState, Verdict};
+use crate::recovery::report::{Finding, TxFinding, plural};
+use crate::recovery::{Mode, Session, quarantine_name};
+use crate::staging::stage;
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::StateDir;
+use crate::state::marker::{Entry, Listing, State};
+use crate::wal::{Begin, Body, Log, Outcome, Record, Sync};
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
 #[must_use]

@@ -17,11 +17,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use crate::git::refs::{Seen, absent_is_none};
-use crate::git::{FileId, RefName, RefStore, Repository, Value};
-use crate::owner;
-use crate::state_dir::TxId;
-use crate::wal::{Begin, Birth, Body, Origin, Outcome, Record, Settled};
+use crate::fs::Birth;
+use crate::fs::FileId;
+use crate::fs::absent_is_none;
+use crate::git::refs::Seen;
+use crate::git::refs::Settled;
+use crate::git::{RefName, RefStore, Repository, Value};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::wal::{Begin, Body, Outcome, Record};
 
 /// The newest word of the log on a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,7 +307,7 @@ impl<'l> Generations<'l> {
         while let Some(dir) = above.filter(|dir| dir.starts_with(&repo.common_dir)) {
             if let Some(metadata) = absent_is_none(std::fs::symlink_metadata(dir))? {
                 let changed = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-                return Ok(changed <= file.ctime && file.ctime <= owner::now());
+                return Ok(changed <= file.ctime && file.ctime <= crate::util::clock::now());
             }
             above = dir.parent();
         }
@@ -328,7 +332,7 @@ impl Generation {
 mod tests {
     use super::*;
     use crate::git::Oid;
-    use crate::owner::{Owner, Place, Process};
+    use crate::process::owner::{Owner, Place, Process};
     use crate::wal::RefChange;
 
     fn oid(digit: &str) -> Value {
@@ -347,7 +351,7 @@ mod tests {
             refs: vec![change],
             barrier,
             ..Begin::new(
-                crate::wal::Origin::Hook,
+                crate::state::Origin::Hook,
                 "git",
                 Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
                 process,

@@ -9,18 +9,18 @@
 //! ```
 //! One runner at a time, under `recovery.lock`, which the git children inherit.
 
-mod decided;
+mod branch_rename;
 pub mod evidence;
 mod execute;
 pub mod generations;
 pub mod plan;
-mod reboot;
-mod rename;
+mod power_cut;
 mod report;
-mod restore;
-mod worktrees;
+mod roll_forward;
+mod run_rollback;
+mod worktree_add;
 
-pub use worktrees::any_unfinished as any_unfinished_worktree;
+pub use worktree_add::any_unfinished as any_unfinished_worktree;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,13 +28,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::git::locks::{Depth, Judge, KnownDead, LockFile, Verdict as LockVerdict};
-use crate::git::{FileId, RefName, RefStore, Repository, locks};
-use crate::marker::{self, Entry, Listing, Marker, Phase, State, Temporary};
-use crate::owner::{self, Liveness, Place, Process};
-use crate::state_dir::{StateDir, TxId, Wait};
-use crate::wal::log::unix_time;
-use crate::wal::{Log, Origin, Record, Scan};
+use crate::fs::FileId;
+use crate::git::{RefName, RefStore, Repository};
+use crate::locks::judge as locks;
+use crate::locks::judge::{Depth, Judge, KnownDead, LockFile, Verdict as LockVerdict};
+use crate::process::owner;
+use crate::process::owner::{Liveness, Place, Process};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::{StateDir, Wait};
+use crate::state::marker;
+use crate::state::marker::{Entry, Listing, Marker, Phase, State, Temporary};
+use crate::util::clock::unix_time;
+use crate::wal::{Log, Record, Scan};
 
 use evidence::{Ending, History, Unfinished, Witnesses};
 pub use execute::saved_log_name;
@@ -99,7 +105,7 @@ impl Options {
 /// Is anybody still working on the transaction of `marker`?
 #[must_use]
 pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness {
-    let local = crate::durable::is_local_disk(state.path());
+    let local = crate::fs::durable::is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
     let liveness = of(marker.owner.process).and(of(marker.helper));
     if marker.origin != Origin::Run || marker.owner.place.boot != here.boot {
@@ -113,7 +119,7 @@ pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness 
 #[must_use]
 pub fn is_abandoned(temporary: &Temporary, here: &Place, state: &StateDir) -> bool {
     // The name does not say which machine it was, nor which boot.
-    if !crate::durable::is_local_disk(state.path()) {
+    if !crate::fs::durable::is_local_disk(state.path()) {
         return false;
     }
     let place = Place { pidns: temporary.pidns, ..here.clone() };
@@ -154,8 +160,8 @@ pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
         || !listing.temporary.is_empty()
         || !is_verified(&listing, &StateDir::of(repo))?
         || !locks::find(repo, Depth::Blocking)?.is_empty()
-        || worktrees::any_unfinished(repo)
-        || repo.common_dir.join(crate::hook::observe::RENAMED_LOG).exists())
+        || worktree_add::any_unfinished(repo)
+        || repo.common_dir.join(crate::git::reflog::RENAMED_LOG).exists())
 }
 
 /// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at, and
@@ -168,7 +174,7 @@ pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> 
         Some(note) => *note == state.verified_name(&owner::boot_id()?)?,
         None => !state.exists(),
     };
-    Ok(noted || !crate::durable::is_local_disk(state.path()))
+    Ok(noted || !crate::fs::durable::is_local_disk(state.path()))
 }
 
 /// Damaged places of the log, one line each.
@@ -184,7 +190,7 @@ fn describe_damage(scan: &Scan) -> Vec<String> {
 /// Recovers whatever the dead left unfinished.
 ///
 /// # Errors
-/// The state cannot be read or written, or another runner is at work ([`crate::state_dir::Busy`]).
+/// The state cannot be read or written, or another runner is at work ([`crate::state::directory::Busy`]).
 pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     let state = StateDir::of(repo);
     if options.dry_run {
@@ -296,15 +302,15 @@ impl<'r> Session<'r> {
             Witnesses { repo, program: &options.git_program, history: &history, expected: expected.as_ref() };
         let mut unfinished = session.gather(dead, &witnesses)?;
         session.look_for_lost_records(&unfinished)?;
-        let plan_of = |u: &Unfinished| if u.decided { decided::plan(&u.refs) } else { plan::plan(&u.refs) };
+        let plan_of = |u: &Unfinished| if u.decided { roll_forward::plan(&u.refs) } else { plan::plan(&u.refs) };
         let mut plans: Vec<Plan> = unfinished.iter().map(plan_of).collect();
         let undecided = plans.iter().any(|plan| plan.verdict == Verdict::NeedsHuman);
         if undecided && !last && session.log.goes_on_behind(scan.0.last().map_or(0, |record| record.lsn))? {
             return Ok(None);
         }
-        if let Some(waiting) = decided::needs_a_command(&unfinished, &options.mode) {
+        if let Some(waiting) = roll_forward::needs_a_command(&unfinished, &options.mode) {
             session.report.must_wait = true;
-            session.report.notes.extend(decided::refusal(waiting, &options.mode));
+            session.report.notes.extend(roll_forward::refusal(waiting, &options.mode));
             return Ok(Some(session.report));
         }
 
@@ -321,20 +327,20 @@ impl<'r> Session<'r> {
             }
             session.finish_lost_renames(expected, &unfinished)?;
             // What has been set aside by now may have shown a ref.
-            decided::look_again(&witnesses, &mut unfinished)?;
+            roll_forward::look_again(&witnesses, &mut unfinished)?;
             plans = unfinished.iter().map(plan_of).collect();
         }
         let finished_index = match session.damaged(&unfinished) {
             false => session.mend_locks(&mut judge, &unfinished, &plans)?,
             true => Vec::new(),
         };
-        let renames = rename::group(&unfinished);
+        let renames = branch_rename::group(&unfinished);
         // Newest first: what a later transaction did is undone before what it was built on.
         for (transaction, plan) in unfinished.iter().zip(&plans).rev() {
             session.settle(transaction, plan, &renames, &mut judge, &finished_index)?;
         }
-        rename::mend_stray_log(&mut session, &mut judge, &unfinished)?;
-        worktrees::mend(&mut session, &mut judge)?;
+        branch_rename::mend_stray_log(&mut session, &mut judge, &unfinished)?;
+        worktree_add::mend(&mut session, &mut judge)?;
         session.sweep(&listing, &place)?;
         if expected.is_some() {
             session.verify_after_reboot()?;
@@ -402,7 +408,7 @@ impl<'r> Session<'r> {
 
     /// A marker has no checksum. The record of its transaction has one, and says who makes it and what it is.
     fn ask_records(&mut self, dead: &mut Dead, history: &History<'_>, place: &Place) {
-        let local = crate::durable::is_local_disk(self.state.path());
+        let local = crate::fs::durable::is_local_disk(self.state.path());
         for (entry, marker) in std::mem::take(&mut dead.watched) {
             let begin = history.begin(entry.id).map(|(_, begin)| begin);
             let Some(begin) = begin.filter(|_| self.options.own != Some(entry.id)) else {
@@ -431,7 +437,7 @@ impl<'r> Session<'r> {
 
     /// A hook that outlived its git is done in a moment: a command waits for it.
     fn wait_for_orphan(&self, marker: &Marker, place: &Place) -> Liveness {
-        let local = crate::durable::is_local_disk(self.state.path());
+        let local = crate::fs::durable::is_local_disk(self.state.path());
         let start = Instant::now();
         loop {
             let liveness = liveness_of(marker, place, self.state);
@@ -462,7 +468,7 @@ impl<'r> Session<'r> {
         let scan = self.log.scan_until(|records| {
             let found = |entry: &Entry| History::new(records).begin(entry.id).is_some();
             let old_enough = records.first().is_some_and(|r| r.time + CLOCK_MARGIN < oldest);
-            let far_enough = !reboot || reboot::reaches_checkpoint(records);
+            let far_enough = !reboot || power_cut::reaches_checkpoint(records);
             far_enough && (old_enough || wanted.iter().all(|(entry, _)| found(entry)))
         })?;
         let damage = describe_damage(&scan);
@@ -481,9 +487,9 @@ impl<'r> Session<'r> {
             };
             let ending = history.ending(entry.id, at);
             if ending == Ending::None
-                && let Some(made) = decided::gather(witnesses, entry.id, at, begin)?
+                && let Some(made) = roll_forward::gather(witnesses, entry.id, at, begin)?
             {
-                let decided::Made { begin, decided, refs } = made;
+                let roll_forward::Made { begin, decided, refs } = made;
                 unfinished.push(Unfinished { entry, marker, begin: Some(Box::new(begin)), ending, decided, refs });
                 continue;
             }
@@ -503,9 +509,9 @@ impl<'r> Session<'r> {
             let probe = transaction.marker.as_ref().and_then(|m| m.probe.as_ref());
             let Some((path, lock)) = probe else { continue };
             let name =
-                crate::git::refs::unescape(path).and_then(|path| RefName::parse(path.strip_suffix(b".lock")?).ok());
+                crate::util::text::unescape(path).and_then(|path| RefName::parse(path.strip_suffix(b".lock")?).ok());
             let Some(name) = name else { continue };
-            let file = crate::git::FileId::at(&RefStore::new(self.repo).file(&name))?;
+            let file = crate::fs::FileId::at(&RefStore::new(self.repo).file(&name))?;
             if file.is_some_and(|file| file.is_same_file(lock)) {
                 let id = transaction.id();
                 self.report.damage.push(format!("{name} was written by {id}, of which the log has no record"));
@@ -534,7 +540,7 @@ impl<'r> Session<'r> {
             return Ok(true);
         }
         let writes = plans.iter().flat_map(|p| &p.writes);
-        let renamed = unfinished.iter().filter(|u| rename::is_open(u)).flat_map(|u| &u.refs);
+        let renamed = unfinished.iter().filter(|u| branch_rename::is_open(u)).flat_map(|u| &u.refs);
         Ok(writes.map(|w| &w.name).chain(renamed.map(|r| &r.name)).any(|name| refs.contains(name)))
     }
 
@@ -633,9 +639,9 @@ impl<'r> Session<'r> {
             return Ok(());
         }
         // Of a disk that other machines may use a human has to say that nobody writes it any more.
-        let vouched = self.options.force && !crate::durable::is_local_disk(self.state.path());
+        let vouched = self.options.force && !crate::fs::durable::is_local_disk(self.state.path());
         for temporary in listing.temporary.iter().filter(|t| vouched || is_abandoned(t, place, self.state)) {
-            crate::durable::remove_file(&temporary.path)?;
+            crate::fs::durable::remove_file(&temporary.path)?;
         }
         execute::sweep_staged(self.state)
     }

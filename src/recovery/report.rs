@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::git::Repository;
-use crate::git::locks::{LockFile, Verdict as LockVerdict};
-use crate::marker::Marker;
-use crate::owner::{Liveness, Owner};
-use crate::state_dir::TxId;
+use crate::locks::judge::{LockFile, Verdict as LockVerdict};
+use crate::process::owner::{Liveness, Owner};
+use crate::state::TxId;
+use crate::state::marker::Marker;
 
 /// What was done about something that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Intent, objects};
-use crate::beneath::RelPath;
-use crate::git::refs::absent_is_none;
+use crate::fs::absent_is_none;
+use crate::fs::beneath::RelPath;
+use crate::fs::named as fs;
 use crate::git::{Config, Repository, command, index};
-use crate::named as fs;
+use crate::run::{Intent, objects};
 
 /// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
 const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns=true";

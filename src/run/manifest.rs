@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::beneath::RelPath;
-use crate::git::refs::{escape, unescape};
-use crate::git::{FileId, RefName, Value};
-use crate::state_dir::StateDir;
-use crate::{durable, state_dir::TxId};
+use crate::fs::FileId;
+use crate::fs::beneath::RelPath;
+use crate::fs::durable;
+use crate::git::{RefName, Value};
+use crate::state::TxId;
+use crate::state::directory::StateDir;
+use crate::util::text::{escape, unescape};
 
 /// The version of the format.
 const VERSION: u32 = 1;

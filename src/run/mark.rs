@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use crate::owner::{self, Process, Stat};
-use crate::state_dir::{StateDir, TxId};
-
-/// The variable that carries the marks, one word for each run that a process belongs to.
-pub const VARIABLE: &str = "JIN_TXN_RUN";
+use crate::process::owner;
+use crate::process::owner::{Process, Stat};
+use crate::state::TxId;
+use crate::state::directory::StateDir;
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
 const ALIVE: &str = "alive";
@@ -50,7 +49,7 @@ impl Mark {
         Ok(Mark { id, state_dir: state.birth()?.ino })
     }
 
-    /// What [`VARIABLE`] is for the processes of this run, when it was `outer` before.
+    /// What [`RUN`](crate::util::env::RUN) is for the processes of this run, when it was `outer` before.
     #[must_use]
     pub fn within(&self, outer: Option<&str>) -> String {
         match outer {
@@ -89,9 +88,9 @@ impl Lease {
     /// What the file system said.
     pub fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
         let path = path(state, id);
-        let file = crate::durable::create_new(&path, b"")?;
+        let file = crate::fs::durable::create_new(&path, b"")?;
         let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        crate::named::at(&path, locked.map_err(Into::into))?;
+        crate::fs::named::at(&path, locked.map_err(Into::into))?;
         let inherited = rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?;
         rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
         Ok(Lease { file, _inherited: inherited })
@@ -111,7 +110,7 @@ impl Lease {
 /// # Errors
 /// What the file system said.
 pub fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
-    crate::durable::open_own(&path(state, id), OpenOptions::new().write(true))?
+    crate::fs::durable::open_own(&path(state, id), OpenOptions::new().write(true))?
         .set_modified(std::time::SystemTime::now())
 }
 
@@ -120,7 +119,7 @@ pub fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
 /// # Errors
 /// What the file system said.
 pub fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
-    Ok(crate::git::FileId::at(&path(state, id))?.map(|id| id.mtime))
+    Ok(crate::fs::FileId::at(&path(state, id))?.map(|id| id.mtime))
 }
 
 /// Has anybody the lock of the run `id`?
@@ -130,7 +129,7 @@ pub fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
 pub fn is_held(state: &StateDir, id: TxId) -> io::Result<bool> {
     let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
     let options = OpenOptions::new().read(true).custom_flags(nofollow).open(path(state, id));
-    let Some(file) = crate::git::refs::absent_is_none(options)? else { return Ok(false) };
+    let Some(file) = crate::fs::absent_is_none(options)? else { return Ok(false) };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
@@ -196,7 +195,7 @@ fn descends(stat: &Stat, from: Process, all: &[Stat]) -> bool {
 fn carries(pid: u32, mark: Mark) -> io::Result<bool> {
     let environment = owner::unless_hidden(fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
     let mut variables = environment.split(|b| *b == 0);
-    let value = variables.find_map(|v| v.strip_prefix(VARIABLE.as_bytes())?.strip_prefix(b"="));
+    let value = variables.find_map(|v| v.strip_prefix(crate::util::env::RUN.as_bytes())?.strip_prefix(b"="));
     Ok(value.is_some_and(|v| v.split(|b| *b == b' ').any(|word| word == mark.to_string().as_bytes())))
 }
 

@@ -27,13 +27,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::beneath::{self, Parent};
-use crate::durable;
+use crate::fs::beneath;
+use crate::fs::beneath::Parent;
+use crate::fs::durable;
 use crate::git::{Config, RefStore, Repository};
-use crate::marker::{self, Entry, Listing, Marker, State};
-use crate::owner::{Liveness, Place};
-use crate::state_dir::{Durability, StateDir, TxId, Wait};
-use crate::wal::{Begin, Body, Log, Origin, Sync};
+use crate::process::owner::{Liveness, Place};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::{Durability, StateDir, Wait};
+use crate::state::marker;
+use crate::state::marker::{Entry, Listing, Marker, State};
+use crate::wal::{Begin, Body, Log, Sync};
 
 use manifest::path_text;
 use mark::{Lease, Mark};
@@ -220,7 +224,7 @@ pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()
 /// What the file system said.
 pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     objects::forget_packs(repo, state, id)?;
-    let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::wal::log::unix_time()));
+    let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::util::clock::unix_time()));
     match durable::rename_new(&state.tx(id), &to) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(()),

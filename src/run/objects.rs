@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::durable;
-use crate::git::refs::absent_is_none;
+use crate::fs::absent_is_none;
+use crate::fs::durable;
+use crate::fs::named as fs;
 use crate::git::{Repository, command};
-use crate::named as fs;
-use crate::state_dir::{StateDir, TxId};
+use crate::state::TxId;
+use crate::state::directory::StateDir;
 
 /// How often a gc may come in between before it is left alone: what it packs anew meanwhile it has not removed.
 const LOOKS: usize = 5;

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::git::refs::Settled;
 use crate::git::{RefName, Value};
-use crate::state_dir::TxId;
-use crate::wal::{Begin, Body, Origin, Outcome, Record, Settled};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::wal::{Begin, Body, Outcome, Record};
 
 /// One ref that a run moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +182,7 @@ impl Net {
 mod tests {
     use super::*;
     use crate::git::Oid;
-    use crate::owner::{Owner, Place, Process};
+    use crate::process::owner::{Owner, Place, Process};
     use crate::wal::RefChange;
 
     fn oid(digit: char) -> Value {

@@ -16,16 +16,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::Intent;
-use super::look::{Status, Tracked};
-use super::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
-use super::objects;
-use crate::beneath::{Kind, RelPath, Root};
-use crate::durable;
-use crate::git::refs::absent_is_none;
-use crate::git::{FileId, RefName, RefStore, Repository};
-use crate::named as fs;
-use crate::state_dir::{StateDir, TxId};
+use crate::fs::FileId;
+use crate::fs::absent_is_none;
+use crate::fs::beneath::{Kind, RelPath, Root};
+use crate::fs::durable;
+use crate::fs::named as fs;
+use crate::git::{RefName, RefStore, Repository};
+use crate::run::Intent;
+use crate::run::look::{Status, Tracked};
+use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
+use crate::run::objects;
+use crate::state::TxId;
+use crate::state::directory::StateDir;
 
 /// How many ignored files get a second name.
 pub const IGNORED: usize = 1000;
@@ -77,7 +79,7 @@ impl Copies {
         let cannot = || format!("cannot keep {path}");
         for _ in 0..TRIES {
             let kept = |content, id| Kept { path: path.clone(), content, id };
-            let Some(parent) = super::reachable(root.parent(path)).with_context(cannot)? else {
+            let Some(parent) = crate::run::reachable(root.parent(path)).with_context(cannot)? else {
                 return Ok(kept(Content::Absent, None));
             };
             let Some(stat) = parent.stat().with_context(cannot)? else { return Ok(kept(Content::Absent, None)) };
@@ -85,7 +87,7 @@ impl Copies {
                 Kind::Directory | Kind::Other => return Ok(kept(Content::Opaque, None)),
                 Kind::Symlink => {
                     let Some(target) = parent.read_link().with_context(cannot)? else { continue };
-                    let target = crate::git::refs::escape(&target).into_owned();
+                    let target = crate::util::text::escape(&target).into_owned();
                     return Ok(kept(Content::Link { target }, Some(stat.id)));
                 }
                 Kind::File => {
@@ -150,7 +152,7 @@ pub fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Intent<'_>) 
 
 /// Names of linked worktrees.
 pub(crate) fn linked(repo: &Repository) -> Vec<String> {
-    let name = |dir: &PathBuf| dir.file_name().map(|n| crate::git::refs::escape(n.as_bytes()).into_owned());
+    let name = |dir: &PathBuf| dir.file_name().map(|n| crate::util::text::escape(n.as_bytes()).into_owned());
     repo.all_git_dirs().iter().skip(1).filter_map(name).collect()
 }
 

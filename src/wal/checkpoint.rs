@@ -9,14 +9,16 @@ use std::io;
 
 use anyhow::Context;
 
-use super::head::Head;
-use super::log::{LARGEST, Log, unix_time};
-use super::record::{self, Body, Lsn};
-use crate::durable;
-use crate::marker::{Listing, State};
-use crate::named as fs;
-use crate::settings::Settings;
-use crate::state_dir::TxId;
+use crate::fs::durable;
+use crate::fs::named as fs;
+use crate::state::TxId;
+use crate::state::marker::{Listing, State};
+use crate::state::settings::Settings;
+use crate::util::clock::unix_time;
+use crate::wal::head::Head;
+use crate::wal::log::{LARGEST, Log};
+use crate::wal::record;
+use crate::wal::record::{Body, Lsn};
 
 /// A segment is closed when it has this many bytes.
 pub const SEGMENT_SIZE: u64 = 4 << 20;
@@ -104,7 +106,7 @@ fn mentions(log: &Log<'_>, segment: Lsn, ids: &[TxId]) -> anyhow::Result<bool> {
 
 /// What recovery moved aside is kept as long as the log that explains it.
 fn sweep_quarantine(log: &Log<'_>, oldest_kept: u64) -> anyhow::Result<()> {
-    let Some(entries) = crate::git::refs::absent_is_none(fs::read_dir(log.state().quarantine()))? else {
+    let Some(entries) = crate::fs::absent_is_none(fs::read_dir(log.state().quarantine()))? else {
         return Ok(());
     };
     for entry in entries {

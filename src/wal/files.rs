@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::beneath::RelPath;
-use crate::git::{FileId, Oid};
+use crate::fs::FileId;
+use crate::fs::beneath::RelPath;
+use crate::git::Oid;
 
 /// git's modes of what is no directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

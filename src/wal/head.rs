@@ -2,7 +2,7 @@
 //!
 //! Within a boot it is what shows that the end of a segment, or a whole one, is gone; so it has a checksum of its own.
 
-use super::record::Lsn;
+use crate::wal::record::Lsn;
 
 /// Where the log ends, as `next-id` has it. One line of fixed width, overwritten in place: a hint, checked
 /// against the segment before it is believed.
@@ -26,7 +26,7 @@ pub(super) const POISONED: u64 = u64::MAX;
 impl Head {
     pub(super) fn parse(text: &str, boot: u32) -> Option<Head> {
         let (text, sum) = text.trim_end().rsplit_once(' ')?;
-        if u32::from_str_radix(sum, 16).ok()? != crate::checksum::crc32c(text.as_bytes()) {
+        if u32::from_str_radix(sum, 16).ok()? != crate::util::checksum::crc32c(text.as_bytes()) {
             return None;
         }
         let mut words = text.split_ascii_whitespace();
@@ -43,7 +43,7 @@ impl Head {
         let Head { boot, next_tx, next_lsn, segment, size, clock, since } = self;
         let text =
             format!("jin2 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {clock:020} {since:020}");
-        format!("{text} {:08x}\n", crate::checksum::crc32c(text.as_bytes()))
+        format!("{text} {:08x}\n", crate::util::checksum::crc32c(text.as_bytes()))
     }
 }
 

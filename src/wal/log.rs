@@ -14,17 +14,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::checkpoint;
-use super::head::{Head, POISONED};
-use super::record::{self, Body, Encoded, Lsn, Record, TOO_LARGE};
-use super::scan::{Bounds, Damage, Scan, lines, read_segment};
-use crate::checksum;
-use crate::durable;
-use crate::git::refs::absent_is_none;
-use crate::marker::Listing;
-use crate::named as fs;
-use crate::owner;
-use crate::state_dir::{SMALL, StateDir, TxId, Wait};
+use crate::fs::absent_is_none;
+use crate::fs::durable;
+use crate::fs::named as fs;
+use crate::state::TxId;
+use crate::state::directory::{SMALL, StateDir, Wait};
+use crate::state::marker::Listing;
+use crate::util::checksum;
+use crate::util::clock;
+use crate::wal::checkpoint;
+use crate::wal::head::{Head, POISONED};
+use crate::wal::record;
+use crate::wal::record::{Body, Encoded, Lsn, Record, TOO_LARGE};
+use crate::wal::scan::{Bounds, Damage, Scan, lines, read_segment};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,7 +173,7 @@ impl<'s> Log<'s> {
         let path = self.segment_path(head.segment);
         let mut file = durable::open_own(&path, OpenOptions::new().append(true))
             .with_context(|| format!("cannot open the log {}", path.display()))?;
-        let len = match encoded.write(head.next_lsn, tx, unix_time(), &mut file) {
+        let len = match encoded.write(head.next_lsn, tx, clock::unix_time(), &mut file) {
             Ok(len) => len,
             Err(e) => {
                 let error = anyhow::Error::new(e).context(format!("cannot append to the log {}", path.display()));
@@ -242,7 +244,7 @@ impl<'s> Log<'s> {
     /// could not be written or synced.
     fn rebuild_head(&self, remembered: Option<Head>, distrusted: Option<Lsn>) -> anyhow::Result<Head> {
         let boot = self.boot_sum();
-        let (clock, since) = (owner::clock_offset() / 1_000_000, owner::now() / 1_000_000_000);
+        let (clock, since) = (clock::clock_offset() / 1_000_000, clock::now() / 1_000_000_000);
         let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0, clock, since };
         for segment in self.segments()? {
             if distrusted.is_some_and(|first| segment >= first) {
@@ -305,7 +307,7 @@ impl<'s> Log<'s> {
         let torn = &bytes[valid_until..];
         head.size += valid_until as u64;
         if !torn.is_empty() {
-            let aside = format!("{}-torn-tail-{:020}-{}", unix_time(), head.segment, head.size);
+            let aside = format!("{}-torn-tail-{:020}-{}", clock::unix_time(), head.segment, head.size);
             durable::replace(&self.state.quarantine().join(aside), torn)?;
             durable::truncate(&path, head.size)
                 .with_context(|| format!("cannot cut the torn tail of {}", path.display()))?;
@@ -345,7 +347,7 @@ impl<'s> Log<'s> {
     /// The state directory cannot be read.
     pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
         const STEP: i64 = 1500;
-        let steady = self.noted_head()?.filter(|h| (owner::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
+        let steady = self.noted_head()?.filter(|h| (clock::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
         Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))
     }
 
@@ -430,16 +432,10 @@ fn read(path: &Path, len: u64, bounds: Bounds) -> anyhow::Result<Scan> {
     Ok(read_segment(path, &bytes, bounds))
 }
 
-/// Unix time in seconds.
-#[must_use]
-pub fn unix_time() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
+    use crate::state::settings::Settings;
     use std::time::Duration;
 
     struct Fixture {
@@ -616,8 +612,9 @@ mod tests {
     fn what_was_moved_aside_goes_with_the_log_that_explains_it() {
         let fixture = Fixture::new();
         let quarantine = fixture.state.quarantine();
-        let long_ago = unix_time() - Settings::default().retained_seconds - 1;
-        let names = ["run.tx-1", "index.lock"].map(|what| [long_ago, unix_time()].map(|t| format!("{t}-{what}")));
+        let long_ago = clock::unix_time() - Settings::default().retained_seconds - 1;
+        let names =
+            ["run.tx-1", "index.lock"].map(|what| [long_ago, clock::unix_time()].map(|t| format!("{t}-{what}")));
         for [old, new] in &names {
             for name in [old, new] {
                 durable::create_dirs(&quarantine.join(name).join("kept"), 0o777).unwrap();

@@ -16,7 +16,5 @@ pub mod scan;
 
 pub use files::{FileChange, FileImage, FileMode};
 pub use log::{Log, Sync};
-pub use record::{
-    Begin, Birth, Body, Checkout, Lsn, Origin, Outcome, Record, RefChange, Rename, Reversal, Settled, Watched,
-};
+pub use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Watched};
 pub use scan::{Damage, Scan};

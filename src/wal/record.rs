@@ -11,11 +11,14 @@ use std::io::{self, BufWriter, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::checksum;
-pub use crate::git::refs::Settled;
-use crate::git::{FileId, RefName, Value};
-use crate::owner::{Owner, Process};
-use crate::state_dir::TxId;
+use crate::fs::Birth;
+use crate::fs::FileId;
+use crate::git::refs::Settled;
+use crate::git::{RefName, Value};
+use crate::process::owner::{Owner, Process};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::util::checksum;
 use crate::wal::files::FileChange;
 
 /// The format that we write.
@@ -118,27 +121,6 @@ pub struct Checkout {
     /// The run whose command checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<TxId>,
-}
-
-/// Who makes a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// Stock git, watched by us.
-    #[default]
-    Hook,
-    /// `jin-txn apply` and the library: declared refs and files.
-    Apply,
-    /// `jin-txn run`: whatever a command does.
-    Run,
-}
-
-impl Origin {
-    /// For serde: the usual one is not written down.
-    #[must_use]
-    pub fn is_hook(&self) -> bool {
-        *self == Origin::Hook
-    }
 }
 
 /// `begin`: everything that recovery needs.
@@ -302,16 +284,6 @@ pub enum Body {
         /// Its format.
         format: u32,
     },
-}
-
-/// What tells a directory from its copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Birth {
-    /// Inode number.
-    pub ino: u64,
-    /// When it was made, in nanoseconds since the epoch, where the file system knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub born: Option<i64>,
 }
 
 /// A record with its place in the log.

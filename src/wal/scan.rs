@@ -9,7 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::{self, Body, Lsn, Record};
+use crate::wal::record;
+use crate::wal::record::{Body, Lsn, Record};
 
 /// A place of the log that does not count, or where something is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +168,7 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state_dir::TxId;
+    use crate::state::TxId;
 
     fn segment(numbers: &[Lsn]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_record_of_a_newer_format_is_told() {
         let json = r#"{"v":2,"lsn":1,"tx":"tx-1","time":0,"type":"begin","data":{}}"#;
-        let line = format!("{:08x} {json}\n", crate::checksum::crc32c(json.as_bytes()));
+        let line = format!("{:08x} {json}\n", crate::util::checksum::crc32c(json.as_bytes()));
         let (numbers, damage) = read(line.as_bytes(), None);
         assert_eq!(numbers, [1]);
         assert_eq!(damage, ["record 1 has format 2: a newer jin-txn wrote it"]);

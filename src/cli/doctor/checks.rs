@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::locks::Evidence;
-use super::{Check, Fix};
-use crate::cli::preferences::Preferences;
+use crate::cli::doctor::locks::Evidence;
+use crate::cli::doctor::{Check, Fix};
 use crate::cli::{fsync, install};
 use crate::git::{Repository, command};
 use crate::recovery::{Finding, Report};
-use crate::state_dir::{Durability, StateDir};
+use crate::setup::preferences::Preferences;
+use crate::state::directory::{Durability, StateDir};
 
 /// A quarantine of this many bytes is worth a note.
 const MUCH: u64 = 256 << 20;
@@ -122,7 +122,7 @@ pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow:
 }
 
 pub(super) fn binary() -> anyhow::Result<Check> {
-    let program = crate::cli::hooks::this_binary()?;
+    let program = crate::setup::hooks::this_binary()?;
     let version = env!("CARGO_PKG_VERSION");
     Ok(Check::ok("binary", format!("{program}, version {version}")))
 }
@@ -131,7 +131,7 @@ pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
     const NAME: &str = "hooks";
     let mut problems = install::problems(repo)?;
     if problems.is_empty() {
-        problems = crate::cli::hooks::hindrances(&crate::cli::real_git()?, repo)?;
+        problems = crate::setup::hooks::hindrances(&crate::cli::real_git()?, repo)?;
     }
     let Some((first, more)) = problems.split_first() else {
         return Ok(Check::ok(NAME, "git finds both hooks, and they are ours"));

@@ -5,10 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use serde::Serialize;
 
 use crate::cli::{PATIENCE, utc};
-use crate::git::{FileId, Repository};
-use crate::owner::{self, Liveness};
+use crate::fs::FileId;
+use crate::git::Repository;
+use crate::process::owner;
+use crate::process::owner::Liveness;
 use crate::recovery::Report;
-use crate::state_dir::{StateDir, Wait};
+use crate::state::directory::{StateDir, Wait};
 use crate::wal::{Begin, Body, Log, Record};
 
 /// One lock.

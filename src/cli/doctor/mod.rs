@@ -14,10 +14,11 @@ use std::process::Command;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Session, exit, exit_code, real_git};
+use crate::cli::{Session, exit, exit_code, real_git};
 use crate::git::Repository;
-use crate::recovery::{self, Report};
-use crate::state_dir::StateDir;
+use crate::recovery;
+use crate::recovery::Report;
+use crate::state::directory::StateDir;
 
 /// Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
 ///
@@ -130,7 +131,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         code => code,
     };
     if session.json {
-        let state = super::status::state_name(exit_code(&findings.report));
+        let state = crate::cli::status::state_name(exit_code(&findings.report));
         session.print_json(&Diagnosis {
             version: 1,
             git_dir: repo.common_dir.display().to_string(),

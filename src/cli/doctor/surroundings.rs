@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Check;
-use super::checks::size;
+use crate::cli::doctor::Check;
+use crate::cli::doctor::checks::size;
 use crate::cli::{OLDEST_GIT, PATIENCE, path};
-use crate::durable;
+use crate::fs::durable;
 use crate::git::{Repository, command};
-use crate::owner;
-use crate::state_dir::{StateDir, Wait};
+use crate::process::owner;
+use crate::state::directory::{StateDir, Wait};
 use crate::wal::Log;
 
 /// With less than this a transaction may meet a full disk: a log segment has 4 MiB.

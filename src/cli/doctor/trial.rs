@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 
 use anyhow::Context;
 
-use super::Check;
+use crate::cli::doctor::Check;
 use crate::cli::{PATIENCE, Session, log};
-use crate::durable;
+use crate::fs::durable;
 use crate::git::{RefFormat, Repository, command};
-use crate::owner;
-use crate::state_dir::{StateDir, Wait};
+use crate::process::owner;
+use crate::state::directory::{StateDir, Wait};
 use crate::wal::Log;
 
 const SCRATCH: &str = "refs/jin-txn/doctor";

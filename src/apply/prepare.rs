@@ -1,0 +1,302 @@
+//! From a queue to everything locked, staged and logged: the first half of the protocol.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::Context;
+
+use crate::apply::queue::clash_of_files;
+use crate::apply::refs;
+use crate::apply::refs::Target;
+use crate::apply::session::GitSession;
+use crate::apply::unmet;
+use crate::apply::unmet::Before;
+use crate::apply::{Open, PATIENCE, Prepared, Transaction};
+use crate::fs::FileId;
+use crate::fs::beneath::Root;
+use crate::fs::durable;
+use crate::git::command;
+use crate::git::refs::Value;
+use crate::git::{RefFormat, RefStore};
+use crate::process::owner;
+use crate::recovery;
+use crate::recovery::Options;
+use crate::staging::image::Hash;
+use crate::staging::stage;
+use crate::staging::worktree::Worktree;
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::{Durability, StateDir, Wait};
+use crate::state::marker::{Entry, Marker};
+use crate::util::text::escape;
+use crate::wal::{Begin, Body, FileChange, FileImage, Log, RefChange, Sync};
+
+/// Staged files that are synced one by one; for more one call for the whole file system is faster.
+const SYNCED_ALONE: usize = 8;
+
+/// What was found out before anything was written.
+struct Survey {
+    targets: Vec<Target>,
+    values: Vec<Value>,
+    worktree: Option<Worktree>,
+    before: Vec<Before>,
+    read_at: i64,
+}
+
+impl Transaction {
+    /// Looks whether it could be done, and changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Transaction::prepare`], but for what only git and its hooks can tell.
+    pub fn check(&self) -> anyhow::Result<(Vec<RefChange>, Vec<FileChange>)> {
+        let survey = self.survey()?;
+        let refs = refs::intended(&survey.targets, &survey.values);
+        let mut files = Vec::new();
+        for (item, before) in self.files.iter().zip(&survey.before) {
+            let hash = survey.worktree.as_ref().map_or(Hash::Sha1, |w| w.hash);
+            let after = match &item.to {
+                Some((mode, source)) => Some(FileImage { blob: stage::blob_of(source, *mode, hash)?, mode: *mode }),
+                None => None,
+            };
+            if before.image != after {
+                let (path, before, file) = (item.path.clone(), before.image, before.file);
+                files.push(FileChange { path, before, after, file, staged: None });
+            }
+        }
+        Ok((refs, files))
+    }
+
+    /// Checks everything, stages the files, logs what is to be done, and lets git take its locks and ask the hooks.
+    ///
+    /// What the dead left unfinished is recovered first.
+    ///
+    /// # Errors
+    /// [`super::Unmet`] with every expectation that is not met; [`super::Clash`] for two items that cannot both be;
+    /// [`super::NoWorktree`]; [`crate::state::directory::Busy`] when another transaction with files is at work; what git or a hook
+    /// says; what the file system says. Nothing was changed then.
+    pub fn prepare(self) -> anyhow::Result<Prepared> {
+        let state = StateDir::of(&self.repo);
+        state.make_ready()?;
+        let files_lock = if self.files.is_empty() { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
+        // Only now: who held that lock before us and died is settled before we look at a file.
+        if recovery::needs_recovery(&self.repo)? {
+            let options = Options { wait: Wait::UpTo(PATIENCE), ..Options::new(self.program.clone()) };
+            recovery::recover(&self.repo, &options)?;
+        }
+        let survey = self.survey()?;
+        let boot = owner::boot_id()?;
+        let log = Log::new(&state, &boot, Wait::UpTo(PATIENCE));
+        let id = log.next_id()?;
+        // The marker first: whatever is in flight has one that anybody sees.
+        let marker = self.marker(id)?;
+        let entry = marker
+            .create(state.path())
+            .with_context(|| format!("cannot write a marker into {}", state.path().display()))?;
+        let mut work = Work { state: &state, log: &log, id, entry, marker, git: None };
+        match self.prepare_logged(&mut work, survey) {
+            Ok((begin, worktree, read_at)) => {
+                let Work { entry, git, .. } = work;
+                let durability = state.durability();
+                let (repo, program) = (self.repo, self.program);
+                let open = Open {
+                    repo,
+                    program,
+                    boot,
+                    id,
+                    entry,
+                    git,
+                    worktree,
+                    begin,
+                    durability,
+                    read_at,
+                    state: state.clone(),
+                    _files_lock: files_lock,
+                };
+                Ok(Prepared { open: Some(open) })
+            }
+            Err(error) => {
+                work.give_up().context("cannot clean up after an error")?;
+                Err(error)
+            }
+        }
+    }
+
+    fn survey(&self) -> anyhow::Result<Survey> {
+        anyhow::ensure!(!self.is_empty(), "there is nothing to do");
+        if let Some(clash) = clash_of_files(self.files.iter().map(|f| &f.path)) {
+            return Err(clash.into());
+        }
+        let zeros = self.zeros();
+        let targets = refs::resolve(&self.repo, &self.program, &self.refs, &zeros)?;
+        refs::require_symrefs(&self.program, &targets)?;
+        let values = refs::values(&self.repo, &self.program, &targets)?;
+        let mut items = unmet::of_refs(&targets, &values);
+        let read_at = crate::util::clock::now();
+        let mut before = Vec::new();
+        let worktree = if self.files.is_empty() {
+            None
+        } else {
+            let worktree = Worktree::open(&self.repo, &self.program)?;
+            let device = Root::open(&self.repo.common_dir)?.device()?;
+            before = unmet::look_at_files(&worktree, &self.files, device, &mut items)?;
+            Some(worktree)
+        };
+        if !items.is_empty() {
+            return Err(super::Unmet { items }.into());
+        }
+        Ok(Survey { targets, values, worktree, before, read_at })
+    }
+
+    /// Everything from the stage to git's locks. Whatever goes wrong here, nothing was changed.
+    fn prepare_logged(&self, work: &mut Work<'_>, survey: Survey) -> anyhow::Result<(Begin, Option<Worktree>, i64)> {
+        let Survey { targets, values, worktree, before, read_at } = survey;
+        let durability = work.state.durability();
+        let files = match &worktree {
+            Some(worktree) => self.stage(work, worktree, &before)?,
+            None => Vec::new(),
+        };
+        let mut begin = self.begin_body(work, refs::intended(&targets, &values), files, durability);
+        // With the record the stage and the marker are durable: `decided` is worth nothing without them.
+        let sync = match durability {
+            Durability::Full => Sync::Barrier,
+            Durability::Process => Sync::Yes,
+        };
+        let entry = &work.entry;
+        let logged =
+            work.log.append_if(Some(work.id), &Body::Begin(Box::new(begin.clone())), sync, || entry.path.exists())?;
+        anyhow::ensure!(logged.is_some(), "another process removed the marker of {}", work.id);
+        if targets.is_empty() {
+            return Ok((begin, worktree, read_at));
+        }
+        let directory = worktree.as_ref().map_or(&self.repo.git_dir, |w| &w.path);
+        let mut git = GitSession::start(&self.program, &self.repo, directory, work.id, &begin.message)?;
+        // git waits for its first line; from here on the transaction is alive while it is.
+        work.marker.helper = git.process()?;
+        work.marker.update(work.state.path())?;
+        let prepared = git.prepare(&targets);
+        work.git = Some(git);
+        prepared.map_err(|error| unmet::explain(&self.repo, &self.program, &targets, error))?;
+        let locked = refs::locked(&self.repo, &self.program, &targets)?;
+        // git compares object names under its locks; what a symbolic ref points to is compared here.
+        let symbolic = |t: &&Target| matches!(t.expected, crate::apply::Expected::PointsTo(_));
+        let targets: Vec<Target> = targets.iter().filter(symbolic).cloned().collect();
+        let values = refs::values(&self.repo, &self.program, &targets)?;
+        let items = unmet::of_refs(&targets, &values);
+        if !items.is_empty() {
+            return Err(super::Unmet { items }.into());
+        }
+        if let Some(run) = self.part_of {
+            // As the hook does for git's own: the run takes reflogs back, too.
+            let refs = RefStore::new(&self.repo);
+            for change in locked.changes.iter().filter(|c| crate::run::parts::is_shared(&c.name)) {
+                crate::run::snapshot::keep_reflog(&refs.log(&change.name), work.state, run, change.name.clone())?;
+            }
+        }
+        begin.helper = work.marker.helper;
+        begin.refs = locked.changes;
+        begin.watched = locked.watched;
+        begin.packed_lock = locked.packed_lock;
+        begin.packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
+        begin.head = RefStore::new(&self.repo).head()?;
+        Ok((begin, worktree, read_at))
+    }
+
+    fn stage(&self, work: &Work<'_>, worktree: &Worktree, before: &[Before]) -> anyhow::Result<Vec<FileChange>> {
+        let stage = stage::open_new(work.state, work.id)?;
+        let mut files = Vec::with_capacity(self.files.len());
+        for (item, before) in self.files.iter().zip(before) {
+            let index = files.len();
+            let (mut after, mut staged) = (None, None);
+            if let Some((mode, source)) = &item.to {
+                let (blob, file) = stage::write(&stage, index, source, *mode, worktree.hash)?;
+                (after, staged) = (Some(FileImage { blob, mode: *mode }), Some(file));
+            }
+            if before.image == after {
+                stage::discard(&stage, index)?;
+                continue;
+            }
+            let path = item.path.clone();
+            files.push(FileChange { path, before: before.image, after, file: before.file, staged });
+        }
+        if work.state.durability() == Durability::Process {
+            let written = files.iter().filter(|f| f.staged.is_some()).count();
+            if written > SYNCED_ALONE {
+                durable::sync_filesystem_of(&work.state.tx(work.id))?;
+            } else {
+                stage::sync(&stage, files.len())?;
+            }
+        }
+        Ok(files)
+    }
+
+    fn begin_body(
+        &self,
+        work: &Work<'_>,
+        refs: Vec<RefChange>,
+        files: Vec<FileChange>,
+        durability: Durability,
+    ) -> Begin {
+        let inside = self.repo.git_dir.strip_prefix(&self.repo.common_dir).map_or(OsStr::new(""), |p| p.as_os_str());
+        let message = if self.message.is_empty() { "apply" } else { &self.message };
+        Begin {
+            worktree: escape(inside.as_bytes()).into_owned(),
+            reftable: self.repo.ref_format == RefFormat::Reftable,
+            refs,
+            reverses: self.reverses,
+            part_of: self.part_of,
+            barrier: durability == Durability::Full,
+            files,
+            message: format!("{message} ({})", work.id),
+            ..Begin::new(Origin::Apply, &self.operation, work.marker.owner.clone(), work.marker.helper)
+        }
+    }
+
+    fn marker(&self, id: TxId) -> anyhow::Result<Marker> {
+        Ok(Marker::of_this_process(id, Origin::Apply, &self.operation)?)
+    }
+
+    /// git's word for nothing has the length of the others.
+    fn zeros(&self) -> String {
+        let of_value = |item: &crate::apply::RefItem| match &item.to {
+            crate::apply::RefTo::Value(Value::Oid(oid)) => Some(oid.null_like()),
+            _ => None,
+        };
+        let of_expected = |item: &crate::apply::RefItem| match &item.expected {
+            crate::apply::Expected::Exactly(oid) => Some(oid.null_like()),
+            _ => None,
+        };
+        let told = self.refs.iter().find_map(|item| of_value(item).or_else(|| of_expected(item)));
+        told.unwrap_or_else(|| self.hash_length())
+    }
+
+    fn hash_length(&self) -> String {
+        let asked = command::run(&self.program, &self.repo.git_dir, &["rev-parse", "--show-object-format"], b"", None);
+        let is_long = asked.is_ok_and(|ran| ran.stdout.trim_ascii() == b"sha256");
+        "0".repeat(if is_long { 64 } else { 40 })
+    }
+}
+
+/// What has been begun.
+struct Work<'w> {
+    state: &'w StateDir,
+    log: &'w Log<'w>,
+    id: TxId,
+    entry: Entry,
+    marker: Marker,
+    git: Option<GitSession>,
+}
+
+impl Work<'_> {
+    fn give_up(self) -> anyhow::Result<()> {
+        if let Some(git) = self.git {
+            git.abort()?;
+        }
+        // On a full disk it cannot be said; then recovery finds that nothing had been decided.
+        if self.log.append(Some(self.id), &Body::Aborted, Sync::No).is_err() {
+            durable::remove_tree(&self.state.tx(self.id))?;
+            return Ok(self.entry.remove()?);
+        }
+        durable::remove_tree(&self.state.tx(self.id))?;
+        Ok(self.entry.remove()?)
+    }
+}

@@ -1,0 +1,485 @@
+//! A directory below which every path is resolved without leaving it.
+//!
+//! Between a look at a path and its use somebody may put a symbolic link where a directory was. So no path is ever
+//! resolved twice: [`Root::parent`] opens the directory that an entry lies in, following no link on the way, and everything
+//! else is done relative to that open directory, on a name without a slash. Whatever is swapped in afterwards, the open
+//! directory stays the one that was found.
+//!
+//! ```text
+//!  Root ── parent("a/b/c") ──▶ Parent(open "a/b", "c") ── stat, open, create, rename, unlink, fsync
+//!            openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS), or step by step with O_NOFOLLOW
+//! ```
+//!
+//! Limit: a directory that is moved out of the root while it is open is still written to, as by every program.
+//! An ancestor that somebody else may write to can be renamed at any time.
+
+mod path;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+pub use path::{BadPath, LONGEST, RelPath};
+
+use crate::fs::FileId;
+use crate::fs::absent_is_none;
+use crate::fs::named::at;
+
+/// Opens directories for reading only: they can be synced.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The open root.
+#[derive(Debug)]
+pub struct Root {
+    dir: OwnedFd,
+    path: Arc<Path>,
+}
+
+/// The open directory that an entry lies in, and the entry's name in it.
+#[derive(Debug)]
+pub struct Parent {
+    dir: OwnedFd,
+    name: OsString,
+    path: RelPath,
+    root: Arc<Path>,
+}
+
+/// What kind of thing an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A directory.
+    Directory,
+    /// A fifo, a socket, a device.
+    Other,
+}
+
+/// An entry, itself: links are not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits (the lower twelve).
+    pub mode: u32,
+    /// Its identity within its file system.
+    pub id: FileId,
+    /// Its file system, within this boot.
+    pub device: u64,
+}
+
+/// How a renamed entry takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// Whatever is there is replaced.
+    Over,
+    /// Something there is an error ([`io::ErrorKind::AlreadyExists`]).
+    New,
+    /// What is there takes the place where the renamed entry was; nothing there is an error.
+    Exchange,
+}
+
+/// A path that leads somewhere else: the inner error of an [`io::Error`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The path.
+    pub path: RelPath,
+    /// What is in the way.
+    pub why: Obstacle,
+}
+
+/// What is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// One of the directories on the way is a symbolic link.
+    Symlink,
+    /// One of the directories on the way is a file.
+    NotADirectory,
+    /// The way leads out of the root.
+    Outside,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.path;
+        match self.why {
+            Obstacle::Symlink => write!(f, "`{path}` lies behind a symbolic link"),
+            Obstacle::NotADirectory => write!(f, "`{path}` lies in something that is no directory"),
+            Obstacle::Outside => write!(f, "`{path}` leads out of the worktree"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The refusal in an error of this module, if it is one.
+#[must_use]
+pub fn refusal(error: &io::Error) -> Option<&Refused> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn refused(root: &Path, path: &RelPath, errno: Errno) -> io::Error {
+    let why = match errno {
+        Errno::LOOP => Obstacle::Symlink,
+        Errno::NOTDIR => Obstacle::NotADirectory,
+        Errno::XDEV => Obstacle::Outside,
+        other => return named(&root.join(path.as_path()), other),
+    };
+    io::Error::other(Refused { path: path.clone(), why })
+}
+
+/// The error with the path that it is about.
+fn named(path: &Path, error: impl Into<io::Error>) -> io::Error {
+    at::<()>(path, Err(error.into())).expect_err("an error stays one")
+}
+
+impl Root {
+    /// Opens `dir`, which may be reached through links: the root is where the caller says.
+    ///
+    /// # Errors
+    /// It is no directory, or cannot be opened.
+    pub fn open(dir: &Path) -> io::Result<Root> {
+        let open = at(dir, rustix::fs::open(dir, DIRECTORY, Mode::empty()).map_err(Into::into))?;
+        Ok(Root { dir: open, path: dir.into() })
+    }
+
+    /// The file system of the root, within this boot.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.dir)?.st_dev)
+    }
+
+    /// Opens the directory that `path` lies in; `None` when it is not there.
+    ///
+    /// # Errors
+    /// A [`Refused`] when the way leads through a link, a file, or out; else what the file system said.
+    pub fn parent(&self, path: &RelPath) -> io::Result<Option<Parent>> {
+        let dir = match path.parent() {
+            None => self.open_dir(Path::new(".")),
+            Some(parent) => self.open_dir(parent.as_path()),
+        };
+        match dir {
+            Ok(dir) => {
+                let (name, root) = (path.name().to_owned(), Arc::clone(&self.path));
+                Ok(Some(Parent { dir, name, path: path.clone(), root }))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(refused(&self.path, path, errno)),
+        }
+    }
+
+    /// As [`Root::parent`], and makes the directories that are missing, with `mode` (before the umask). `made` gets each
+    /// that was made, the outermost first, also when an error follows.
+    ///
+    /// # Errors
+    /// As for [`Root::parent`].
+    pub fn make_parent(&self, path: &RelPath, mode: u32, made: &mut Vec<RelPath>) -> io::Result<Parent> {
+        if let Some(parent) = self.parent(path)? {
+            return Ok(parent);
+        }
+        for dir in path.ancestors() {
+            let parent = self.parent(&dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            match rustix::fs::mkdirat(&parent.dir, parent.name.as_os_str(), Mode::from_raw_mode(mode)) {
+                Ok(()) => made.push(dir),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(named(&self.path.join(dir.as_path()), errno)),
+            }
+        }
+        self.parent(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// Removes the directories that `path` lies in while they are empty, the innermost first; says which went.
+    ///
+    /// # Errors
+    /// What the file system said, other than "not empty" and "not there".
+    pub fn remove_empty_parents(&self, path: &RelPath) -> io::Result<Vec<RelPath>> {
+        let mut gone = Vec::new();
+        for dir in path.ancestors().rev() {
+            let is_there = self.parent(&dir)?.map_or(Ok(None), |parent| parent.stat())?.is_some();
+            // One that went already (whoever removed it was stopped here) says nothing about those around it.
+            if is_there && !self.remove_empty(&dir)? {
+                break;
+            }
+            gone.extend(is_there.then_some(dir));
+        }
+        Ok(gone)
+    }
+
+    /// Removes the directory `dir` if it is empty; says whether it went.
+    ///
+    /// # Errors
+    /// What the file system said, other than "not empty" and "not there".
+    pub fn remove_empty(&self, dir: &RelPath) -> io::Result<bool> {
+        let Some(parent) = self.parent(dir)? else { return Ok(false) };
+        match rustix::fs::unlinkat(&parent.dir, parent.name.as_os_str(), AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR | Errno::BUSY) => Ok(false),
+            Err(errno) => Err(named(&self.path.join(dir.as_path()), errno)),
+        }
+    }
+
+    fn open_dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            match rustix::fs::openat2(&self.dir, path, DIRECTORY, Mode::empty(), resolve) {
+                // A rename at the wrong moment.
+                Err(Errno::AGAIN) => {}
+                // Before Linux 5.6, and where a filter of system calls does not know it.
+                Err(Errno::NOSYS | Errno::PERM) => return self.walk_to(path),
+                other => return other,
+            }
+        }
+    }
+
+    /// The same step by step.
+    fn walk_to(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let mut dir = rustix::fs::openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
+        for component in path.iter().filter(|c| *c != OsStr::new(".")) {
+            dir = match rustix::fs::openat(&dir, component, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+                // With O_DIRECTORY a link is reported as no directory.
+                Err(Errno::NOTDIR) if is_link(&dir, component) => return Err(Errno::LOOP),
+                other => other?,
+            };
+        }
+        Ok(dir)
+    }
+}
+
+fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {
+    let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    found.is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_symlink())
+}
+
+impl Parent {
+    /// The entry's path, from the root.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    /// The entry's path with that of the root, for people.
+    #[must_use]
+    pub fn whole(&self) -> PathBuf {
+        self.root.join(self.path.as_path())
+    }
+
+    fn named(&self, error: impl Into<io::Error>) -> io::Error {
+        named(&self.whole(), error)
+    }
+
+    /// The entry; `None` when there is none.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn stat(&self) -> io::Result<Option<Stat>> {
+        stat_at(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
+    }
+
+    /// The file system of the directory, within this boot.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.dir)?.st_dev)
+    }
+
+    /// Why no names can be added to the directory, or taken from it; `None` when they can.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn why_not_writable(&self) -> io::Result<Option<io::Error>> {
+        use rustix::fs::Access;
+        match rustix::fs::accessat(&self.dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) => Ok(None),
+            Err(errno @ (Errno::ACCESS | Errno::ROFS | Errno::PERM)) => Ok(Some(errno.into())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// What the symbolic link says; `None` when there is nothing, or no link.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn read_link(&self) -> io::Result<Option<Vec<u8>>> {
+        match rustix::fs::readlinkat(&self.dir, self.name.as_os_str(), Vec::new()) {
+            Ok(target) => Ok(Some(target.into_bytes())),
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(self.named(errno)),
+        }
+    }
+
+    /// Opens the regular file for reading; `None` when there is nothing, or something else. A fifo does not hang us.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn open(&self) -> io::Result<Option<File>> {
+        open_regular(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
+    }
+
+    /// Makes a new, empty file with `mode` (before the umask).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
+    pub fn create_new(&self, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode);
+        let made = rustix::fs::openat(&self.dir, self.name.as_os_str(), flags, mode);
+        made.map(File::from).map_err(|errno| self.named(errno))
+    }
+
+    /// Makes a symbolic link that says `target`, whatever that is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
+    pub fn symlink(&self, target: &[u8]) -> io::Result<()> {
+        let made = rustix::fs::symlinkat(OsStr::from_bytes(target), &self.dir, self.name.as_os_str());
+        made.map_err(|errno| self.named(errno))
+    }
+
+    /// Renames `name` in the directory `from` into place.
+    ///
+    /// # Errors
+    /// What the file system said: [`io::ErrorKind::Unsupported`] where it cannot do [`Put::Exchange`].
+    pub fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: Put) -> io::Result<()> {
+        let flags = match how {
+            Put::Over => RenameFlags::empty(),
+            Put::New => {
+                return rename_new((from, name), (self.dir.as_fd(), &self.name)).map_err(|error| self.named(error));
+            }
+            Put::Exchange => RenameFlags::EXCHANGE,
+        };
+        match rustix::fs::renameat_with(from, name, &self.dir, self.name.as_os_str(), flags) {
+            Ok(()) => Ok(()),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if matches!(how, Put::Exchange) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            Err(errno) => Err(self.named(errno)),
+        }
+    }
+
+    /// Renames the entry away, to `name` in the directory `to`, where nothing may be.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
+    pub fn take_out(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        rename_new((self.dir.as_fd(), &self.name), (to, name)).map_err(|error| self.named(error))
+    }
+
+    /// Gives the entry (a file or a link, itself) a second name, `name` in the directory `to`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
+    pub fn link_to(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let linked = rustix::fs::linkat(&self.dir, self.name.as_os_str(), to, name, AtFlags::empty());
+        linked.map_err(|errno| self.named(errno))
+    }
+
+    /// Removes the file or link; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn unlink(&self) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.dir, self.name.as_os_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.named(errno)),
+        }
+    }
+
+    /// Sets the permission bits of the regular file that is there. A link, or anything else, is left as it is.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let Some(file) = self.open()? else { return Ok(()) };
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|errno| self.named(errno))
+    }
+
+    /// Makes the names in the directory durable.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn fsync(&self) -> io::Result<()> {
+        match rustix::fs::fsync(&self.dir) {
+            // Some file systems (network, FUSE) cannot sync a directory.
+            Err(Errno::INVAL) => crate::fs::durable::sync_filesystem(&File::from(self.dir.try_clone()?)),
+            Ok(()) => Ok(()),
+            Err(errno) => Err(self.named(errno)),
+        }
+    }
+}
+
+impl AsFd for Parent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+/// Renames, and replaces nothing.
+fn rename_new(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
+    match rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE) {
+        // File systems (and old kernels) that cannot: a second name refuses to replace as well.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?;
+            Ok(rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// What `name` in the open directory `dir` is; `None` when there is nothing.
+///
+/// # Errors
+/// What the file system said.
+pub fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
+    use rustix::fs::FileType;
+    let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
+    let Some(found) = absent_is_none(found)? else { return Ok(None) };
+    let kind = match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Directory => Kind::Directory,
+        _ => Kind::Other,
+    };
+    // The types of these fields differ from platform to platform.
+    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)]
+    let nanoseconds = |seconds, rest| seconds as i64 * 1_000_000_000 + rest as i64;
+    let id = FileId {
+        ino: found.st_ino,
+        size: found.st_size.cast_unsigned(),
+        mtime: nanoseconds(found.st_mtime, found.st_mtime_nsec),
+        ctime: nanoseconds(found.st_ctime, found.st_ctime_nsec),
+    };
+    Ok(Some(Stat { kind, mode: found.st_mode & 0o7777, id, device: found.st_dev }))
+}
+
+/// Opens the regular file `name` in the open directory `dir`; `None` when there is nothing, or something else.
+///
+/// # Errors
+/// What the file system said.
+pub fn open_regular(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => {
+            let file = File::from(file);
+            Ok(file.metadata()?.is_file().then_some(file))
+        }
+        // Nothing there; a link; a socket or a device without a driver.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! The only door to disk for our own state.
+//!
+//! Everything that jin-txn writes, renames, links or removes goes through here, so that the order of
+//! effects can be read (and faults injected) in one place. We trust `fsync`: after it returned, the
+//! bytes survive a crash of the process. A failed `fsync` is never retried on the same file.
+//!
+//! Limit: files and directories only; locks live in [`crate::state::directory`].
+#![allow(clippy::disallowed_methods)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags};
+
+use crate::fs::named;
+use crate::fs::named::at;
+
+/// Makes the *names* in `dir` durable (created, renamed and removed entries).
+///
+/// # Errors
+/// The directory cannot be opened or synced.
+pub fn fsync_dir(dir: &Path) -> io::Result<()> {
+    let open = at(dir, File::open(dir))?;
+    match open.sync_all() {
+        // Some file systems (network, FUSE) cannot sync a directory.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => at(dir, sync_filesystem(&open)),
+        other => at(dir, other),
+    }
+}
+
+/// Makes everything on the file system of `file` durable: contents, names, sizes, whoever wrote them. One call does for
+/// all objects, locks and directories of a transaction what one fsync for each would do.
+///
+/// # Errors
+/// A write to the file system failed.
+pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    match rustix::fs::syncfs(file) {
+        // Not there: all file systems then. Linux waits until the disks have answered, but tells no errors.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {
+            rustix::fs::sync();
+            file.sync_all()
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The same for the file system that `path` lies on.
+///
+/// # Errors
+/// It cannot be opened, or a write to the file system failed.
+pub fn sync_filesystem_of(path: &Path) -> io::Result<()> {
+    at(path, File::open(path).and_then(|file| sync_filesystem(&file)))
+}
+
+/// Makes the content of the file at `path` durable.
+///
+/// # Errors
+/// It cannot be opened or synced.
+pub fn fsync_file(path: &Path) -> io::Result<()> {
+    at(path, File::open(path).and_then(|file| file.sync_all()))
+}
+
+/// Opens a file of our own: a regular one that lies where it should. What somebody put in its place is refused: a link would
+/// lead out of the repository, a FIFO would keep us waiting for ever.
+///
+/// # Errors
+/// It is something else, or what the file system said.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open_regular(path, options).map(|(file, _)| file)
+}
+
+/// The file and its size.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64)> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).expect("open flags fit into an int");
+    let no_file = || io::Error::other(format!("{} is no regular file", path.display()));
+    let is_other = || fs::symlink_metadata(path).is_ok_and(|m| !m.is_file());
+    match options.custom_flags(flags).open(path) {
+        Ok(file) => {
+            let metadata = at(path, file.metadata())?;
+            if metadata.is_file() { Ok((file, metadata.len())) } else { Err(no_file()) }
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound && is_other() => Err(no_file()),
+        Err(e) => at(path, Err(e)),
+    }
+}
+
+/// Reads a file of our own, which has at most `most` bytes: nobody lets us fill the memory.
+///
+/// # Errors
+/// As for [`open_own`], and when it is larger.
+pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let (mut file, len) = open_regular(path, OpenOptions::new().read(true))?;
+    if len > most {
+        return Err(io::Error::other(format!("{} is larger than {most} bytes", path.display())));
+    }
+    // Who writes these holds a lock or replaces them: at the size that the file had there is nothing more to be read.
+    let mut bytes = Vec::new();
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    bytes.try_reserve_exact(len).map_err(io::Error::other)?;
+    bytes.resize(len, 0);
+    let mut filled = 0;
+    while filled < len {
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return at(path, Err(e)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Publishes `bytes` under `dir/name`: the file appears whole or not at all, and never replaces one.
+/// No fsync: what is published here is a hint that the log backs up.
+///
+/// # Errors
+/// `AlreadyExists` when `dir/name` exists; otherwise what the file system said.
+pub fn publish_new(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let tmp = write_tmp(dir, tmp_name, bytes)?;
+    rename_new(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
+}
+
+/// Like [`publish_new`], but replaces a file of that name.
+///
+/// # Errors
+/// What the file system said; the old file is then still in place.
+pub fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let tmp = write_tmp(dir, tmp_name, bytes)?;
+    rename(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
+}
+
+fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
+    let tmp = dir.join(tmp_name);
+    let mut options = OpenOptions::new();
+    let mut file = open_own(&tmp, options.write(true).create(true).truncate(true).mode(0o666))?;
+    at(&tmp, file.write_all(bytes)).inspect_err(|_| discard(&tmp))?;
+    Ok(tmp)
+}
+
+/// Best effort: a temporary file that stays behind is swept by recovery.
+fn discard(path: &Path) {
+    if fs::remove_file(path).is_err() {
+        // Nothing is lost: recovery sweeps temporary files of processes that are gone.
+    }
+}
+
+/// Renames `from` to `to` and fails with `AlreadyExists` when `to` is there.
+///
+/// # Errors
+/// What the file system said.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without RENAME_NOREPLACE (and old kernels): link refuses to replace as well.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            hard_link(from, to)?;
+            at(from, fs::remove_file(from))
+        }
+        Err(errno) => at(to, Err(errno.into())),
+    }
+}
+
+/// Renames `from` over `to`.
+///
+/// # Errors
+/// What the file system said.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    at(to, fs::rename(from, to))
+}
+
+/// Gives the file `original` a second name.
+///
+/// # Errors
+/// What the file system said (`AlreadyExists` when `link` is there).
+pub fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
+    at(link, fs::hard_link(original, link))
+}
+
+/// Removes a file; one that is gone already is fine.
+///
+/// # Errors
+/// What the file system said.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    absent_is_fine(at(path, fs::remove_file(path)))
+}
+
+/// Removes a directory of ours with everything in it; one that is gone already is fine.
+///
+/// # Errors
+/// What the file system said.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    absent_is_fine(at(path, fs::remove_dir_all(path)))
+}
+
+/// Removes a directory when it is empty; says whether it went.
+///
+/// # Errors
+/// What the file system said, other than "not empty" and "not there".
+pub fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(false),
+        Err(e) => at(path, Err(e)),
+    }
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Creates a directory and its parents with `mode` (before umask).
+///
+/// # Errors
+/// What the file system said.
+pub fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
+    at(path, DirBuilder::new().recursive(true).mode(mode).create(path))
+}
+
+/// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
+///
+/// # Errors
+/// `AlreadyExists` when it is there; otherwise what the file system said.
+pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = at(path, OpenOptions::new().write(true).create_new(true).mode(0o666).open(path))?;
+    at(path, file.write_all(bytes))?;
+    Ok(file)
+}
+
+/// Copies what `source` holds into a new file at `path`: shares the blocks where the file system can, streams otherwise.
+///
+/// # Errors
+/// `AlreadyExists` when it is there; otherwise what the file system said.
+pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
+    let mut copy = at(path, OpenOptions::new().write(true).create_new(true).mode(mode).open(path))?;
+    if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
+        at(path, io::copy(&mut &*source, &mut copy))?;
+    }
+    Ok(copy)
+}
+
+/// Sets the modification time of a file, in nanoseconds since the epoch.
+///
+/// # Errors
+/// What the file system said.
+pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
+    at(path, OpenOptions::new().write(true).open(path).and_then(|file| file.set_modified(time)))
+}
+
+/// Appends to a file, makes it if need be, and syncs it.
+///
+/// # Errors
+/// What the file system said.
+pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = at(path, OpenOptions::new().append(true).create(true).mode(0o666).open(path))?;
+    at(path, file.write_all(bytes).and_then(|()| file.sync_data()))
+}
+
+/// Cuts a file to `len` bytes and syncs it.
+///
+/// # Errors
+/// What the file system said.
+pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
+    let file = open_own(path, OpenOptions::new().write(true))?;
+    at(path, file.set_len(len).and_then(|()| file.sync_all()))
+}
+
+/// Empties a file that need not stay so if the machine stops. It asks the disk for no space.
+///
+/// # Errors
+/// What the file system said.
+pub fn empty(path: &Path) -> io::Result<()> {
+    open_own(path, OpenOptions::new().write(true)).and_then(|file| at(path, file.set_len(0)))
+}
+
+/// Replaces `path` with `bytes` durably: the old content or the new one, never a mixture.
+///
+/// # Errors
+/// What the file system said; the old content is then still in place.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = at(path, atomic_write_file::OpenOptions::new().open(path))?;
+    at(path, file.write_all(bytes))?;
+    at(path, file.commit())
+}
+
+/// Makes `link` a symbolic link to `target`, replacing what is there by one rename.
+///
+/// # Errors
+/// What the file system said; the old entry is then still in place.
+pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    let mut tmp = link.as_os_str().to_owned();
+    tmp.push(format!(".jin-tmp.{}", std::process::id()));
+    let tmp = std::path::PathBuf::from(tmp);
+    remove_file(&tmp)?;
+    at(&tmp, std::os::unix::fs::symlink(target, &tmp))?;
+    rename(&tmp, link).inspect_err(|_| discard(&tmp))
+}
+
+/// Is `path` on a file system that only one machine can have mounted? Only there everybody who could work on it runs
+/// on this machine, and another boot means that they are all dead.
+#[must_use]
+pub fn is_local_disk(path: &Path) -> bool {
+    // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
+    const LOCAL: [u32; 8] =
+        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
+    // The kernel's magic numbers have 32 bits; the field's type differs from platform to platform.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.contains(&(s.f_type as u32)))
+}
+
+/// Gives a file or directory that we made the access that its directory gives (`core.sharedRepository`): what the
+/// umask took from the group comes back when the group may write to the directory.
+///
+/// # Errors
+/// What the file system said.
+pub fn share_like_directory(path: &Path) -> io::Result<()> {
+    let parent = named::metadata(path.parent().unwrap_or(Path::new("/")))?.mode();
+    let own = named::metadata(path)?;
+    let shared = if own.is_dir() { parent & 0o2077 } else { parent & 0o066 };
+    if parent & 0o020 == 0 || own.mode() & shared == shared {
+        return Ok(());
+    }
+    at(path, fs::set_permissions(path, fs::Permissions::from_mode((own.mode() & 0o7777) | shared)))
+}
+
+/// Gives `original` a second name, or copies it where the file system or the kernel's policy refuses links.
+///
+/// # Errors
+/// What the file system said (`AlreadyExists` when `second` is there).
+pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
+    match hard_link(original, second) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+            copy_new(&named::open(original)?, second, 0o666).map(|_| ())
+        }
+        other => other,
+    }
+}
+
+/// Puts the program `bytes` (a script) at `path` by one rename, durably; what was there is replaced.
+///
+/// # Errors
+/// What the file system said; the old file is then still in place.
+pub fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut tmp = path.as_os_str().to_owned();
+    tmp.push(format!(".jin-tmp.{}", std::process::id()));
+    let tmp = std::path::PathBuf::from(tmp);
+    remove_file(&tmp)?;
+    let mut file = at(&tmp, OpenOptions::new().write(true).create_new(true).mode(0o777).open(&tmp))?;
+    at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())).inspect_err(|_| discard(&tmp))?;
+    drop(file);
+    rename(&tmp, path).inspect_err(|_| discard(&tmp))
+}
+
+/// Takes the permission to write a file away from everybody, if it is ours to take.
+///
+/// # Errors
+/// What the file system said, other than that the file belongs to somebody else.
+pub fn make_read_only(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & 0o222 == 0 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o222)) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Ok(())
+        }
+        other => at(path, other),
+    }
+}
+
+/// Sets the modification time of a directory (Unix seconds and nanoseconds).
+///
+/// # Errors
+/// What the file system said.
+pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
+    let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let modified = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = rustix::fs::Timestamps { last_access: omit, last_modification: modified };
+    let set = rustix::fs::utimensat(CWD, directory, &times, rustix::fs::AtFlags::empty());
+    at(directory, set.map_err(Into::into))
+}
+
+/// Copies everything below `from` to below `to`: directories, files with their modes, links as links.
+///
+/// # Errors
+/// What the file system said.
+pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in named::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            create_dirs(&target, 0o777)?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_symlink() {
+            at(&target, std::os::unix::fs::symlink(named::read_link(&source)?, &target))?;
+        } else if kind.is_file() {
+            at(&target, fs::copy(&source, &target))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_made_durable_by_syncing_its_file_system() {
+        let unsyncable = File::open("/proc/self").unwrap();
+        assert_eq!(unsyncable.sync_all().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        fsync_dir(Path::new("/proc/self")).unwrap();
+    }
+}

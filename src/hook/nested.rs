@@ -1,0 +1,32 @@
+//! Is this git the child of one of our own transactions?
+//!
+//! Then that transaction logs everything, and our hook has nothing to do; hooks of others run and may refuse. The variable
+//! alone is believed by nobody: it is inherited by whatever a hook starts, and anybody may set it.
+
+use crate::process::owner;
+use crate::process::owner::{Place, Stat};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::marker;
+use crate::state::marker::{Listing, State};
+
+/// Does the transaction `id` speak for this git? Its marker has to be there, to name this very process as its child, and
+/// an ancestor of it as its owner.
+///
+/// # Errors
+/// The marker or `/proc` cannot be read. A second transaction for what the first one does would be taken back although that is kept.
+pub(crate) fn speaks_for(listing: &Listing, id: TxId, git: &Stat) -> anyhow::Result<bool> {
+    let Some(entry) = listing.markers.iter().find(|m| m.id == id && m.state == State::InProgress) else {
+        return Ok(false);
+    };
+    let marker = match entry.read() {
+        Err(error) if marker::is_unreadable(&error) => return Err(error),
+        other => other.ok().flatten(),
+    };
+    let Some(marker) = marker else { return Ok(false) };
+    let is_child = marker.helper == git.process();
+    if marker.origin != Origin::Apply || !is_child || !Place::here()?.is_same(&marker.owner.place) {
+        return Ok(false);
+    }
+    Ok(owner::ancestors()?.iter().any(|a| a.process() == marker.owner.process))
+}

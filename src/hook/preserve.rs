@@ -1,0 +1,119 @@
+//! What a hook keeps or makes durable before git goes on, because git is about to take it away or never syncs it.
+
+use anyhow::Context;
+
+use crate::fs::FileId;
+use crate::fs::durable;
+use crate::git::refs::Settled;
+use crate::git::{RefName, RefStore, Value};
+use crate::hook::reference_transaction::Call;
+use crate::observe::Observed;
+use crate::process::owner::Place;
+use crate::recovery;
+use crate::run::{mark, snapshot};
+use crate::state::Origin;
+use crate::state::TxId;
+use crate::state::directory::Durability;
+use crate::state::marker::{Entry, State};
+use crate::wal::{Body, Rename, Sync};
+
+impl Call<'_> {
+    /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
+    /// must not take back in another order. Its content is synced before the rename, its name before the first removal.
+    pub(crate) fn order_packing(&self, seen: &Observed) -> anyhow::Result<()> {
+        let new = self.repo.common_dir.join("packed-refs.new");
+        let written = FileId::at(&new)?.is_some();
+        if (!written && seen.pruned.is_empty()) || self.state.durability() == Durability::Process {
+            return Ok(());
+        }
+        if written {
+            durable::fsync_file(&new).with_context(|| format!("cannot sync {}", new.display()))?;
+        }
+        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
+        if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())
+            && !self.state.is_known_durable(&packed)
+        {
+            durable::fsync_dir(&self.repo.common_dir).context("cannot sync the git directory")?;
+            self.state.note_durable(&packed)?;
+        }
+        Ok(())
+    }
+
+    /// pack-refs erases the identity that proves who wrote a ref: log where it went, while it is known.
+    pub(crate) fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
+        let moved = |(name, was): &(RefName, crate::git::refs::Seen)| Settled {
+            name: name.clone(),
+            value: was.value.clone(),
+            file: was.loose,
+        };
+        let refs = seen.pruned.iter().map(moved).collect();
+        let place = Place::here()?;
+        self.log(&place).append(None, &Body::Moved { refs }, Sync::Yes)?;
+        Ok(())
+    }
+
+    /// git replaces its configuration without syncing it: keep a second name for the file that is there now, which the barrier
+    /// makes durable.
+    pub(crate) fn save_config(&self) -> anyhow::Result<()> {
+        let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
+        let now = FileId::at(&config)?;
+        if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
+            return Ok(());
+        }
+        durable::remove_file(&saved)?;
+        match durable::keep_second(&config, &saved) {
+            // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+            other => other.context("cannot keep the configuration"),
+        }
+    }
+
+    /// git removes the reflogs of deleted refs before the refs: keep a second name for each.
+    pub(crate) fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
+        let refs = RefStore::new(&self.repo);
+        let mut deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
+        let Some(first) = deleted.next() else { return Ok(()) };
+        let dir = self.state.make_tx(id)?;
+        for (index, change) in std::iter::once(first).chain(deleted) {
+            let saved = dir.join(recovery::saved_log_name(index));
+            match durable::keep_second(&refs.log(&change.name), &saved) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The run that started this git, if it did and is at work.
+    ///
+    /// # Errors
+    /// Its marker cannot be read: what is not known to be a part of a run would stay when the run is taken back.
+    pub(crate) fn run(&self) -> anyhow::Result<Option<TxId>> {
+        let named = self.environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &self.state));
+        let in_progress = |m: &&Entry| Some(m.id) == named && m.state == State::InProgress;
+        let Some(entry) = self.listing.markers.iter().find(in_progress) else { return Ok(None) };
+        // The variable alone is believed by nobody: anybody may set it.
+        let marker = entry.read().context("cannot tell whether this change is part of a run")?;
+        Ok(marker.filter(|m| m.origin == Origin::Run).map(|m| m.id))
+    }
+
+    /// The run takes reflogs back as well: the first of its transactions that touches one gives it a second name.
+    pub(crate) fn save_reflogs_of_run(
+        &self,
+        run: TxId,
+        seen: &Observed,
+        rename: Option<&Rename>,
+    ) -> anyhow::Result<()> {
+        let refs = RefStore::new(&self.repo);
+        for change in seen.changes.iter().filter(|c| crate::run::parts::is_shared(&c.name)) {
+            let moving = rename.is_some_and(|r| r.log.is_some()) && change.log.is_none();
+            let log = if moving {
+                self.repo.common_dir.join(crate::git::reflog::RENAMED_LOG)
+            } else {
+                refs.log(&change.name)
+            };
+            snapshot::keep_reflog(&log, &self.state, run, change.name.clone())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! The hook's stdin: `<old> SP <new> SP <ref> LF`, one line per ref.
+
+use crate::state::marker::PayloadKey;
+
+/// One line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'p> {
+    /// What the caller *expected* the value to be; zeros when it did not say.
+    pub old: &'p [u8],
+    /// The new value; zeros mean delete, or verify only.
+    pub new: &'p [u8],
+    /// The ref as git named it.
+    pub name: &'p [u8],
+}
+
+/// A parsed payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload<'p> {
+    input: &'p [u8],
+    /// Tells this payload from others.
+    pub key: PayloadKey,
+}
+
+impl<'p> Payload<'p> {
+    /// Parses the hook's stdin.
+    ///
+    /// # Errors
+    /// A line that is not of the form, as text.
+    pub fn parse(input: &'p [u8]) -> Result<Payload<'p>, String> {
+        let mut count = 0;
+        for text in texts(input) {
+            if Line::parse(text).is_none() {
+                return Err(format!("git sent a line that is no ref update: {}", text.escape_ascii()));
+            }
+            count += 1;
+        }
+        let key = PayloadKey { crc: crate::util::checksum::crc32c(input), len: input.len() as u64, count };
+        Ok(Payload { input, key })
+    }
+
+    /// Its lines. They are parsed on the way: a list of them would be as large as the payload.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'p>> + use<'p> {
+        texts(self.input).filter_map(Line::parse)
+    }
+
+    /// Their number.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::try_from(self.key.count).unwrap_or(usize::MAX)
+    }
+}
+
+fn texts(input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    input.split(|b| *b == b'\n').filter(|l| !l.is_empty())
+}
+
+impl<'p> Line<'p> {
+    fn parse(text: &'p [u8]) -> Option<Line<'p>> {
+        // `ref:<target>` holds no space (ref names cannot), so two spaces part three words.
+        let mut words = text.splitn(3, |b| *b == b' ');
+        Some(Line { old: words.next()?, new: words.next()?, name: words.next()? })
+    }
+
+    /// Zeros: no value.
+    #[must_use]
+    pub fn is_null(value: &[u8]) -> bool {
+        value.iter().all(|b| *b == b'0')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_parsed_and_garbage_is_named() {
+        let payload = Payload::parse(b"00 11 refs/heads/a\n11 ref:refs/heads/b HEAD\n").unwrap();
+        assert_eq!((payload.lines().count(), payload.count()), (2, 2));
+        assert_eq!(payload.lines().last().unwrap().new, b"ref:refs/heads/b");
+        assert_eq!(Payload::parse(b"").unwrap().count(), 0, "empty payloads happen");
+        assert!(Payload::parse(b"only two\n").unwrap_err().contains("only two"));
+    }
+}

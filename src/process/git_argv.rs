@@ -1,0 +1,74 @@
+//! What a git process is told to do, from its arguments.
+
+/// Does this git only run an alias that is us?
+#[must_use]
+pub fn only_runs_us(argv: &[String]) -> bool {
+    global_options(argv).command.is_some_and(|c| matches!(c, "txn" | "tx" | "hook"))
+}
+
+/// Does this git only put refs into `packed-refs`, where others' new values are not visible yet?
+#[must_use]
+pub fn packs_refs(argv: &[String]) -> bool {
+    match global_options(argv).command {
+        Some("pack-refs") => true,
+        Some("refs") => argv.iter().skip_while(|word| *word != "refs").nth(1).is_some_and(|word| word == "optimize"),
+        _ => false,
+    }
+}
+
+#[derive(Default)]
+/// What stands before the command.
+pub(crate) struct GlobalOptions<'a> {
+    pub(crate) git_dir: Option<&'a str>,
+    pub(crate) command: Option<&'a str>,
+    pub(crate) work_tree: bool,
+}
+
+/// git's options before the command.
+pub(crate) fn global_options(argv: &[String]) -> GlobalOptions<'_> {
+    let mut options = GlobalOptions::default();
+    let program = argv.first().map_or("", |a| a.rsplit('/').next().unwrap_or(a));
+    if let Some(command) = program.strip_prefix("git-") {
+        options.command = Some(command);
+        return options;
+    }
+    let mut words = argv.iter().skip(1).map(String::as_str);
+    while let Some(word) = words.next() {
+        match word {
+            "--git-dir" => options.git_dir = words.next(),
+            "--work-tree" => options.work_tree = words.next().is_some(),
+            "-C" | "-c" | "--namespace" | "--config-env" | "--super-prefix" | "--attr-source" => {
+                words.next();
+            }
+            _ if word.starts_with("--git-dir=") => options.git_dir = word.strip_prefix("--git-dir="),
+            _ if word.starts_with("--work-tree=") => options.work_tree = true,
+            _ if word.starts_with('-') => {}
+            _ => {
+                options.command = Some(word);
+                break;
+            }
+        }
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_found_behind_global_options() {
+        let argv = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (line, command, git_dir) in [
+            ("git commit -m log", Some("commit"), None),
+            ("/usr/bin/git -C a -c x=y --git-dir=g log", Some("log"), Some("g")),
+            ("git --git-dir g --no-pager txn recover", Some("txn"), Some("g")),
+            ("git-upload-pack /srv/x", Some("upload-pack"), None),
+            ("git", None, None),
+        ] {
+            let argv = argv(line);
+            let options = global_options(&argv);
+            assert_eq!((options.command, options.git_dir), (command, git_dir), "{line}");
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! Who makes a transaction, and is it still alive?
+//!
+//! A process is known by pid *and* start time (pids are reused), within one boot and one pid
+//! namespace. Everything comes from `/proc`; where that shows nothing, the kernel is asked whether the pid is in use
+//! (`kill` with signal 0, which sends none).
+//!
+//! Limit: Linux only. A process in a pid namespace that we cannot see into, that `/proc` hides from us, or that could not be
+//! looked at (no file could be opened, say) is [`Liveness::Unknowable`] and treated as alive everywhere.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+/// The inode of the initial pid namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// How far up the process tree we look for git: hook managers put a few processes in between.
+const MAX_ANCESTORS: usize = 16;
+
+/// A process, told from a later one with the same pid by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id, in the pid namespace of whoever wrote this down.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start: u64,
+}
+
+/// Boot, machine and pid namespace: where a [`Process`] means something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// Host name: information for people, never proof.
+    pub host: String,
+    /// Inode of the pid namespace.
+    pub pidns: u64,
+}
+
+/// The process that makes a transaction, and where it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The process.
+    #[serde(flatten)]
+    pub process: Process,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// What we know of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Liveness {
+    /// It runs.
+    Alive,
+    /// It is gone (a zombie counts as gone: it runs nothing any more).
+    Dead,
+    /// We cannot see; treated as alive.
+    Unknowable,
+}
+
+impl Liveness {
+    /// Several processes are dead only when each of them is.
+    #[must_use]
+    pub fn and(self, other: Liveness) -> Liveness {
+        use Liveness::{Alive, Dead, Unknowable};
+        match (self, other) {
+            (Dead, Dead) => Dead,
+            (Alive, _) | (_, Alive) => Alive,
+            (Unknowable, _) | (_, Unknowable) => Unknowable,
+        }
+    }
+}
+
+/// The fields of `/proc/PID/stat` that we use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Process id.
+    pub pid: u32,
+    /// The kernel's name for it: the first 15 bytes of the executable's name.
+    pub comm: String,
+    /// One letter: `R`, `S`, `Z`, ...
+    pub state: char,
+    /// Parent's pid; 0 when the parent is outside of our pid namespace.
+    pub parent: u32,
+    /// Kernel flags of the process (`PF_KTHREAD` and so on).
+    pub flags: u64,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+}
+
+impl Stat {
+    /// Reads `/proc/PID/stat`; `None` when nothing can be learned from it. Whose death matters is [looked](Stat::look) for.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Stat> {
+        Self::look(pid).ok().flatten()
+    }
+
+    /// Reads `/proc/PID/stat`; `None` when there is certainly no such process.
+    ///
+    /// # Errors
+    /// It cannot be looked at, which says nothing about it.
+    pub fn look(pid: u32) -> io::Result<Option<Stat>> {
+        let path = format!("/proc/{pid}/stat");
+        match read_proc(&path) {
+            Ok(text) => Self::parse(&String::from_utf8_lossy(&text))
+                .map(Some)
+                .ok_or_else(|| io::Error::other(format!("{path} is not what it was thought to be"))),
+            Err(error) if is_gone(&error) => {
+                // `/proc` may hide what belongs to other users.
+                let asked = i32::try_from(pid).ok().and_then(Pid::from_raw).map(rustix::process::test_kill_process);
+                match asked {
+                    None | Some(Err(rustix::io::Errno::SRCH)) => Ok(None),
+                    Some(_) => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{path} is hidden"))),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The command name stands in parentheses and may hold anything, `)` and spaces included.
+    fn parse(text: &str) -> Option<Stat> {
+        let (open, close) = (text.find('(')?, text.rfind(')')?);
+        let mut rest = text.get(close + 2..)?.split(' ');
+        let pid = text.get(..open)?.trim().parse().ok()?;
+        let state = rest.next()?.chars().next()?;
+        let parent = rest.next()?.parse().ok()?;
+        let flags = rest.nth(4)?.parse().ok()?;
+        let start = rest.nth(12)?.parse().ok()?;
+        Some(Stat { pid, comm: text.get(open + 1..close)?.to_owned(), state, parent, flags, start })
+    }
+
+    /// Zombies and processes being torn down (`PF_EXITING`) execute nothing any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x') || self.flags & 0x4 != 0
+    }
+
+    /// `PF_KTHREAD`: the kernel's own threads hold no lock files.
+    #[must_use]
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & 0x0020_0000 != 0
+    }
+
+    /// Does `process` live, or is that unknown?
+    #[must_use]
+    pub fn may_live(process: Process) -> bool {
+        let is_it = |stat: Option<Stat>| stat.is_some_and(|stat| stat.start == process.start && !stat.is_gone());
+        Self::look(process.pid).map_or(true, is_it)
+    }
+
+    /// The process that this describes.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Process { pid: self.pid, start: self.start }
+    }
+}
+
+/// Of an error in `/proc/PID`: does it say that there is no such process?
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+/// What was found in `/proc/PID`; `None` when the process is gone, or does not let us look.
+///
+/// # Errors
+/// Anything else, which says nothing about the process.
+pub fn unless_hidden<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// The arguments of a process, as far as they can be read.
+#[must_use]
+pub fn argv(pid: u32) -> Option<Vec<String>> {
+    read_argv(pid).ok()
+}
+
+fn read_argv(pid: u32) -> io::Result<Vec<String>> {
+    let raw = read_proc(&format!("/proc/{pid}/cmdline"))?;
+    let args = raw.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned());
+    let mut args: Vec<String> = args.collect();
+    if args.last().is_some_and(String::is_empty) {
+        args.pop();
+    }
+    Ok(args)
+}
+
+/// What a process has open: a link to each file, and its path. Of who is gone, or does not let us look, nothing.
+///
+/// # Errors
+/// The list cannot be read to its end.
+pub fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let mut open = Vec::new();
+    for entry in unless_hidden(fs::read_dir(format!("/proc/{pid}/fd")))?.into_iter().flatten() {
+        let Some(link) = unless_hidden(entry)?.map(|entry| entry.path()) else { break };
+        match unless_hidden(fs::read_link(&link)) {
+            Ok(path) => open.extend(path.map(|path| (link, path))),
+            // Longer than a page: nobody can name such a file, so it is none of ours.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(open)
+}
+
+/// Is this a git process, by name? `git`, `git-receive-pack`, ...
+#[must_use]
+pub fn is_git_name(name: &str) -> bool {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    base == "git" || base.starts_with("git-")
+}
+
+impl Place {
+    /// The same, whatever the machine is called by now?
+    #[must_use]
+    pub fn is_same(&self, other: &Place) -> bool {
+        (&self.boot, self.pidns) == (&other.boot, other.pidns)
+    }
+
+    /// Where this process runs.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted or not readable.
+    pub fn here() -> io::Result<Place> {
+        Ok(Place { boot: boot_id()?, host: host(), pidns: pid_namespace("self")? })
+    }
+
+    /// Do we see every process of this machine? Only from the initial pid namespace.
+    #[must_use]
+    pub fn sees_everything(&self) -> bool {
+        // A `/proc` that hides other users' processes hides the first one, too.
+        self.pidns == INITIAL_PID_NAMESPACE && Stat::of(1).is_some()
+    }
+}
+
+/// The id of this boot.
+///
+/// # Errors
+/// `/proc` is not mounted or not readable.
+pub fn boot_id() -> io::Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    /// No process outlives its boot.
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(id) = KNOWN.get() {
+        return Ok(id.clone());
+    }
+    let wrong = |why: String| io::Error::other(format!("{PATH}: {why}"));
+    let id = read_proc(PATH).map_err(|e| wrong(e.to_string()))?;
+    let id = std::str::from_utf8(&id).map_or("", str::trim_end);
+    let plausible = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if plausible {
+        Ok(KNOWN.get_or_init(|| id.to_owned()).clone())
+    } else {
+        Err(wrong("this is no boot id".to_owned()))
+    }
+}
+
+/// Reads a file of `/proc`, which has no size to go by: at once if it is small, as most are.
+fn read_proc(path: &str) -> io::Result<Vec<u8>> {
+    const MOST: usize = 512;
+    let mut file = File::open(path)?;
+    let mut text = vec![0; MOST];
+    let len = file.read(&mut text)?;
+    text.truncate(len);
+    // A short answer is a whole one.
+    if len == MOST {
+        file.read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn pid_namespace(pid: &str) -> io::Result<u64> {
+    Ok(fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
+}
+
+/// This process.
+///
+/// # Errors
+/// `/proc` is not mounted or not readable, or is that of another pid namespace.
+pub fn myself() -> io::Result<Process> {
+    const PATH: &str = "/proc/self/stat";
+    let text = crate::fs::named::at(std::path::Path::new(PATH), read_proc(PATH))?;
+    let stat = Stat::parse(&String::from_utf8_lossy(&text)).filter(|stat| stat.pid == std::process::id());
+    stat.map(|stat| stat.process()).ok_or_else(|| io::Error::other("/proc shows another pid namespace than ours"))
+}
+
+/// The process that started this one; 0 when it is outside of our pid namespace.
+#[must_use]
+pub fn parent() -> u32 {
+    rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// The ancestors of this process, nearest first.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn ancestors() -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    let mut pid = parent();
+    while pid > 0 && found.len() < MAX_ANCESTORS {
+        let Some(stat) = unless_hidden(Stat::look(pid))?.flatten() else { break };
+        pid = stat.parent;
+        found.push(stat);
+    }
+    Ok(found)
+}
+
+/// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
+/// parent (hook managers stand in between), and not a git that only runs an alias; with its arguments. `None` when git died
+/// already and we are an orphan.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
+    let mut pid = parent();
+    for _ in 0..MAX_ANCESTORS {
+        // In a container git itself may be pid 1.
+        if pid == 0 {
+            break;
+        }
+        let Some(stat) = unless_hidden(Stat::look(pid))?.flatten() else { break };
+        let Some(argv) = unless_hidden(read_argv(pid))? else { break };
+        if is_git(&stat, Some(&argv)) && !crate::process::git_argv::only_runs_us(&argv) {
+            return Ok(Some((stat, argv)));
+        }
+        pid = stat.parent;
+    }
+    Ok(None)
+}
+
+/// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
+/// something else: a hook manager that is a script called `git-...`.
+#[must_use]
+pub fn may_be_git(stat: &Stat) -> bool {
+    is_git(stat, argv(stat.pid).as_deref())
+}
+
+/// One whose arguments cannot be read may be git.
+fn is_git(stat: &Stat, argv: Option<&[String]>) -> bool {
+    let by_argv = || argv.is_none_or(|argv| argv.first().is_some_and(|name| is_git_name(name)));
+    let named = is_git_name(&stat.comm) || by_argv();
+    let program = || fs::read_link(format!("/proc/{}/exe", stat.pid));
+    // A wrapper keeps the real one beside itself as `.git-wrapped`; of another machine's programs an emulator is run.
+    let is_its = |name: &str| name.trim_start_matches('.').starts_with("git") || name.starts_with("qemu-");
+    named && program().map_or(true, |exe| exe.file_name().is_none_or(|name| is_its(&name.to_string_lossy())))
+}
+
+impl Owner {
+    /// Is the process still there, seen from `here`?
+    ///
+    /// `local_disk`: the repository lies on a file system that no other machine can mount at the same
+    /// time; only then does another boot id prove death.
+    #[must_use]
+    pub fn liveness(&self, process: Process, here: &Place, local_disk: bool) -> Liveness {
+        if self.place.boot != here.boot {
+            return if local_disk { Liveness::Dead } else { Liveness::Unknowable };
+        }
+        if self.place.pidns == here.pidns {
+            return liveness_here(process);
+        }
+        // A foreign pid namespace: its pids mean nothing to us. It is dead for certain only when we see
+        // every process of the machine and none is a member.
+        if here.sees_everything() && namespace_is_dead(self.place.pidns, process.start) {
+            return Liveness::Dead;
+        }
+        Liveness::Unknowable
+    }
+}
+
+fn liveness_here(process: Process) -> Liveness {
+    match Stat::look(process.pid) {
+        Ok(Some(stat)) if stat.start == process.start && !stat.is_gone() => Liveness::Alive,
+        Ok(_) => Liveness::Dead,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Liveness::Unknowable,
+        // Not even a human who vouches for what we may not see knows that.
+        Err(_) => Liveness::Alive,
+    }
+}
+
+/// Is the namespace dead that had a process which started at `since`? Its first process started no later and
+/// lives as long as the namespace: members that all started later belong to a new one with a reused inode.
+fn namespace_is_dead(pidns: u64, since: u64) -> bool {
+    // A process that just ended is no member; one that we may not, or cannot, look into might be.
+    let is_no_member = |pid: u32| match pid_namespace(&pid.to_string()) {
+        Ok(inode) if inode != pidns => true,
+        Ok(_) => Stat::look(pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.start > since || stat.is_gone())),
+        Err(error) => is_gone(&error),
+    };
+    all_pids().is_ok_and(|pids| pids.into_iter().filter(|pid| is_nested(*pid)).all(is_no_member))
+}
+
+/// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
+#[must_use]
+pub fn is_nested(pid: u32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    levels.is_none_or(|pids| pids.split_ascii_whitespace().count() > 1)
+}
+
+/// All pids that `/proc` shows.
+///
+/// # Errors
+/// `/proc` cannot be read to its end.
+pub fn all_pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// Realtime (Unix epoch, nanoseconds) of a start time in clock ticks since boot. The true start lies at
+/// most one tick (10 ms) later.
+#[must_use]
+pub fn realtime_of_start(start: u64) -> i64 {
+    let booted = crate::util::clock::clock_offset();
+    let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
+    booted + i64::try_from(start).unwrap_or(i64::MAX / tick) * tick
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_and_spaces_is_parsed() {
+        let line = "42 (a) b) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 1 1 1";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.pid, stat.comm.as_str(), stat.parent, stat.start), (42, "a) b", 7, 9876));
+    }
+
+    #[test]
+    fn several_processes_are_dead_only_when_each_is() {
+        use Liveness::{Alive, Dead, Unknowable};
+        for (a, b, both) in [
+            (Dead, Dead, Dead),
+            (Dead, Alive, Alive),
+            (Alive, Dead, Alive),
+            (Unknowable, Dead, Unknowable),
+            (Unknowable, Alive, Alive),
+        ] {
+            assert_eq!(a.and(b), both, "{a:?} and {b:?}");
+        }
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let here = Place::here().unwrap();
+        let me = myself().unwrap();
+        let owner = Owner { process: me, place: here.clone() };
+        assert_eq!(owner.liveness(me, &here, true), Liveness::Alive);
+        let earlier = Process { start: me.start.wrapping_sub(1), ..me };
+        assert_eq!(owner.liveness(earlier, &here, true), Liveness::Dead, "same pid, another start time");
+    }
+
+    #[test]
+    fn another_boot_proves_death_only_on_a_local_disk() {
+        let here = Place::here().unwrap();
+        let me = myself().unwrap();
+        let place = Place { boot: "00000000-0000-0000-0000-000000000000".into(), ..here.clone() };
+        let owner = Owner { process: me, place };
+        assert_eq!(owner.liveness(me, &here, true), Liveness::Dead);
+        assert_eq!(owner.liveness(me, &here, false), Liveness::Unknowable, "a network disk may be in use elsewhere");
+    }
+}

@@ -1,0 +1,332 @@
+//! Refs, HEAD and reflogs of a run, back to where it found them.
+//!
+//! Only what the run itself moved goes back, and only while it is where the run left it. What somebody else moved since is
+//! theirs, with its reflog.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::fs::FileId;
+use crate::fs::absent_is_none;
+use crate::fs::durable;
+use crate::fs::named as fs;
+use crate::git::command;
+use crate::git::command::RefWrite;
+use crate::git::refs::Settled;
+use crate::git::refs::is_per_worktree;
+use crate::git::{RefName, RefStore, Repository, Value, reflog};
+use crate::recovery::Session;
+use crate::recovery::execute::free_name;
+use crate::recovery::run_rollback::place::READY;
+use crate::run::manifest::{KeptLog, Manifest};
+use crate::run::parts;
+use crate::run::parts::Move;
+use crate::run::snapshot::reflog_copy;
+use crate::state::TxId;
+use crate::state::directory::StateDir;
+use crate::wal::Record;
+
+const STASH: &[u8] = b"refs/stash";
+
+/// What is to be done about the refs of a run.
+#[derive(Debug, Default)]
+pub(crate) struct RefPlan {
+    /// Refs to write.
+    pub(crate) writes: Vec<RefWrite>,
+    /// Refs that somebody else has moved since.
+    pub(crate) left: Vec<RefName>,
+    /// HEAD of the worktree.
+    head: Option<RefWrite>,
+    /// Reflogs to bring back.
+    logs: Vec<KeptLog>,
+    /// Every ref that the run touched and that is, or will be, as before.
+    settled: Vec<RefName>,
+}
+
+/// What there is to know about stashes.
+pub(crate) struct Stash<'s> {
+    /// The newest one, before.
+    before: Option<&'s Value>,
+    /// Somebody else has stashed since, or taken a stash away.
+    is_others: bool,
+    /// The list begins with what was on it before.
+    only_grew: bool,
+}
+
+impl<'s> Stash<'s> {
+    /// Looks at what became of the stashes since the run `id` began.
+    pub(crate) fn look(
+        repo: &Repository,
+        state: &StateDir,
+        records: &[Record],
+        id: TxId,
+        manifest: &'s Manifest,
+    ) -> anyhow::Result<Stash<'s>> {
+        let name = RefName::parse(STASH)?;
+        let size = manifest.reflogs.iter().find(|log| log.name == name).and_then(|log| log.size).unwrap_or(0);
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let was = absent_is_none(durable::read_own(&reflog_copy(state, id, &name), u64::MAX - 1))?.unwrap_or_default();
+        let now = absent_is_none(fs::read(RefStore::new(repo).log(&name)))?.unwrap_or_default();
+        Ok(Stash {
+            before: manifest.stash.as_ref(),
+            is_others: parts::is_moved_by_others(records, id, &name),
+            only_grew: now.starts_with(&was[..size.min(was.len())]),
+        })
+    }
+}
+
+impl RefPlan {
+    pub(crate) fn is_none(&self) -> bool {
+        self.writes.is_empty() && self.head.is_none()
+    }
+}
+
+/// Decides, from what the run did and what is there now.
+pub(crate) fn plan(
+    repo: &Repository,
+    moves: &[Move],
+    head: Option<&Settled>,
+    kept: &[KeptLog],
+    stash: &Stash<'_>,
+) -> anyhow::Result<RefPlan> {
+    let refs = RefStore::new(repo);
+    let mut plan = RefPlan::default();
+    for moved in moves.iter().filter(|m| m.name.as_bytes() != STASH) {
+        let now = refs.read(&moved.name)?.value;
+        if moved.taken_over || (now != moved.before && !moved.values.contains(&now)) {
+            plan.left.push(moved.name.clone());
+            continue;
+        }
+        if now != moved.before {
+            plan.writes.push(RefWrite { name: moved.name.clone(), from: now, to: moved.before.clone() });
+        }
+        plan.logs.push(KeptLog { name: moved.name.clone(), size: moved.log });
+        plan.settled.push(moved.name.clone());
+    }
+    // The list of stashes is a reflog, which commands change outside of any transaction.
+    if let Some(before) = stash.before {
+        let name = RefName::parse(STASH)?;
+        let now = refs.read(&name)?.value;
+        if stash.is_others {
+            // They have put theirs on top of what was there, or the list is not what either of the two has made of it.
+            if !stash.only_grew || moves.iter().any(|m| m.name == name) {
+                plan.left.push(name);
+            }
+        } else {
+            if now != *before {
+                plan.writes.push(RefWrite { name: name.clone(), from: now, to: before.clone() });
+                plan.settled.push(name.clone());
+            }
+            plan.logs.extend(kept.iter().find(|k| k.name == name).cloned());
+        }
+    }
+    if let Some(before) = head {
+        let now = refs.read(&before.name)?.value;
+        if now != before.value {
+            plan.head = Some(RefWrite { name: before.name.clone(), from: now, to: before.value.clone() });
+        }
+        plan.logs.extend(kept.iter().find(|k| k.name == before.name).cloned());
+    }
+    Ok(plan)
+}
+
+impl Session<'_> {
+    /// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs. Returns the refs as they are then.
+    pub(crate) fn restore_refs(
+        &self,
+        id: TxId,
+        repo: &Repository,
+        plan: &RefPlan,
+        aside: &Path,
+    ) -> anyhow::Result<Vec<Settled>> {
+        let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
+        let program = &self.options.git_program;
+        let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
+            for (git_dir, writes) in by_worktree(repo, writes)? {
+                command::write_refs(program, &git_dir, &writes, &message)?;
+            }
+            Ok(())
+        };
+        // Deletions first: a branch `a` cannot come back while there is `a/b`.
+        let (gone, back): (Vec<RefWrite>, Vec<RefWrite>) =
+            plan.writes.iter().cloned().partition(|w| w.to == Value::Absent);
+        write(&gone)?;
+        self.remove_empty_dirs(&gone)?;
+        // So it is with their reflogs.
+        let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
+        for log in new {
+            if FileId::at(&RefStore::new(self.repo).log(&log.name))?.is_some() {
+                self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
+            }
+        }
+        write(&back)?;
+        if let Some(head) = &plan.head {
+            write(std::slice::from_ref(head))?;
+        }
+        for log in kept {
+            self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
+        }
+        if plan.left.iter().any(|name| name.as_bytes() == STASH) {
+            self.keep_list(id, aside)?;
+        }
+        let refs = RefStore::new(self.repo);
+        let settle = |name: &RefName| {
+            let now = refs.read(name)?;
+            Ok(Settled { name: name.clone(), value: now.value, file: now.loose })
+        };
+        plan.settled.iter().map(settle).collect()
+    }
+
+    /// git leaves the directories of deleted refs; one in the place of a ref would be in its way.
+    fn remove_empty_dirs(&self, gone: &[RefWrite]) -> anyhow::Result<()> {
+        let refs = RefStore::new(self.repo);
+        let base = self.repo.common_dir.join("refs");
+        for write in gone {
+            let file = refs.file(&write.name);
+            // `refs/heads` and its like stay, whatever is in them.
+            let is_below = |dir: &&Path| dir.strip_prefix(&base).is_ok_and(|inside| inside.components().count() > 1);
+            for dir in file.ancestors().skip(1).take_while(is_below) {
+                if !durable::remove_dir_if_empty(dir)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Under the ref's lock. A reflog grows at its end: while it begins as it did, the rest is cut off.
+    fn restore_reflog(&self, id: TxId, log: &KeptLog, aside: &Path) -> anyhow::Result<()> {
+        let path = RefStore::new(self.repo).log(&log.name);
+        let cannot = || format!("cannot put the reflog of {} back", log.name);
+        let now = FileId::at(&path).with_context(cannot)?;
+        let Some(size) = log.size else {
+            if now.is_some() {
+                self.move_aside(&path, aside).with_context(cannot)?;
+                remove_empty_log_dirs(self.repo, &path)?;
+            }
+            return Ok(());
+        };
+        let copy = reflog_copy(self.state, id, &log.name);
+        let Some(second) = FileId::at(&copy).with_context(cannot)? else {
+            // The hook gives it a second name before git touches it; without one nothing was touched.
+            return Ok(());
+        };
+        if now.is_some_and(|now| now.ino == second.ino) {
+            if second.size > size {
+                self.keep_tail(&path, size, aside).with_context(cannot)?;
+                durable::truncate(&path, size).with_context(cannot)?;
+            }
+            return Ok(());
+        }
+        let mut bytes = durable::read_own(&copy, u64::MAX - 1).with_context(cannot)?;
+        bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        if now.is_some() {
+            if fs::read(&path).with_context(cannot)? == bytes {
+                return Ok(());
+            }
+            self.move_aside(&path, aside).with_context(cannot)?;
+        }
+        durable::create_dirs(path.parent().unwrap_or(Path::new("/")), 0o777).with_context(cannot)?;
+        // Made ready elsewhere: cut in between, nothing is left among the reflogs.
+        let ready = self.state.tx(id).join(READY);
+        durable::remove_file(&ready).with_context(cannot)?;
+        durable::create_new(&ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
+        durable::rename_new(&ready, &path).with_context(cannot)
+    }
+
+    fn move_aside(&self, path: &Path, aside: &Path) -> anyhow::Result<()> {
+        let dir = aside.join("reflogs");
+        durable::create_dirs(&dir, 0o777)?;
+        let to = free_name(&dir, &self.repo.relative(path).replace('/', "%"))?;
+        Ok(durable::rename_new(path, &to)?)
+    }
+
+    /// The list of stashes as it was, which is not put back.
+    fn keep_list(&self, id: TxId, aside: &Path) -> anyhow::Result<()> {
+        let Some(was) =
+            absent_is_none(durable::read_own(&reflog_copy(self.state, id, &RefName::parse(STASH)?), u64::MAX - 1))?
+        else {
+            return Ok(());
+        };
+        let dir = aside.join("reflogs");
+        durable::create_dirs(&dir, 0o777)?;
+        Ok(durable::replace(&dir.join("stash.before"), &was)?)
+    }
+
+    fn keep_tail(&self, path: &Path, size: u64, aside: &Path) -> anyhow::Result<()> {
+        let dir = aside.join("reflogs");
+        durable::create_dirs(&dir, 0o777)?;
+        let bytes = fs::read(path)?;
+        let tail = bytes.get(usize::try_from(size)?..).unwrap_or_default();
+        let to = free_name(&dir, &format!("{}.tail", self.repo.relative(path).replace('/', "%")))?;
+        Ok(durable::replace(&to, tail)?)
+    }
+
+    /// Linked worktrees that the run made: they are no worktrees any more, and their files stay where they are.
+    pub(crate) fn retire_worktrees(
+        &self,
+        before: &[String],
+        made: &HashSet<RefName>,
+        aside: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut retired = Vec::new();
+        for name in crate::run::snapshot::linked(self.repo).into_iter().filter(|name| !before.contains(name)) {
+            let Some(bytes) = crate::util::text::unescape(&name) else { continue };
+            let Ok(head) = RefName::parse(&[b"worktrees/", bytes.as_slice(), b"/HEAD"].concat()) else { continue };
+            if !made.contains(&head) {
+                continue;
+            }
+            let dir = self.repo.common_dir.join(head.as_path().parent().unwrap_or(Path::new("")));
+            let link = absent_is_none(fs::read(dir.join("gitdir")))?.unwrap_or_default();
+            let to_dir = aside.join("worktrees");
+            durable::create_dirs(&to_dir, 0o777)?;
+            durable::rename_new(&dir, &free_name(&to_dir, &name)?)?;
+            let files = String::from_utf8_lossy(link.trim_ascii()).trim_end_matches("/.git").to_owned();
+            retired.push(format!("{files} is no worktree any more; its files are still there"));
+        }
+        durable::remove_dir_if_empty(&self.repo.common_dir.join("worktrees"))?;
+        Ok(retired)
+    }
+}
+
+/// The same writes by the git directory from which git names their refs. Whoever recovers may be in any worktree, and
+/// there `HEAD` is another one; what another worktree calls its own has no name that `git update-ref` takes.
+fn by_worktree(repo: &Repository, writes: &[RefWrite]) -> anyhow::Result<BTreeMap<PathBuf, Vec<RefWrite>>> {
+    let mut sorted: BTreeMap<PathBuf, Vec<RefWrite>> = BTreeMap::new();
+    for write in writes {
+        let name = write.name.as_bytes();
+        let linked = name.strip_prefix(b"worktrees/").and_then(|rest| {
+            let slash = rest.iter().position(|b| *b == b'/')?;
+            Some((&rest[..slash], &rest[slash + 1..]))
+        });
+        let (git_dir, name) = match linked {
+            Some((worktree, own)) => {
+                let git_dir = repo.common_dir.join("worktrees").join(OsStr::from_bytes(worktree));
+                // Gone with the worktree, which the run had made.
+                if !git_dir.is_dir() {
+                    continue;
+                }
+                (git_dir, RefName::parse(own)?)
+            }
+            None if is_per_worktree(name) => (repo.common_dir.clone(), write.name.clone()),
+            None => (repo.git_dir.clone(), write.name.clone()),
+        };
+        sorted.entry(git_dir).or_default().push(RefWrite { name, ..write.clone() });
+    }
+    Ok(sorted)
+}
+
+/// git makes directories for reflogs as it goes; those that are empty now make room for others.
+fn remove_empty_log_dirs(repo: &Repository, log: &Path) -> anyhow::Result<()> {
+    let keep = repo.common_dir.join("logs/refs/heads");
+    for dir in log.ancestors().skip(1).take_while(|dir| dir.starts_with(&keep) && **dir != keep) {
+        if !durable::remove_dir_if_empty(dir)? {
+            break;
+        }
+    }
+    Ok(())
+}

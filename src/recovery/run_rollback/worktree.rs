@@ -1,0 +1,288 @@
+//! What of a worktree and its git directory is not as the snapshot has it, and bringing it back.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::fs::FileId;
+use crate::fs::beneath::{Kind, RelPath};
+use crate::fs::durable;
+use crate::fs::named as fs;
+use crate::git::Repository;
+use crate::git::command;
+use crate::git::command::Batch;
+use crate::recovery::run_rollback::place::Place;
+use crate::run::look::{Status, skipped};
+use crate::run::manifest::{Content, Ignored, Kept, Manifest};
+use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
+
+/// Everything that restoring needs to know.
+pub(crate) struct Scene<'s> {
+    pub(crate) repo: &'s Repository,
+    pub(crate) program: &'s Path,
+    pub(crate) manifest: &'s Manifest,
+    /// The run's directory, and its copies.
+    pub(crate) run: PathBuf,
+    pub(crate) copies: PathBuf,
+    /// Where everything goes that makes way.
+    pub(crate) aside: PathBuf,
+}
+
+/// What differs from the snapshot.
+#[derive(Default)]
+pub(crate) struct Difference {
+    /// In the worktree, kept in the snapshot.
+    files: Vec<Kept>,
+    /// In the worktree, as the snapshot's index has it: mode and blob.
+    blobs: Vec<(RelPath, u32, String)>,
+    /// In the worktree, and was not there.
+    new: Vec<RelPath>,
+    /// Ignored files that are gone, or other ones.
+    ignored: Vec<Ignored>,
+    /// In the worktree's git directory.
+    own: Vec<Kept>,
+    own_new: Vec<RelPath>,
+    /// In the shared git directory.
+    shared: Vec<Kept>,
+    shared_new: Vec<RelPath>,
+    /// The index.
+    index: bool,
+    /// The newest status change of all those that are there.
+    pub(crate) newest: i64,
+}
+
+impl Difference {
+    pub(crate) fn count(&self) -> usize {
+        self.files.len() + self.blobs.len() + self.new.len() + self.ignored.len()
+    }
+
+    pub(crate) fn changes_config(&self) -> bool {
+        self.own.iter().chain(&self.shared).any(|kept| kept.path.as_bytes() == b"config")
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        let git_dir = [&self.own, &self.shared].iter().all(|l| l.is_empty());
+        self.count() == 0 && git_dir && self.own_new.is_empty() && self.shared_new.is_empty() && !self.index
+    }
+}
+
+impl Scene<'_> {
+    fn place(&self, dir: &Path, area: &str) -> anyhow::Result<Place<'_>> {
+        Place::new(dir, self.aside.join(area), &self.run, &self.copies)
+    }
+
+    /// The snapshot's index; where there was none, a name that nothing has.
+    fn saved_index(&self) -> PathBuf {
+        match self.manifest.index.as_ref().map(|k| &k.content) {
+            Some(Content::File { copy, .. }) => self.copies.join(copy.to_string()),
+            _ => self.run.join("no-index"),
+        }
+    }
+
+    /// Looks, and changes nothing.
+    pub(crate) fn difference(&self) -> anyhow::Result<Difference> {
+        let mut found = Difference::default();
+        let mut note = |place: &Place<'_>, path: &RelPath| -> anyhow::Result<()> {
+            found.newest = found.newest.max(place.now(path)?.map_or(0, |s| s.id.ctime));
+            Ok(())
+        };
+        let own = self.place(&self.repo.git_dir, "git")?;
+        for kept in &self.manifest.own {
+            if own.differs(kept)? {
+                note(&own, &kept.path)?;
+                found.own.push(kept.clone());
+            }
+        }
+        found.own_new = new_paths(&git_dir_files(&self.repo.git_dir, true)?, &self.manifest.own);
+        for path in &found.own_new {
+            note(&own, path)?;
+        }
+        if self.repo.git_dir != self.repo.common_dir {
+            let shared = self.place(&self.repo.common_dir, "git-shared")?;
+            for kept in &self.manifest.shared {
+                if shared.differs(kept)? {
+                    note(&shared, &kept.path)?;
+                    found.shared.push(kept.clone());
+                }
+            }
+            found.shared_new = new_paths(&git_dir_files(&self.repo.common_dir, false)?, &self.manifest.shared);
+        }
+        // git refreshes the index when somebody merely looks: its time says nothing.
+        found.index = self.manifest.index.as_ref().map_or(Ok(false), |kept| own.differs(kept))?;
+        if let Some(worktree) = self.manifest.worktree() {
+            let place = self.place(&worktree, "worktree")?;
+            self.worktree_difference(&worktree, &place, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn worktree_difference(&self, worktree: &Path, place: &Place<'_>, found: &mut Difference) -> anyhow::Result<()> {
+        let status = Status::read(self.repo, self.program, worktree, Some(&self.saved_index()))?;
+        let kept: HashMap<&RelPath, &Kept> = self.manifest.files.iter().map(|k| (&k.path, k)).collect();
+        let ignored: HashSet<&RelPath> = self.manifest.ignored.iter().map(|i| &i.path).collect();
+        for kept in &self.manifest.files {
+            if place.differs(kept)? {
+                found.files.push(kept.clone());
+            }
+        }
+        let skipped: HashSet<RelPath> =
+            skipped(self.repo, self.program, worktree, &self.saved_index())?.into_iter().collect();
+        let is_known = |path: &RelPath| kept.contains_key(path) || skipped.contains(path);
+        for changed in status.changed.into_iter().filter(|c| !is_known(&c.path)) {
+            // A gitlink is a directory of its own.
+            if let Some((mode, blob)) = changed.indexed.filter(|(mode, _)| *mode != 0o160_000) {
+                found.blobs.push((changed.path, mode, blob));
+            }
+        }
+        let was_there = |path: &RelPath| {
+            kept.get(path).is_some_and(|k| k.content != Content::Absent)
+                || ignored.contains(path)
+                || self.manifest.is_by_name(path)
+        };
+        found.new = status.untracked.into_iter().chain(status.opaque).filter(|p| !was_there(p)).collect();
+        for path in &skipped {
+            // A sparse checkout keeps it out.
+            if !was_there(path) && place.now(path)?.is_some() {
+                found.new.push(path.clone());
+            }
+        }
+        for file in &self.manifest.ignored {
+            // Changed in place it is still the same file, and its owner's.
+            if file.copy.is_some() && place.now(&file.path)?.is_none_or(|now| now.id.ino != file.id.ino) {
+                found.ignored.push(file.clone());
+            }
+        }
+        let paths = found.files.iter().map(|k| &k.path).chain(found.blobs.iter().map(|b| &b.0)).chain(&found.new);
+        for path in paths {
+            found.newest = found.newest.max(place.now(path)?.map_or(0, |s| s.id.ctime));
+        }
+        Ok(())
+    }
+
+    /// Brings everything back. `limit`: what changed after that is somebody else's, and stays. `beat` is called as it goes.
+    ///
+    /// Returns how many files were put back, and how many were moved aside.
+    pub(crate) fn restore(
+        &self,
+        found: &Difference,
+        limit: Option<i64>,
+        beat: &dyn Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<(usize, usize)> {
+        let mut own = self.place(&self.repo.git_dir, "git")?;
+        put_all(&mut own, &found.own, &found.own_new)?;
+        for dir in CHANGING_DIRS.iter().filter(|dir| **dir != "info") {
+            own.remove_empty(dir)?;
+        }
+        if self.repo.git_dir != self.repo.common_dir {
+            put_all(&mut self.place(&self.repo.common_dir, "git-shared")?, &found.shared, &found.shared_new)?;
+        }
+        let mut counts = (0, 0);
+        if let Some(worktree) = self.manifest.worktree() {
+            counts = self.restore_worktree(&worktree, found, limit, beat)?;
+        }
+        if let Some(kept) = &self.manifest.index
+            && own.differs(kept)?
+        {
+            own.put_back(kept)?;
+            if let (Content::File { .. }, Some(id)) = (&kept.content, kept.id) {
+                durable::set_modified(&self.repo.git_dir.join("index"), id.mtime)?;
+            }
+        }
+        Ok(counts)
+    }
+
+    fn restore_worktree(
+        &self,
+        worktree: &Path,
+        found: &Difference,
+        limit: Option<i64>,
+        beat: &dyn Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<(usize, usize)> {
+        let mut place = self.place(worktree, "worktree")?;
+        let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
+        let mut blobs = Batch::start(self.program, &self.repo.git_dir)?;
+        // What decides about ignored files comes first: what is new is only known by the old rules.
+        let is_rule = |path: &RelPath| path.name() == ".gitignore";
+        for kept in found.files.iter().filter(|k| is_rule(&k.path)) {
+            place.put_back(kept)?;
+        }
+        for blob in found.blobs.iter().filter(|b| is_rule(&b.0)) {
+            self.put_blob(&mut place, &mut blobs, blob)?;
+        }
+        let mut now = Difference::default();
+        self.worktree_difference(worktree, &place, &mut now)?;
+        for path in &now.new {
+            let is_theirs = limit.is_some_and(|l| matches!(place.now(path), Ok(Some(s)) if s.id.ctime > l));
+            if !is_theirs {
+                beat()?;
+                place.remove(path)?;
+            }
+        }
+        for kept in &now.files {
+            beat()?;
+            place.put_back(kept)?;
+        }
+        for blob in &now.blobs {
+            beat()?;
+            self.put_blob(&mut place, &mut blobs, blob)?;
+        }
+        for file in &found.ignored {
+            let Some(copy) = file.copy else { continue };
+            match place.now(&file.path)? {
+                Some(now) if now.id.ino == file.id.ino => {}
+                // The script's own doing; git would have been asked first.
+                Some(_) if !tracked_now.contains(&file.path) => place.quarantine_second_name(&file.path, copy)?,
+                _ => place.put_second_name(&file.path, copy)?,
+            }
+        }
+        Ok((place.put, place.moved))
+    }
+
+    fn put_blob(
+        &self,
+        place: &mut Place<'_>,
+        blobs: &mut Batch,
+        (path, mode, blob): &(RelPath, u32, String),
+    ) -> anyhow::Result<()> {
+        if *mode == 0o120_000 {
+            let target = blobs.content(blob).with_context(|| format!("cannot read the blob of {path}"))?;
+            return place.put_link(path, &target);
+        }
+        // Of the permission bits git stores one; the others stay as they are, or as git would make them.
+        let usual = 0o666 & !umask();
+        let bits = place.now(path)?.filter(|now| now.kind == Kind::File).map_or(usual, |now| now.mode & !0o111);
+        // Whoever may read it may execute it.
+        let bits = if *mode == 0o100_755 { bits | (bits & 0o444) >> 2 } else { bits };
+        place.put_file(path, bits, |ready| {
+            let mut file = durable::create_new(ready, b"")?;
+            blobs.copy(blob, &mut file)?;
+            Ok(file)
+        })
+    }
+
+    /// What the index tracks now, before it goes back.
+    fn tracked_now(&self, worktree: &Path) -> anyhow::Result<HashSet<RelPath>> {
+        let ran = command::run_at(self.program, &self.repo.git_dir, worktree, &["ls-files", "-z"])?;
+        anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
+        let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
+        Ok(paths.collect::<Result<_, _>>()?)
+    }
+}
+
+fn put_all(place: &mut Place<'_>, kept: &[Kept], new: &[RelPath]) -> anyhow::Result<()> {
+    for path in new {
+        place.remove(path)?;
+    }
+    kept.iter().try_for_each(|kept| place.put_back(kept))
+}
+
+fn new_paths(now: &[RelPath], kept: &[Kept]) -> Vec<RelPath> {
+    let known: HashSet<&RelPath> = kept.iter().map(|k| &k.path).collect();
+    now.iter().filter(|path| !known.contains(path)).cloned().collect()
+}
+
+/// When a file was last changed; 0 when it is not there.
+pub(crate) fn modified(path: &Path) -> i64 {
+    fs::symlink_metadata(path).map_or(0, |m| FileId::of(&m).mtime)
+}

@@ -1,0 +1,198 @@
+//! Getting git to call us, beside whoever else wants to be called.
+//!
+//! ```text
+//! where git looks for hooks                              what install does
+//! hooks/ of the repository, or a directory of its own    writes there; a hook of that name steps aside and runs after ours
+//! a directory with tracked files, or outside of the      never writes there: git 2.54 and newer is told in the
+//! repository, where others may look for hooks as well    repository's configuration, an older one is refused
+//! ```
+//! `reference-transaction` is a link to the program: it is called several times in every command. `post-checkout`, and
+//! every hook that has another one behind it, is a small script: hook managers write through links, and what they would
+//! overwrite is the program. Both let git go on when the program is gone.
+//!
+//! Limit: a hook manager that overwrites ours is noticed by `status` and `check`, not prevented.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use camino::Utf8Path;
+
+use crate::git::{Config, Repository, command};
+use crate::setup::places::Place;
+use crate::setup::{chaining, configured, places};
+use crate::util::text::{one_line, shell_quoted, shown};
+
+/// The hooks that we are in every repository.
+pub const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
+
+/// And in a bare one, which is there to be pushed to: up to git 2.53 nothing else is called before refs are locked.
+pub const RECEIVING: &str = "pre-receive";
+
+/// All that we may be.
+pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
+
+/// The hooks that we are in `repo`.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
+    Ok(names_by(&Config::read(git, &repo.git_dir)?))
+}
+
+fn names_by(config: &Config) -> &'static [&'static str] {
+    if config.get("core.bare").is_some_and(|value| value == "true") { &ALL_NAMES } else { &NAMES }
+}
+
+/// The oldest git that runs hooks which are set in its configuration.
+pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
+
+/// How git will be brought to call us.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Hooks in these directories, one for each place where a worktree looks.
+    Directories(Vec<PathBuf>),
+    /// The repository's configuration.
+    Configuration,
+    /// Somebody else's hooks call us already.
+    Called,
+}
+
+/// Chooses for all worktrees of a repository; nothing is changed.
+///
+/// # Errors
+/// No way leads there: what is in it, and the lines to add by hand.
+pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<Way> {
+    let places = places::of_all_worktrees(git, repo, None)?;
+    let mut directories = Vec::new();
+    let mut shared = None;
+    for place in places {
+        match place {
+            Place::Own(directory) if !directories.contains(&directory) => directories.push(directory),
+            Place::Own(_) => {}
+            Place::Shared(place) if calls_us(&place) => {
+                shared = shared.or(Some((place, true)));
+            }
+            Place::Shared(place) => shared = Some((place, false)),
+        }
+    }
+    match shared {
+        None if directories.iter().any(|d| chaining::is_restless(d)) && command::version(git)? >= CONFIG_HOOKS => {
+            Ok(Way::Configuration)
+        }
+        None => {
+            directories.iter().try_for_each(|directory| places::require_writable(directory))?;
+            Ok(Way::Directories(directories))
+        }
+        Some((_, true)) => Ok(Way::Called),
+        Some((place, false)) => {
+            let version = command::version(git)?;
+            anyhow::ensure!(version >= CONFIG_HOOKS, "{}", refusal(&place, version, binary));
+            Ok(Way::Configuration)
+        }
+    }
+}
+
+/// The essential hook is there; what post-checkout adds is a check and a note.
+fn calls_us(place: &places::Shared) -> bool {
+    chaining::is_ours(&place.directory.join(NAMES[0])) || chaining::calls_us(&place.directory, NAMES[0])
+}
+
+/// The lines are whole files, and also right as the end of a hook that is there.
+fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path) -> String {
+    let mut text = format!(
+        "{place}\n\
+         hint: nothing was changed; git 2.54 and newer could be told in the repository's configuration, this is {major}.{minor}\n\
+         hint: let these be hooks there, executable (or the ends of those that are there), then run `jin-txn install` again:"
+    );
+    for name in NAMES {
+        let path = shown(&place.directory.join(name));
+        let [guard, call] = command_lines(binary, name);
+        text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
+    }
+    if place.set_here {
+        text += "\n\nhint: or use the repository's own hooks directory: `git config --unset core.hooksPath`";
+    }
+    text
+}
+
+/// A missing program must not veto: git would refuse every change of a ref.
+pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
+    let binary = shell_quoted(binary.as_str());
+    [format!("test -x {binary} || exit 0"), format!("exec {binary} hook {name}")]
+}
+
+/// Why git does not call us; empty when it does. `config` is that of the worktree that `repo` is.
+///
+/// # Errors
+/// git cannot be asked, or the hooks cannot be read.
+pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
+    let configured = configured::state(config);
+    // Most repositories have no hooks there: then no version matters.
+    let version = if configured == configured::State::Absent { None } else { Some(command::version(git)?) };
+    if version >= Some(CONFIG_HOOKS) {
+        match configured {
+            configured::State::Works => return Ok(Vec::new()),
+            configured::State::Dangling(program) => {
+                return Ok(vec![format!(
+                    "the hooks in the configuration call {}, which is gone: run `jin-txn install`",
+                    one_line(&program)
+                )]);
+            }
+            configured::State::Absent => {}
+        }
+    }
+    let places = match places::of_all_worktrees(git, repo, Some(config)) {
+        Ok(places) => places,
+        Err(error) => return Ok(error.to_string().lines().next().map(str::to_owned).into_iter().collect()),
+    };
+    let mut problems = Vec::new();
+    for place in places {
+        let found = match place {
+            Place::Own(directory) => NAMES.iter().filter_map(|name| chaining::problem(&directory, name)).collect(),
+            Place::Shared(place) if calls_us(&place) => Vec::new(),
+            Place::Shared(place) => vec![match version {
+                Some((major, minor)) => format!(
+                    "{place}, and git {major}.{minor} does not know the hooks in the configuration: use git 2.54 or newer"
+                ),
+                None => format!("{place}: run `jin-txn install`"),
+            }],
+        };
+        found.into_iter().for_each(|problem| {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        });
+    }
+    Ok(problems)
+}
+
+/// What does not work although git calls us, with what to do: what others have in our hooks and git does not run, and the
+/// hook that only helps.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+    let config = Config::read(git, &repo.git_dir)?;
+    let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();
+    let names = names_by(&config);
+    let needed = names.contains(&RECEIVING)
+        && configured::state(&config) == configured::State::Absent
+        && command::version(git)? < CONFIG_HOOKS;
+    let mut found = Vec::new();
+    for place in places {
+        let Place::Own(directory) = place else { continue };
+        found.extend(names.iter().filter_map(|name| chaining::hindered(&directory, name)));
+        found.extend(needed.then(|| chaining::problem(&directory, RECEIVING)).flatten());
+    }
+    Ok(found)
+}
+
+/// The path of this very program: what the hooks and the alias point to.
+///
+/// # Errors
+/// It cannot be found out, or is no UTF-8.
+pub fn this_binary() -> anyhow::Result<camino::Utf8PathBuf> {
+    let exe = std::env::current_exe().context("cannot find out where this program lies")?;
+    let exe = camino::Utf8PathBuf::from_path_buf(exe);
+    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))
+}

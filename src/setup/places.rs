@@ -1,0 +1,203 @@
+//! Where git looks for the hooks of a repository, worktree by worktree, and whose that place is.
+
+use std::fmt;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::git::{Config, Repository, command};
+
+/// Where hooks lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The repository's own directory; it need not exist.
+    Own(PathBuf),
+    /// Not ours to write to.
+    Shared(Shared),
+}
+
+/// A hooks directory with tracked files, or one that other repositories use as well, or may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// Where it lies.
+    pub directory: PathBuf,
+    /// The repository's own configuration leads there.
+    pub set_here: bool,
+    why: String,
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// The places of the main worktree and of all linked ones, without repetitions. `known` is the configuration of the worktree
+/// that `repo` is, if it has been read.
+///
+/// # Errors
+/// git cannot be asked; a place is a file or leads nowhere.
+pub fn of_all_worktrees(git: &Path, repo: &Repository, known: Option<&Config>) -> anyhow::Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for git_dir in repo.all_git_dirs() {
+        let known = known.filter(|_| git_dir == repo.git_dir);
+        let place = of(git, repo, &git_dir, known)?;
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    Ok(places)
+}
+
+fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> anyhow::Result<Place> {
+    let is_set = known.is_none_or(|config| config.get("core.hookspath").is_some());
+    let Some((scope, value)) = is_set.then(|| hooks_path(git, git_dir)).transpose()?.flatten() else {
+        let usual = repo.common_dir.join("hooks");
+        let directory = require_directory(&usual)?;
+        let inside = directory.starts_with(&repo.common_dir);
+        return Ok(if inside {
+            Place::Own(directory)
+        } else {
+            let why = format!("{} is a link to {}, outside of the repository", usual.display(), directory.display());
+            Place::Shared(Shared { directory, set_here: false, why })
+        });
+    };
+    let base = worktree_of(git, repo, git_dir)?.unwrap_or_else(|| git_dir.to_owned());
+    let path = normal(&base.join(&value));
+    let set = || format!("core.hooksPath is set to `{}` ({scope} configuration)", crate::util::text::one_line(&value));
+    if !matches!(scope.as_str(), "local" | "worktree") {
+        let why = format!("{}: that directory is not this repository's own", set());
+        return Ok(Place::Shared(Shared { directory: path, set_here: false, why }));
+    }
+    let directory = require_directory(&path).with_context(set)?;
+    if !is_inside(repo, &base, &directory) {
+        // Who else uses it cannot be told, and each of those repositories would be protected unasked.
+        let missing = if directory.is_dir() { "" } else { ", and does not exist" };
+        let why = format!("{}: that is outside of the repository{missing}", set());
+        return Ok(Place::Shared(Shared { directory, set_here: true, why }));
+    }
+    if has_tracked_files(git, &directory)? {
+        let why = format!("{}: others manage the files there", set());
+        return Ok(Place::Shared(Shared { directory, set_here: true, why }));
+    }
+    Ok(Place::Own(directory))
+}
+
+/// Does a directory, which need not exist, lie in the git directory or in one of the repository's worktrees?
+fn is_inside(repo: &Repository, worktree: &Path, directory: &Path) -> bool {
+    let real = |path: &Path| {
+        let (there, canonical) = path.ancestors().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)))?;
+        Some(canonical.join(path.strip_prefix(there).ok()?))
+    };
+    let Some(directory) = real(directory) else { return false };
+    let roots = [real(&repo.common_dir), real(worktree)];
+    roots.into_iter().flatten().any(|root| directory.starts_with(root))
+        || worktree_around(&directory).is_some_and(|(around, _)| around.common_dir == repo.common_dir)
+}
+
+/// The setting that counts, and where it comes from. Our own children run with core.hooksPath set on the command line,
+/// which counts for nothing.
+fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, String)>> {
+    let ask = ["config", "--show-scope", "--type=path", "-z", "--get-all", "core.hooksPath"];
+    let listed = command::run(git, git_dir, &ask, b"", None)?;
+    let text = String::from_utf8(listed.stdout).context("core.hooksPath is no UTF-8")?;
+    let words: Vec<&str> = text.split('\0').collect();
+    let settings = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
+    Ok(settings.rev().find(|(scope, _)| scope != "command"))
+}
+
+/// The directory at `path`, links followed; a missing one is as good as an empty one.
+fn require_directory(path: &Path) -> anyhow::Result<PathBuf> {
+    const NEXT: &str = "nothing was changed; put a directory there, or remove it";
+    let shown = || crate::util::text::shown(path);
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(path.to_owned()) };
+    match fs::canonicalize(path) {
+        Ok(directory) if directory.is_dir() => Ok(directory),
+        Ok(_) => anyhow::bail!("git looks for hooks in {}, which is not a directory\nhint: {NEXT}", shown()),
+        Err(_) if metadata.is_symlink() => {
+            anyhow::bail!("git looks for hooks in {}, which is a link to nowhere\nhint: {NEXT}", shown())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", shown())),
+    }
+}
+
+/// Refuses before anything is changed what would fail in the middle.
+///
+/// # Errors
+/// The directory, or the one to create it in, cannot be written.
+pub fn require_writable(directory: &Path) -> anyhow::Result<()> {
+    let existing = directory.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let may = rustix::fs::accessat(rustix::fs::CWD, existing, access, rustix::fs::AtFlags::EACCESS);
+    may.map_err(|errno| {
+        anyhow::anyhow!(
+            "cannot write into {}: {errno}\nhint: nothing was changed; make it writable for you, then run this again",
+            existing.display()
+        )
+    })
+}
+
+/// Does somebody version, or manage, what lies in this directory? The one above counts too: managers keep what they generate
+/// in a directory beside what they version (husky's `_`).
+///
+/// # Errors
+/// git cannot be asked.
+pub fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<bool> {
+    let Some((repo, top)) = worktree_around(directory) else { return Ok(false) };
+    let Ok(inside) = directory.strip_prefix(&top) else { return Ok(false) };
+    if directory.starts_with(&repo.common_dir) {
+        return Ok(false);
+    }
+    let candidates = [Some(inside), inside.parent().filter(|parent| !parent.as_os_str().is_empty())];
+    for candidate in candidates.into_iter().flatten() {
+        let path = candidate.to_str().context("the hooks directory is no UTF-8")?;
+        let listed =
+            command::run_at(git, &repo.git_dir, &top, &["ls-files", "-z", "--", &format!(":(literal){path}")])?;
+        if !listed.stdout.is_empty() {
+            return Ok(true);
+        }
+    }
+    // Before its first commit husky has nothing that is tracked.
+    Ok(directory.join("husky.sh").exists() || directory.join("h").exists() && directory.ends_with("_"))
+}
+
+fn worktree_around(directory: &Path) -> Option<(Repository, PathBuf)> {
+    let top = directory.ancestors().find(|dir| fs::symlink_metadata(dir.join(".git")).is_ok())?;
+    let top = fs::canonicalize(top).ok()?;
+    Some((Repository::open(&top.join(".git")).ok()?, top))
+}
+
+/// The worktree of a git directory, where hooks run; `None` when it is bare.
+///
+/// # Errors
+/// git cannot be asked.
+pub fn worktree_of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if git_dir != repo.common_dir {
+        let Ok(text) = fs::read_to_string(git_dir.join("gitdir")) else { return Ok(None) };
+        return Ok(git_dir.join(text.trim_end()).parent().map(Path::to_owned));
+    }
+    let ask = |key| command::config(git, &Repository { git_dir: git_dir.to_owned(), ..repo.clone() }, key);
+    if let Some(worktree) = ask("core.worktree")? {
+        return Ok(Some(normal(&git_dir.join(worktree))));
+    }
+    let bare = ask("core.bare")?.is_some_and(|value| value == "true");
+    Ok((!bare && git_dir.file_name().is_some_and(|name| name == ".git"))
+        .then(|| git_dir.parent().map(Path::to_owned))
+        .flatten())
+}
+
+/// Without `.` and `..`, links not followed.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}
