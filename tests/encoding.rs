@@ -1,11 +1,11 @@
 //! Whatever is written down is read back the same: records, markers, names, paths.
 
 use jin_txn::fs::FileId;
-use jin_txn::git::refs::Settled;
+use jin_txn::git::refs::RefSnapshot;
 use jin_txn::git::{Oid, RefName, Value};
-use jin_txn::process::owner::{Owner, Place, Process};
-use jin_txn::state::Origin;
+use jin_txn::process::owner::{ExecContext, Owner, Process};
 use jin_txn::state::TxId;
+use jin_txn::state::TxKind;
 use jin_txn::state::marker::{Marker, PayloadKey, Phase};
 use jin_txn::util::text::{escape, unescape};
 use jin_txn::wal::record::{TOO_LARGE, decode, decode_header};
@@ -34,12 +34,18 @@ fn file() -> impl Strategy<Value = Option<FileId>> {
 
 fn owner() -> impl Strategy<Value = Owner> {
     (any::<u32>(), any::<u64>(), any::<String>(), any::<String>(), any::<u64>()).prop_map(
-        |(pid, start, boot, host, pidns)| Owner { process: Process { pid, start }, place: Place { boot, host, pidns } },
+        |(pid, start, boot, host, pidns)| Owner {
+            process: Process { pid, start },
+            place: ExecContext { boot, host, pidns },
+        },
     )
 }
 
-fn settled() -> impl Strategy<Value = Vec<Settled>> {
-    prop::collection::vec((name(), value(), file()).prop_map(|(name, value, file)| Settled { name, value, file }), 0..4)
+fn settled() -> impl Strategy<Value = Vec<RefSnapshot>> {
+    prop::collection::vec(
+        (name(), value(), file()).prop_map(|(name, value, file)| RefSnapshot { name, value, file }),
+        0..4,
+    )
 }
 
 fn tx() -> impl Strategy<Value = TxId> {
@@ -50,7 +56,7 @@ fn begin() -> impl Strategy<Value = Begin> {
     let change = (name(), prop::option::of(value()), value(), file(), file(), any::<Option<u64>>())
         .prop_map(|(name, before, after, file, lock, log)| RefChange { name, before, after, file, lock, log });
     let watched = (name(), file(), any::<Option<u64>>()).prop_map(|(name, lock, log)| Watched { name, lock, log });
-    let origin = prop_oneof![Just(Origin::Hook), Just(Origin::Apply), Just(Origin::Run)];
+    let origin = prop_oneof![Just(TxKind::Hook), Just(TxKind::Apply), Just(TxKind::Run)];
     let reverses = prop::option::of(prop_oneof![tx().prop_map(Reversal::Undo), tx().prop_map(Reversal::Redo)]);
     let lists = (prop::collection::vec(change, 0..4), prop::collection::vec(watched, 0..3));
     (origin, any::<[String; 3]>(), owner(), lists, any::<[bool; 3]>(), reverses, [file(), file(), file()]).prop_map(
@@ -64,7 +70,7 @@ fn begin() -> impl Strategy<Value = Begin> {
             files,
         )| {
             let [packed_lock, index_lock, packed] = files;
-            let helper = owner.process;
+            let hook_process = owner.process;
             Begin {
                 worktree,
                 message,
@@ -77,7 +83,7 @@ fn begin() -> impl Strategy<Value = Begin> {
                 packed_lock,
                 index_lock,
                 packed,
-                ..Begin::new(origin, &operation, owner, helper)
+                ..Begin::new(origin, &operation, owner, hook_process)
             }
         },
     )
@@ -139,9 +145,9 @@ proptest! {
         prepared in any::<bool>(), key in any::<(u32, u64, u64)>(), probe in prop::option::of((any::<String>(), any::<[i64; 4]>())),
         worktree in any::<Option<String>>(), follow_up in any::<bool>(),
     ) {
-        let helper = owner.process;
+        let hook_process = owner.process;
         let marker = Marker {
-            id: TxId(id), origin: Origin::Hook, timestamp, operation, owner, helper,
+            id: TxId(id), origin: TxKind::Hook, timestamp, operation, owner, hook_process,
             phase: if prepared { Phase::Prepared } else { Phase::Preparing },
             payload: PayloadKey { crc: key.0, len: key.1, count: key.2 },
             probe: probe.map(|(path, id)| (path, FileId::from(id))),

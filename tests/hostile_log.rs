@@ -54,7 +54,7 @@ fn forge_transaction(repo: &Repo, id: &str, change: impl FnOnce(&mut Value, &mut
         "id": id, "timestamp": begin["time"], "operation": begin["data"]["operation"], "phase": "prepared",
         "payload": { "crc": 0, "len": 0, "count": 1 },
     });
-    for field in ["pid", "start", "boot", "host", "pidns", "helper"] {
+    for field in ["pid", "start", "boot", "host", "pidns", "hook_process"] {
         marker[field] = begin["data"][field].clone();
     }
     change(&mut begin, &mut marker);

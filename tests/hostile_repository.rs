@@ -104,7 +104,7 @@ fn parts(repo: &Repo) -> Vec<PathBuf> {
     let mut parts = vec![state.clone()];
     parts.extend(["wal", "quarantine", "tx"].map(|name| state.join(name)));
     parts.extend(
-        ["append.lock", "recovery.lock", "files.lock", "next-id", "durability", "settings", "config.saved"]
+        ["append.lock", "recovery.lock", "files.lock", "log-head", "durability", "settings", "config.saved"]
             .map(|name| state.join(name)),
     );
     parts.extend(["packed-refs-synced", "install.json", ".transaction_in_progress.tx-90"].map(|name| state.join(name)));
@@ -173,10 +173,10 @@ fn a_device_in_place_of_any_part_of_the_state_directory_is_not_used() {
 fn a_segment_or_a_marker_of_a_terabyte_fills_no_memory() {
     let wal = |repo: &Repo| parts(repo).pop().expect("there is a segment");
     let marker = |repo: &Repo| repo.git_dir().join(".jin/.transaction_in_progress.tx-90");
-    let note = |repo: &Repo| repo.git_dir().join(".jin/next-id");
+    let note = |repo: &Repo| repo.git_dir().join(".jin/log-head");
     /// Where something lies in a repository.
     type Place<'p> = &'p dyn Fn(&Repo) -> PathBuf;
-    let places: [(&str, Place<'_>); 3] = [("a segment", &wal), ("a marker", &marker), ("next-id", &note)];
+    let places: [(&str, Place<'_>); 3] = [("a segment", &wal), ("a marker", &marker), ("log-head", &note)];
     for (what, place) in places {
         let repo = protected();
         let file = fs::OpenOptions::new().append(true).create(true).open(place(&repo)).expect("it can be opened");

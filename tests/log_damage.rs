@@ -373,7 +373,7 @@ fn the_last_record_lost_in_a_power_cut_does_not_make_a_torn_update_final() {
         let last = bytes[..bytes.len() - 1].iter().rposition(|b| *b == b'\n').expect("there are lines") + 1;
         fs::write(&segment, &bytes[..last + left]).expect("it can be written");
         // What another boot has noted is not believed: nothing says any more how long the log was.
-        fs::remove_file(repo.git_dir().join(".jin/next-id")).expect("it can be removed");
+        fs::remove_file(repo.git_dir().join(".jin/log-head")).expect("it can be removed");
         assert_eq!(run_jin(&repo, &["wal", "verify"]).0, 0, "{what}: the log by itself is whole");
         for command in [&["status"][..], &["recover"], &["recover"], &["status"]] {
             let (code, said) = run_jin(&repo, command);

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use jin_txn::fs::FileId;
-use jin_txn::git::refs::Settled;
+use jin_txn::git::refs::RefSnapshot;
 use jin_txn::git::{Oid, RefFormat, RefName, RefStore, Repository, Value};
-use jin_txn::process::owner::{Owner, Place, Process};
-use jin_txn::recovery::evidence::{History, Witnesses};
+use jin_txn::process::owner::{ExecContext, Owner, Process};
+use jin_txn::recovery::evidence::{EvidenceSources, History};
 use jin_txn::recovery::plan::{Verdict, plan};
-use jin_txn::state::Origin;
 use jin_txn::state::TxId;
+use jin_txn::state::TxKind;
 use jin_txn::wal::{Begin, Body, Outcome, Record, RefChange};
 use proptest::prelude::*;
 
@@ -181,8 +181,8 @@ impl World {
             refs.push(RefChange { name: name(*n), before, after: to.clone(), file, lock, log: None });
         }
         let process = Process { pid: 1, start: 1 };
-        let place = Place { boot: "boot".into(), host: "host".into(), pidns: 1 };
-        let begin = Begin { refs, ..Begin::new(Origin::Hook, "git", Owner { process, place }, process) };
+        let place = ExecContext { boot: "boot".into(), host: "host".into(), pidns: 1 };
+        let begin = Begin { refs, ..Begin::new(TxKind::Hook, "git", Owner { process, place }, process) };
         self.say(Some(id), Body::Begin(Box::new(begin)));
         // Who means to write a ref on top of a dead transaction is in its way, whether or not it comes to that.
         self.touched.values_mut().for_each(|touched| touched.extend(changes.iter().map(|(n, _)| *n)));
@@ -203,19 +203,19 @@ impl World {
         self.dead.push(Dead { id, locked: of(&order[until..]), wrote: of(&order[..until]), all: of(&order) });
     }
 
-    fn settled(&self, n: usize) -> Settled {
+    fn settled(&self, n: usize) -> RefSnapshot {
         let seen = RefStore::new(&self.repo).read(&name(n)).expect("it can be read");
-        Settled { name: name(n), value: seen.value, file: seen.loose }
+        RefSnapshot { name: name(n), value: seen.value, file: seen.loose }
     }
 
     fn pack(&mut self) {
-        let loose: Vec<Settled> = (0..REFS).map(|n| self.settled(n)).filter(|s| s.file.is_some()).collect();
+        let loose: Vec<RefSnapshot> = (0..REFS).map(|n| self.settled(n)).filter(|s| s.file.is_some()).collect();
         let mut packed = self.packed();
         packed.extend(loose.iter().map(|s| (s.name.to_string(), s.value.to_string())));
         self.write_packed(&packed);
         // What is locked cannot be pruned.
         let free: Vec<usize> = (0..REFS).filter(|n| !self.is_locked(*n)).collect();
-        let pruned: Vec<Settled> = free.iter().map(|n| self.settled(*n)).filter(|s| s.file.is_some()).collect();
+        let pruned: Vec<RefSnapshot> = free.iter().map(|n| self.settled(*n)).filter(|s| s.file.is_some()).collect();
         if !self.dead.is_empty() && !pruned.is_empty() {
             self.say(None, Body::Moved { refs: pruned });
         }
@@ -229,7 +229,7 @@ impl World {
             let history = History::new(&self.log);
             let (at, begin) = history.begin(TxId(id)).expect("it was logged");
             let git = PathBuf::from("/nonexistent/git");
-            let witnesses = Witnesses { repo: &self.repo, program: &git, history: &history, expected: None };
+            let witnesses = EvidenceSources { repo: &self.repo, program: &git, history: &history, expected: None };
             let evidence = witnesses.of_refs(TxId(id), at, begin).expect("the disk can be read");
             let plan = plan(&evidence);
             let before: BTreeMap<String, Value> =

@@ -77,7 +77,7 @@ use anyhow::Context;
 
 use crate::fs::beneath::RelPath;
 use crate::fs::durable;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::refs::Value;
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository};
 use crate::recovery;
@@ -85,7 +85,7 @@ use crate::recovery::Options;
 use crate::state::TxId;
 use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{Entry, State};
-use crate::wal::{Begin, Body, Log, RefChange, Reversal, Sync};
+use crate::wal::{Begin, Body, Flush, Log, RefChange, Reversal};
 
 pub use crate::staging::stage::Source;
 pub use crate::staging::worktree::NoWorktree;
@@ -321,7 +321,7 @@ impl Open {
             unmet::recheck(worktree, &self.begin.files)?;
         }
         // The barrier takes the locks with the new values along: what git renames is durable already.
-        let sync = if self.durability == Durability::Full { Sync::Barrier } else { Sync::Yes };
+        let sync = if self.durability == Durability::Full { Flush::Barrier } else { Flush::Yes };
         let still_ours = || self.entry.path.exists();
         let decided = Body::Decided(Box::new(self.begin.clone()));
         let lsn = self.log().append_if(Some(self.id), &decided, sync, still_ours);
@@ -330,7 +330,7 @@ impl Open {
             Ok(None) => anyhow::bail!("another process removed the marker of {}", self.id),
             Err(error) => {
                 // The record may be there although its sync failed: say that nothing came of it.
-                if self.log().append(Some(self.id), &Body::Aborted, Sync::Yes).is_err() {
+                if self.log().append(Some(self.id), &Body::Aborted, Flush::Yes).is_err() {
                     return Err(error.context(format!("{} may be decided: run `git txn recover`", self.id)));
                 }
                 Err(error)
@@ -354,7 +354,7 @@ impl Open {
             Err(error) => return self.finish_by_recovery(&format!("{error:#}")),
         };
         // One barrier for all directories. It is acknowledged: no power cut takes it back.
-        let sync = if self.durability == Durability::Full { Sync::Barrier } else { Sync::Yes };
+        let sync = if self.durability == Durability::Full { Flush::Barrier } else { Flush::Yes };
         if let Err(error) = self.log().append(Some(self.id), &Body::Committed { refs }, sync) {
             return self.finish_by_recovery(&format!("{error:#}"));
         }
@@ -387,9 +387,9 @@ impl Open {
     }
 
     /// The refs as they are now, for those that have the new value.
-    fn settled(&self) -> anyhow::Result<Vec<Settled>> {
+    fn settled(&self) -> anyhow::Result<Vec<RefSnapshot>> {
         if self.repo.ref_format == RefFormat::Reftable {
-            let settle = |c: &RefChange| Settled { name: c.name.clone(), value: c.after.clone(), file: None };
+            let settle = |c: &RefChange| RefSnapshot { name: c.name.clone(), value: c.after.clone(), file: None };
             return Ok(self.begin.refs.iter().map(settle).collect());
         }
         let refs = RefStore::new(&self.repo);
@@ -397,7 +397,7 @@ impl Open {
         for change in &self.begin.refs {
             let now = refs.read(&change.name)?;
             if now.value == change.after {
-                settled.push(Settled { name: change.name.clone(), value: now.value, file: now.loose });
+                settled.push(RefSnapshot { name: change.name.clone(), value: now.value, file: now.loose });
             }
         }
         Ok(settled)
@@ -423,7 +423,7 @@ impl Open {
         if let Some(git) = self.git.take() {
             git.abort()?;
         }
-        self.log().append(Some(self.id), &Body::Aborted, Sync::No)?;
+        self.log().append(Some(self.id), &Body::Aborted, Flush::No)?;
         durable::remove_tree(&self.state.tx(self.id))?;
         self.entry.remove()?;
         Ok(())

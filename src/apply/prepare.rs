@@ -24,12 +24,12 @@ use crate::recovery::Options;
 use crate::staging::image::Hash;
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{Entry, Marker};
 use crate::util::text::escape;
-use crate::wal::{Begin, Body, FileChange, FileImage, Log, RefChange, Sync};
+use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, RefChange};
 
 /// Staged files that are synced one by one; for more one call for the whole file system is faster.
 const SYNCED_ALONE: usize = 8;
@@ -158,8 +158,8 @@ impl Transaction {
         let mut begin = self.begin_body(work, refs::intended(&targets, &values), files, durability);
         // With the record the stage and the marker are durable: `decided` is worth nothing without them.
         let sync = match durability {
-            Durability::Full => Sync::Barrier,
-            Durability::Process => Sync::Yes,
+            Durability::Full => Flush::Barrier,
+            Durability::Process => Flush::Yes,
         };
         let entry = &work.entry;
         let logged =
@@ -171,7 +171,7 @@ impl Transaction {
         let directory = worktree.as_ref().map_or(&self.repo.git_dir, |w| &w.path);
         let mut git = GitSession::start(&self.program, &self.repo, directory, work.id, &begin.message)?;
         // git waits for its first line; from here on the transaction is alive while it is.
-        work.marker.helper = git.process()?;
+        work.marker.hook_process = git.process()?;
         work.marker.update(work.state.path())?;
         let prepared = git.prepare(&targets);
         work.git = Some(git);
@@ -188,11 +188,11 @@ impl Transaction {
         if let Some(run) = self.part_of {
             // As the hook does for git's own: the run takes reflogs back, too.
             let refs = RefStore::new(&self.repo);
-            for change in locked.changes.iter().filter(|c| crate::run::parts::is_shared(&c.name)) {
+            for change in locked.changes.iter().filter(|c| crate::run::child_transactions::is_shared(&c.name)) {
                 crate::run::snapshot::keep_reflog(&refs.log(&change.name), work.state, run, change.name.clone())?;
             }
         }
-        begin.helper = work.marker.helper;
+        begin.hook_process = work.marker.hook_process;
         begin.refs = locked.changes;
         begin.watched = locked.watched;
         begin.packed_lock = locked.packed_lock;
@@ -247,12 +247,12 @@ impl Transaction {
             barrier: durability == Durability::Full,
             files,
             message: format!("{message} ({})", work.id),
-            ..Begin::new(Origin::Apply, &self.operation, work.marker.owner.clone(), work.marker.helper)
+            ..Begin::new(TxKind::Apply, &self.operation, work.marker.owner.clone(), work.marker.hook_process)
         }
     }
 
     fn marker(&self, id: TxId) -> anyhow::Result<Marker> {
-        Ok(Marker::of_this_process(id, Origin::Apply, &self.operation)?)
+        Ok(Marker::of_this_process(id, TxKind::Apply, &self.operation)?)
     }
 
     /// git's word for nothing has the length of the others.
@@ -292,7 +292,7 @@ impl Work<'_> {
             git.abort()?;
         }
         // On a full disk it cannot be said; then recovery finds that nothing had been decided.
-        if self.log.append(Some(self.id), &Body::Aborted, Sync::No).is_err() {
+        if self.log.append(Some(self.id), &Body::Aborted, Flush::No).is_err() {
             durable::remove_tree(&self.state.tx(self.id))?;
             return Ok(self.entry.remove()?);
         }

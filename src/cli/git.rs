@@ -100,7 +100,7 @@ fn stderr_is_thrown_away() -> bool {
 fn check_and_exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     if std::env::var_os("JIN_TXN").is_none_or(|v| v != "off") {
         // Whatever goes wrong in front of git must not take git away from the user.
-        if let Err(error) = clear_the_way(here, args) {
+        if let Err(error) = recover_before_locking(here, args) {
             tell(&format!("jin-txn: warning: {error:#}"));
         }
     }
@@ -118,7 +118,7 @@ fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     Err(error).with_context(|| format!("cannot run {}", next.program.display()))
 }
 
-fn clear_the_way(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
+fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
     // `git txn` is ourselves: `status` and its like only look.
     let words = || args.iter().map(|a| a.to_string_lossy().into_owned());
     if crate::process::git_argv::only_runs_us(&std::iter::once("git".to_owned()).chain(words()).collect::<Vec<_>>()) {

@@ -13,7 +13,7 @@ use crate::fs::absent_is_none;
 use crate::fs::durable;
 use crate::git::{Config, Repository, command};
 use crate::process::owner;
-use crate::setup::hooks::Way;
+use crate::setup::hooks::InstallMethod;
 use crate::setup::preferences::Preferences;
 use crate::setup::settings;
 use crate::setup::settings::Settings;
@@ -187,7 +187,7 @@ fn protect(
     let mut installed = Installed::load(&state)?.unwrap_or_default();
     installed.version = 2;
     installed.git_dir.clone_from(&repo.common_dir);
-    let directories = if let Way::Directories(directories) = &way { directories.as_slice() } else { &[] };
+    let directories = if let InstallMethod::Directories(directories) = &way { directories.as_slice() } else { &[] };
     let is_new = |directory: &&PathBuf| installed.hooks.iter().all(|known| known.path != **directory);
     let new: Vec<HooksDirectory> = directories.iter().filter(is_new).map(|path| HooksDirectory::at(path)).collect();
     installed.hooks.extend(new);
@@ -235,9 +235,9 @@ fn protect(
     })
 }
 
-fn tell_of_others(session: &Session, way: &Way) {
+fn tell_of_others(session: &Session, way: &InstallMethod) {
     match way {
-        Way::Directories(directories) => {
+        InstallMethod::Directories(directories) => {
             for (directory, name) in directories.iter().flat_map(|d| hooks::ALL_NAMES.map(|name| (d, name))) {
                 let aside = beside::aside_directory(directory).join(name);
                 if fs::symlink_metadata(&aside).is_ok() {
@@ -248,11 +248,11 @@ fn tell_of_others(session: &Session, way: &Way) {
                 }
             }
         }
-        Way::Configuration => {
+        InstallMethod::Configuration => {
             session
                 .say("jin-txn: the hooks directory is not ours to write to: the repository's configuration calls us");
         }
-        Way::Called => session.say("jin-txn: the hooks that are there call us"),
+        InstallMethod::Called => session.say("jin-txn: the hooks that are there call us"),
     }
 }
 
@@ -262,7 +262,7 @@ fn configure(
     repo: &Repository,
     binary: &Utf8Path,
     durability: Durability,
-    way: &Way,
+    way: &InstallMethod,
     installed: &mut Installed,
     state: &StateDir,
 ) -> anyhow::Result<()> {
@@ -279,7 +279,7 @@ fn configure(
     if wants(git, repo, installed, "core.lockfilePid", |value| knows && value.is_none())? {
         wanted.push(("core.lockfilePid".to_owned(), "true".to_owned()));
     }
-    if *way == Way::Configuration {
+    if *way == InstallMethod::Configuration {
         wanted.extend(configured::wanted(binary));
     }
     let file = settings::File { git, path: repo.common_dir.join("config") };

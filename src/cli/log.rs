@@ -5,9 +5,9 @@ use serde::Serialize;
 use crate::cli::{Session, utc};
 use crate::git::Value;
 use crate::process::owner;
-use crate::run::parts;
-use crate::state::Origin;
+use crate::run::child_transactions;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::{StateDir, Wait};
 use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
 
@@ -96,7 +96,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 /// What the user says about a run; of an `apply` it is in the reflogs.
 fn said(begin: &Begin) -> Option<&str> {
-    Some(begin.message.as_str()).filter(|m| begin.origin == Origin::Run && !m.is_empty())
+    Some(begin.message.as_str()).filter(|m| begin.origin == TxKind::Run && !m.is_empty())
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -169,8 +169,8 @@ pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
     }
     // Parts of another transaction are no news of their own.
     told.retain(|t| t.state != "absorbed");
-    for tx in told.iter_mut().filter(|t| t.begin.origin == Origin::Run) {
-        tx.refs = parts::moves(records, tx.id).len();
+    for tx in told.iter_mut().filter(|t| t.begin.origin == TxKind::Run) {
+        tx.refs = child_transactions::moves(records, tx.id).len();
     }
     told
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::{Session, log, utc};
 use crate::process::owner;
-use crate::run::parts;
+use crate::run::child_transactions;
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
 use crate::wal::{Body, Log};
@@ -53,7 +53,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         _ => Vec::new(),
     };
     let part = |(id, begin): (TxId, &'_ crate::wal::Begin)| (id, begin.operation.clone());
-    let of_run: Vec<(TxId, String)> = parts::of(&scan.records, id).into_iter().map(part).collect();
+    let of_run: Vec<(TxId, String)> = child_transactions::of(&scan.records, id).into_iter().map(part).collect();
     if session.json {
         let recovered_at = told.recovered.map(|r| r.time);
         let parts = of_run.iter().map(|(id, operation)| Part { id: *id, operation }).collect();
@@ -83,7 +83,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         let before = change.before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
         session.print(&format!("{}\n  before  {before}\n  after   {}", change.name, change.after));
     }
-    for moved in parts::moves(&scan.records, id) {
+    for moved in child_transactions::moves(&scan.records, id) {
         session.print(&format!("{}\n  before  {}\n  after   {}", moved.name, moved.before, moved.after));
     }
     for file in &told.begin.files {

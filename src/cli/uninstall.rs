@@ -78,7 +78,7 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
     // Hooks from a template, or from an installation that this repository is a copy of.
     let others = places::of_all_worktrees(git, repo, None).unwrap_or_default();
     for place in others {
-        if let places::Place::Own(path) = place
+        if let places::HooksLocation::Own(path) = place
             && directories.iter().all(|known| known.path != path)
         {
             directories.push(HooksDirectory { path, made: Vec::new(), modified: None });

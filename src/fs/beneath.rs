@@ -80,11 +80,11 @@ pub struct Stat {
 
 /// How a renamed entry takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum RenameMode {
     /// Whatever is there is replaced.
-    Over,
+    Replace,
     /// Something there is an error ([`io::ErrorKind::AlreadyExists`]).
-    New,
+    NoReplace,
     /// What is there takes the place where the renamed entry was; nothing there is an error.
     Exchange,
 }
@@ -351,18 +351,18 @@ impl Parent {
     /// Renames `name` in the directory `from` into place.
     ///
     /// # Errors
-    /// What the file system said: [`io::ErrorKind::Unsupported`] where it cannot do [`Put::Exchange`].
-    pub fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: Put) -> io::Result<()> {
+    /// What the file system said: [`io::ErrorKind::Unsupported`] where it cannot do [`RenameMode::Exchange`].
+    pub fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: RenameMode) -> io::Result<()> {
         let flags = match how {
-            Put::Over => RenameFlags::empty(),
-            Put::New => {
+            RenameMode::Replace => RenameFlags::empty(),
+            RenameMode::NoReplace => {
                 return rename_new((from, name), (self.dir.as_fd(), &self.name)).map_err(|error| self.named(error));
             }
-            Put::Exchange => RenameFlags::EXCHANGE,
+            RenameMode::Exchange => RenameFlags::EXCHANGE,
         };
         match rustix::fs::renameat_with(from, name, &self.dir, self.name.as_os_str(), flags) {
             Ok(()) => Ok(()),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if matches!(how, Put::Exchange) => {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if matches!(how, RenameMode::Exchange) => {
                 Err(io::ErrorKind::Unsupported.into())
             }
             Err(errno) => Err(self.named(errno)),

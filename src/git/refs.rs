@@ -112,7 +112,7 @@ impl<'de> Deserialize<'de> for Value {
 
 /// What a reader sees of a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ResolvedRef {
     /// The visible value.
     pub value: Value,
     /// The loose file, if there is one.
@@ -123,7 +123,7 @@ pub struct Seen {
 
 /// A ref as it was seen at some moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settled {
+pub struct RefSnapshot {
     /// Canonical name.
     #[serde(rename = "ref")]
     pub name: RefName,
@@ -195,26 +195,26 @@ impl<'r> RefStore<'r> {
     ///
     /// # Errors
     /// A file cannot be read for another reason than not being there.
-    pub fn read(&self, name: &RefName) -> io::Result<Seen> {
+    pub fn read(&self, name: &RefName) -> io::Result<ResolvedRef> {
         if let Some((content, id)) = read_small(&self.file(name))? {
-            return Ok(Seen { value: Value::of_file(&content), loose: Some(id), packed: None });
+            return Ok(ResolvedRef { value: Value::of_file(&content), loose: Some(id), packed: None });
         }
         let packed = self.packed_value(name)?;
-        Ok(Seen { value: packed.clone().unwrap_or(Value::Absent), loose: None, packed })
+        Ok(ResolvedRef { value: packed.clone().unwrap_or(Value::Absent), loose: None, packed })
     }
 
     /// HEAD of the worktree, as it is; `None` with a reftable, or when it has no sense.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn head(&self) -> io::Result<Option<Settled>> {
+    pub fn head(&self) -> io::Result<Option<RefSnapshot>> {
         let Ok(name) = self.canonical(b"HEAD") else { return Ok(None) };
         if self.repo.ref_format == RefFormat::Reftable {
             return Ok(None);
         }
         let Some((content, file)) = read_small(&self.file(&name))? else { return Ok(None) };
         let value = Value::of_file(&content);
-        Ok((value != Value::Broken).then_some(Settled { name, value, file: Some(file) }))
+        Ok((value != Value::Broken).then_some(RefSnapshot { name, value, file: Some(file) }))
     }
 
     /// The entry in `packed-refs`, whether or not a loose file hides it.

@@ -4,9 +4,9 @@
 //! alone is believed by nobody: it is inherited by whatever a hook starts, and anybody may set it.
 
 use crate::process::owner;
-use crate::process::owner::{Place, Stat};
-use crate::state::Origin;
+use crate::process::owner::{ExecContext, Stat};
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::marker;
 use crate::state::marker::{Listing, State};
 
@@ -24,8 +24,8 @@ pub(crate) fn speaks_for(listing: &Listing, id: TxId, git: &Stat) -> anyhow::Res
         other => other.ok().flatten(),
     };
     let Some(marker) = marker else { return Ok(false) };
-    let is_child = marker.helper == git.process();
-    if marker.origin != Origin::Apply || !is_child || !Place::here()?.is_same(&marker.owner.place) {
+    let is_child = marker.hook_process == git.process();
+    if marker.origin != TxKind::Apply || !is_child || !ExecContext::here()?.is_same(&marker.owner.place) {
         return Ok(false);
     }
     Ok(owner::ancestors()?.iter().any(|a| a.process() == marker.owner.process))

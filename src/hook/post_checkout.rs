@@ -5,14 +5,14 @@
 use crate::git::RefStore;
 use crate::hook::{Environment, Reply};
 use crate::process::owner;
-use crate::process::owner::{Liveness, Place};
+use crate::process::owner::{ExecContext, Liveness};
 use crate::recovery;
 use crate::recovery::{Mode, Options};
 use crate::run::mark;
-use crate::state::Origin;
+use crate::state::TxKind;
 use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::{Listing, State};
-use crate::wal::{Body, Checkout, Log, Sync};
+use crate::wal::{Body, Checkout, Flush, Log};
 
 /// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.
 #[must_use]
@@ -29,7 +29,7 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     if !state.exists() {
         return Ok(Vec::new());
     }
-    let place = Place::here()?;
+    let place = ExecContext::here()?;
     if let [from, to, flag] = args {
         let body = Body::Checkout(Checkout {
             from: from.clone(),
@@ -39,7 +39,7 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
             part_of: environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &state)),
         });
         // Nothing acknowledged depends on this record: no sync.
-        Log::new(&state, &place.boot, Wait::UpTo(std::time::Duration::from_secs(10))).append(None, &body, Sync::No)?;
+        Log::new(&state, &place.boot, Wait::UpTo(std::time::Duration::from_secs(10))).append(None, &body, Flush::No)?;
     }
     let git = owner::nearest_git()?.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;
@@ -49,7 +49,7 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
             Ok(Some((entry, marker))) => {
                 let mine = git.is_some_and(|git| git == marker.owner.process);
                 // A run is not a hook's to take back, and whether it lives takes a look at every process.
-                let is_ours = marker.origin != Origin::Run && entry.state != State::Failed;
+                let is_ours = marker.origin != TxKind::Run && entry.state != State::Failed;
                 let dead = || recovery::liveness_of(&marker, &place, &state) == Liveness::Dead;
                 unfinished |= !mine && is_ours && dead();
             }

@@ -4,18 +4,18 @@ use anyhow::Context;
 
 use crate::fs::FileId;
 use crate::fs::durable;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, RefStore, Value};
 use crate::hook::reference_transaction::Call;
 use crate::observe::Observed;
-use crate::process::owner::Place;
+use crate::process::owner::ExecContext;
 use crate::recovery;
 use crate::run::{mark, snapshot};
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::Durability;
 use crate::state::marker::{Entry, State};
-use crate::wal::{Body, Rename, Sync};
+use crate::wal::{Body, Flush, Rename};
 
 impl Call<'_> {
     /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
@@ -41,14 +41,14 @@ impl Call<'_> {
 
     /// pack-refs erases the identity that proves who wrote a ref: log where it went, while it is known.
     pub(crate) fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
-        let moved = |(name, was): &(RefName, crate::git::refs::Seen)| Settled {
+        let moved = |(name, was): &(RefName, crate::git::refs::ResolvedRef)| RefSnapshot {
             name: name.clone(),
             value: was.value.clone(),
             file: was.loose,
         };
         let refs = seen.pruned.iter().map(moved).collect();
-        let place = Place::here()?;
-        self.log(&place).append(None, &Body::Moved { refs }, Sync::Yes)?;
+        let place = ExecContext::here()?;
+        self.log(&place).append(None, &Body::Moved { refs }, Flush::Yes)?;
         Ok(())
     }
 
@@ -94,7 +94,7 @@ impl Call<'_> {
         let Some(entry) = self.listing.markers.iter().find(in_progress) else { return Ok(None) };
         // The variable alone is believed by nobody: anybody may set it.
         let marker = entry.read().context("cannot tell whether this change is part of a run")?;
-        Ok(marker.filter(|m| m.origin == Origin::Run).map(|m| m.id))
+        Ok(marker.filter(|m| m.origin == TxKind::Run).map(|m| m.id))
     }
 
     /// The run takes reflogs back as well: the first of its transactions that touches one gives it a second name.
@@ -105,7 +105,7 @@ impl Call<'_> {
         rename: Option<&Rename>,
     ) -> anyhow::Result<()> {
         let refs = RefStore::new(&self.repo);
-        for change in seen.changes.iter().filter(|c| crate::run::parts::is_shared(&c.name)) {
+        for change in seen.changes.iter().filter(|c| crate::run::child_transactions::is_shared(&c.name)) {
             let moving = rename.is_some_and(|r| r.log.is_some()) && change.log.is_none();
             let log = if moving {
                 self.repo.common_dir.join(crate::git::reflog::RENAMED_LOG)

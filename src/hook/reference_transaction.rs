@@ -13,23 +13,23 @@ use anyhow::Context;
 
 use crate::fs::FileId;
 use crate::fs::durable;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
 use crate::hook::{Answer, Environment, Reply};
 use crate::observe;
 use crate::observe::payload::Payload;
 use crate::observe::{Locks, Observed};
 use crate::process::owner;
-use crate::process::owner::{Liveness, Owner, Place, Stat};
+use crate::process::owner::{ExecContext, Liveness, Owner, Stat};
 use crate::recovery;
 use crate::recovery::{Mode, Options};
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::{Busy, Durability, StateDir, Wait};
 use crate::state::marker;
 use crate::state::marker::{Entry, Listing, Marker, Phase, State};
 use crate::util::clock::unix_time;
-use crate::wal::{Begin, Body, Log, RefChange, Sync};
+use crate::wal::{Begin, Body, Flush, Log, RefChange};
 
 /// How long a change waits for another process that recovers what the change would build on.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(2);
@@ -151,7 +151,7 @@ struct Markers {
 }
 
 impl Call<'_> {
-    pub(super) fn log<'s>(&'s self, place: &Place) -> Log<'s> {
+    pub(super) fn log<'s>(&'s self, place: &ExecContext) -> Log<'s> {
         Log::new(&self.state, &place.boot, Wait::AsConfigured)
     }
 
@@ -176,7 +176,7 @@ impl Call<'_> {
             return Ok(sorted);
         }
         let git = self.git()?;
-        let place = Place::here()?;
+        let place = ExecContext::here()?;
         sorted.dead = self.listing.temporary.iter().any(|t| recovery::is_abandoned(t, &place, &self.state));
         for entry in &self.listing.markers {
             let (entry, marker) = match entry.read_now() {
@@ -193,7 +193,7 @@ impl Call<'_> {
                 sorted.mine.push((entry, marker));
                 continue;
             }
-            if marker.origin == Origin::Run {
+            if marker.origin == TxKind::Run {
                 // It names no refs: its parts do.
                 let waits = entry.state == State::InProgress && self.run()? != Some(entry.id);
                 let is_dead = || recovery::liveness_of(&marker, &place, &self.state) == Liveness::Dead;
@@ -223,29 +223,29 @@ impl Call<'_> {
     /// The `pre-receive` hook: what `preparing` is before git 2.54. Only what is pushed waits in quarantine; recovery writes no
     /// value that is not in the repository already, and its gits do not see the quarantine.
     fn receiving(&self) -> anyhow::Result<Reply> {
-        self.clear_the_way(&self.sort_markers()?)
+        self.recover_before_locking(&self.sort_markers()?)
     }
 
     /// git is about to lock: the last moment at which recovery can clear the way for this very command.
     fn preparing(&self) -> anyhow::Result<Reply> {
         let markers = self.sort_markers()?;
-        let reply = self.clear_the_way(&markers)?;
+        let reply = self.recover_before_locking(&markers)?;
         let announced = markers.mine.iter().any(|(entry, _)| entry.state == State::InProgress);
         if reply.answer == Answer::Go && !announced && observe::may_change(&self.repo, &self.payload)? {
-            let place = Place::here()?;
+            let place = ExecContext::here()?;
             let id = self.log(&place).next_id()?;
             self.marker(id, self.git()?, place, Phase::Preparing)?.create(self.state.path())?;
         }
         Ok(reply)
     }
 
-    fn clear_the_way(&self, markers: &Markers) -> anyhow::Result<Reply> {
+    fn recover_before_locking(&self, markers: &Markers) -> anyhow::Result<Reply> {
         if let Some(veto) = refuse_after_run(markers) {
             return Ok(veto);
         }
         let mut messages = Vec::new();
         let unfinished = markers.dead || recovery::any_unfinished_worktree(&self.repo);
-        if unfinished || self.rebooted()? || self.stale_lock_in_the_way(&self.git()?.stat)? {
+        if unfinished || self.needs_boot_check()? || self.stale_lock_in_the_way(&self.git()?.stat)? {
             let outcome = self.recover(Mode::Preparing)?;
             messages = outcome.messages;
             if outcome.must_wait && markers.dead {
@@ -278,8 +278,8 @@ impl Call<'_> {
             )]));
         }
         let mut messages = Vec::new();
-        let rebooted = self.rebooted()?;
-        if markers.dead || rebooted {
+        let needs_boot_check = self.needs_boot_check()?;
+        if markers.dead || needs_boot_check {
             let named = self.names(&seen);
             let outcome = self.recover(Mode::Prepared { refs: named })?;
             messages = outcome.messages;
@@ -313,9 +313,9 @@ impl Call<'_> {
     }
 
     fn begin(&self, git: &Git, seen: Observed, mine: Vec<(Entry, Marker)>) -> anyhow::Result<()> {
-        let place = Place::here()?;
+        let place = ExecContext::here()?;
         let log = self.log(&place);
-        let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, began(&git.stat))?;
+        let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, git_started_at(&git.stat))?;
         let part_of = self.run()?;
         let announced = mine.iter().find(|(e, m)| e.state == State::InProgress && m.phase == Phase::Preparing);
         let id = announced.map_or_else(|| log.next_id(), |(entry, _)| Ok(entry.id))?;
@@ -353,11 +353,11 @@ impl Call<'_> {
                 reverses: self.environment.reverses,
                 part_of,
                 barrier: durability == Durability::Full,
-                ..Begin::new(Origin::Hook, &marker.operation, marker.owner.clone(), marker.helper)
+                ..Begin::new(TxKind::Hook, &marker.operation, marker.owner.clone(), marker.hook_process)
             };
             let still_ours = || entry.path.exists();
             // The barrier takes the objects along, the locks with the new values, and the marker.
-            let sync = if begin.barrier { Sync::Barrier } else { Sync::Yes };
+            let sync = if begin.barrier { Flush::Barrier } else { Flush::Yes };
             log.append_if(Some(id), &Body::Begin(Box::new(begin)), sync, still_ours)
         });
         match logged {
@@ -365,7 +365,7 @@ impl Call<'_> {
             Ok(None) => anyhow::bail!("another process removed the marker of {id} while it was being logged"),
             Err(error) => {
                 // The record may be there although its sync failed: say that nothing came of it, if the log can be written.
-                if log.append(Some(id), &Body::Aborted, Sync::No).is_err() {
+                if log.append(Some(id), &Body::Aborted, Flush::No).is_err() {
                     // Then it stays a transaction without an end, of which recovery finds that nothing was applied.
                 }
                 entry.remove()?;
@@ -381,7 +381,7 @@ impl Call<'_> {
             let inner =
                 entry.state == State::InProgress && marker.phase == Phase::Prepared && self.is_unfinished(&marker);
             if inner && entry.id != by {
-                if !self.conclude(log, &marker, &Body::Absorbed { by }, Sync::No)? {
+                if !self.conclude(log, &marker, &Body::Absorbed { by }, Flush::No)? {
                     return Ok(());
                 }
                 durable::remove_tree(&self.state.tx(entry.id))?;
@@ -405,7 +405,7 @@ impl Call<'_> {
         for (mut entry, marker) in mine {
             if self.is_this(&entry, &marker) {
                 let log = self.log(&marker.owner.place);
-                if !self.conclude(&log, &marker, &Body::Committed { refs: self.settled()? }, Sync::Yes)? {
+                if !self.conclude(&log, &marker, &Body::Committed { refs: self.settled()? }, Flush::Yes)? {
                     return Ok(Reply::go());
                 }
                 entry.settle(State::Committed)?;
@@ -422,7 +422,7 @@ impl Call<'_> {
     /// git gave up and released its locks.
     fn aborted(&self) -> anyhow::Result<Reply> {
         if self.nothing_is_in_flight() {
-            return self.recover_if(self.rebooted()?);
+            return self.recover_if(self.needs_boot_check()?);
         }
         let mut markers = self.sort_markers()?;
         for (mut entry, marker) in std::mem::take(&mut markers.mine) {
@@ -436,7 +436,7 @@ impl Call<'_> {
                     continue;
                 }
                 let log = self.log(&marker.owner.place);
-                if !self.conclude(&log, &marker, &Body::Aborted, Sync::Yes)? {
+                if !self.conclude(&log, &marker, &Body::Aborted, Flush::Yes)? {
                     return Ok(Reply::go());
                 }
                 entry.settle(State::Failed)?;
@@ -445,18 +445,18 @@ impl Call<'_> {
                 self.forget(entry)?;
             }
         }
-        self.recover_if(markers.dead || self.rebooted()?)
+        self.recover_if(markers.dead || self.needs_boot_check()?)
     }
 
     /// Logs how the transaction of `marker` ended, unless its git is dead: then that is recovery's to say. It is asked under the
     /// log's lock, and recovery reads the log after it has found git dead, so one of the two knows of the other.
-    fn conclude(&self, log: &Log<'_>, marker: &Marker, how: &Body, sync: Sync) -> anyhow::Result<bool> {
+    fn conclude(&self, log: &Log<'_>, marker: &Marker, how: &Body, sync: Flush) -> anyhow::Result<bool> {
         let lives = || Stat::may_live(marker.owner.process);
         Ok(log.append_if(Some(marker.id), how, sync, lives)?.is_some())
     }
 
     /// Nobody has looked yet after what the last boot left.
-    fn rebooted(&self) -> anyhow::Result<bool> {
+    fn needs_boot_check(&self) -> anyhow::Result<bool> {
         Ok(!recovery::is_verified(&self.listing, &self.state)?)
     }
 
@@ -485,7 +485,7 @@ impl Call<'_> {
             Err(error) if error.is::<Busy>() => {
                 // After a reboot the refs of this very transaction may be older than what was acknowledged: nothing may be
                 // built on them before that is known.
-                let must_wait = self.rebooted()? || recovery::is_in_the_way(&self.repo, &options)?;
+                let must_wait = self.needs_boot_check()? || recovery::is_in_the_way(&self.repo, &options)?;
                 let line = "jin-txn: another process recovers what this change would build on".to_owned();
                 Ok(HookRecovery { messages: if must_wait { vec![line] } else { Vec::new() }, must_wait })
             }
@@ -495,7 +495,7 @@ impl Call<'_> {
 
     /// A lock that is older than the git process above us is not that process's.
     fn stale_lock_in_the_way(&self, git: &Stat) -> anyhow::Result<bool> {
-        let began = began(git);
+        let git_started_at = git_started_at(git);
         let refs = RefStore::new(&self.repo);
         let mut candidates: Vec<std::path::PathBuf> = crate::locks::judge::well_known(&self.repo);
         // No lock, but a sign that somebody died while renaming a branch.
@@ -508,21 +508,21 @@ impl Call<'_> {
             }
         }
         for path in candidates {
-            if FileId::at(&path)?.is_some_and(|lock| lock.ctime < began) {
+            if FileId::at(&path)?.is_some_and(|lock| lock.ctime < git_started_at) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn marker(&self, id: TxId, git: &Git, place: Place, phase: Phase) -> anyhow::Result<Marker> {
+    fn marker(&self, id: TxId, git: &Git, place: ExecContext, phase: Phase) -> anyhow::Result<Marker> {
         Ok(Marker {
             id,
-            origin: Origin::Hook,
+            origin: TxKind::Hook,
             timestamp: unix_time(),
             operation: self.environment.reverses.map_or_else(|| operation(git), |what| format!("jin-txn {what}")),
             owner: Owner { process: git.stat.process(), place },
-            helper: owner::myself()?,
+            hook_process: owner::myself()?,
             phase,
             payload: self.payload.key,
             probe: None,
@@ -572,18 +572,18 @@ impl Call<'_> {
     }
 
     /// The refs as they are now, for those that have the new value.
-    fn settled(&self) -> anyhow::Result<Vec<Settled>> {
+    fn settled(&self) -> anyhow::Result<Vec<RefSnapshot>> {
         let refs = RefStore::new(&self.repo);
         let mut settled = Vec::with_capacity(self.payload.count());
         for line in self.payload.lines() {
             let (name, after) = (refs.canonical(line.name)?, Value::of_payload(line.new)?);
             if self.repo.ref_format == RefFormat::Reftable {
-                settled.push(Settled { name, value: after, file: None });
+                settled.push(RefSnapshot { name, value: after, file: None });
                 continue;
             }
             let now = refs.read(&name)?;
             if now.value == after {
-                settled.push(Settled { name, value: now.value, file: now.loose });
+                settled.push(RefSnapshot { name, value: now.value, file: now.loose });
             }
         }
         Ok(settled)
@@ -638,8 +638,8 @@ struct HookRecovery {
     must_wait: bool,
 }
 
-/// When the git began, in nanoseconds since the epoch: what was last changed before is not of its making.
-fn began(git: &Stat) -> i64 {
+/// When the git git_started_at, in nanoseconds since the epoch: what was last changed before is not of its making.
+fn git_started_at(git: &Stat) -> i64 {
     owner::realtime_of_start(git.start) - crate::locks::holders::CLOCK_MARGIN
 }
 

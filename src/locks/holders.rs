@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use crate::fs::FileId;
 use crate::git::repository::{NotFound, Repository};
-use crate::locks::judge::{LockFile, Verdict};
-use crate::process::owner::{Liveness, Place, Stat};
+use crate::locks::judge::{LockFile, LockVerdict};
+use crate::process::owner::{ExecContext, Liveness, Stat};
 use crate::process::{git_argv, owner};
 
 /// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
@@ -88,7 +88,7 @@ impl Processes {
             candidates: Vec::new(),
             open: Vec::new(),
             ancestors: ancestors.iter().filter(|s| is_at_work(s)).map(Candidate::new).collect(),
-            sees_everything: Place::here().is_ok_and(|place| place.sees_everything()),
+            sees_everything: ExecContext::here().is_ok_and(|place| place.sees_everything()),
             trouble: None,
             local_disk: crate::fs::durable::is_local_disk(&repo.common_dir),
             scanned_at: crate::util::clock::now(),
@@ -159,8 +159,8 @@ impl Processes {
 
     /// Who could hold `lock`?
     #[must_use]
-    pub fn holder_of(&self, lock: &LockFile) -> Verdict {
-        let alive = |because| Verdict { owner: Liveness::Alive, because };
+    pub fn holder_of(&self, lock: &LockFile) -> LockVerdict {
+        let alive = |because| LockVerdict { owner: Liveness::Alive, because };
         // A lock that is older than a process above us is not that one's own. Of index.lock even that is not
         // believed: git takes it before it calls any hook, so a command that uses the index has its own there.
         let is_index = lock.path.ends_with("index.lock");
@@ -182,14 +182,14 @@ impl Processes {
         if let Some(error) = &self.trouble {
             return alive(format!("not every process could be looked at: {error}"));
         }
-        let unknowable = |because: &str| Verdict { owner: Liveness::Unknowable, because: because.to_owned() };
+        let unknowable = |because: &str| LockVerdict { owner: Liveness::Unknowable, because: because.to_owned() };
         if !self.local_disk {
             return unknowable("the repository lies on a file system that other machines may use");
         }
         if !self.sees_everything {
             return unknowable("not all processes of this machine can be seen from here");
         }
-        Verdict { owner: Liveness::Dead, because: "no process is left that could hold it".to_owned() }
+        LockVerdict { owner: Liveness::Dead, because: "no process is left that could hold it".to_owned() }
     }
 }
 

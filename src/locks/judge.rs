@@ -33,7 +33,7 @@ pub struct LockFile {
 
 /// Is the owner of a lock dead, and how do we know?
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct LockVerdict {
     /// Dead: it may go.
     pub owner: Liveness,
     /// One line for people.
@@ -169,8 +169,8 @@ impl<'r> Judge<'r> {
     ///
     /// # Errors
     /// The lock cannot be read.
-    pub fn judge(&mut self, lock: &LockFile) -> io::Result<Verdict> {
-        let dead = |because: &str| Verdict { owner: Liveness::Dead, because: because.to_owned() };
+    pub fn judge(&mut self, lock: &LockFile) -> io::Result<LockVerdict> {
+        let dead = |because: &str| LockVerdict { owner: Liveness::Dead, because: because.to_owned() };
         if read_small(&lock.path)?.is_some_and(|(content, _)| content == RECOVERY_LOCK) {
             return Ok(dead("an earlier recovery made it and did not finish"));
         }
@@ -184,7 +184,7 @@ impl<'r> Judge<'r> {
     }
 
     /// Could any process have made this file at its ctime and still be at work?
-    pub fn could_anybody_hold(&mut self, lock: &LockFile) -> Verdict {
+    pub fn could_anybody_hold(&mut self, lock: &LockFile) -> LockVerdict {
         let (repo, ancestors, steady) = (self.repo, &self.ancestors, self.steady_since);
         if self.processes.as_ref().is_some_and(|seen| seen.are_older_than(lock)) {
             self.processes = None;
@@ -192,14 +192,14 @@ impl<'r> Judge<'r> {
         let processes = self.processes.get_or_insert_with(|| Processes::scan(repo, ancestors, steady));
         let mut verdict = processes.holder_of(lock);
         if self.force && verdict.owner == Liveness::Unknowable {
-            verdict = Verdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
+            verdict = LockVerdict { owner: Liveness::Dead, because: format!("{}; forced", verdict.because) };
         }
         verdict
     }
 
     /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`, and its own. A live pid proves life; a dead one, or one that
     /// cannot be looked at, proves nothing (the file may be older than the lock, or come from another pid namespace).
-    fn told_by_pid_file(&self, lock: &LockFile) -> io::Result<Option<Verdict>> {
+    fn told_by_pid_file(&self, lock: &LockFile) -> io::Result<Option<LockVerdict>> {
         let name = lock.path.file_name().map(OsStr::as_bytes).unwrap_or_default();
         let Some(base) = name.strip_suffix(b".lock") else { return Ok(None) };
         let base = base.strip_suffix(b"~pid").unwrap_or(base);
@@ -208,7 +208,7 @@ impl<'r> Judge<'r> {
         let text = String::from_utf8_lossy(&content);
         let pid: Option<u32> = text.trim().strip_prefix("pid ").and_then(|p| p.parse().ok());
         let alive = pid.and_then(Stat::of).filter(|s| !s.is_gone() && crate::process::owner::may_be_git(s));
-        Ok(alive.map(|s| Verdict {
+        Ok(alive.map(|s| LockVerdict {
             owner: Liveness::Alive,
             because: format!("pid {} holds it, says {}", s.pid, beside.display()),
         }))

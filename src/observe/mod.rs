@@ -10,7 +10,7 @@ pub mod payload;
 
 use crate::fs::FileId;
 use crate::fs::{read_small, with_suffix};
-use crate::git::refs::{BadName, Seen};
+use crate::git::refs::{BadName, ResolvedRef};
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
 use crate::observe::payload::{Line, Payload};
 use crate::wal::{RefChange, Rename, Watched};
@@ -23,7 +23,7 @@ pub struct Observed {
     /// Refs that are locked or logged only.
     pub watched: Vec<Watched>,
     /// Loose files that are about to go because `packed-refs` has the same value.
-    pub pruned: Vec<(RefName, Seen)>,
+    pub pruned: Vec<(RefName, ResolvedRef)>,
     /// Loose files that are about to go although `packed-refs` does not have their value: deleted and made again since it was
     /// packed, with the same value, which is all that git asks for.
     pub lost: Vec<RefName>,
@@ -203,7 +203,7 @@ fn effect_of_delete(
     refs: &RefStore<'_>,
     payload: &Payload<'_>,
     name: &RefName,
-    before: &Seen,
+    before: &ResolvedRef,
     lock: Option<&FileId>,
     packed_locked: bool,
 ) -> Result<Effect, Problem> {
@@ -230,7 +230,7 @@ fn effect_of_delete(
 fn effect_of_prune(
     refs: &RefStore<'_>,
     name: &RefName,
-    before: &Seen,
+    before: &ResolvedRef,
     lock: Option<&FileId>,
 ) -> Result<Effect, Problem> {
     match lock {
@@ -245,7 +245,7 @@ fn effect_of_update(
     refs: &RefStore<'_>,
     line: &Line<'_>,
     name: &RefName,
-    before: &Seen,
+    before: &ResolvedRef,
     lock: Option<&FileId>,
     doubtful: bool,
 ) -> Result<Effect, Problem> {
@@ -263,17 +263,22 @@ fn effect_of_update(
 }
 
 /// A batched update that git rejected because the value is not the expected one still appears in the payload.
-fn was_rejected(line: &Line<'_>, before: &Seen) -> bool {
+fn was_rejected(line: &Line<'_>, before: &ResolvedRef) -> bool {
     !Line::is_null(line.old) && before.value.oid().is_some_and(|current| current.hex().as_bytes() != line.old)
 }
 
 /// `packed-refs` has the value already: removing the loose file changes nothing that anybody sees.
-fn is_prune(refs: &RefStore<'_>, name: &RefName, before: &Seen) -> Result<bool, Problem> {
+fn is_prune(refs: &RefStore<'_>, name: &RefName, before: &ResolvedRef) -> Result<bool, Problem> {
     Ok(before.loose.is_some() && refs.packed_value(name)?.as_ref() == Some(&before.value))
 }
 
 /// git logs an update of the branch that HEAD points to in HEAD's reflog as well, by an extra HEAD line.
-fn is_logged_only(refs: &RefStore<'_>, payload: &Payload<'_>, name: &RefName, before: &Seen) -> Result<bool, Problem> {
+fn is_logged_only(
+    refs: &RefStore<'_>,
+    payload: &Payload<'_>,
+    name: &RefName,
+    before: &ResolvedRef,
+) -> Result<bool, Problem> {
     let Value::Symref(target) = &before.value else { return Ok(false) };
     if !name.is_head() {
         return Ok(false);
@@ -325,7 +330,7 @@ fn log_size(refs: &RefStore<'_>, name: &RefName) -> io::Result<Option<u64>> {
     Ok(FileId::at(&refs.log(name))?.map(|id| id.size))
 }
 
-/// Is this deletion half of a rename by the git that began at `began` (nanoseconds since the epoch)? The reflog that it has
+/// Is this deletion half of a rename by the git that git_started_at at `git_started_at` (nanoseconds since the epoch)? The reflog that it has
 /// moved away is proof, unless it lies there for longer than that git is at work; without one only the command line can tell.
 ///
 /// # Errors
@@ -334,14 +339,15 @@ pub fn rename_of(
     repo: &Repository,
     changes: &[RefChange],
     argv: &[String],
-    began: i64,
+    git_started_at: i64,
 ) -> Result<Option<Rename>, Problem> {
     let mut deleted = changes.iter().filter(|c| !c.name.is_head());
     let (Some(change), None) = (deleted.next(), deleted.next()) else { return Ok(None) };
     if change.after != Value::Absent || !change.name.as_bytes().starts_with(b"refs/") {
         return Ok(None);
     }
-    let log = FileId::at(&repo.common_dir.join(crate::git::reflog::RENAMED_LOG))?.filter(|log| log.ctime >= began);
+    let log =
+        FileId::at(&repo.common_dir.join(crate::git::reflog::RENAMED_LOG))?.filter(|log| log.ctime >= git_started_at);
     let to = new_branch_name(argv);
     let renames = match (&log, &to) {
         (Some(_), Some(_)) => true,

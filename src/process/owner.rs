@@ -33,7 +33,7 @@ pub struct Process {
 
 /// Boot, machine and pid namespace: where a [`Process`] means something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ExecContext {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot: String,
     /// Host name: information for people, never proof.
@@ -50,7 +50,7 @@ pub struct Owner {
     pub process: Process,
     /// Where it runs.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: ExecContext,
 }
 
 /// What we know of a process.
@@ -220,10 +220,10 @@ pub fn is_git_name(name: &str) -> bool {
     base == "git" || base.starts_with("git-")
 }
 
-impl Place {
+impl ExecContext {
     /// The same, whatever the machine is called by now?
     #[must_use]
-    pub fn is_same(&self, other: &Place) -> bool {
+    pub fn is_same(&self, other: &ExecContext) -> bool {
         (&self.boot, self.pidns) == (&other.boot, other.pidns)
     }
 
@@ -231,8 +231,8 @@ impl Place {
     ///
     /// # Errors
     /// `/proc` is not mounted or not readable.
-    pub fn here() -> io::Result<Place> {
-        Ok(Place { boot: boot_id()?, host: host(), pidns: pid_namespace("self")? })
+    pub fn here() -> io::Result<ExecContext> {
+        Ok(ExecContext { boot: boot_id()?, host: host(), pidns: pid_namespace("self")? })
     }
 
     /// Do we see every process of this machine? Only from the initial pid namespace.
@@ -365,7 +365,7 @@ impl Owner {
     /// `local_disk`: the repository lies on a file system that no other machine can mount at the same
     /// time; only then does another boot id prove death.
     #[must_use]
-    pub fn liveness(&self, process: Process, here: &Place, local_disk: bool) -> Liveness {
+    pub fn liveness(&self, process: Process, here: &ExecContext, local_disk: bool) -> Liveness {
         if self.place.boot != here.boot {
             return if local_disk { Liveness::Dead } else { Liveness::Unknowable };
         }
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let here = Place::here().unwrap();
+        let here = ExecContext::here().unwrap();
         let me = myself().unwrap();
         let owner = Owner { process: me, place: here.clone() };
         assert_eq!(owner.liveness(me, &here, true), Liveness::Alive);
@@ -469,9 +469,9 @@ mod tests {
 
     #[test]
     fn another_boot_proves_death_only_on_a_local_disk() {
-        let here = Place::here().unwrap();
+        let here = ExecContext::here().unwrap();
         let me = myself().unwrap();
-        let place = Place { boot: "00000000-0000-0000-0000-000000000000".into(), ..here.clone() };
+        let place = ExecContext { boot: "00000000-0000-0000-0000-000000000000".into(), ..here.clone() };
         let owner = Owner { process: me, place };
         assert_eq!(owner.liveness(me, &here, true), Liveness::Dead);
         assert_eq!(owner.liveness(me, &here, false), Liveness::Unknowable, "a network disk may be in use elsewhere");

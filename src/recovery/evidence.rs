@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::fs::FileId;
-use crate::git::refs::Seen;
+use crate::git::refs::ResolvedRef;
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value, command, reflog};
-use crate::recovery::generations::{Generations, Standing};
+use crate::recovery::expected_refs::{ExpectedRefs, RefStatus};
 use crate::recovery::plan::{RefEvidence, RefState};
 use crate::state::TxId;
 use crate::state::marker::{Entry, Marker};
@@ -17,13 +17,13 @@ use crate::wal::{Begin, Body, Record, RefChange};
 
 /// How the log says that a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum LogOutcome {
     /// The log does not say.
     None,
     /// `committed`, or recovery found all of it applied.
     Committed,
     /// `aborted`, part of another one, or taken back by recovery.
-    Over,
+    Closed,
     /// Recovery left it to a human.
     NeedsHuman,
 }
@@ -38,7 +38,7 @@ pub struct Unfinished {
     /// Its `begin` record; `None` when it was never logged.
     pub begin: Option<Box<Begin>>,
     /// How the log says it ended.
-    pub ending: Ending,
+    pub ending: LogOutcome,
     /// We made it, it is behind its commit point, and the log does not say that it ended.
     pub decided: bool,
     /// Its refs, when the log does not know how it ended.
@@ -48,7 +48,7 @@ pub struct Unfinished {
 impl Unfinished {
     /// Is it behind its commit point, and has it still to be finished?
     pub fn is_to_be_finished(&self) -> bool {
-        self.decided && self.ending == Ending::None
+        self.decided && self.ending == LogOutcome::None
     }
 
     /// The transaction.
@@ -66,8 +66,8 @@ impl Unfinished {
     /// We made it, and the log does not say that it was decided: it may have, in a part that is damaged.
     #[must_use]
     pub fn may_have_lost_its_decision(&self) -> bool {
-        let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::state::Origin::Apply);
-        made && !self.decided && self.ending == Ending::None
+        let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::state::TxKind::Apply);
+        made && !self.decided && self.ending == LogOutcome::None
     }
 
     /// What the owner was asked to do.
@@ -133,20 +133,20 @@ impl<'l> History<'l> {
 
     /// How the log says that `id` ended, after its `begin`.
     #[must_use]
-    pub fn ending(&self, id: TxId, begin_at: usize) -> Ending {
+    pub fn ending(&self, id: TxId, begin_at: usize) -> LogOutcome {
         use crate::wal::Outcome;
         let mine = self.records[begin_at..].iter().rev().filter(|r| r.tx == Some(id));
         let ending = mine.filter_map(|r| match &r.body {
-            Body::Committed { .. } => Some(Ending::Committed),
-            Body::Aborted | Body::Absorbed { .. } => Some(Ending::Over),
+            Body::Committed { .. } => Some(LogOutcome::Committed),
+            Body::Aborted | Body::Absorbed { .. } => Some(LogOutcome::Closed),
             Body::Recovered { outcome, .. } => Some(match outcome {
-                Outcome::Committed => Ending::Committed,
-                Outcome::RolledBack | Outcome::Acknowledged => Ending::Over,
-                Outcome::NeedsHuman => Ending::NeedsHuman,
+                Outcome::Committed => LogOutcome::Committed,
+                Outcome::RolledBack | Outcome::Acknowledged => LogOutcome::Closed,
+                Outcome::NeedsHuman => LogOutcome::NeedsHuman,
             }),
             _ => None,
         });
-        ending.into_iter().next().unwrap_or(Ending::None)
+        ending.into_iter().next().unwrap_or(LogOutcome::None)
     }
 
     /// Did git give this transaction up before it changed anything?
@@ -187,7 +187,7 @@ fn names(body: &Body) -> Vec<&RefName> {
 }
 
 /// Everything that can be asked about an unfinished transaction.
-pub struct Witnesses<'w> {
+pub struct EvidenceSources<'w> {
     /// The repository.
     pub repo: &'w Repository,
     /// The git to ask about a reftable.
@@ -195,10 +195,10 @@ pub struct Witnesses<'w> {
     /// The log.
     pub history: &'w History<'w>,
     /// After a reboot: what the log expects of every ref.
-    pub expected: Option<&'w Generations<'w>>,
+    pub expected: Option<&'w ExpectedRefs<'w>>,
 }
 
-impl Witnesses<'_> {
+impl EvidenceSources<'_> {
     /// The evidence about every ref of the transaction `id`, whose `begin` is the record at `begin_at`.
     ///
     /// # Errors
@@ -239,10 +239,10 @@ impl Witnesses<'_> {
     }
 
     /// The power cut left an older state than the one that the transaction was built on; that is redone later.
-    pub(super) fn was_taken_back(&self, change: &RefChange, now: &Seen) -> anyhow::Result<bool> {
+    pub(super) fn was_taken_back(&self, change: &RefChange, now: &ResolvedRef) -> anyhow::Result<bool> {
         let Some(expected) = self.expected.filter(|_| now.value != change.after) else { return Ok(false) };
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
-        Ok(expected.standing(self.repo, &change.name, now, packed)? == Standing::Outdated)
+        Ok(expected.standing(self.repo, &change.name, now, packed)? == RefStatus::Outdated)
     }
 }
 
@@ -256,7 +256,7 @@ fn doubt_deletions(evidence: &mut [RefEvidence]) {
     }
 }
 
-fn is_renamed_lock(change: &RefChange, now: &Seen) -> bool {
+fn is_renamed_lock(change: &RefChange, now: &ResolvedRef) -> bool {
     now.value == change.after && now.loose.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock))
 }
 
@@ -281,7 +281,12 @@ fn overwritten(change: &RefChange, history: &History<'_>, later: &[&Record]) -> 
     })
 }
 
-fn authorship(change: &RefChange, now: &Seen, later: &[&Record], refs: &RefStore<'_>) -> anyhow::Result<RefState> {
+fn authorship(
+    change: &RefChange,
+    now: &ResolvedRef,
+    later: &[&Record],
+    refs: &RefStore<'_>,
+) -> anyhow::Result<RefState> {
     if change.before.as_ref() == Some(&now.value) {
         return Ok(RefState::Unapplied);
     }

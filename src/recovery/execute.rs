@@ -15,21 +15,21 @@ use crate::git::command;
 use crate::git::command::RefWrite;
 use crate::git::reflog;
 use crate::git::reflog::{LogLine, Tail};
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::locks::holders::CLOCK_MARGIN;
 use crate::locks::judge::{Judge, LockFile, RECOVERY_LOCK};
 use crate::recovery::branch_rename::Groups;
-use crate::recovery::evidence::{Ending, Unfinished};
+use crate::recovery::evidence::{LogOutcome, Unfinished};
 use crate::recovery::plan::{Plan, RefState, Verdict};
 use crate::recovery::report::{Finding, TxFinding, plural};
 use crate::recovery::{Mode, Session, quarantine_name};
 use crate::staging::stage;
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::StateDir;
 use crate::state::marker::{Entry, Listing, State};
-use crate::wal::{Begin, Body, Log, Outcome, Record, Sync};
+use crate::wal::{Begin, Body, Flush, Log, Outcome, Record};
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
 #[must_use]
@@ -65,8 +65,8 @@ impl Session<'_> {
             return if group.source.id() == tx.id() { self.settle_rename(group, judge) } else { Ok(()) };
         }
         match tx.ending {
-            Ending::Over => self.close(tx.entry.clone(), State::Failed),
-            Ending::NeedsHuman => {
+            LogOutcome::Closed => self.close(tx.entry.clone(), State::Failed),
+            LogOutcome::NeedsHuman => {
                 self.find(
                     tx,
                     Finding::NeedsHuman,
@@ -75,7 +75,7 @@ impl Session<'_> {
                 );
                 Ok(())
             }
-            Ending::Committed => {
+            LogOutcome::Committed => {
                 let pending = self.index_still_pending(tx, begin)?;
                 if pending && !finished_index.contains(&tx.id()) {
                     return Ok(());
@@ -88,16 +88,16 @@ impl Session<'_> {
                 }
                 self.close(tx.entry.clone(), State::Committed)
             }
-            Ending::None if tx.decided => {
+            LogOutcome::None if tx.decided => {
                 let done = self.finish_decided(tx, begin, plan);
                 self.or_leave(tx, done)
             }
-            Ending::None if tx.may_have_lost_its_decision() && !self.report.damage.is_empty() => {
+            LogOutcome::None if tx.may_have_lost_its_decision() && !self.report.damage.is_empty() => {
                 let why =
                     "the log is damaged, and may have lost that it was decided: compare its refs and files yourself";
                 self.leave_undecided(tx, why)
             }
-            Ending::None => {
+            LogOutcome::None => {
                 let done = self.carry_out(tx, begin, plan);
                 self.or_leave(tx, done)
             }
@@ -118,7 +118,7 @@ impl Session<'_> {
     }
 
     fn settle_unlogged(&mut self, tx: &Unfinished) -> anyhow::Result<()> {
-        if tx.ending == Ending::NeedsHuman || (!self.report.damage.is_empty() && tx.lost_its_record()) {
+        if tx.ending == LogOutcome::NeedsHuman || (!self.report.damage.is_empty() && tx.lost_its_record()) {
             return self
                 .leave_undecided(tx, "its record is lost in a damaged part of the log: compare its refs yourself");
         }
@@ -138,9 +138,9 @@ impl Session<'_> {
     /// damaged part is gone from the log.
     fn leave_undecided(&mut self, tx: &Unfinished, why: &str) -> anyhow::Result<()> {
         let actions = vec![why.to_owned(), format!("then close it: `git txn recover --acknowledge {}`", tx.id())];
-        if !self.options.dry_run && tx.ending != Ending::NeedsHuman {
+        if !self.options.dry_run && tx.ending != LogOutcome::NeedsHuman {
             let body = Body::Recovered { outcome: Outcome::NeedsHuman, actions: actions.clone(), refs: Vec::new() };
-            self.log.append(Some(tx.id()), &body, Sync::Yes)?;
+            self.log.append(Some(tx.id()), &body, Flush::Yes)?;
         }
         let mut entry = tx.entry.clone();
         if !self.options.dry_run && entry.state == State::InProgress {
@@ -175,11 +175,11 @@ impl Session<'_> {
         }
         let refs = self.last_words(begin, plan)?;
         let recovered = Body::Recovered { outcome, actions: actions.clone(), refs };
-        let as_of = self.log.append(Some(tx.id()), &recovered, Sync::Yes)?;
+        let as_of = self.log.append(Some(tx.id()), &recovered, Flush::Yes)?;
         if matches!(outcome, Outcome::NeedsHuman | Outcome::Acknowledged) {
             // What a human is to decide about, a reboot does not.
             let refs = self.settled_values(begin)?;
-            self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
+            self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Flush::No)?;
         }
         let mut entry = tx.entry.clone();
         entry.settle(state)?;
@@ -347,7 +347,7 @@ impl Session<'_> {
     }
 
     /// Of which refs is recovery the newest writer, or witness? Not of those that it left as they were.
-    fn last_words(&self, begin: &Begin, plan: &Plan) -> anyhow::Result<Vec<Settled>> {
+    fn last_words(&self, begin: &Begin, plan: &Plan) -> anyhow::Result<Vec<RefSnapshot>> {
         let mut refs = self.settled_values(begin)?;
         if plan.verdict != Verdict::Commit {
             let written = plan.written();
@@ -356,7 +356,7 @@ impl Session<'_> {
         Ok(refs)
     }
 
-    pub(super) fn settled_values(&self, begin: &Begin) -> anyhow::Result<Vec<Settled>> {
+    pub(super) fn settled_values(&self, begin: &Begin) -> anyhow::Result<Vec<RefSnapshot>> {
         settled_values(self.repo, begin)
     }
 
@@ -517,27 +517,27 @@ pub(super) fn close_acknowledged(
     };
     // What is kept may be nowhere else by now. Before the record: behind it recovery would throw it away.
     match scan.records.iter().rfind(|r| is_begin(r)).map(|r| &r.body) {
-        Some(Body::Begin(begin)) if begin.origin == Origin::Run => crate::run::put_away(repo, state, entry.id)?,
+        Some(Body::Begin(begin)) if begin.origin == TxKind::Run => crate::run::put_away(repo, state, entry.id)?,
         _ => stage::put_away(state, entry.id)?,
     }
     // First what a reboot is to find: cut behind this, the transaction still waits, and nobody touches its refs.
     let as_of = scan.records.last().map_or(0, |r| r.lsn);
-    log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
+    log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Flush::No)?;
     let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
-    log.append(Some(entry.id), &body, Sync::Yes)?;
+    log.append(Some(entry.id), &body, Flush::Yes)?;
     entry.remove()?;
     Ok(())
 }
 
 /// The refs of a transaction as they are now.
-fn settled_values(repo: &Repository, begin: &Begin) -> anyhow::Result<Vec<Settled>> {
+fn settled_values(repo: &Repository, begin: &Begin) -> anyhow::Result<Vec<RefSnapshot>> {
     if begin.reftable {
         return Ok(Vec::new());
     }
     let refs = RefStore::new(repo);
     let settle = |change: &crate::wal::RefChange| {
         let now = refs.read(&change.name)?;
-        Ok(Settled { name: change.name.clone(), value: now.value, file: now.loose })
+        Ok(RefSnapshot { name: change.name.clone(), value: now.value, file: now.loose })
     };
     begin.refs.iter().map(settle).collect::<io::Result<_>>().map_err(Into::into)
 }

@@ -12,7 +12,7 @@
 mod branch_rename;
 pub mod evidence;
 mod execute;
-pub mod generations;
+pub mod expected_refs;
 pub mod plan;
 mod power_cut;
 mod report;
@@ -31,20 +31,20 @@ use anyhow::Context;
 use crate::fs::FileId;
 use crate::git::{RefName, RefStore, Repository};
 use crate::locks::judge as locks;
-use crate::locks::judge::{Depth, Judge, KnownDead, LockFile, Verdict as LockVerdict};
+use crate::locks::judge::{Depth, Judge, KnownDead, LockFile, LockVerdict};
 use crate::process::owner;
-use crate::process::owner::{Liveness, Place, Process};
-use crate::state::Origin;
+use crate::process::owner::{ExecContext, Liveness, Process};
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::{StateDir, Wait};
 use crate::state::marker;
 use crate::state::marker::{Entry, Listing, Marker, Phase, State, Temporary};
 use crate::util::clock::unix_time;
 use crate::wal::{Log, Record, Scan};
 
-use evidence::{Ending, History, Unfinished, Witnesses};
+use evidence::{EvidenceSources, History, LogOutcome, Unfinished};
 pub use execute::saved_log_name;
-use generations::Generations;
+use expected_refs::ExpectedRefs;
 use plan::{Plan, Verdict};
 pub use report::{Finding, LockFinding, Report, TxFinding, plural};
 
@@ -104,11 +104,11 @@ impl Options {
 
 /// Is anybody still working on the transaction of `marker`?
 #[must_use]
-pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness {
+pub fn liveness_of(marker: &Marker, here: &ExecContext, state: &StateDir) -> Liveness {
     let local = crate::fs::durable::is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
-    let liveness = of(marker.owner.process).and(of(marker.helper));
-    if marker.origin != Origin::Run || marker.owner.place.boot != here.boot {
+    let liveness = of(marker.owner.process).and(of(marker.hook_process));
+    if marker.origin != TxKind::Run || marker.owner.place.boot != here.boot {
         return liveness;
     }
     // What cannot be asked counts as alive.
@@ -117,12 +117,12 @@ pub fn liveness_of(marker: &Marker, here: &Place, state: &StateDir) -> Liveness 
 
 /// Did the writer of a marker die before it could rename it into place?
 #[must_use]
-pub fn is_abandoned(temporary: &Temporary, here: &Place, state: &StateDir) -> bool {
+pub fn is_abandoned(temporary: &Temporary, here: &ExecContext, state: &StateDir) -> bool {
     // The name does not say which machine it was, nor which boot.
     if !crate::fs::durable::is_local_disk(state.path()) {
         return false;
     }
-    let place = Place { pidns: temporary.pidns, ..here.clone() };
+    let place = ExecContext { pidns: temporary.pidns, ..here.clone() };
     let writer = owner::Owner { process: temporary.writer, place };
     writer.liveness(temporary.writer, here, true) == Liveness::Dead
 }
@@ -209,13 +209,13 @@ pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
 pub fn is_in_the_way(repo: &Repository, options: &Options) -> anyhow::Result<bool> {
     let Mode::Prepared { refs } = &options.mode else { return Ok(false) };
     let state = StateDir::of(repo);
-    let place = Place::here()?;
+    let place = ExecContext::here()?;
     let mut session = Session::new(repo, &state, options, &place);
     let dead = session.find_dead(&Listing::read(state.path())?, &place)?.watched;
     let records = session.read_log(&dead, false)?.0;
     let history = History::new(&records);
     let names_one = |(entry, marker): &(Entry, Option<Marker>)| match history.begin(entry.id) {
-        Some((at, begin)) if begin.rename.is_some() || history.ending(entry.id, at) == Ending::None => {
+        Some((at, begin)) if begin.rename.is_some() || history.ending(entry.id, at) == LogOutcome::None => {
             let watched = begin.watched.iter().map(|w| &w.name);
             begin.refs.iter().map(|c| &c.name).chain(watched).any(|name| refs.contains(name))
         }
@@ -235,7 +235,7 @@ pub fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Re
     state.while_recovering(options.wait, || {
         let waiting = Listing::read(state.path())?.markers.into_iter().find(|m| m.id == id && m.state == State::Failed);
         let entry = waiting.with_context(|| format!("{id} does not wait for anybody"))?;
-        let place = Place::here()?;
+        let place = ExecContext::here()?;
         let log = Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
         execute::close_acknowledged(repo, &log, &state, entry)
     })
@@ -260,7 +260,7 @@ struct Session<'r> {
 }
 
 impl<'r> Session<'r> {
-    fn new(repo: &'r Repository, state: &'r StateDir, options: &'r Options, place: &Place) -> Self {
+    fn new(repo: &'r Repository, state: &'r StateDir, options: &'r Options, place: &ExecContext) -> Self {
         let log = Log::new(state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
         Session { repo, state, options, log, report: Report::default() }
     }
@@ -283,7 +283,7 @@ impl<'r> Session<'r> {
         options: &'r Options,
         last: bool,
     ) -> anyhow::Result<Option<Report>> {
-        let place = Place::here().context("cannot read /proc: without it nobody's death can be proven")?;
+        let place = ExecContext::here().context("cannot read /proc: without it nobody's death can be proven")?;
         let mut session = Session::new(repo, state, options, &place);
         let listing = Listing::read(state.path())?;
         let mut dead = session.find_dead(&listing, &place)?;
@@ -299,7 +299,7 @@ impl<'r> Session<'r> {
             expected = None;
         }
         let witnesses =
-            Witnesses { repo, program: &options.git_program, history: &history, expected: expected.as_ref() };
+            EvidenceSources { repo, program: &options.git_program, history: &history, expected: expected.as_ref() };
         let mut unfinished = session.gather(dead, &witnesses)?;
         session.look_for_lost_records(&unfinished)?;
         let plan_of = |u: &Unfinished| if u.decided { roll_forward::plan(&u.refs) } else { plan::plan(&u.refs) };
@@ -353,7 +353,7 @@ impl<'r> Session<'r> {
     }
 
     /// Markers that nobody works on any more. The others are reported.
-    fn find_dead(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<Dead> {
+    fn find_dead(&mut self, listing: &Listing, place: &ExecContext) -> anyhow::Result<Dead> {
         let (mut dead, mut runs) = (Vec::new(), Vec::new());
         for entry in &listing.markers {
             let (entry, marker) = match entry.read_now() {
@@ -367,7 +367,7 @@ impl<'r> Session<'r> {
                     continue;
                 }
             };
-            if marker.origin == Origin::Run {
+            if marker.origin == TxKind::Run {
                 // Only our own commands restore files, never a hook under the hands of its git.
                 if self.options.mode == Mode::Command && self.run_is_over(&entry, &marker, place) {
                     runs.push(entry);
@@ -390,7 +390,7 @@ impl<'r> Session<'r> {
         &self,
         mut entry: Entry,
         mut marker: Marker,
-        place: &Place,
+        place: &ExecContext,
     ) -> anyhow::Result<Option<(Entry, Marker, Liveness)>> {
         loop {
             let is_own = self.options.own == Some(entry.id);
@@ -407,7 +407,7 @@ impl<'r> Session<'r> {
     }
 
     /// A marker has no checksum. The record of its transaction has one, and says who makes it and what it is.
-    fn ask_records(&mut self, dead: &mut Dead, history: &History<'_>, place: &Place) {
+    fn ask_records(&mut self, dead: &mut Dead, history: &History<'_>, place: &ExecContext) {
         let local = crate::fs::durable::is_local_disk(self.state.path());
         for (entry, marker) in std::mem::take(&mut dead.watched) {
             let begin = history.begin(entry.id).map(|(_, begin)| begin);
@@ -421,13 +421,13 @@ impl<'r> Session<'r> {
                 continue;
             }
             let of = |process: Process| begin.owner.liveness(process, place, local);
-            let mut liveness = of(begin.owner.process).and(of(begin.helper));
-            if begin.origin == Origin::Run {
+            let mut liveness = of(begin.owner.process).and(of(begin.hook_process));
+            if begin.origin == TxKind::Run {
                 liveness = crate::run::liveness(self.state, entry.id, liveness).unwrap_or(Liveness::Unknowable);
             }
             if liveness != Liveness::Dead && !(liveness == Liveness::Unknowable && self.options.force) {
                 self.report.busy.push(report::busy(entry.id, &begin.operation, &begin.owner, liveness));
-            } else if begin.origin != Origin::Run {
+            } else if begin.origin != TxKind::Run {
                 dead.watched.push((entry, marker));
             } else if self.options.mode == Mode::Command {
                 dead.runs.push(entry);
@@ -436,7 +436,7 @@ impl<'r> Session<'r> {
     }
 
     /// A hook that outlived its git is done in a moment: a command waits for it.
-    fn wait_for_orphan(&self, marker: &Marker, place: &Place) -> Liveness {
+    fn wait_for_orphan(&self, marker: &Marker, place: &ExecContext) -> Liveness {
         let local = crate::fs::durable::is_local_disk(self.state.path());
         let start = Instant::now();
         loop {
@@ -475,7 +475,11 @@ impl<'r> Session<'r> {
         Ok((scan.records, damage))
     }
 
-    fn gather(&self, dead: Vec<(Entry, Option<Marker>)>, witnesses: &Witnesses<'_>) -> anyhow::Result<Vec<Unfinished>> {
+    fn gather(
+        &self,
+        dead: Vec<(Entry, Option<Marker>)>,
+        witnesses: &EvidenceSources<'_>,
+    ) -> anyhow::Result<Vec<Unfinished>> {
         let history = witnesses.history;
         let mut unfinished = Vec::new();
         for (entry, marker) in dead {
@@ -486,7 +490,7 @@ impl<'r> Session<'r> {
                 continue;
             };
             let ending = history.ending(entry.id, at);
-            if ending == Ending::None
+            if ending == LogOutcome::None
                 && let Some(made) = roll_forward::gather(witnesses, entry.id, at, begin)?
             {
                 let roll_forward::Made { begin, decided, refs } = made;
@@ -494,7 +498,7 @@ impl<'r> Session<'r> {
                 continue;
             }
             let refs = match ending {
-                Ending::None => witnesses.of_refs(entry.id, at, begin)?,
+                LogOutcome::None => witnesses.of_refs(entry.id, at, begin)?,
                 _ => Vec::new(),
             };
             let (begin, decided) = (Some(Box::new(begin.clone())), false);
@@ -531,7 +535,7 @@ impl<'r> Session<'r> {
         &self,
         unfinished: &[Unfinished],
         plans: &[Plan],
-        expected: Option<&Generations<'_>>,
+        expected: Option<&ExpectedRefs<'_>>,
     ) -> anyhow::Result<bool> {
         let Mode::Prepared { refs } = &self.options.mode else { return Ok(false) };
         if let Some(expected) = expected
@@ -617,9 +621,9 @@ impl<'r> Session<'r> {
             let git_dir = transaction.git_dir(self.repo);
             let recorded = begin.index_lock == Some(lock.id) && lock.path == git_dir.join("index.lock");
             let applied = match transaction.ending {
-                Ending::Committed => true,
-                Ending::None => plan.verdict == Verdict::Commit,
-                Ending::Over | Ending::NeedsHuman => false,
+                LogOutcome::Committed => true,
+                LogOutcome::None => plan.verdict == Verdict::Commit,
+                LogOutcome::Closed | LogOutcome::NeedsHuman => false,
             };
             if !recorded || !applied {
                 continue;
@@ -634,7 +638,7 @@ impl<'r> Session<'r> {
     }
 
     /// Markers that were never published, and staged files without a marker.
-    fn sweep(&mut self, listing: &Listing, place: &Place) -> anyhow::Result<()> {
+    fn sweep(&mut self, listing: &Listing, place: &ExecContext) -> anyhow::Result<()> {
         if self.options.dry_run {
             return Ok(());
         }

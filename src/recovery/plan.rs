@@ -87,11 +87,11 @@ pub fn plan(refs: &[RefEvidence]) -> Plan {
         _ => Verdict::NeedsHuman,
     };
     let takes_back = unapplied > 0 && matches!(verdict, Verdict::RollBack | Verdict::NeedsHuman);
-    let writes = refs.iter().filter(|r| takes_back && r.state == RefState::Applied).filter_map(take_back).collect();
+    let writes = refs.iter().filter(|r| takes_back && r.state == RefState::Applied).filter_map(inverse_write).collect();
     Plan { verdict, writes }
 }
 
-fn take_back(evidence: &RefEvidence) -> Option<RefWrite> {
+fn inverse_write(evidence: &RefEvidence) -> Option<RefWrite> {
     let to = evidence.before.clone()?;
     Some(RefWrite { name: evidence.name.clone(), from: evidence.now.clone(), to })
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::git::Repository;
-use crate::locks::judge::{LockFile, Verdict as LockVerdict};
+use crate::locks::judge::{LockFile, LockVerdict};
 use crate::process::owner::{Liveness, Owner};
 use crate::state::TxId;
 use crate::state::marker::Marker;

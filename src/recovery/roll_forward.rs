@@ -13,9 +13,9 @@ use anyhow::Context;
 
 use crate::fs::FileId;
 use crate::fs::durable;
-use crate::git::refs::Seen;
+use crate::git::refs::ResolvedRef;
 use crate::git::{RefFormat, RefStore, Repository, Value, command, reflog};
-use crate::recovery::evidence::{Unfinished, Witnesses};
+use crate::recovery::evidence::{EvidenceSources, Unfinished};
 use crate::recovery::execute::InTheWay;
 use crate::recovery::plan::{Plan, RefEvidence, RefState, Verdict};
 use crate::recovery::report::Finding;
@@ -23,10 +23,10 @@ use crate::recovery::{Mode, Session};
 use crate::staging::place::{Placed, Placing};
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::marker::State;
-use crate::wal::{Begin, Body, FileChange, Outcome, Record, RefChange, Sync};
+use crate::wal::{Begin, Body, FileChange, Flush, Outcome, Record, RefChange};
 
 /// What is known of a transaction that we made and that has not ended.
 pub(crate) struct Made {
@@ -40,12 +40,12 @@ pub(crate) struct Made {
 
 /// Gathers the evidence about one of our own transactions; `None` for somebody else's.
 pub(crate) fn gather(
-    witnesses: &Witnesses<'_>,
+    witnesses: &EvidenceSources<'_>,
     id: TxId,
     begin_at: usize,
     begin: &Begin,
 ) -> anyhow::Result<Option<Made>> {
-    if begin.origin != Origin::Apply {
+    if begin.origin != TxKind::Apply {
         return Ok(None);
     }
     if !witnesses.history.is_decided(id) {
@@ -58,7 +58,7 @@ pub(crate) fn gather(
 }
 
 /// Looks again at the refs of those that are behind their commit point.
-pub(crate) fn look_again(witnesses: &Witnesses<'_>, unfinished: &mut [Unfinished]) -> anyhow::Result<()> {
+pub(crate) fn look_again(witnesses: &EvidenceSources<'_>, unfinished: &mut [Unfinished]) -> anyhow::Result<()> {
     for tx in unfinished.iter_mut().filter(|u| u.is_to_be_finished()) {
         let Some((at, begin)) = witnesses.history.begin(tx.id()) else { continue };
         tx.refs = of_refs(witnesses, tx.entry.id, at, begin)?;
@@ -66,12 +66,17 @@ pub(crate) fn look_again(witnesses: &Witnesses<'_>, unfinished: &mut [Unfinished
     Ok(())
 }
 
-fn of_refs(witnesses: &Witnesses<'_>, id: TxId, begin_at: usize, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
+fn of_refs(
+    witnesses: &EvidenceSources<'_>,
+    id: TxId,
+    begin_at: usize,
+    begin: &Begin,
+) -> anyhow::Result<Vec<RefEvidence>> {
     let repo = witnesses.repo;
-    let seen: Vec<Seen> = if repo.ref_format == RefFormat::Reftable {
+    let seen: Vec<ResolvedRef> = if repo.ref_format == RefFormat::Reftable {
         let names: Vec<_> = begin.refs.iter().map(|c| &c.name).collect();
         let values = command::read_refs_at_once(witnesses.program, &repo.common_dir, &names)?;
-        values.into_iter().map(|value| Seen { value, loose: None, packed: None }).collect()
+        values.into_iter().map(|value| ResolvedRef { value, loose: None, packed: None }).collect()
     } else {
         let refs = RefStore::new(repo);
         begin.refs.iter().map(|c| refs.read(&c.name)).collect::<std::io::Result<_>>()?
@@ -87,7 +92,12 @@ fn of_refs(witnesses: &Witnesses<'_>, id: TxId, begin_at: usize, begin: &Begin) 
     Ok(evidence)
 }
 
-fn state_of(witnesses: &Witnesses<'_>, change: &RefChange, now: &Seen, later: &[&Record]) -> anyhow::Result<RefState> {
+fn state_of(
+    witnesses: &EvidenceSources<'_>,
+    change: &RefChange,
+    now: &ResolvedRef,
+    later: &[&Record],
+) -> anyhow::Result<RefState> {
     if now.value == change.after {
         return Ok(RefState::Applied);
     }
@@ -179,12 +189,12 @@ impl Session<'_> {
         };
         let refs = self.settled_values(begin)?;
         let recovered = Body::Recovered { outcome, actions: actions.clone(), refs: refs.clone() };
-        let as_of = self.log.append(Some(tx.id()), &recovered, Sync::Yes)?;
+        let as_of = self.log.append(Some(tx.id()), &recovered, Flush::Yes)?;
         let mut entry = tx.entry.clone();
         entry.settle(state)?;
         if outcome == Outcome::NeedsHuman {
             // What a human is to decide about, a reboot does not.
-            self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
+            self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Flush::No)?;
         } else {
             self.close(entry, state)?;
         }

@@ -5,7 +5,7 @@
 //!    │           │                │                   │         └─ else ────▶ restore ──▶ log `recovered` ──▶ clean up
 //!    a crash: nothing was run     a crash: once nobody of it is alive, the next command of ours restores
 //! ```
-//! [`mark`] tells who belongs to a run, [`snapshot`] keeps what was there, [`parts`] tells from the log what the run did to
+//! [`mark`] tells who belongs to a run, [`snapshot`] keeps what was there, [`child_transactions`] tells from the log what the run did to
 //! refs, [`child`] runs the command. Restoring is recovery's: [`crate::recovery`].
 //!
 //! Everything that a restore replaces or removes is in quarantine afterwards.
@@ -14,11 +14,11 @@
 //! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files.
 
 pub mod child;
+pub mod child_transactions;
 pub mod look;
 pub mod manifest;
 pub mod mark;
 pub mod objects;
-pub mod parts;
 pub mod snapshot;
 
 use std::io;
@@ -31,13 +31,13 @@ use crate::fs::beneath;
 use crate::fs::beneath::Parent;
 use crate::fs::durable;
 use crate::git::{Config, RefStore, Repository};
-use crate::process::owner::{Liveness, Place};
-use crate::state::Origin;
+use crate::process::owner::{ExecContext, Liveness};
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker;
 use crate::state::marker::{Entry, Listing, Marker, State};
-use crate::wal::{Begin, Body, Log, Sync};
+use crate::wal::{Begin, Body, Flush, Log};
 
 use manifest::path_text;
 use mark::{Lease, Mark};
@@ -96,13 +96,13 @@ impl<'r> Run<'r> {
     /// # Errors
     /// [`Occupied`], or the snapshot cannot be taken or logged: nothing was run then.
     pub fn begin(repo: &Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
-        let place = Place::here()?;
+        let place = ExecContext::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
         refuse_another(state, &inside, None)?;
         let id = log.next_id()?;
         let marker =
-            Marker { worktree: Some(inside.clone()), ..Marker::of_this_process(id, Origin::Run, intent.operation)? };
+            Marker { worktree: Some(inside.clone()), ..Marker::of_this_process(id, TxKind::Run, intent.operation)? };
         // The marker first: whatever is left of a snapshot that is cut goes with it.
         let entry = marker.create(state.path())?;
         // Another one may have looked at the same moment: both see each other now.
@@ -121,16 +121,16 @@ impl<'r> Run<'r> {
                 head: RefStore::new(repo).head()?,
                 message: intent.message.unwrap_or_default().to_owned(),
                 barrier,
-                ..Begin::new(Origin::Run, &marker.operation, marker.owner.clone(), marker.helper)
+                ..Begin::new(TxKind::Run, &marker.operation, marker.owner.clone(), marker.hook_process)
             };
-            let sync = if barrier { Sync::Barrier } else { Sync::Yes };
+            let sync = if barrier { Flush::Barrier } else { Flush::Yes };
             log.append(Some(id), &Body::Begin(Box::new(begin)), sync)?;
             Ok(lease)
         };
         match begun() {
             Ok(lease) => Ok(Run { state, entry, lease, mark: Mark::of(state, id)? }),
             Err(error) => {
-                if log.append(Some(id), &Body::Aborted, Sync::No).is_err() {
+                if log.append(Some(id), &Body::Aborted, Flush::No).is_err() {
                     // Then recovery finds a run that changed nothing.
                 }
                 close(state, entry, State::Failed)?;
@@ -159,10 +159,10 @@ impl<'r> Run<'r> {
     /// Neither the log nor the marker takes the word that it is kept: then recovery takes the run back, unless the log turns
     /// out to have it after all.
     pub fn commit(mut self) -> anyhow::Result<Option<anyhow::Error>> {
-        let logged = Place::here().map_err(Into::into).and_then(|place| {
+        let logged = ExecContext::here().map_err(Into::into).and_then(|place| {
             let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
             // What it did to refs its parts have told.
-            log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Sync::Yes)
+            log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Flush::Yes)
         });
         let Err(trouble) = logged else {
             return Ok(close(self.state, self.entry, State::Committed).err());
@@ -189,7 +189,7 @@ fn all_at_work(state: &StateDir) -> anyhow::Result<Vec<Marker>> {
         match entry.read() {
             // It may be one.
             Err(error) if marker::is_unreadable(&error) => return Err(error),
-            Ok(Some(marker)) if marker.origin == Origin::Run => runs.push(marker),
+            Ok(Some(marker)) if marker.origin == TxKind::Run => runs.push(marker),
             _ => {}
         }
     }

@@ -78,7 +78,7 @@ fn keep_loose(objects: &Path, root: &Path) -> anyhow::Result<()> {
 
 fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
     match durable::keep_second(original, second) {
-        // Seen already; or a gc is at work: what it takes now is in a new pack, or was not needed when it began.
+        // ResolvedRef already; or a gc is at work: what it takes now is in a new pack, or was not needed when it began.
         Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
         other => Ok(other?),
     }

@@ -18,7 +18,7 @@ use anyhow::Context;
 use camino::Utf8Path;
 
 use crate::git::{Config, Repository, command};
-use crate::setup::places::Place;
+use crate::setup::places::HooksLocation;
 use crate::setup::{chaining, configured, places};
 use crate::util::text::{one_line, shell_quoted, shown};
 
@@ -48,7 +48,7 @@ pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
 
 /// How git will be brought to call us.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum InstallMethod {
     /// Hooks in these directories, one for each place where a worktree looks.
     Directories(Vec<PathBuf>),
     /// The repository's configuration.
@@ -61,33 +61,33 @@ pub enum Way {
 ///
 /// # Errors
 /// No way leads there: what is in it, and the lines to add by hand.
-pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<Way> {
+pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<InstallMethod> {
     let places = places::of_all_worktrees(git, repo, None)?;
     let mut directories = Vec::new();
     let mut shared = None;
     for place in places {
         match place {
-            Place::Own(directory) if !directories.contains(&directory) => directories.push(directory),
-            Place::Own(_) => {}
-            Place::Shared(place) if calls_us(&place) => {
+            HooksLocation::Own(directory) if !directories.contains(&directory) => directories.push(directory),
+            HooksLocation::Own(_) => {}
+            HooksLocation::Shared(place) if calls_us(&place) => {
                 shared = shared.or(Some((place, true)));
             }
-            Place::Shared(place) => shared = Some((place, false)),
+            HooksLocation::Shared(place) => shared = Some((place, false)),
         }
     }
     match shared {
         None if directories.iter().any(|d| chaining::is_restless(d)) && command::version(git)? >= CONFIG_HOOKS => {
-            Ok(Way::Configuration)
+            Ok(InstallMethod::Configuration)
         }
         None => {
             directories.iter().try_for_each(|directory| places::require_writable(directory))?;
-            Ok(Way::Directories(directories))
+            Ok(InstallMethod::Directories(directories))
         }
-        Some((_, true)) => Ok(Way::Called),
+        Some((_, true)) => Ok(InstallMethod::Called),
         Some((place, false)) => {
             let version = command::version(git)?;
             anyhow::ensure!(version >= CONFIG_HOOKS, "{}", refusal(&place, version, binary));
-            Ok(Way::Configuration)
+            Ok(InstallMethod::Configuration)
         }
     }
 }
@@ -148,9 +148,11 @@ pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Resul
     let mut problems = Vec::new();
     for place in places {
         let found = match place {
-            Place::Own(directory) => NAMES.iter().filter_map(|name| chaining::problem(&directory, name)).collect(),
-            Place::Shared(place) if calls_us(&place) => Vec::new(),
-            Place::Shared(place) => vec![match version {
+            HooksLocation::Own(directory) => {
+                NAMES.iter().filter_map(|name| chaining::problem(&directory, name)).collect()
+            }
+            HooksLocation::Shared(place) if calls_us(&place) => Vec::new(),
+            HooksLocation::Shared(place) => vec![match version {
                 Some((major, minor)) => format!(
                     "{place}, and git {major}.{minor} does not know the hooks in the configuration: use git 2.54 or newer"
                 ),
@@ -180,7 +182,7 @@ pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> 
         && command::version(git)? < CONFIG_HOOKS;
     let mut found = Vec::new();
     for place in places {
-        let Place::Own(directory) = place else { continue };
+        let HooksLocation::Own(directory) = place else { continue };
         found.extend(names.iter().filter_map(|name| chaining::hindered(&directory, name)));
         found.extend(needed.then(|| chaining::problem(&directory, RECEIVING)).flatten());
     }

@@ -10,7 +10,7 @@ use crate::git::{Config, Repository, command};
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum HooksLocation {
     /// The repository's own directory; it need not exist.
     Own(PathBuf),
     /// Not ours to write to.
@@ -38,7 +38,7 @@ impl fmt::Display for Shared {
 ///
 /// # Errors
 /// git cannot be asked; a place is a file or leads nowhere.
-pub fn of_all_worktrees(git: &Path, repo: &Repository, known: Option<&Config>) -> anyhow::Result<Vec<Place>> {
+pub fn of_all_worktrees(git: &Path, repo: &Repository, known: Option<&Config>) -> anyhow::Result<Vec<HooksLocation>> {
     let mut places = Vec::new();
     for git_dir in repo.all_git_dirs() {
         let known = known.filter(|_| git_dir == repo.git_dir);
@@ -50,17 +50,17 @@ pub fn of_all_worktrees(git: &Path, repo: &Repository, known: Option<&Config>) -
     Ok(places)
 }
 
-fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> anyhow::Result<Place> {
+fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> anyhow::Result<HooksLocation> {
     let is_set = known.is_none_or(|config| config.get("core.hookspath").is_some());
     let Some((scope, value)) = is_set.then(|| hooks_path(git, git_dir)).transpose()?.flatten() else {
         let usual = repo.common_dir.join("hooks");
         let directory = require_directory(&usual)?;
         let inside = directory.starts_with(&repo.common_dir);
         return Ok(if inside {
-            Place::Own(directory)
+            HooksLocation::Own(directory)
         } else {
             let why = format!("{} is a link to {}, outside of the repository", usual.display(), directory.display());
-            Place::Shared(Shared { directory, set_here: false, why })
+            HooksLocation::Shared(Shared { directory, set_here: false, why })
         });
     };
     let base = worktree_of(git, repo, git_dir)?.unwrap_or_else(|| git_dir.to_owned());
@@ -68,20 +68,20 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
     let set = || format!("core.hooksPath is set to `{}` ({scope} configuration)", crate::util::text::one_line(&value));
     if !matches!(scope.as_str(), "local" | "worktree") {
         let why = format!("{}: that directory is not this repository's own", set());
-        return Ok(Place::Shared(Shared { directory: path, set_here: false, why }));
+        return Ok(HooksLocation::Shared(Shared { directory: path, set_here: false, why }));
     }
     let directory = require_directory(&path).with_context(set)?;
     if !is_inside(repo, &base, &directory) {
         // Who else uses it cannot be told, and each of those repositories would be protected unasked.
         let missing = if directory.is_dir() { "" } else { ", and does not exist" };
         let why = format!("{}: that is outside of the repository{missing}", set());
-        return Ok(Place::Shared(Shared { directory, set_here: true, why }));
+        return Ok(HooksLocation::Shared(Shared { directory, set_here: true, why }));
     }
     if has_tracked_files(git, &directory)? {
         let why = format!("{}: others manage the files there", set());
-        return Ok(Place::Shared(Shared { directory, set_here: true, why }));
+        return Ok(HooksLocation::Shared(Shared { directory, set_here: true, why }));
     }
-    Ok(Place::Own(directory))
+    Ok(HooksLocation::Own(directory))
 }
 
 /// Does a directory, which need not exist, lie in the git directory or in one of the repository's worktrees?

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use crate::fs::FileId;
 use crate::fs::beneath;
-use crate::fs::beneath::{Parent, Put, RelPath, Root, Stat};
+use crate::fs::beneath::{Parent, RelPath, RenameMode, Root, Stat};
 use crate::staging::image::{Found, look};
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;
@@ -82,7 +82,7 @@ impl Placing<'_> {
             if parent.stat()?.is_some() || !self.has_staged(index, change)? {
                 return self.is_there(parent, after);
             }
-            return match parent.put(self.stage_dir(&staged)?.as_fd(), staged.name(), Put::New) {
+            return match parent.put(self.stage_dir(&staged)?.as_fd(), staged.name(), RenameMode::NoReplace) {
                 Ok(()) => Ok(Placed::Now),
                 Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
                     self.is_there(parent, after)
@@ -116,14 +116,14 @@ impl Placing<'_> {
         if is_same(dir.stat()?, there.id) {
             return Ok(Placed::Now);
         }
-        parent.put(dir.as_fd(), aside.name(), Put::New)?;
+        parent.put(dir.as_fd(), aside.name(), RenameMode::NoReplace)?;
         Ok(left_alone())
     }
 
     fn exchange(&self, index: usize, parent: &Parent, there: FileId) -> io::Result<Placed> {
         let staged = stage::name(index);
         let dir = self.stage_dir(&staged)?;
-        match parent.put(dir.as_fd(), staged.name(), Put::Exchange) {
+        match parent.put(dir.as_fd(), staged.name(), RenameMode::Exchange) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(left_alone()),
             // The file system cannot.
@@ -133,7 +133,7 @@ impl Placing<'_> {
         if is_same(dir.stat()?, there) {
             return Ok(Placed::Now);
         }
-        parent.put(dir.as_fd(), staged.name(), Put::Exchange)?;
+        parent.put(dir.as_fd(), staged.name(), RenameMode::Exchange)?;
         Ok(left_alone())
     }
 
@@ -147,7 +147,7 @@ impl Placing<'_> {
             dir.unlink()?;
             return Ok(left_alone());
         }
-        parent.put(dir.as_fd(), staged.name(), Put::Over)?;
+        parent.put(dir.as_fd(), staged.name(), RenameMode::Replace)?;
         Ok(Placed::Now)
     }
 

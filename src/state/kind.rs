@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Who makes a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub enum TxKind {
     /// Stock git, watched by us.
     #[default]
     Hook,
@@ -15,10 +15,10 @@ pub enum Origin {
     Run,
 }
 
-impl Origin {
+impl TxKind {
     /// For serde: the usual one is not written down.
     #[must_use]
     pub fn is_hook(&self) -> bool {
-        *self == Origin::Hook
+        *self == TxKind::Hook
     }
 }

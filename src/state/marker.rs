@@ -22,9 +22,9 @@ use crate::fs::FileId;
 use crate::fs::durable;
 use crate::fs::named as fs;
 use crate::process::owner;
-use crate::process::owner::{Owner, Place, Process};
-use crate::state::Origin;
+use crate::process::owner::{ExecContext, Owner, Process};
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::SMALL;
 use crate::util::clock::unix_time;
 
@@ -79,8 +79,8 @@ pub struct Marker {
     /// The transaction.
     pub id: TxId,
     /// Who makes it.
-    #[serde(default, skip_serializing_if = "Origin::is_hook")]
-    pub origin: Origin,
+    #[serde(default, skip_serializing_if = "TxKind::is_hook")]
+    pub origin: TxKind,
     /// Unix time in seconds at which the marker was written.
     pub timestamp: u64,
     /// What the owner was asked to do, e.g. `git rebase --update-refs main`.
@@ -89,7 +89,7 @@ pub struct Marker {
     #[serde(flatten)]
     pub owner: Owner,
     /// The hook or child that works on it; unfinished work is dead only when both are.
-    pub helper: Process,
+    pub hook_process: Process,
     /// How far it had come.
     pub phase: Phase,
     /// What tells its later calls.
@@ -299,15 +299,15 @@ impl Marker {
     ///
     /// # Errors
     /// `/proc` cannot be read.
-    pub fn of_this_process(id: TxId, origin: Origin, operation: &str) -> io::Result<Marker> {
+    pub fn of_this_process(id: TxId, origin: TxKind, operation: &str) -> io::Result<Marker> {
         let myself = owner::myself()?;
         Ok(Marker {
             id,
             origin,
             timestamp: unix_time(),
             operation: operation.to_owned(),
-            owner: Owner { process: myself, place: Place::here()? },
-            helper: myself,
+            owner: Owner { process: myself, place: ExecContext::here()? },
+            hook_process: myself,
             phase: Phase::Prepared,
             payload: PayloadKey { crc: 0, len: 0, count: 0 },
             probe: None,
@@ -338,7 +338,7 @@ impl Marker {
     }
 
     fn tmp_name(&self) -> String {
-        let Process { pid, start } = self.helper;
+        let Process { pid, start } = self.hook_process;
         format!("{TMP_PREFIX}{}.{pid}.{start}.{}", self.owner.place.pidns, self.id)
     }
 

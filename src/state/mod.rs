@@ -7,4 +7,4 @@ pub mod marker;
 pub mod settings;
 
 pub use id::TxId;
-pub use kind::Origin;
+pub use kind::TxKind;

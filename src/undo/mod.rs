@@ -23,11 +23,11 @@ use crate::fs::beneath::RelPath;
 use crate::git::command;
 use crate::git::command::RefWrite;
 use crate::git::{RefName, RefStore, Repository, Value};
-use crate::run::parts;
+use crate::run::child_transactions;
 use crate::staging::stage;
 use crate::staging::stage::Source;
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::state::directory::StateDir;
 use crate::util::text::unescape;
 use crate::wal::{Begin, Body, FileChange, FileImage, Outcome, Record, Reversal};
@@ -159,7 +159,7 @@ impl<'l> History<'l> {
             let Some(begin) = begins.remove(&id) else { continue };
             let is_settled = |name: &RefName| settled.iter().any(|s| s.name == *name);
             match (begin.origin, begin.reverses, begin.part_of) {
-                (Origin::Run, ..) => history.end_run(id, begin, records),
+                (TxKind::Run, ..) => history.end_run(id, begin, records),
                 (_, Some(reversal), None) => history.reverse(reversal),
                 (_, Some(reversal), Some(run)) => {
                     history.parts.entry(run).or_default().push(Part::Reversal(reversal));
@@ -215,7 +215,7 @@ impl<'l> History<'l> {
         if records.iter().any(moved_head) {
             refusal.get_or_insert(HEAD_MOVED.to_owned());
         }
-        let moves = parts::moves(records, id);
+        let moves = child_transactions::moves(records, id);
         let refs: Vec<_> = moves.into_iter().map(|m| (m.name, m.before, m.after)).collect();
         let step = match refusal {
             Some(why) => Err(Refusal::NotReversible(id, why)),

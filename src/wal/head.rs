@@ -1,10 +1,10 @@
-//! `next-id`: where the log ends.
+//! `log-head`: where the log ends.
 //!
 //! Within a boot it is what shows that the end of a segment, or a whole one, is gone; so it has a checksum of its own.
 
 use crate::wal::record::Lsn;
 
-/// Where the log ends, as `next-id` has it. One line of fixed width, overwritten in place: a hint, checked
+/// Where the log ends, as `log-head` has it. One line of fixed width, overwritten in place: a hint, checked
 /// against the segment before it is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {

@@ -1,7 +1,7 @@
 //! Appending to the log and scanning it.
 //!
 //! Append, tail check and truncation happen under `append.lock`; the `fdatasync` follows after the lock is
-//! released, so that writers do not wait for each other's disk. `next-id` remembers where the log ends: when
+//! released, so that writers do not wait for each other's disk. `log-head` remembers where the log ends: when
 //! it agrees with the last segment's length (the usual case), nothing is read before appending. When it does
 //! not (a crash in between, another boot), the rest is checked and a torn tail is cut off.
 //!
@@ -30,7 +30,7 @@ use crate::wal::scan::{Bounds, Damage, Scan, lines, read_segment};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sync {
+pub enum Flush {
     /// Yes, and with it everything else on the file system: what the record speaks of must be there, too.
     Barrier,
     /// Yes: something is about to happen, or to be forgotten, because of it.
@@ -96,7 +96,7 @@ impl<'s> Log<'s> {
     /// # Errors
     /// The log cannot be written or synced (the segment is then never trusted again), or the append lock
     /// cannot be had in time.
-    pub fn append(&self, tx: Option<TxId>, body: &Body, sync: Sync) -> anyhow::Result<Lsn> {
+    pub fn append(&self, tx: Option<TxId>, body: &Body, sync: Flush) -> anyhow::Result<Lsn> {
         self.append_if(tx, body, sync, || true)?.context("an unconditional record was not appended")
     }
 
@@ -108,7 +108,7 @@ impl<'s> Log<'s> {
         &self,
         tx: Option<TxId>,
         body: &Body,
-        sync: Sync,
+        sync: Flush,
         wanted: impl FnOnce() -> bool,
     ) -> anyhow::Result<Option<Lsn>> {
         let encoded = body.encode()?;
@@ -117,9 +117,9 @@ impl<'s> Log<'s> {
             .while_appending(self.wait, || if wanted() { self.write(tx, &encoded).map(Some) } else { Ok(None) })?;
         let Some(Written { lsn, file, segment }) = written else { return Ok(None) };
         let synced = match sync {
-            Sync::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
-            Sync::Yes => file.sync_data(),
-            Sync::No => Ok(()),
+            Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
+            Flush::Yes => file.sync_data(),
+            Flush::No => Ok(()),
         };
         synced.or_else(|error| self.not_synced(segment, error))?;
         Ok(Some(lsn))
@@ -352,7 +352,7 @@ impl<'s> Log<'s> {
     }
 
     fn head_path(&self) -> PathBuf {
-        self.state.path().join("next-id")
+        self.state.path().join("log-head")
     }
 
     pub(super) fn segment_path(&self, first: Lsn) -> PathBuf {
@@ -462,7 +462,7 @@ mod tests {
 
         fn fill(&self, count: u64) {
             for n in 0..count {
-                self.log().append(Some(TxId(n + 1)), &Body::Aborted, Sync::No).unwrap();
+                self.log().append(Some(TxId(n + 1)), &Body::Aborted, Flush::No).unwrap();
             }
         }
 
@@ -495,7 +495,7 @@ mod tests {
         for cut in last + 1..whole.len() {
             fs::write_for_test(&fixture.segment(), &whole[..cut]);
             fs::remove_file_for_test(&fixture.log().head_path());
-            let lsn = fixture.log().append(None, &Body::Aborted, Sync::No).unwrap();
+            let lsn = fixture.log().append(None, &Body::Aborted, Flush::No).unwrap();
             assert_eq!(lsn, 4, "cut at {cut}: the torn record's number is free again");
             assert_eq!(fixture.lsns(), [1, 2, 3, 4], "cut at {cut}");
             assert!(fixture.log().scan().unwrap().damage.is_empty(), "a torn tail is no damage");
@@ -563,7 +563,7 @@ mod tests {
     fn a_rotation_that_was_cut_before_it_was_noted_is_made_again() {
         let fixture = Fixture::new();
         let filler = Body::Checkout(record::Checkout { from: "x".repeat(5 << 20), ..record::Checkout::default() });
-        fixture.log().append(None, &filler, Sync::No).unwrap();
+        fixture.log().append(None, &filler, Flush::No).unwrap();
         let note = fs::read(fixture.log().head_path()).unwrap();
         fixture.fill(1);
         let cut = fs::read(fixture.segment()).unwrap();
@@ -596,7 +596,7 @@ mod tests {
             fixture.state.set_settings(&settings).unwrap();
             let filler = Body::Checkout(record::Checkout { from: "x".repeat(1 << 20), ..record::Checkout::default() });
             for _ in 0..100 {
-                fixture.log().append(None, &filler, Sync::No).unwrap();
+                fixture.log().append(None, &filler, Flush::No).unwrap();
             }
             let log = fixture.log();
             let total: u64 =
@@ -623,7 +623,7 @@ mod tests {
         fs::write_for_test(&quarantine.join(format!("{long_ago}-file")), b"kept");
         let filler = Body::Checkout(record::Checkout { from: "x".repeat(1 << 20), ..record::Checkout::default() });
         while fixture.log().segments().unwrap().len() < 2 {
-            fixture.log().append(None, &filler, Sync::No).unwrap();
+            fixture.log().append(None, &filler, Flush::No).unwrap();
         }
         let mut left: Vec<_> =
             fs::read_dir(&quarantine).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

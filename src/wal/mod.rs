@@ -15,6 +15,6 @@ pub mod record;
 pub mod scan;
 
 pub use files::{FileChange, FileImage, FileMode};
-pub use log::{Log, Sync};
+pub use log::{Flush, Log};
 pub use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Watched};
 pub use scan::{Damage, Scan};

@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 
 use crate::fs::Birth;
 use crate::fs::FileId;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::process::owner::{Owner, Process};
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::util::checksum;
 use crate::wal::files::FileChange;
 
@@ -117,7 +117,7 @@ pub struct Checkout {
     pub branch: bool,
     /// HEAD of the worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<Settled>,
+    pub head: Option<RefSnapshot>,
     /// The run whose command checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<TxId>,
@@ -127,14 +127,14 @@ pub struct Checkout {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
     /// Who makes the transaction.
-    pub origin: Origin,
+    pub origin: TxKind,
     /// git's command line.
     pub operation: String,
     /// The git process.
     #[serde(flatten)]
     pub owner: Owner,
     /// The hook process.
-    pub helper: Process,
+    pub hook_process: Process,
     /// The worktree's git directory, relative to the common one; empty for the main worktree.
     pub worktree: String,
     /// `true` when refs are stored in a reftable.
@@ -163,7 +163,7 @@ pub struct Begin {
     pub packed: Option<FileId>,
     /// HEAD of the worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<Settled>,
+    pub head: Option<RefSnapshot>,
     /// It takes back, or does again, what another one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverses: Option<Reversal>,
@@ -184,12 +184,12 @@ pub struct Begin {
 impl Begin {
     /// A transaction that changes nothing yet; everything that `origin` knows of is filled in.
     #[must_use]
-    pub fn new(origin: Origin, operation: &str, owner: Owner, helper: Process) -> Begin {
+    pub fn new(origin: TxKind, operation: &str, owner: Owner, hook_process: Process) -> Begin {
         Begin {
             origin,
             operation: operation.to_owned(),
             owner,
-            helper,
+            hook_process,
             worktree: String::new(),
             reftable: false,
             batched: false,
@@ -234,7 +234,7 @@ pub enum Body {
     /// Done, as `committed` saw it.
     Committed {
         /// The refs as they are now.
-        refs: Vec<Settled>,
+        refs: Vec<RefSnapshot>,
     },
     /// git gave up before it changed anything.
     Aborted,
@@ -246,7 +246,7 @@ pub enum Body {
     /// A `pack-refs` took the loose file away: from here on the packed entry speaks for this transaction.
     Moved {
         /// The refs that moved.
-        refs: Vec<Settled>,
+        refs: Vec<RefSnapshot>,
     },
     /// Recovery settled the transaction; this is the newest word on its refs.
     Recovered {
@@ -255,7 +255,7 @@ pub enum Body {
         /// What was done, a line each.
         actions: Vec<String>,
         /// The refs as recovery left them.
-        refs: Vec<Settled>,
+        refs: Vec<RefSnapshot>,
     },
     /// A checkout was completed.
     Checkout(Checkout),
@@ -266,7 +266,7 @@ pub enum Body {
         /// What was done, a line each.
         actions: Vec<String>,
         /// The refs as they are.
-        refs: Vec<Settled>,
+        refs: Vec<RefSnapshot>,
     },
     /// Everything before is durable, but for what is in flight. The first record of a segment, and one after a reboot.
     Checkpoint {
@@ -314,7 +314,7 @@ struct Wire<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct Refs<'a> {
-    refs: Cow<'a, [Settled]>,
+    refs: Cow<'a, [RefSnapshot]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -326,7 +326,7 @@ struct By {
 struct Recovered<'a> {
     outcome: Outcome,
     actions: Cow<'a, [String]>,
-    refs: Cow<'a, [Settled]>,
+    refs: Cow<'a, [RefSnapshot]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -340,7 +340,7 @@ struct Checkpoint {
 struct Baseline<'a> {
     as_of: Lsn,
     actions: Cow<'a, [String]>,
-    refs: Cow<'a, [Settled]>,
+    refs: Cow<'a, [RefSnapshot]>,
 }
 
 /// A body that is ready to be written once its number is known: encoding it under the lock would keep others waiting. Of a
@@ -470,7 +470,7 @@ impl Body {
     #[must_use]
     pub fn word(&self) -> Option<&Begin> {
         match self {
-            Body::Begin(begin) if begin.origin != Origin::Apply => Some(begin),
+            Body::Begin(begin) if begin.origin != TxKind::Apply => Some(begin),
             Body::Decided(begin) => Some(begin),
             _ => None,
         }
@@ -619,7 +619,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_too_large_to_be_kept_is_written_like_any_other() {
-        let settled = |n: usize| Settled {
+        let settled = |n: usize| RefSnapshot {
             name: crate::git::RefName::parse(format!("refs/heads/b{n}").as_bytes()).unwrap(),
             value: Value::Absent,
             file: None,

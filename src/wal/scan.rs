@@ -5,7 +5,7 @@
 //! once: that is the order in which they were written.
 //!
 //! Limit: of a log whose end is lost with everything that says how long it was, nothing shows what there was. Within one
-//! boot `next-id` says it; after a power cut a lost end is what an unfinished write leaves, and no damage.
+//! boot `log-head` says it; after a power cut a lost end is what an unfinished write leaves, and no damage.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub struct Scan {
 pub struct Bounds {
     /// The number of its first record: its name.
     pub first: Lsn,
-    /// The number behind its last record: the name of the next segment, or what `next-id` says.
+    /// The number behind its last record: the name of the next segment, or what `log-head` says.
     pub end: Option<Lsn>,
     /// Nothing follows: a bad end is what a crash in the middle of a write leaves.
     pub newest: bool,

@@ -188,7 +188,7 @@ fn relocate(value: &mut Value, ids: &HashMap<Identity, [i64; 4]>) {
 
 /// The note about the end of the log, for a segment of another size.
 fn note_size(state: &Path, size: usize) {
-    let path = state.join("next-id");
+    let path = state.join("log-head");
     let note = fs::read_to_string(&path).expect("it is there");
     let mut words: Vec<String> = note.split_ascii_whitespace().map(str::to_owned).collect();
     words.pop();

@@ -379,7 +379,7 @@ fn age_log(repo: &Repo, seconds: u64) {
             new += &format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
         }
         fs::write(&path, new).expect("the log can be written");
-        fs::remove_file(repo.git_dir().join(".jin/next-id")).ok();
+        fs::remove_file(repo.git_dir().join(".jin/log-head")).ok();
     }
 }
 

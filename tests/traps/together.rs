@@ -85,7 +85,7 @@ fn a_recovery_that_stands_still_keeps_nobody_from_working_and_overwrites_nobody(
     const PAUSES: usize = 8;
     let is_log = |event: &Event| {
         let path = event.path.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-        ["next-id", ".wal", "/wal"].iter().any(|name| path.ends_with(name))
+        ["log-head", ".wal", "/wal"].iter().any(|name| path.ends_with(name))
     };
     let events = tracer::events_of(jin(&Torn::new().repo, &["recover"]), b"").expect("it starts").0;
     let places: Vec<usize> = events.iter().filter(|event| !is_log(event)).map(|event| event.n).collect();
@@ -149,7 +149,7 @@ fn forge_record(repo: &Repo, change: impl Fn(&mut Json)) {
     let json = record.to_string();
     fs::write(&path, format!("{before}\n{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))).expect("it can be written");
     // It says how long the segment was.
-    fs::remove_file(repo.git_dir().join(".jin/next-id")).expect("it is there");
+    fs::remove_file(repo.git_dir().join(".jin/log-head")).expect("it is there");
 }
 
 #[test]
@@ -158,11 +158,11 @@ fn a_live_process_that_has_got_the_owners_pid_is_not_the_owner() {
     let myself = std::process::id();
     forge_record(&torn.repo, |data| {
         data["pid"] = json!(myself);
-        data["helper"]["pid"] = json!(myself);
+        data["hook_process"]["pid"] = json!(myself);
     });
     forge_marker(&torn.repo, |marker| {
         marker["pid"] = json!(myself);
-        marker["helper"]["pid"] = json!(myself);
+        marker["hook_process"]["pid"] = json!(myself);
     });
     assert_eq!(recover(&torn.repo).0, 0, "the process of that pid has started at another time");
     torn.assert_rolled_back();

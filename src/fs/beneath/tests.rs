@@ -103,12 +103,12 @@ fn a_rename_into_place_replaces_only_what_it_is_told_to() {
     };
     let read = |path: &str| fs::read_to_string(scene.at(path)).unwrap();
 
-    put("one", "a/x", Put::New).unwrap();
-    assert_eq!(put("two", "a/x", Put::New), Err(io::ErrorKind::AlreadyExists));
-    put("two", "a/x", Put::Exchange).unwrap();
+    put("one", "a/x", RenameMode::NoReplace).unwrap();
+    assert_eq!(put("two", "a/x", RenameMode::NoReplace), Err(io::ErrorKind::AlreadyExists));
+    put("two", "a/x", RenameMode::Exchange).unwrap();
     assert_eq!((read("a/x"), read("two")), ("two".into(), "one".into()));
-    assert_eq!(put("three", "a/none", Put::Exchange), Err(io::ErrorKind::NotFound));
-    put("three", "a/x", Put::Over).unwrap();
+    assert_eq!(put("three", "a/none", RenameMode::Exchange), Err(io::ErrorKind::NotFound));
+    put("three", "a/x", RenameMode::Replace).unwrap();
     assert_eq!(read("a/x"), "three");
 
     scene.parent("a/x").take_out(from, OsStr::new("kept")).unwrap();

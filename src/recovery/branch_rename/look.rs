@@ -10,7 +10,7 @@ use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::process::owner::Owner;
 use crate::recovery::Session;
 use crate::recovery::branch_rename::Group;
-use crate::recovery::evidence::Ending;
+use crate::recovery::evidence::LogOutcome;
 use crate::state::TxId;
 use crate::wal::{Begin, Body, Record, RefChange, Rename};
 
@@ -33,7 +33,7 @@ pub(crate) enum LogPlace {
 
 /// What a cut rename needs.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum RenameStage {
     /// OLD is there: put its reflog back.
     Before,
     /// NEW is not there: OLD comes back.
@@ -53,7 +53,7 @@ pub(crate) struct Situation<'b> {
     /// Its reflog.
     pub log: LogPlace,
     /// What follows.
-    pub way: Way,
+    pub way: RenameStage,
 }
 
 impl Situation<'_> {
@@ -144,7 +144,7 @@ impl Session<'_> {
         };
         let found_old = refs.read(&old.name)?;
         // The very file that was to be deleted; one that was made since belongs to somebody who wanted that name.
-        let never_deleted = found_old.loose == old.file && group.source.ending == Ending::None;
+        let never_deleted = found_old.loose == old.file && group.source.ending == LogOutcome::None;
         // Or the one that an earlier recovery brought back, and died before it had trimmed the reflogs.
         let brought_back = || reflog::ends_with_ours(&refs.log(&old.name));
         let is_back = found_old.value == value && (never_deleted || brought_back()?);
@@ -160,17 +160,17 @@ impl Session<'_> {
             LogPlace::OnItsWayAgain => false,
         };
         let way = if is_back {
-            Way::Before
+            RenameStage::Before
         } else if now_old != Value::Absent {
-            Way::Nothing
+            RenameStage::Nothing
         } else if arrived {
-            new.map_or(Way::Nothing, Way::Forward)
+            new.map_or(RenameStage::Nothing, RenameStage::Forward)
         } else if log == LogPlace::OnItsWayAgain || (log == LogPlace::Lost && new.is_none()) {
             // Renamed in full, and the new name taken up since by a rename that was cut before it was logged. Or there is
             // neither the reflog nor a name to go by: nothing proves a cut of this one.
-            Way::Nothing
+            RenameStage::Nothing
         } else {
-            Way::Back
+            RenameStage::Back
         };
         Ok(Some(Situation { old, value, log, way }))
     }

@@ -26,16 +26,16 @@ use crate::git::reflog::LogLine;
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::locks::judge::{Judge, LockFile};
-use crate::process::owner::{Liveness, Place};
-use crate::recovery::evidence::{Ending, Unfinished};
+use crate::process::owner::{ExecContext, Liveness};
+use crate::recovery::evidence::{LogOutcome, Unfinished};
 use crate::recovery::execute;
 use crate::recovery::report::Finding;
 use crate::recovery::{Mode, Session, quarantine_name};
 use crate::state::TxId;
 use crate::state::marker::{Listing, Marker, Phase, State};
-use crate::wal::{Begin, Body, Outcome, Sync};
+use crate::wal::{Begin, Body, Flush, Outcome};
 
-use look::{LogPlace, Situation, Way};
+use look::{LogPlace, RenameStage, Situation};
 
 /// The transactions of one rename.
 pub(crate) struct Group<'u> {
@@ -57,7 +57,7 @@ impl<'u> Groups<'u> {
 /// Is it part of a rename that is not settled?
 pub(crate) fn is_open(tx: &Unfinished) -> bool {
     let renames = tx.begin.as_ref().is_some_and(|b| b.rename.is_some());
-    renames && matches!(tx.ending, Ending::None | Ending::Committed)
+    renames && matches!(tx.ending, LogOutcome::None | LogOutcome::Committed)
 }
 
 /// Puts the deletions of one rename together: same process, same reflog on its way.
@@ -75,7 +75,7 @@ pub(crate) fn group(unfinished: &[Unfinished]) -> Groups<'_> {
 fn same_rename(a: &Unfinished, b: &Unfinished) -> bool {
     let key = |u: &Unfinished| {
         let begin = u.begin.as_ref()?;
-        let Place { boot, pidns, .. } = &begin.owner.place;
+        let ExecContext { boot, pidns, .. } = &begin.owner.place;
         let log = begin.rename.as_ref().and_then(|r| r.log).map(|l| l.ino);
         Some((begin.owner.process, boot.clone(), *pidns, log))
     };
@@ -103,30 +103,32 @@ impl Session<'_> {
     fn finish_rename(&mut self, group: &Group<'_>) -> anyhow::Result<()> {
         let Some(begin) = &group.source.begin else { return Ok(()) };
         let Some(mut situation) = self.look(begin, group)? else { return Ok(()) };
-        if matches!(situation.way, Way::Before | Way::Back) {
+        if matches!(situation.way, RenameStage::Before | RenameStage::Back) {
             let since = self.since(group.source.id(), begin)?;
             // Lost with the new name: deleted by somebody unseen, unless another rename is to blame.
-            let vanished = situation.way == Way::Back && situation.log == LogPlace::Lost && !since.replaced;
+            let vanished = situation.way == RenameStage::Back && situation.log == LogPlace::Lost && !since.replaced;
             if vanished && !since.completed {
                 self.report.notes.push(situation.gone());
             }
             if since.completed || vanished {
-                situation.way = Way::Nothing;
+                situation.way = RenameStage::Nothing;
             }
         }
         let (actions, outcome, state) = match &situation.way {
-            Way::Before | Way::Back => (self.go_back(group, begin, &situation)?, Outcome::RolledBack, State::Failed),
-            Way::Forward(new) => (self.go_forward(&situation, new)?, Outcome::Committed, State::Committed),
-            Way::Nothing => (Vec::new(), Outcome::Committed, State::Committed),
+            RenameStage::Before | RenameStage::Back => {
+                (self.go_back(group, begin, &situation)?, Outcome::RolledBack, State::Failed)
+            }
+            RenameStage::Forward(new) => (self.go_forward(&situation, new)?, Outcome::Committed, State::Committed),
+            RenameStage::Nothing => (Vec::new(), Outcome::Committed, State::Committed),
         };
         let finding = if state == State::Failed { Finding::RolledBack } else { Finding::Finished };
-        let undecided = group.source.ending == Ending::None;
+        let undecided = group.source.ending == LogOutcome::None;
         let quiet = actions.is_empty() && !undecided;
         if !self.options.dry_run {
             if !quiet {
                 let refs = self.settled_values(begin)?;
                 let body = Body::Recovered { outcome, actions: actions.clone(), refs };
-                self.log.append(Some(group.source.id()), &body, Sync::Yes)?;
+                self.log.append(Some(group.source.id()), &body, Flush::Yes)?;
             }
             if let Some(target) = group.target {
                 self.close_target(target, outcome, state)?;
@@ -140,7 +142,7 @@ impl Session<'_> {
     fn close_target(&self, target: &Unfinished, outcome: Outcome, state: State) -> anyhow::Result<()> {
         let begin = target.begin.as_ref().context("a rename without its record")?;
         let refs = self.settled_values(begin)?;
-        self.log.append(Some(target.id()), &Body::Recovered { outcome, actions: Vec::new(), refs }, Sync::Yes)?;
+        self.log.append(Some(target.id()), &Body::Recovered { outcome, actions: Vec::new(), refs }, Flush::Yes)?;
         self.close(target.entry.clone(), state)
     }
 
@@ -155,7 +157,7 @@ impl Session<'_> {
             _ => None,
         };
         let mut writes = Vec::new();
-        if situation.way == Way::Back {
+        if situation.way == RenameStage::Back {
             writes.push(RefWrite { name: old.name.clone(), from: Value::Absent, to: value.clone() });
         }
         let target = group.target.and_then(|t| Some((t, t.begin.as_ref()?)));

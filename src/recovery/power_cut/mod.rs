@@ -27,13 +27,13 @@ use crate::fs::durable;
 use crate::fs::named as fs;
 use crate::fs::{FileId, absent_is_none, read_small};
 use crate::git::objects::Closure;
-use crate::git::refs::Seen;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
+use crate::git::refs::ResolvedRef;
 use crate::git::{RefFormat, RefName, RefStore, Value};
 use crate::recovery::Session;
 use crate::recovery::evidence::Unfinished;
 use crate::recovery::execute::free_name;
-use crate::recovery::generations::{Generations, Standing, Word};
+use crate::recovery::expected_refs::{ExpectedRefs, LastKnown, RefStatus};
 use crate::recovery::quarantine_name;
 use crate::state::TxId;
 use crate::wal::{Body, Lsn, Record};
@@ -44,7 +44,7 @@ const MARGIN: u64 = 2;
 /// A ref that was, or is to be, written.
 struct Repair {
     name: RefName,
-    now: Seen,
+    now: ResolvedRef,
     to: Value,
     /// The transaction that was acknowledged with that value.
     tx: Option<TxId>,
@@ -75,19 +75,19 @@ impl Repair {
 
 impl Session<'_> {
     /// What the log of the last boot expects of the refs.
-    pub(crate) fn expectation<'l>(&self, records: &'l [Record]) -> Generations<'l> {
-        Generations::of(records, self.log.boot())
+    pub(crate) fn expectation<'l>(&self, records: &'l [Record]) -> ExpectedRefs<'l> {
+        ExpectedRefs::of(records, self.log.boot())
     }
 
     /// Would the verification write one of `names`, or what all of them are read from?
-    pub(crate) fn reboot_writes(&self, expected: &Generations<'_>, names: &[RefName]) -> anyhow::Result<bool> {
+    pub(crate) fn reboot_writes(&self, expected: &ExpectedRefs<'_>, names: &[RefName]) -> anyhow::Result<bool> {
         if self.packed_refs_are_damaged(expected)? {
             return Ok(true);
         }
         let refs = RefStore::new(self.repo);
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
         for name in names {
-            if expected.standing(self.repo, name, &refs.read(name)?, packed)? == Standing::Outdated {
+            if expected.standing(self.repo, name, &refs.read(name)?, packed)? == RefStatus::Outdated {
                 return Ok(true);
             }
         }
@@ -98,17 +98,17 @@ impl Session<'_> {
     /// Those of transactions that are behind their commit point are left to whoever finishes them: theirs may never have been renamed, nor logged by git.
     pub(crate) fn finish_lost_renames(
         &mut self,
-        expected: &Generations<'_>,
+        expected: &ExpectedRefs<'_>,
         unfinished: &[Unfinished],
     ) -> anyhow::Result<()> {
         let refs = RefStore::new(self.repo);
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
         for (name, generation) in &expected.refs {
-            let is_open = |w: &&Word| unfinished.iter().any(|u| u.is_to_be_finished() && w.tx == Some(u.id()));
+            let is_open = |w: &&LastKnown| unfinished.iter().any(|u| u.is_to_be_finished() && w.tx == Some(u.id()));
             let Some(word) = generation.word.as_ref().filter(|w| !is_open(w)) else { continue };
             let now = refs.read(name)?;
             let lost = expected.rename_was_lost(self.repo, name)?
-                && expected.standing(self.repo, name, &now, packed)? == Standing::Outdated;
+                && expected.standing(self.repo, name, &now, packed)? == RefStatus::Outdated;
             let lock = refs.lock(name);
             let has_it = || Ok::<_, std::io::Error>(read_small(&lock)?.map(|(text, _)| Value::of_file(&text)));
             if !lost || has_it()?.as_ref() != Some(&word.value) {
@@ -146,20 +146,20 @@ impl Session<'_> {
     }
 
     /// The verification is done: its effects first, then the record, then the note.
-    fn conclude(&mut self, as_of: Lsn, refs: Vec<Settled>) -> anyhow::Result<()> {
+    fn conclude(&mut self, as_of: Lsn, refs: Vec<RefSnapshot>) -> anyhow::Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
         let actions: Vec<String> = self.report.notes.iter().chain(&self.report.losses).cloned().collect();
         if !actions.is_empty() || !refs.is_empty() {
-            self.log.append(None, &Body::Baseline { as_of, actions, refs }, crate::wal::Sync::No)?;
+            self.log.append(None, &Body::Baseline { as_of, actions, refs }, crate::wal::Flush::No)?;
         }
         self.log.checkpoint()?;
         Ok(self.state.mark_verified(self.log.boot())?)
     }
 
     /// A copied state directory speaks of files that are none of ours.
-    pub(crate) fn is_copy(&self, expected: &Generations<'_>) -> anyhow::Result<bool> {
+    pub(crate) fn is_copy(&self, expected: &ExpectedRefs<'_>) -> anyhow::Result<bool> {
         let here = self.state.birth()?;
         Ok(expected.state_dir.is_some_and(|there| {
             let other_time = there.born.zip(here.born).is_some_and(|(there, here)| there != here);
@@ -210,7 +210,7 @@ pub(crate) fn reaches_checkpoint(records: &[Record]) -> bool {
 const MOST_SEGMENTS: usize = 4;
 
 /// Was the file written when everything was durable already?
-fn is_old(expected: &Generations<'_>, file: FileId) -> bool {
+fn is_old(expected: &ExpectedRefs<'_>, file: FileId) -> bool {
     let limit = i64::try_from(expected.durable_until.saturating_sub(MARGIN)).unwrap_or(0) * 1_000_000_000;
     expected.clock_is_steady && file.ctime < limit
 }

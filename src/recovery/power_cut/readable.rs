@@ -10,7 +10,7 @@ use crate::locks::judge::{Judge, LockFile};
 use crate::process::owner::Liveness;
 use crate::recovery::Session;
 use crate::recovery::execute;
-use crate::recovery::generations::Generations;
+use crate::recovery::expected_refs::ExpectedRefs;
 use crate::recovery::power_cut::{MARGIN, files_below, line};
 use crate::recovery::report::plural;
 use crate::wal::{Body, Record};
@@ -19,7 +19,7 @@ impl Session<'_> {
     /// Returns whether git can work here now.
     pub(in crate::recovery) fn make_readable(
         &mut self,
-        expected: &Generations<'_>,
+        expected: &ExpectedRefs<'_>,
         judge: &mut Judge<'_>,
     ) -> anyhow::Result<bool> {
         self.mend_config()?;
@@ -62,7 +62,7 @@ impl Session<'_> {
         self.put(&config, &saved)
     }
 
-    fn mend_heads(&mut self, expected: &Generations<'_>, judge: &mut Judge<'_>) -> anyhow::Result<bool> {
+    fn mend_heads(&mut self, expected: &ExpectedRefs<'_>, judge: &mut Judge<'_>) -> anyhow::Result<bool> {
         let mut all = true;
         for git_dir in self.repo.all_git_dirs() {
             let path = git_dir.join("HEAD");
@@ -110,7 +110,7 @@ impl Session<'_> {
     }
 
     /// `packed-refs` had something in it, and has no sense any more.
-    pub(crate) fn packed_refs_are_damaged(&self, expected: &Generations<'_>) -> anyhow::Result<bool> {
+    pub(crate) fn packed_refs_are_damaged(&self, expected: &ExpectedRefs<'_>) -> anyhow::Result<bool> {
         let found = absent_is_none(fs::read(self.repo.common_dir.join("packed-refs")))?;
         Ok(match found {
             None => false,
@@ -121,7 +121,7 @@ impl Session<'_> {
     }
 
     /// Replaces damaged `packed-refs` by what the whole log, and reflogs, know of refs that have no file of their own.
-    fn mend_packed_refs(&mut self, expected: &Generations<'_>) -> anyhow::Result<()> {
+    fn mend_packed_refs(&mut self, expected: &ExpectedRefs<'_>) -> anyhow::Result<()> {
         if !self.packed_refs_are_damaged(expected)? {
             return Ok(());
         }

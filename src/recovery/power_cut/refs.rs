@@ -7,19 +7,19 @@ use crate::git::command;
 use crate::git::command::RefWrite;
 use crate::git::objects;
 use crate::git::objects::{Closure, Whole};
-use crate::git::refs::Seen;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
+use crate::git::refs::ResolvedRef;
 use crate::git::{Oid, RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::Session;
 use crate::recovery::execute::InTheWay;
-use crate::recovery::generations::{Generations, Standing, Word};
+use crate::recovery::expected_refs::{ExpectedRefs, LastKnown, RefStatus};
 use crate::recovery::power_cut::{Repair, is_old, line, shown};
 
 /// What is to be done, and what is only to be written down.
 #[derive(Default)]
 struct Findings {
     repairs: Vec<Repair>,
-    unseen: Vec<Settled>,
+    unseen: Vec<RefSnapshot>,
     losses: Vec<String>,
     /// Something could not be told: nothing was decided about it.
     is_partial: bool,
@@ -29,9 +29,9 @@ impl Session<'_> {
     /// Returns the refs on which the log has a new word to say; `None` when something was in the way.
     pub(crate) fn mend_refs(
         &mut self,
-        expected: &Generations<'_>,
+        expected: &ExpectedRefs<'_>,
         closure: &Closure<'_>,
-    ) -> anyhow::Result<Option<Vec<Settled>>> {
+    ) -> anyhow::Result<Option<Vec<RefSnapshot>>> {
         let Findings { mut repairs, unseen, losses, is_partial } = self.findings(expected, closure)?;
         let wanted = repairs.len();
         if !self.options.dry_run {
@@ -43,23 +43,24 @@ impl Session<'_> {
         let refs = RefStore::new(self.repo);
         for repair in &repairs {
             let now = refs.read(&repair.name)?;
-            settled.push(Settled { name: repair.name.clone(), value: now.value, file: now.loose });
+            settled.push(RefSnapshot { name: repair.name.clone(), value: now.value, file: now.loose });
         }
         Ok((repairs.len() == wanted && !is_partial).then_some(settled))
     }
 
-    fn findings(&self, expected: &Generations<'_>, closure: &Closure<'_>) -> anyhow::Result<Findings> {
+    fn findings(&self, expected: &ExpectedRefs<'_>, closure: &Closure<'_>) -> anyhow::Result<Findings> {
         let candidates = self.candidates(expected)?;
-        let wanted_of = |(name, now, standing): &(RefName, Seen, Standing)| wanted(expected, name, now, *standing);
+        let wanted_of =
+            |(name, now, standing): &(RefName, ResolvedRef, RefStatus)| wanted(expected, name, now, *standing);
         let all: Vec<Oid> = candidates.iter().filter_map(wanted_of).collect();
         let all_whole = closure.ask(&all)? == Whole::Yes;
         let mut findings = Findings::default();
         for (name, now, standing) in candidates {
-            if standing == Standing::Open {
+            if standing == RefStatus::Open {
                 continue;
             }
-            if standing == Standing::Unseen {
-                findings.unseen.push(Settled { name: name.clone(), value: now.value.clone(), file: now.loose });
+            if standing == RefStatus::Unseen {
+                findings.unseen.push(RefSnapshot { name: name.clone(), value: now.value.clone(), file: now.loose });
             }
             let word = expected.refs.get(&name).and_then(|g| g.word.as_ref());
             let oid = wanted(expected, &name, &now, standing);
@@ -67,26 +68,26 @@ impl Session<'_> {
                 Some(_) if all_whole => Whole::Yes,
                 Some(oid) => closure.ask(&[oid])?,
                 // A broken ref that the log has no word on.
-                None if now.value == Value::Broken && standing != Standing::Outdated => Whole::No,
+                None if now.value == Value::Broken && standing != RefStatus::Outdated => Whole::No,
                 None => Whole::Yes,
             };
             match whole {
                 Whole::Yes => {
                     // A branch that HEAD is to mean again has been made of its lock before.
-                    let is_done = |word: &&Word| name.is_head() && matches!(word.value, Value::Symref(_));
-                    if let Some(word) = word.filter(|w| standing == Standing::Outdated && !is_done(w)) {
+                    let is_done = |word: &&LastKnown| name.is_head() && matches!(word.value, Value::Symref(_));
+                    if let Some(word) = word.filter(|w| standing == RefStatus::Outdated && !is_done(w)) {
                         let to = word.value.clone();
                         findings.repairs.push(Repair { name, now, to, tx: word.tx, is_loss: false });
                     }
                 }
-                Whole::Unknown => findings.is_partial |= standing == Standing::Outdated,
+                Whole::Unknown => findings.is_partial |= standing == RefStatus::Outdated,
                 Whole::No => self.fall_back(expected, closure, &mut findings, (name, now, oid))?,
             }
         }
         Ok(findings)
     }
 
-    fn candidates(&self, expected: &Generations<'_>) -> anyhow::Result<Vec<(RefName, Seen, Standing)>> {
+    fn candidates(&self, expected: &ExpectedRefs<'_>) -> anyhow::Result<Vec<(RefName, ResolvedRef, RefStatus)>> {
         let refs = RefStore::new(self.repo);
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
         let mut names: BTreeSet<RefName> = expected.refs.keys().map(|name| (*name).clone()).collect();
@@ -102,10 +103,10 @@ impl Session<'_> {
 
     fn fall_back(
         &self,
-        expected: &Generations<'_>,
+        expected: &ExpectedRefs<'_>,
         closure: &Closure<'_>,
         findings: &mut Findings,
-        (name, now, oid): (RefName, Seen, Option<Oid>),
+        (name, now, oid): (RefName, ResolvedRef, Option<Oid>),
     ) -> anyhow::Result<()> {
         let Some(to) = self.newest_whole(expected, &name, closure)? else {
             findings.losses.push(format!("{name} is broken and nothing whole is known of it: see its reflog"));
@@ -122,7 +123,7 @@ impl Session<'_> {
 
     fn newest_whole(
         &self,
-        expected: &Generations<'_>,
+        expected: &ExpectedRefs<'_>,
         name: &RefName,
         closure: &Closure<'_>,
     ) -> anyhow::Result<Option<Value>> {
@@ -248,7 +249,7 @@ impl Session<'_> {
 
 impl<'r> Session<'r> {
     /// What was there before the last checkpoint, and what nobody touched since, is taken as whole.
-    pub(crate) fn closure(&self, expected: &Generations<'_>) -> anyhow::Result<Closure<'r>> {
+    pub(crate) fn closure(&self, expected: &ExpectedRefs<'_>) -> anyhow::Result<Closure<'r>> {
         let (options, repo) = (self.options, self.repo);
         let (program, git_dir) = (&options.git_program, &repo.git_dir);
         let oldest = expected.refs.values().filter_map(|g| g.earlier.first().or(g.word.as_ref().map(|w| &w.value)));
@@ -269,15 +270,15 @@ impl<'r> Session<'r> {
 }
 
 /// The object that has to be whole for `name` to be as it should.
-fn wanted(expected: &Generations<'_>, name: &RefName, now: &Seen, standing: Standing) -> Option<Oid> {
+fn wanted(expected: &ExpectedRefs<'_>, name: &RefName, now: &ResolvedRef, standing: RefStatus) -> Option<Oid> {
     let word = expected.refs.get(name).and_then(|g| g.word.as_ref());
     match standing {
-        Standing::Outdated => word.and_then(|w| w.value.oid().copied()),
-        Standing::AsLogged | Standing::Unseen => {
+        RefStatus::Outdated => word.and_then(|w| w.value.oid().copied()),
+        RefStatus::AsLogged | RefStatus::Unseen => {
             let known = word.is_some() || now.loose.is_some_and(|file| !is_old(expected, file));
             now.value.oid().copied().filter(|_| known)
         }
-        Standing::Open => None,
+        RefStatus::Open => None,
     }
 }
 

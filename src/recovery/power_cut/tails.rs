@@ -11,7 +11,7 @@ use crate::fs::named as fs;
 use crate::git::{Oid, RefName, RefStore, Repository, command, index, reflog};
 use crate::recovery::Session;
 use crate::recovery::execute::{InTheWay, free_name};
-use crate::recovery::generations::Generations;
+use crate::recovery::expected_refs::ExpectedRefs;
 use crate::recovery::power_cut::{Closure, files_below, is_old};
 use crate::recovery::quarantine_name;
 
@@ -20,7 +20,7 @@ const NEWEST_ENTRIES: usize = 100;
 
 impl Session<'_> {
     /// Cuts NULs, half lines and entries about lost objects off the ends of reflogs.
-    pub(crate) fn mend_reflogs(&mut self, expected: &Generations<'_>, closure: &Closure<'_>) -> anyhow::Result<()> {
+    pub(crate) fn mend_reflogs(&mut self, expected: &ExpectedRefs<'_>, closure: &Closure<'_>) -> anyhow::Result<()> {
         let mut logs = Vec::new();
         let mut told = Vec::new();
         for dir in self.repo.all_git_dirs() {
@@ -60,7 +60,7 @@ impl Session<'_> {
     }
 
     /// Returns whether none is left that somebody holds.
-    pub(crate) fn mend_indexes(&mut self, expected: &Generations<'_>, closure: &Closure<'_>) -> anyhow::Result<bool> {
+    pub(crate) fn mend_indexes(&mut self, expected: &ExpectedRefs<'_>, closure: &Closure<'_>) -> anyhow::Result<bool> {
         let program = self.options.git_program.clone();
         let mut done = true;
         for git_dir in self.repo.all_git_dirs() {

@@ -21,21 +21,21 @@ use anyhow::Context;
 use crate::fs::absent_is_none;
 use crate::fs::durable;
 use crate::fs::named as fs;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Repository, Value};
-use crate::process::owner::{Liveness, Place as Here};
-use crate::recovery::evidence::{Ending, History};
+use crate::process::owner::{ExecContext as Here, Liveness};
+use crate::recovery::evidence::{History, LogOutcome};
 use crate::recovery::execute::InTheWay;
 use crate::recovery::report::{Finding, TxFinding, plural};
 use crate::recovery::{Session, liveness_of, quarantine_name};
 use crate::run::manifest::Manifest;
-use crate::run::{mark, objects, parts, snapshot};
+use crate::run::{child_transactions, mark, objects, snapshot};
 use crate::state::TxId;
 use crate::state::marker::{Entry, Marker, State};
-use crate::wal::{Begin, Body, Outcome, Record, Sync};
+use crate::wal::{Begin, Body, Flush, Outcome, Record};
 
 use refs::{RefPlan, Stash};
-use worktree::{Difference, Scene, modified};
+use worktree::{Difference, RestoreContext, modified};
 
 /// A run is known to live until its last heartbeat, and one comes every half second: what changed this much later
 /// (nanoseconds) was changed by somebody else.
@@ -45,7 +45,7 @@ const AFTERWARDS: i64 = 3_000_000_000;
 const RESTORING: &str = "restoring";
 
 /// A run that is to be taken back.
-struct Over<'l> {
+struct DeadRun<'l> {
     id: TxId,
     begin: &'l Begin,
     records: &'l [Record],
@@ -95,10 +95,10 @@ impl Session<'_> {
             return self.close_run(entry, State::Failed);
         };
         match history.ending(id, at) {
-            Ending::None if entry.state == State::Committed => return self.log_kept_run(entry, begin),
-            Ending::Committed => return self.close_run(entry, State::Committed),
-            Ending::Over => return self.close_run(entry, State::Failed),
-            Ending::NeedsHuman if self.options.take_back != Some(id) => {
+            LogOutcome::None if entry.state == State::Committed => return self.log_kept_run(entry, begin),
+            LogOutcome::Committed => return self.close_run(entry, State::Committed),
+            LogOutcome::Closed => return self.close_run(entry, State::Failed),
+            LogOutcome::NeedsHuman if self.options.take_back != Some(id) => {
                 let why = format!(
                     "it waits for you: `git txn recover --take-back {id}` restores what it found, \
                      `git txn recover --acknowledge {id}` leaves everything as it is now"
@@ -136,8 +136,8 @@ impl Session<'_> {
             ];
             return self.leave_to_human(entry, Some(begin), &scan.records, why);
         }
-        let over = Over { id, begin, records: &scan.records, manifest, repo };
-        let taken_back = self.take_back(entry, &over);
+        let over = DeadRun { id, begin, records: &scan.records, manifest, repo };
+        let taken_back = self.roll_back_run(entry, &over);
         match taken_back {
             Err(error) if error.is::<InTheWay>() => {
                 self.find_run(id, begin, Finding::Left, vec![format!("{error:#}")]);
@@ -152,7 +152,7 @@ impl Session<'_> {
         let actions = vec!["it was kept when the log could not be written".to_owned()];
         if !self.options.dry_run {
             let body = Body::Recovered { outcome: Outcome::Committed, actions: actions.clone(), refs: Vec::new() };
-            self.log.append(Some(entry.id), &body, Sync::Yes)?;
+            self.log.append(Some(entry.id), &body, Flush::Yes)?;
         }
         self.find_run(entry.id, begin, Finding::Committed, actions);
         self.close_run(entry, State::Committed)
@@ -170,7 +170,7 @@ impl Session<'_> {
         git_dir.is_dir().then(|| Repository { git_dir, ..self.repo.clone() })
     }
 
-    fn take_back(&mut self, entry: Entry, over: &Over<'_>) -> anyhow::Result<()> {
+    fn roll_back_run(&mut self, entry: Entry, over: &DeadRun<'_>) -> anyhow::Result<()> {
         let index_lock = over.repo.git_dir.join("index.lock");
         if self.options.dry_run {
             let (found, plan, _) = self.look_at_run(over)?;
@@ -191,17 +191,17 @@ impl Session<'_> {
     }
 
     /// What differs, which refs go back, and after which time (if any) a change is somebody else's.
-    fn look_at_run(&self, over: &Over<'_>) -> anyhow::Result<(Difference, RefPlan, Option<i64>)> {
+    fn look_at_run(&self, over: &DeadRun<'_>) -> anyhow::Result<(Difference, RefPlan, Option<i64>)> {
         let found = self.scene(over).difference()?;
-        let moves = parts::moves(over.records, over.id);
+        let moves = child_transactions::moves(over.records, over.id);
         let manifest = &over.manifest;
         let stash = Stash::look(&over.repo, self.state, over.records, over.id, manifest)?;
         let plan = refs::plan(&over.repo, &moves, over.begin.head.as_ref(), &manifest.reflogs, &stash)?;
         Ok((found, plan, self.limit(over)?))
     }
 
-    fn scene<'s>(&'s self, over: &'s Over<'_>) -> Scene<'s> {
-        Scene {
+    fn scene<'s>(&'s self, over: &'s DeadRun<'_>) -> RestoreContext<'s> {
+        RestoreContext {
             repo: &over.repo,
             program: &self.options.git_program,
             manifest: &over.manifest,
@@ -212,13 +212,14 @@ impl Session<'_> {
     }
 
     /// When the tree was last known to live. Its runner says so itself while it takes back its own run, and a human may.
-    fn limit(&self, over: &Over<'_>) -> anyhow::Result<Option<i64>> {
+    fn limit(&self, over: &DeadRun<'_>) -> anyhow::Result<Option<i64>> {
         let id = Some(over.id);
         if self.options.own == id || self.options.take_back == id {
             return Ok(None);
         }
         let beat = mark::last_beat(self.state, over.id)?.unwrap_or(0);
-        let parts: HashSet<TxId> = parts::of(over.records, over.id).into_iter().map(|(tx, _)| tx).collect();
+        let parts: HashSet<TxId> =
+            child_transactions::of(over.records, over.id).into_iter().map(|(tx, _)| tx).collect();
         let logged = over.records.iter().filter(|r| r.tx.is_some_and(|tx| parts.contains(&tx))).map(|r| r.time).max();
         let logged = i64::try_from(logged.unwrap_or(0)).unwrap_or(0).saturating_mul(1_000_000_000);
         let restoring = modified(&self.state.tx(over.id).join(RESTORING));
@@ -236,7 +237,7 @@ impl Session<'_> {
         known.unwrap_or_else(|| dir.join(quarantine_name(&name)))
     }
 
-    fn restore_run(&self, over: &Over<'_>) -> anyhow::Result<Restored> {
+    fn restore_run(&self, over: &DeadRun<'_>) -> anyhow::Result<Restored> {
         let program = &self.options.git_program;
         let (found, plan, limit) = self.look_at_run(over)?;
         if limit.is_some_and(|limit| found.newest > limit) {
@@ -260,7 +261,7 @@ impl Session<'_> {
         beat()?;
         objects::restore(&over.repo, program, self.state, over.id)?;
         let (put, moved) = self.scene(over).restore(&found, limit, &beat)?;
-        let heads = parts::heads(over.records, over.id);
+        let heads = child_transactions::heads(over.records, over.id);
         let retired = self.retire_worktrees(&over.manifest.linked, &heads, &aside)?;
         let settled = self.restore_refs(over.id, &over.repo, &plan, &aside).map_err(in_the_way)?;
         if absent_is_none(fs::symlink_metadata(&aside))?.is_some() {
@@ -284,12 +285,18 @@ impl Session<'_> {
     }
 
     /// The refs' newest word first: were only the end logged, a reboot would redo what the parts had done.
-    fn log_restored(&self, over: &Over<'_>, actions: &[String], refs: Vec<Settled>, left: bool) -> anyhow::Result<()> {
+    fn log_restored(
+        &self,
+        over: &DeadRun<'_>,
+        actions: &[String],
+        refs: Vec<RefSnapshot>,
+        left: bool,
+    ) -> anyhow::Result<()> {
         let as_of = over.records.last().map_or(0, |r| r.lsn);
-        self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Sync::No)?;
+        self.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Flush::No)?;
         let outcome = if left { Outcome::Acknowledged } else { Outcome::RolledBack };
         let recovered = Body::Recovered { outcome, actions: actions.to_vec(), refs: Vec::new() };
-        self.log.append(Some(over.id), &recovered, Sync::Yes)?;
+        self.log.append(Some(over.id), &recovered, Flush::Yes)?;
         Ok(())
     }
 
@@ -307,7 +314,7 @@ impl Session<'_> {
             .any(|r| r.tx == Some(id) && matches!(&r.body, Body::Recovered { outcome: Outcome::NeedsHuman, .. }));
         if !self.options.dry_run && !known {
             let body = Body::Recovered { outcome: Outcome::NeedsHuman, actions: why.clone(), refs: Vec::new() };
-            self.log.append(Some(id), &body, Sync::Yes)?;
+            self.log.append(Some(id), &body, Flush::Yes)?;
             entry.become_state(State::Failed)?;
         }
         match begin {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::beneath::{Kind, Put, RelPath, Root, Stat};
+use crate::fs::beneath::{Kind, RelPath, RenameMode, Root, Stat};
 use crate::fs::durable;
 use crate::fs::named as fs;
 use crate::recovery::execute::free_name;
@@ -23,7 +23,7 @@ use crate::util::text::unescape;
 pub(crate) const READY: &str = "ready";
 
 /// One directory that things are put back to.
-pub(crate) struct Place<'p> {
+pub(crate) struct RestoreTarget<'p> {
     root: Root,
     /// Where what is moved aside goes.
     aside: PathBuf,
@@ -37,10 +37,15 @@ pub(crate) struct Place<'p> {
     pub(crate) put: usize,
 }
 
-impl<'p> Place<'p> {
-    pub(crate) fn new(dir: &Path, aside: PathBuf, run: &'p Path, copies: &'p Path) -> anyhow::Result<Place<'p>> {
+impl<'p> RestoreTarget<'p> {
+    pub(crate) fn new(
+        dir: &Path,
+        aside: PathBuf,
+        run: &'p Path,
+        copies: &'p Path,
+    ) -> anyhow::Result<RestoreTarget<'p>> {
         let root = Root::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
-        Ok(Place { root, aside, run, copies, moved: 0, put: 0 })
+        Ok(RestoreTarget { root, aside, run, copies, moved: 0, put: 0 })
     }
 
     /// What is at `path` now.
@@ -170,7 +175,7 @@ impl<'p> Place<'p> {
         self.clear(path)?;
         let parent = self.root.make_parent(path, 0o777, &mut Vec::new()).with_context(cannot)?;
         let dir = fs::open(self.run)?;
-        match parent.put(dir.as_fd(), READY.as_ref(), Put::New) {
+        match parent.put(dir.as_fd(), READY.as_ref(), RenameMode::NoReplace) {
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 let mut to = parent.create_new(mode).with_context(cannot)?;
                 io::copy(&mut fs::open(&ready)?, &mut to).with_context(cannot)?;
@@ -189,7 +194,7 @@ impl<'p> Place<'p> {
         self.clear(path)?;
         let parent = self.root.make_parent(path, 0o777, &mut Vec::new()).with_context(cannot)?;
         let dir = fs::open(self.copies)?;
-        parent.put(dir.as_fd(), copy.to_string().as_ref(), Put::New).with_context(cannot)?;
+        parent.put(dir.as_fd(), copy.to_string().as_ref(), RenameMode::NoReplace).with_context(cannot)?;
         self.put += 1;
         Ok(())
     }

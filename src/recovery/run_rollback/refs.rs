@@ -16,15 +16,15 @@ use crate::fs::durable;
 use crate::fs::named as fs;
 use crate::git::command;
 use crate::git::command::RefWrite;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::refs::is_per_worktree;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::Session;
 use crate::recovery::execute::free_name;
 use crate::recovery::run_rollback::place::READY;
+use crate::run::child_transactions;
+use crate::run::child_transactions::Move;
 use crate::run::manifest::{KeptLog, Manifest};
-use crate::run::parts;
-use crate::run::parts::Move;
 use crate::run::snapshot::reflog_copy;
 use crate::state::TxId;
 use crate::state::directory::StateDir;
@@ -73,7 +73,7 @@ impl<'s> Stash<'s> {
         let now = absent_is_none(fs::read(RefStore::new(repo).log(&name)))?.unwrap_or_default();
         Ok(Stash {
             before: manifest.stash.as_ref(),
-            is_others: parts::is_moved_by_others(records, id, &name),
+            is_others: child_transactions::is_moved_by_others(records, id, &name),
             only_grew: now.starts_with(&was[..size.min(was.len())]),
         })
     }
@@ -89,7 +89,7 @@ impl RefPlan {
 pub(crate) fn plan(
     repo: &Repository,
     moves: &[Move],
-    head: Option<&Settled>,
+    head: Option<&RefSnapshot>,
     kept: &[KeptLog],
     stash: &Stash<'_>,
 ) -> anyhow::Result<RefPlan> {
@@ -142,7 +142,7 @@ impl Session<'_> {
         repo: &Repository,
         plan: &RefPlan,
         aside: &Path,
-    ) -> anyhow::Result<Vec<Settled>> {
+    ) -> anyhow::Result<Vec<RefSnapshot>> {
         let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
         let program = &self.options.git_program;
         let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
@@ -176,7 +176,7 @@ impl Session<'_> {
         let refs = RefStore::new(self.repo);
         let settle = |name: &RefName| {
             let now = refs.read(name)?;
-            Ok(Settled { name: name.clone(), value: now.value, file: now.loose })
+            Ok(RefSnapshot { name: name.clone(), value: now.value, file: now.loose })
         };
         plan.settled.iter().map(settle).collect()
     }

@@ -12,13 +12,13 @@ use crate::fs::named as fs;
 use crate::git::Repository;
 use crate::git::command;
 use crate::git::command::Batch;
-use crate::recovery::run_rollback::place::Place;
+use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
 use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
 
 /// Everything that restoring needs to know.
-pub(crate) struct Scene<'s> {
+pub(crate) struct RestoreContext<'s> {
     pub(crate) repo: &'s Repository,
     pub(crate) program: &'s Path,
     pub(crate) manifest: &'s Manifest,
@@ -67,9 +67,9 @@ impl Difference {
     }
 }
 
-impl Scene<'_> {
-    fn place(&self, dir: &Path, area: &str) -> anyhow::Result<Place<'_>> {
-        Place::new(dir, self.aside.join(area), &self.run, &self.copies)
+impl RestoreContext<'_> {
+    fn place(&self, dir: &Path, area: &str) -> anyhow::Result<RestoreTarget<'_>> {
+        RestoreTarget::new(dir, self.aside.join(area), &self.run, &self.copies)
     }
 
     /// The snapshot's index; where there was none, a name that nothing has.
@@ -83,7 +83,7 @@ impl Scene<'_> {
     /// Looks, and changes nothing.
     pub(crate) fn difference(&self) -> anyhow::Result<Difference> {
         let mut found = Difference::default();
-        let mut note = |place: &Place<'_>, path: &RelPath| -> anyhow::Result<()> {
+        let mut note = |place: &RestoreTarget<'_>, path: &RelPath| -> anyhow::Result<()> {
             found.newest = found.newest.max(place.now(path)?.map_or(0, |s| s.id.ctime));
             Ok(())
         };
@@ -117,7 +117,12 @@ impl Scene<'_> {
         Ok(found)
     }
 
-    fn worktree_difference(&self, worktree: &Path, place: &Place<'_>, found: &mut Difference) -> anyhow::Result<()> {
+    fn worktree_difference(
+        &self,
+        worktree: &Path,
+        place: &RestoreTarget<'_>,
+        found: &mut Difference,
+    ) -> anyhow::Result<()> {
         let status = Status::read(self.repo, self.program, worktree, Some(&self.saved_index()))?;
         let kept: HashMap<&RelPath, &Kept> = self.manifest.files.iter().map(|k| (&k.path, k)).collect();
         let ignored: HashSet<&RelPath> = self.manifest.ignored.iter().map(|i| &i.path).collect();
@@ -241,7 +246,7 @@ impl Scene<'_> {
 
     fn put_blob(
         &self,
-        place: &mut Place<'_>,
+        place: &mut RestoreTarget<'_>,
         blobs: &mut Batch,
         (path, mode, blob): &(RelPath, u32, String),
     ) -> anyhow::Result<()> {
@@ -270,7 +275,7 @@ impl Scene<'_> {
     }
 }
 
-fn put_all(place: &mut Place<'_>, kept: &[Kept], new: &[RelPath]) -> anyhow::Result<()> {
+fn put_all(place: &mut RestoreTarget<'_>, kept: &[Kept], new: &[RelPath]) -> anyhow::Result<()> {
     for path in new {
         place.remove(path)?;
     }

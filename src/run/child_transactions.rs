@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::wal::{Begin, Body, Outcome, Record};
 
 /// One ref that a run moved.
@@ -76,7 +76,7 @@ pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
         match &record.body {
             Body::Begin(begin) | Body::Decided(begin) => {
                 // Before it is decided our own transaction has not looked at reflogs.
-                let looked = begin.origin == Origin::Hook || matches!(record.body, Body::Decided(_));
+                let looked = begin.origin == TxKind::Hook || matches!(record.body, Body::Decided(_));
                 if begin.part_of == Some(id) && looked {
                     net.touch(begin);
                 }
@@ -137,7 +137,7 @@ impl Net {
         }
     }
 
-    fn part(&mut self, begin: &Begin, settled: &[Settled]) {
+    fn part(&mut self, begin: &Begin, settled: &[RefSnapshot]) {
         let came_to_be = |name: &RefName| settled.iter().any(|s| s.name == *name);
         for change in begin.refs.iter().filter(|c| is_shared(&c.name) && came_to_be(&c.name)) {
             let Some(before) = change.before.clone() else { continue };
@@ -166,7 +166,7 @@ impl Net {
     }
 
     /// Somebody else's word on a ref that the run had moved: whatever the run does next is built on that.
-    fn foreign(&mut self, begin: &Begin, settled: &[Settled]) {
+    fn foreign(&mut self, begin: &Begin, settled: &[RefSnapshot]) {
         for change in begin.refs.iter().filter(|c| settled.iter().any(|s| s.name == c.name)) {
             if let Some((_, known)) = self.moves.get_mut(&change.name) {
                 known.before = change.after.clone();
@@ -182,7 +182,7 @@ impl Net {
 mod tests {
     use super::*;
     use crate::git::Oid;
-    use crate::process::owner::{Owner, Place, Process};
+    use crate::process::owner::{ExecContext, Owner, Process};
     use crate::wal::RefChange;
 
     fn oid(digit: char) -> Value {
@@ -193,7 +193,7 @@ mod tests {
         RefName::parse(text.as_bytes()).unwrap()
     }
 
-    fn begin(origin: Origin, part_of: Option<u64>, changes: &[(&str, Value, Value)]) -> Body {
+    fn begin(origin: TxKind, part_of: Option<u64>, changes: &[(&str, Value, Value)]) -> Body {
         let process = Process { pid: 1, start: 1 };
         let change = |(n, before, after): &(&str, Value, Value)| RefChange {
             name: name(n),
@@ -209,7 +209,7 @@ mod tests {
             ..Begin::new(
                 origin,
                 "git",
-                Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
+                Owner { process, place: ExecContext { boot: "b".into(), host: "h".into(), pidns: 1 } },
                 process,
             )
         }))
@@ -221,11 +221,11 @@ mod tests {
     /// A log with the run tx-1, and one committed transaction after the other.
     fn log(transactions: &[Committed<'_>]) -> Vec<Record> {
         let record = |lsn, tx, body| Record { lsn, tx: Some(TxId(tx)), time: 0, body };
-        let mut records = vec![record(1, 1, begin(Origin::Run, None, &[]))];
+        let mut records = vec![record(1, 1, begin(TxKind::Run, None, &[]))];
         for (index, (part_of, changes)) in transactions.iter().enumerate() {
             let tx = 2 + index as u64;
-            let refs = changes.iter().map(|(n, _, to)| Settled { name: name(n), value: to.clone(), file: None });
-            records.push(record(2 * tx, tx, begin(Origin::Hook, *part_of, changes)));
+            let refs = changes.iter().map(|(n, _, to)| RefSnapshot { name: name(n), value: to.clone(), file: None });
+            records.push(record(2 * tx, tx, begin(TxKind::Hook, *part_of, changes)));
             records.push(record(2 * tx + 1, tx, Body::Committed { refs: refs.collect() }));
         }
         records

@@ -20,16 +20,16 @@ use std::os::unix::fs::MetadataExt;
 use crate::fs::Birth;
 use crate::fs::FileId;
 use crate::fs::absent_is_none;
-use crate::git::refs::Seen;
-use crate::git::refs::Settled;
+use crate::git::refs::RefSnapshot;
+use crate::git::refs::ResolvedRef;
 use crate::git::{RefName, RefStore, Repository, Value};
-use crate::state::Origin;
 use crate::state::TxId;
+use crate::state::TxKind;
 use crate::wal::{Begin, Body, Outcome, Record};
 
 /// The newest word of the log on a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Word {
+pub struct LastKnown {
     /// The value.
     pub value: Value,
     /// The loose file that showed it, as it was then.
@@ -48,7 +48,7 @@ pub struct Word {
 #[derive(Debug, Clone, Default)]
 pub struct Generation {
     /// The newest word.
-    pub word: Option<Word>,
+    pub word: Option<LastKnown>,
     /// Values before it, oldest first.
     pub earlier: Vec<Value>,
     files: Vec<FileId>,
@@ -56,7 +56,7 @@ pub struct Generation {
 
 /// How a ref stands to the newest word of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum RefStatus {
     /// It has that value, or the log has no word on it.
     AsLogged,
     /// It shows an older state of our own history, garbage, or nothing where the file was lost.
@@ -69,7 +69,7 @@ pub enum Standing {
 
 /// What the log expects, from its last checkpoint on.
 #[derive(Debug, Default)]
-pub struct Generations<'l> {
+pub struct ExpectedRefs<'l> {
     /// By ref.
     pub refs: BTreeMap<&'l RefName, Generation>,
     /// What HEAD of each worktree was when it was last seen.
@@ -99,11 +99,11 @@ impl<'l> Reading<'l> {
     }
 }
 
-impl<'l> Generations<'l> {
+impl<'l> ExpectedRefs<'l> {
     /// Reads `records`, in the order of the log; `boot` is the present one, in which alone a transaction may be alive.
     #[must_use]
-    pub fn of(records: &'l [Record], boot: &str) -> Generations<'l> {
-        let mut this = Generations { clock_is_steady: true, ..Generations::default() };
+    pub fn of(records: &'l [Record], boot: &str) -> ExpectedRefs<'l> {
+        let mut this = ExpectedRefs { clock_is_steady: true, ..ExpectedRefs::default() };
         let mut reading = Reading::default();
         let mut newest = 0;
         for (at, record) in records.iter().enumerate() {
@@ -168,7 +168,7 @@ impl<'l> Generations<'l> {
                     let Some((rank, _, begun)) = reading.begins.get(tx) else { continue };
                     if reading.decided.contains(tx) {
                         self.note_decided(*rank, Some(*tx), begun);
-                    } else if begun.origin != Origin::Apply {
+                    } else if begun.origin != TxKind::Apply {
                         self.note_begin(*rank, begun);
                     }
                 }
@@ -197,8 +197,8 @@ impl<'l> Generations<'l> {
             generation.files.extend(change.lock.filter(|_| !begin.batched));
             let Some(before) = change.before.clone() else { continue };
             let same = generation.word.as_ref().filter(|w| w.value == before).cloned();
-            let seen = Word { value: before, file: change.file, tx: None, lock: None, packed: None, rank };
-            generation.say(same.map_or(seen, |word| Word { rank, ..word }));
+            let seen = LastKnown { value: before, file: change.file, tx: None, lock: None, packed: None, rank };
+            generation.say(same.map_or(seen, |word| LastKnown { rank, ..word }));
         }
     }
 
@@ -207,19 +207,19 @@ impl<'l> Generations<'l> {
         for change in &begin.refs {
             let (lock, packed) = (change.lock, begin.packed);
             let generation = self.refs.entry(&change.name).or_default();
-            generation.say(Word { value: change.after.clone(), file: None, tx, lock, packed, rank });
+            generation.say(LastKnown { value: change.after.clone(), file: None, tx, lock, packed, rank });
         }
     }
 
     fn note_before(&mut self, rank: usize, begin: &'l Begin) {
         for change in &begin.refs {
             let Some(value) = change.before.clone() else { continue };
-            let word = Word { value, file: change.file, tx: None, lock: None, packed: None, rank };
+            let word = LastKnown { value, file: change.file, tx: None, lock: None, packed: None, rank };
             self.refs.entry(&change.name).or_default().say(word);
         }
     }
 
-    fn note(&mut self, rank: usize, tx: Option<TxId>, applied: Option<&Begin>, refs: &'l [Settled]) {
+    fn note(&mut self, rank: usize, tx: Option<TxId>, applied: Option<&Begin>, refs: &'l [RefSnapshot]) {
         let locks: BTreeMap<&RefName, FileId> =
             applied.into_iter().flat_map(|b| &b.refs).filter_map(|c| Some((&c.name, c.lock?))).collect();
         for settled in refs {
@@ -230,7 +230,7 @@ impl<'l> Generations<'l> {
             let packed = applied.and_then(|b| b.packed);
             let generation = self.refs.entry(&settled.name).or_default();
             generation.files.extend(settled.file);
-            generation.say(Word { value: settled.value.clone(), file: settled.file, tx, lock, packed, rank });
+            generation.say(LastKnown { value: settled.value.clone(), file: settled.file, tx, lock, packed, rank });
         }
     }
 
@@ -242,20 +242,20 @@ impl<'l> Generations<'l> {
         &self,
         repo: &Repository,
         name: &RefName,
-        now: &Seen,
+        now: &ResolvedRef,
         packed: Option<FileId>,
-    ) -> io::Result<Standing> {
+    ) -> io::Result<RefStatus> {
         if self.open.contains(name) {
-            return Ok(Standing::Open);
+            return Ok(RefStatus::Open);
         }
         let Some((generation, word)) = self.refs.get(name).and_then(|g| Some((g, g.word.as_ref()?))) else {
-            return Ok(Standing::AsLogged);
+            return Ok(RefStatus::AsLogged);
         };
         let in_refs = name.as_bytes().starts_with(b"refs/");
         let is_detached = name.is_head() && matches!(word.value, Value::Oid(_));
         let is_ours = |file: FileId| generation.files.iter().any(|f| f.is_same_file(&file));
         let outdated = if now.value == word.value {
-            return Ok(Standing::AsLogged);
+            return Ok(RefStatus::AsLogged);
         } else if now.value == Value::Broken {
             true
         } else if !in_refs && !is_detached {
@@ -263,7 +263,7 @@ impl<'l> Generations<'l> {
             // the same commit, and the lock that was to become HEAD is still there.
             let is_same = name.is_head() && self.same_commit(repo, &now.value, &word.value)?;
             if !is_same || !now.loose.is_some_and(is_ours) || !self.rename_was_lost(repo, name)? {
-                return Ok(Standing::AsLogged);
+                return Ok(RefStatus::AsLogged);
             }
             true
         } else if let Some(file) = now.loose {
@@ -273,7 +273,7 @@ impl<'l> Generations<'l> {
         } else {
             self.rename_was_lost(repo, name)? || self.never_had(repo, name, word)?
         };
-        Ok(if outdated { Standing::Outdated } else { Standing::Unseen })
+        Ok(if outdated { RefStatus::Outdated } else { RefStatus::Unseen })
     }
 
     /// Do two values of HEAD lead to the same commit, by the log's newest word on the branches that they name?
@@ -300,7 +300,7 @@ impl<'l> Generations<'l> {
     }
 
     /// Nothing is there, and the directory has not changed since before the ref was made.
-    fn never_had(&self, repo: &Repository, name: &RefName, word: &Word) -> io::Result<bool> {
+    fn never_had(&self, repo: &Repository, name: &RefName, word: &LastKnown) -> io::Result<bool> {
         let Some(file) = word.file.filter(|_| self.clock_is_steady) else { return Ok(false) };
         let path = RefStore::new(repo).file(name);
         let mut above = path.parent();
@@ -316,7 +316,7 @@ impl<'l> Generations<'l> {
 }
 
 impl Generation {
-    fn say(&mut self, word: Word) {
+    fn say(&mut self, word: LastKnown) {
         if self.word.as_ref().is_some_and(|w| w.rank > word.rank) {
             return;
         }
@@ -332,7 +332,7 @@ impl Generation {
 mod tests {
     use super::*;
     use crate::git::Oid;
-    use crate::process::owner::{Owner, Place, Process};
+    use crate::process::owner::{ExecContext, Owner, Process};
     use crate::wal::RefChange;
 
     fn oid(digit: &str) -> Value {
@@ -351,16 +351,16 @@ mod tests {
             refs: vec![change],
             barrier,
             ..Begin::new(
-                crate::state::Origin::Hook,
+                crate::state::TxKind::Hook,
                 "git",
-                Owner { process, place: Place { boot: "b".into(), host: "h".into(), pidns: 1 } },
+                Owner { process, place: ExecContext { boot: "b".into(), host: "h".into(), pidns: 1 } },
                 process,
             )
         }))
     }
 
     fn committed(value: &str) -> Body {
-        Body::Committed { refs: vec![Settled { name: main(), value: oid(value), file: None }] }
+        Body::Committed { refs: vec![RefSnapshot { name: main(), value: oid(value), file: None }] }
     }
 
     fn checkpoint(in_flight: &[u64]) -> Body {
@@ -410,43 +410,43 @@ mod tests {
             ),
         ] {
             let records = records(bodies);
-            let generations = Generations::of(&records, "other");
-            let found = generations.refs.get(&main()).and_then(|g| g.word.as_ref()).map(|w| w.value.clone());
+            let expected_refs = ExpectedRefs::of(&records, "other");
+            let found = expected_refs.refs.get(&main()).and_then(|g| g.word.as_ref()).map(|w| w.value.clone());
             assert_eq!(found, Some(oid(word)), "{name}");
         }
     }
 
     fn baseline(as_of: Lsn, value: &str) -> Body {
-        let refs = vec![Settled { name: main(), value: oid(value), file: None }];
+        let refs = vec![RefSnapshot { name: main(), value: oid(value), file: None }];
         Body::Baseline { as_of, actions: Vec::new(), refs }
     }
 
     #[test]
     fn what_a_checkpoint_made_durable_is_not_looked_at_again() {
         let records = records(vec![(1, begin("a", "b", false)), (1, committed("b")), (0, checkpoint(&[]))]);
-        let generations = Generations::of(&records, "other");
-        assert!(generations.refs.is_empty());
-        assert_eq!(generations.durable_until, 300);
+        let expected_refs = ExpectedRefs::of(&records, "other");
+        assert!(expected_refs.refs.is_empty());
+        assert_eq!(expected_refs.durable_until, 300);
     }
 
     #[test]
     fn a_transaction_that_had_ended_is_not_in_flight_whatever_the_checkpoint_says() {
         let records = records(vec![(1, begin("a", "b", false)), (1, committed("b")), (0, checkpoint(&[1]))]);
-        assert!(Generations::of(&records, "other").refs.is_empty());
+        assert!(ExpectedRefs::of(&records, "other").refs.is_empty());
     }
 
     #[test]
     fn only_a_transaction_of_this_boot_can_still_be_at_work() {
         let records = records(vec![(1, begin("a", "b", false))]);
-        assert!(Generations::of(&records, "b").open.contains(&main()));
-        assert!(Generations::of(&records, "other").open.is_empty());
+        assert!(ExpectedRefs::of(&records, "b").open.contains(&main()));
+        assert!(ExpectedRefs::of(&records, "other").open.is_empty());
     }
 
     #[test]
     fn a_barrier_counts_only_when_git_went_on_behind_it() {
         let until = |bodies| {
             let records = records(bodies);
-            Generations::of(&records, "other").durable_until
+            ExpectedRefs::of(&records, "other").durable_until
         };
         assert_eq!(until(vec![(0, checkpoint(&[])), (1, begin("a", "b", true))]), 100, "the sync may have failed");
         assert_eq!(until(vec![(0, checkpoint(&[])), (1, begin("a", "b", true)), (1, committed("b"))]), 200);
@@ -456,8 +456,8 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_is_noticed() {
         let mut records = records(vec![(1, begin("a", "b", false)), (1, committed("b"))]);
-        assert!(Generations::of(&records, "other").clock_is_steady);
+        assert!(ExpectedRefs::of(&records, "other").clock_is_steady);
         records[1].time = 10;
-        assert!(!Generations::of(&records, "other").clock_is_steady);
+        assert!(!ExpectedRefs::of(&records, "other").clock_is_steady);
     }
 }
