@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use crate::cli::{Session, require_git};
 use crate::fs::durable;
 use crate::git::Repository;
-use crate::locks::judge::{Depth, find};
+use crate::locks::{Depth, find};
 
 /// Kill a real git in mid-transaction in a scratch repository, show the damage, recover, show the proof
 #[derive(clap::Args)]

@@ -497,7 +497,7 @@ impl Call<'_> {
     fn stale_lock_in_the_way(&self, git: &Stat) -> anyhow::Result<bool> {
         let git_started_at = git_started_at(git);
         let refs = RefStore::new(&self.repo);
-        let mut candidates: Vec<std::path::PathBuf> = crate::locks::judge::well_known(&self.repo);
+        let mut candidates: Vec<std::path::PathBuf> = crate::locks::well_known(&self.repo);
         // No lock, but a sign that somebody died while renaming a branch.
         candidates.push(self.repo.common_dir.join(crate::git::reflog::RENAMED_LOG));
         for line in self.payload.lines() {

@@ -52,6 +52,40 @@ pub(crate) fn global_options(argv: &[String]) -> GlobalOptions<'_> {
     options
 }
 
+/// Commands that never take a lock in a repository that exists already, or that are us.
+#[rustfmt::skip]
+const LOCKLESS: [&str; 23] = [
+    "archive", "blame", "cat-file", "clone", "credential", "daemon", "for-each-ref", "fsmonitor--daemon", "grep",
+    "help", "log", "ls-remote", "ls-tree", "merge-base", "rev-list", "rev-parse", "shortlog", "show", "tx", "txn",
+    "upload-pack", "var", "version",
+];
+
+/// Commands that change refs and never touch the index.
+const INDEXLESS: [&str; 12] = [
+    "branch",
+    "fetch",
+    "gc",
+    "maintenance",
+    "notes",
+    "pack-refs",
+    "push",
+    "receive-pack",
+    "remote",
+    "symbolic-ref",
+    "tag",
+    "update-ref",
+];
+
+/// Does this git never take a lock?
+pub(crate) fn is_lockless(argv: &[String]) -> bool {
+    global_options(argv).command.is_some_and(|c| LOCKLESS.contains(&c) || c.starts_with("credential"))
+}
+
+/// Does this git change refs and never the index?
+pub(crate) fn changes_no_index(argv: &[String]) -> bool {
+    global_options(argv).command.is_some_and(|c| INDEXLESS.contains(&c))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,30 +3,17 @@
 //! Authorship is proven by identity, never by equal values: git renames a lock into place, so the loose file of
 //! a ref that the transaction wrote *is* its lock: same inode, size and mtime.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::fs::FileId;
 use crate::git::refs::ResolvedRef;
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value, command, reflog};
+use crate::recovery::decide::{RefEvidence, RefState};
 use crate::recovery::expected_refs::{ExpectedRefs, RefStatus};
-use crate::recovery::plan::{RefEvidence, RefState};
+use crate::recovery::history::{History, LogOutcome};
 use crate::state::TxId;
-use crate::state::marker::{Entry, Marker};
+use crate::state::marker::{Entry, Marker, Phase};
 use crate::wal::{Begin, Body, Record, RefChange};
-
-/// How the log says that a transaction ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogOutcome {
-    /// The log does not say.
-    None,
-    /// `committed`, or recovery found all of it applied.
-    Committed,
-    /// `aborted`, part of another one, or taken back by recovery.
-    Closed,
-    /// Recovery left it to a human.
-    NeedsHuman,
-}
 
 /// A transaction whose owner is dead and whose marker is still there.
 #[derive(Debug)]
@@ -60,7 +47,7 @@ impl Unfinished {
     /// It may have had a record that the log does not have (any more).
     #[must_use]
     pub fn lost_its_record(&self) -> bool {
-        self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == crate::state::marker::Phase::Prepared)
+        self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == Phase::Prepared)
     }
 
     /// We made it, and the log does not say that it was decided: it may have, in a part that is damaged.
@@ -94,96 +81,6 @@ fn safe_worktree(text: &str) -> Option<PathBuf> {
     let bytes = crate::util::text::unescape(text)?;
     let name = RefName::parse(&bytes).ok()?;
     name.as_bytes().starts_with(b"worktrees/").then(|| name.as_path().to_owned())
-}
-
-/// The newest words of the log on each ref.
-pub struct History<'l> {
-    records: &'l [Record],
-    by_ref: HashMap<&'l RefName, Vec<usize>>,
-}
-
-impl<'l> History<'l> {
-    /// Indexes `records` (in the order of the log).
-    #[must_use]
-    pub fn new(records: &'l [Record]) -> Self {
-        let mut by_ref: HashMap<&RefName, Vec<usize>> = HashMap::new();
-        for (at, record) in records.iter().enumerate() {
-            for name in names(&record.body) {
-                by_ref.entry(name).or_default().push(at);
-            }
-        }
-        History { records, by_ref }
-    }
-
-    /// The `begin` of a transaction, with its place.
-    #[must_use]
-    pub fn begin(&self, id: TxId) -> Option<(usize, &'l Begin)> {
-        self.records.iter().enumerate().rev().find_map(|(at, record)| match &record.body {
-            // What was read under the locks says more than what was read before.
-            Body::Begin(begin) | Body::Decided(begin) if record.tx == Some(id) => Some((at, begin.as_ref())),
-            _ => None,
-        })
-    }
-
-    /// Is the transaction past its commit point?
-    #[must_use]
-    pub fn is_decided(&self, id: TxId) -> bool {
-        self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Decided(_)))
-    }
-
-    /// How the log says that `id` ended, after its `begin`.
-    #[must_use]
-    pub fn ending(&self, id: TxId, begin_at: usize) -> LogOutcome {
-        use crate::wal::Outcome;
-        let mine = self.records[begin_at..].iter().rev().filter(|r| r.tx == Some(id));
-        let ending = mine.filter_map(|r| match &r.body {
-            Body::Committed { .. } => Some(LogOutcome::Committed),
-            Body::Aborted | Body::Absorbed { .. } => Some(LogOutcome::Closed),
-            Body::Recovered { outcome, .. } => Some(match outcome {
-                Outcome::Committed => LogOutcome::Committed,
-                Outcome::RolledBack | Outcome::Acknowledged => LogOutcome::Closed,
-                Outcome::NeedsHuman => LogOutcome::NeedsHuman,
-            }),
-            _ => None,
-        });
-        ending.into_iter().next().unwrap_or(LogOutcome::None)
-    }
-
-    /// Did git give this transaction up before it changed anything?
-    pub(super) fn was_aborted(&self, id: TxId) -> bool {
-        self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Aborted))
-    }
-
-    /// Has another transaction, which holds all that it lists, the very lock that `id` lists for this ref? A batched one lists
-    /// refs that it could not lock as well, and then the lock that is there is somebody else's.
-    fn is_lock_of_another(&self, id: TxId, change: &RefChange) -> bool {
-        let places = self.by_ref.get(&change.name).map_or(&[][..], Vec::as_slice);
-        places.iter().map(|place| &self.records[*place]).filter(|record| record.tx != Some(id)).any(|record| {
-            let other = record.body.word().filter(|begin| !begin.batched);
-            let same = |c: &RefChange| c.name == change.name && c.lock.is_some() && c.lock == change.lock;
-            other.is_some_and(|begin| begin.refs.iter().any(same))
-        })
-    }
-
-    /// Records after `at` that speak of `name`.
-    pub(super) fn later(&self, name: &RefName, at: usize) -> impl Iterator<Item = &'l Record> {
-        let places = self.by_ref.get(name).map_or(&[][..], Vec::as_slice);
-        let records = self.records;
-        places.iter().filter(move |p| **p > at).map(move |p| &records[*p])
-    }
-}
-
-fn names(body: &Body) -> Vec<&RefName> {
-    if let Some(begin) = body.word() {
-        return begin.refs.iter().map(|c| &c.name).collect();
-    }
-    match body {
-        Body::Committed { refs }
-        | Body::Moved { refs }
-        | Body::Recovered { refs, .. }
-        | Body::Baseline { refs, .. } => refs.iter().map(|s| &s.name).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Everything that can be asked about an unfinished transaction.

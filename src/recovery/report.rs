@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::git::Repository;
-use crate::locks::judge::{LockFile, LockVerdict};
+use crate::git::RefName;
+use crate::locks::Holder;
 use crate::process::owner::{Liveness, Owner};
 use crate::state::TxId;
 use crate::state::marker::Marker;
@@ -74,6 +74,9 @@ pub struct Report {
     pub losses: Vec<String>,
     /// Anything else worth a line.
     pub notes: Vec<String>,
+    /// Refs that were given another value.
+    #[serde(skip)]
+    pub refs_moved: Vec<RefName>,
     /// git holds locks that the plan needs: recovery is due when it has released them.
     #[serde(skip)]
     pub must_wait: bool,
@@ -147,6 +150,13 @@ impl Report {
     }
 }
 
+impl LockFinding {
+    /// A lock that is left alone.
+    pub(crate) fn held(path: String, Holder { liveness, because }: Holder) -> LockFinding {
+        LockFinding { path, finding: Finding::Left, because, owner: liveness, held: true }
+    }
+}
+
 impl TxFinding {
     fn headline(&self) -> String {
         let Self { id, operation, finding, actions, .. } = self;
@@ -187,15 +197,5 @@ pub(super) fn busy(id: TxId, operation: &str, owner: &Owner, liveness: Liveness)
             format!("{id} (`{operation}`, pid {pid} on {host}) may be alive: its process cannot be seen from here")
         }
         _ => format!("{id} (`{operation}`, pid {pid}) is at work"),
-    }
-}
-
-pub(super) fn lock_finding(repo: &Repository, lock: &LockFile, verdict: &LockVerdict, finding: Finding) -> LockFinding {
-    LockFinding {
-        path: repo.relative(&lock.path),
-        finding,
-        because: verdict.because.clone(),
-        owner: verdict.owner,
-        held: verdict.owner != Liveness::Dead,
     }
 }

@@ -9,14 +9,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
-use crate::fs::durable;
 use crate::fs::{FileId, read_small};
 use crate::git::Repository;
-use crate::locks::judge::{Judge, LockFile};
+use crate::locks::{Judge, LockFile, Verdict};
 use crate::process::owner::Liveness;
-use crate::recovery::{Session, execute, quarantine_name};
+use crate::recovery::action::Action;
+use crate::recovery::decide::{Decision, Evidence, WorktreeContent, decide};
+use crate::recovery::perform::perform;
+use crate::recovery::report::Report;
+use crate::recovery::site::Site;
 
 /// The text that git writes.
 const INITIALIZING: &[u8] = b"initializing";
@@ -50,31 +51,36 @@ fn is_empty(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Moves worktrees to quarantine whose maker is dead.
-pub(crate) fn mend(session: &mut Session<'_>, judge: &mut Judge<'_>) -> anyhow::Result<()> {
-    for dir in unfinished(session.repo)? {
+/// Ends the making of worktrees whose maker is dead.
+pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, report: &mut Report) -> anyhow::Result<()> {
+    for dir in unfinished(site.repo)? {
         let locked = dir.join("locked");
         let witness = if locked.exists() { locked } else { dir.clone() };
         let Some(id) = FileId::at(&witness)? else { continue };
-        let verdict = judge.could_anybody_hold(&LockFile { path: witness, id });
-        let name = session.repo.relative(&dir);
-        if verdict.owner != Liveness::Dead {
-            session.report.busy.push(format!("{name} is being made: {}", verdict.because));
-            continue;
-        }
+        let name = site.repo.relative(&dir);
         let worktree = read_small(&dir.join("gitdir"))?.map(|(text, _)| worktree_of(&text));
         let used = worktree.as_ref().is_some_and(|path| has_content(path)) || dir.join("index").exists();
-        session.report.notes.push(if used {
-            let path = worktree.as_ref().map_or_else(String::new, |p| format!(" at {}", p.display()));
-            format!("unlocked {name}{path}: `git worktree add` died while filling it; `git status` there says what is missing")
-        } else {
-            format!("moved {name} to quarantine: `git worktree add` died while making it")
-        });
-        match (session.options.dry_run, used) {
-            (true, _) => {}
-            (false, true) => durable::remove_file(&dir.join("locked"))?,
-            (false, false) => take_apart(session, &dir, worktree.as_deref())?,
-        }
+        let content = if used { WorktreeContent::Used } else { WorktreeContent::Empty };
+        let lock = match judge.could_anybody_hold(LockFile { path: witness, id }) {
+            Verdict::Dead(lock) => lock,
+            Verdict::Held(holder) => {
+                report.busy.push(format!("{name} is being made: {}", holder.because));
+                continue;
+            }
+        };
+        let action = match decide(&Evidence::WorktreeAdd { maker: Liveness::Dead, content }) {
+            Decision::RollForward => {
+                let path = worktree.as_ref().map_or_else(String::new, |p| format!(" at {}", p.display()));
+                report.notes.push(format!("unlocked {name}{path}: `git worktree add` died while filling it; `git status` there says what is missing"));
+                Action::RemoveLock(lock)
+            }
+            Decision::RollBack => {
+                report.notes.push(format!("moved {name} to quarantine: `git worktree add` died while making it"));
+                Action::TakeWorktreeApart { lock, worktree }
+            }
+            _ => continue,
+        };
+        perform(site, vec![action])?;
     }
     Ok(())
 }
@@ -82,27 +88,6 @@ pub(crate) fn mend(session: &mut Session<'_>, judge: &mut Judge<'_>) -> anyhow::
 /// Is there anything but git's link back to the repository?
 fn has_content(worktree: &Path) -> bool {
     fs::read_dir(worktree).is_ok_and(|entries| entries.flatten().any(|e| e.file_name() != ".git"))
-}
-
-fn take_apart(session: &Session<'_>, dir: &Path, worktree: Option<&Path>) -> anyhow::Result<()> {
-    // Whose link it is must be known before its target moves away.
-    let link = worktree.map(|w| w.join(".git"));
-    let leads_here = |link: &PathBuf| {
-        let target = crate::git::repository::gitfile_target(link).and_then(|t| fs::canonicalize(t).ok());
-        target.is_some_and(|t| fs::canonicalize(dir).is_ok_and(|d| d == t))
-    };
-    let link = link.filter(leads_here);
-    let aside = execute::free_name(&session.state.quarantine(), &quarantine_name(&session.repo.relative(dir)))?;
-    durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", dir.display()))?;
-    // git makes this directory together with the first worktree.
-    durable::remove_dir_if_empty(&session.repo.common_dir.join("worktrees"))?;
-    if let Some(link) = link {
-        durable::remove_file(&link)?;
-    }
-    if let Some(worktree) = worktree {
-        durable::remove_dir_if_empty(worktree)?;
-    }
-    Ok(())
 }
 
 /// `gitdir` holds the path of the worktree's `.git` file.

@@ -4,6 +4,7 @@ pub mod directory;
 pub mod id;
 pub mod kind;
 pub mod marker;
+pub(crate) mod quarantine;
 pub mod settings;
 
 pub use id::TxId;

@@ -8,9 +8,10 @@ use crate::fs::{FileId, absent_is_none};
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::process::owner::Owner;
-use crate::recovery::Session;
 use crate::recovery::branch_rename::Group;
-use crate::recovery::evidence::LogOutcome;
+use crate::recovery::decide::{Decision, Evidence, RenameStage, decide};
+use crate::recovery::history::LogOutcome;
+use crate::recovery::site::Site;
 use crate::state::TxId;
 use crate::wal::{Begin, Body, Record, RefChange, Rename};
 
@@ -31,19 +32,6 @@ pub(crate) enum LogPlace {
     Lost,
 }
 
-/// What a cut rename needs.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum RenameStage {
-    /// OLD is there: put its reflog back.
-    Before,
-    /// NEW is not there: OLD comes back.
-    Back,
-    /// NEW is there: finish.
-    Forward(RefName),
-    /// Nothing can be concluded, or nothing is left to do.
-    Nothing,
-}
-
 /// What was found of a rename.
 pub(crate) struct Situation<'b> {
     /// The deletion of the old name.
@@ -52,11 +40,20 @@ pub(crate) struct Situation<'b> {
     pub value: Value,
     /// Its reflog.
     pub log: LogPlace,
-    /// What follows.
-    pub way: RenameStage,
+    /// The new name, where it is known.
+    pub new: Option<RefName>,
+    /// How far git came.
+    pub stage: RenameStage,
+    /// The log has seen the new name since.
+    pub completed: bool,
 }
 
 impl Situation<'_> {
+    /// Back or forward?
+    pub(crate) fn decision(&self) -> Decision {
+        decide(&Evidence::Rename { stage: self.stage, completed: self.completed })
+    }
+
     /// Neither name is there, and nothing proves that it was cut.
     pub(crate) fn gone(&self) -> String {
         let (name, value) = (&self.old.name, &self.value);
@@ -105,105 +102,112 @@ fn told_by(record: &Record, rename: &Rename, owner: &Owner) -> Later {
     }
 }
 
-impl Session<'_> {
-    /// What the log tells about it since. Asked after the look: a deletion that it has seen is in the log by then.
-    pub(crate) fn since(&self, id: TxId, begin: &Begin) -> anyhow::Result<Since> {
-        let Some(rename) = &begin.rename else { return Ok(Since::default()) };
-        let begins = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
-        let scan = self.log.scan_until(|records| records.iter().any(begins))?;
-        let later = || scan.records.iter().skip_while(|record| !begins(record)).skip(1);
-        let first = later().map(|record| told_by(record, rename, &begin.owner)).find(|told| *told != Later::Silent);
-        let renames = |record: &Record| match &record.body {
-            Body::Begin(other) => other.rename.is_some() && other.owner != begin.owner,
-            _ => false,
-        };
-        let replaced = later().any(renames) || FileId::at(&self.repo.common_dir.join(RENAMED_LOG))?.is_some();
-        Ok(Since { completed: first == Some(Later::Completed), replaced })
-    }
+/// What the log tells about it since. Asked after the look: a deletion that it has seen is in the log by then.
+fn since(site: &Site<'_>, id: TxId, begin: &Begin) -> anyhow::Result<Since> {
+    let Some(rename) = &begin.rename else { return Ok(Since::default()) };
+    let begins = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
+    let scan = site.log.scan_until(|records| records.iter().any(begins))?;
+    let later = || scan.records.iter().skip_while(|record| !begins(record)).skip(1);
+    let first = later().map(|record| told_by(record, rename, &begin.owner)).find(|told| *told != Later::Silent);
+    let renames = |record: &Record| match &record.body {
+        Body::Begin(other) => other.rename.is_some() && other.owner != begin.owner,
+        _ => false,
+    };
+    let replaced = later().any(renames) || FileId::at(&site.repo.common_dir.join(RENAMED_LOG))?.is_some();
+    Ok(Since { completed: first == Some(Later::Completed), replaced })
+}
 
-    pub(crate) fn look<'b>(&self, begin: &'b Begin, group: &Group<'_>) -> anyhow::Result<Option<Situation<'b>>> {
-        let refs = RefStore::new(self.repo);
-        let Some(old) = renamed(begin) else { return Ok(None) };
-        let Some(value) = old.before.clone() else { return Ok(None) };
-        let target = group.target.and_then(|t| renamed(t.begin.as_ref()?));
-        let mut log = self.find_log(begin, target)?;
-        let told = target.map(|t| &t.name).or(begin.rename.as_ref().and_then(|r| r.to.as_ref()));
-        let elsewhere = match &log {
-            LogPlace::Of(name) => (*name != old.name && told != Some(name)).then(|| refs.log(name)),
-            LogPlace::OnItsWayAgain => Some(self.repo.common_dir.join(RENAMED_LOG)),
-            _ => None,
-        };
-        if let (Some(path), Some(told)) = (elsewhere, told)
-            && !notes_arrival(&path, begin, &old.name, told)?
-        {
-            log = LogPlace::OfAnother;
-        }
-        let new = match (&log, target) {
-            (LogPlace::Of(name), None) => (*name != old.name).then(|| name.clone()),
-            _ => told.cloned(),
-        };
-        let found_old = refs.read(&old.name)?;
-        // The very file that was to be deleted; one that was made since belongs to somebody who wanted that name.
-        let never_deleted = found_old.loose == old.file && group.source.ending == LogOutcome::None;
-        // Or the one that an earlier recovery brought back, and died before it had trimmed the reflogs.
-        let brought_back = || reflog::ends_with_ours(&refs.log(&old.name));
-        let is_back = found_old.value == value && (never_deleted || brought_back()?);
-        let now_old = found_old.value;
-        let now_new = new.as_ref().map(|n| refs.read(n)).transpose()?.map(|s| s.value);
-        let is_there = now_new.as_ref().is_some_and(|v| *v != Value::Absent);
-        let arrived = match &log {
-            LogPlace::Of(name) => new.as_ref() == Some(name) && is_there,
-            // Without its reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
-            LogPlace::None | LogPlace::Lost | LogPlace::OfAnother => is_there,
-            // git makes the new name after that. A reflog that lay there already is not this one's.
-            LogPlace::OnItsWay => target.is_none() && now_new.as_ref() == Some(&value),
-            LogPlace::OnItsWayAgain => false,
-        };
-        let way = if is_back {
-            RenameStage::Before
-        } else if now_old != Value::Absent {
-            RenameStage::Nothing
-        } else if arrived {
-            new.map_or(RenameStage::Nothing, RenameStage::Forward)
-        } else if log == LogPlace::OnItsWayAgain || (log == LogPlace::Lost && new.is_none()) {
-            // Renamed in full, and the new name taken up since by a rename that was cut before it was logged. Or there is
-            // neither the reflog nor a name to go by: nothing proves a cut of this one.
-            RenameStage::Nothing
-        } else {
-            RenameStage::Back
-        };
-        Ok(Some(Situation { old, value, log, way }))
+/// Looks how far a rename came; `None` when it is not one.
+pub(crate) fn look<'b>(site: &Site<'_>, begin: &'b Begin, group: &Group<'_>) -> anyhow::Result<Option<Situation<'b>>> {
+    let refs = RefStore::new(site.repo);
+    let Some(old) = renamed(begin) else { return Ok(None) };
+    let Some(value) = old.before.clone() else { return Ok(None) };
+    let target = group.target.and_then(|t| renamed(t.begin.as_ref()?));
+    let mut log = find_log(site, begin, target)?;
+    let told = target.map(|t| &t.name).or(begin.rename.as_ref().and_then(|r| r.to.as_ref()));
+    let elsewhere = match &log {
+        LogPlace::Of(name) => (*name != old.name && told != Some(name)).then(|| refs.log(name)),
+        LogPlace::OnItsWayAgain => Some(site.repo.common_dir.join(RENAMED_LOG)),
+        _ => None,
+    };
+    if let (Some(path), Some(told)) = (elsewhere, told)
+        && !notes_arrival(&path, begin, &old.name, told)?
+    {
+        log = LogPlace::OfAnother;
     }
+    let new = match (&log, target) {
+        (LogPlace::Of(name), None) => (*name != old.name).then(|| name.clone()),
+        _ => told.cloned(),
+    };
+    let found_old = refs.read(&old.name)?;
+    // The very file that was to be deleted; one that was made since belongs to somebody who wanted that name.
+    let never_deleted = found_old.loose == old.file && group.source.ending == LogOutcome::None;
+    // Or the one that an earlier recovery brought back, and died before it had trimmed the reflogs.
+    let brought_back = || reflog::ends_with_ours(&refs.log(&old.name));
+    let is_back = found_old.value == value && (never_deleted || brought_back()?);
+    let now_old = found_old.value;
+    let now_new = new.as_ref().map(|n| refs.read(n)).transpose()?.map(|s| s.value);
+    let is_there = now_new.as_ref().is_some_and(|v| *v != Value::Absent);
+    let arrived = match &log {
+        LogPlace::Of(name) => new.as_ref() == Some(name) && is_there,
+        // Without its reflog nothing tells who made the new name: that it exists is enough not to bring the old back.
+        LogPlace::None | LogPlace::Lost | LogPlace::OfAnother => is_there,
+        // git makes the new name after that. A reflog that lay there already is not this one's.
+        LogPlace::OnItsWay => target.is_none() && now_new.as_ref() == Some(&value),
+        LogPlace::OnItsWayAgain => false,
+    };
+    let stage = if is_back {
+        RenameStage::OldIsThere
+    } else if now_old != Value::Absent {
+        RenameStage::Unclear
+    } else if arrived && new.is_some() {
+        RenameStage::NewIsThere
+    } else if arrived || log == LogPlace::OnItsWayAgain || (log == LogPlace::Lost && new.is_none()) {
+        // Renamed in full, and the new name taken up since by a rename that was cut before it was logged. Or there is
+        // neither the reflog nor a name to go by: nothing proves a cut of this one.
+        RenameStage::Unclear
+    } else {
+        RenameStage::Between { lost: false }
+    };
+    let (stage, completed) = match stage {
+        RenameStage::OldIsThere => (stage, since(site, group.source.id(), begin)?.completed),
+        RenameStage::Between { .. } => {
+            let since = since(site, group.source.id(), begin)?;
+            // Lost with the new name: deleted by an unseen writer, unless another rename is to blame.
+            (RenameStage::Between { lost: log == LogPlace::Lost && !since.replaced }, since.completed)
+        }
+        _ => (stage, false),
+    };
+    Ok(Some(Situation { old, value, log, new, stage, completed }))
+}
 
-    fn find_log(&self, begin: &Begin, target: Option<&RefChange>) -> anyhow::Result<LogPlace> {
-        let Some(log) = begin.rename.as_ref().and_then(|r| r.log) else { return Ok(LogPlace::None) };
-        let is_it =
-            |path: &Path| absent_is_none(fs::symlink_metadata(path)).map(|m| m.is_some_and(|m| m.ino() == log.ino));
-        let on_its_way = self.repo.common_dir.join(RENAMED_LOG);
-        if is_it(&on_its_way)? {
-            // git writes to it only under the new name.
-            let has_grown = FileId::at(&on_its_way)?.is_some_and(|now| now.size > log.size);
-            return Ok(if has_grown { LogPlace::OnItsWayAgain } else { LogPlace::OnItsWay });
-        }
-        if let Some(name) = target.map(|t| &t.name)
-            && is_it(&RefStore::new(self.repo).log(name))?
-        {
-            return Ok(LogPlace::Of(name.clone()));
-        }
-        let mut todo = vec![self.repo.common_dir.join("logs/refs")];
-        while let Some(dir) = todo.pop() {
-            let Some(entries) = absent_is_none(fs::read_dir(&dir))? else { continue };
-            for entry in entries {
-                let path = entry?.path();
-                if path.is_dir() {
-                    todo.push(path);
-                } else if is_it(&path)? {
-                    return Ok(name_of_log(self.repo, &path).map_or(LogPlace::Lost, LogPlace::Of));
-                }
+fn find_log(site: &Site<'_>, begin: &Begin, target: Option<&RefChange>) -> anyhow::Result<LogPlace> {
+    let Some(log) = begin.rename.as_ref().and_then(|r| r.log) else { return Ok(LogPlace::None) };
+    let is_it = |path: &Path| absent_is_none(fs::symlink_metadata(path)).map(|m| m.is_some_and(|m| m.ino() == log.ino));
+    let on_its_way = site.repo.common_dir.join(RENAMED_LOG);
+    if is_it(&on_its_way)? {
+        // git writes to it only under the new name.
+        let has_grown = FileId::at(&on_its_way)?.is_some_and(|now| now.size > log.size);
+        return Ok(if has_grown { LogPlace::OnItsWayAgain } else { LogPlace::OnItsWay });
+    }
+    if let Some(name) = target.map(|t| &t.name)
+        && is_it(&RefStore::new(site.repo).log(name))?
+    {
+        return Ok(LogPlace::Of(name.clone()));
+    }
+    let mut todo = vec![site.repo.common_dir.join("logs/refs")];
+    while let Some(dir) = todo.pop() {
+        let Some(entries) = absent_is_none(fs::read_dir(&dir))? else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if is_it(&path)? {
+                return Ok(name_of_log(site.repo, &path).map_or(LogPlace::Lost, LogPlace::Of));
             }
         }
-        Ok(LogPlace::Lost)
     }
+    Ok(LogPlace::Lost)
 }
 
 /// The ref whose deletion is half of a rename.

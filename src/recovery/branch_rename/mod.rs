@@ -15,27 +15,30 @@ mod look;
 
 use std::path::Path;
 
-use anyhow::Context;
-
-use crate::fs::durable;
 use crate::fs::{FileId, read_small};
-use crate::git::command;
-use crate::git::command::RefWrite;
-use crate::git::reflog;
-use crate::git::reflog::LogLine;
-use crate::git::reflog::RENAMED_LOG;
-use crate::git::{RefName, RefStore, Repository, Value};
-use crate::locks::judge::{Judge, LockFile};
-use crate::process::owner::{ExecContext, Liveness};
-use crate::recovery::evidence::{LogOutcome, Unfinished};
-use crate::recovery::execute;
+use crate::git::command::{self, RefWrite};
+use crate::git::reflog::{self, RENAMED_LOG};
+use crate::git::{Oid, RefName, RefStore, Value};
+use crate::locks::{Holder, InTheWay, Judge, LockFile, Verdict};
+use crate::process::owner::ExecContext;
+use crate::recovery::action::{Action, Snapshot};
+use crate::recovery::case::Case;
+use crate::recovery::decide::{Decision, RenameStage};
+use crate::recovery::ending;
+use crate::recovery::evidence::Unfinished;
+use crate::recovery::history::LogOutcome;
+use crate::recovery::perform::perform;
+use crate::recovery::progress::Verb;
+use crate::recovery::reflog_plan;
+use crate::recovery::reflogs::{Phantom, Told, Trim};
 use crate::recovery::report::Finding;
-use crate::recovery::{Mode, Session, quarantine_name};
-use crate::state::TxId;
+use crate::recovery::report::Report;
+use crate::recovery::site::{Mode, Site};
 use crate::state::marker::{Listing, Marker, Phase, State};
-use crate::wal::{Begin, Body, Flush, Outcome};
+use crate::state::{TxId, quarantine};
+use crate::wal::{Begin, Outcome};
 
-use look::{LogPlace, RenameStage, Situation};
+use look::{LogPlace, Situation};
 
 /// The transactions of one rename.
 pub(crate) struct Group<'u> {
@@ -61,9 +64,9 @@ pub(crate) fn is_open(tx: &Unfinished) -> bool {
 }
 
 /// Puts the deletions of one rename together: same process, same reflog on its way.
-pub(crate) fn group(unfinished: &[Unfinished]) -> Groups<'_> {
+pub(crate) fn group(cases: &[Case]) -> Groups<'_> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for tx in unfinished.iter().filter(|u| is_open(u)) {
+    for tx in cases.iter().map(|case| &case.tx).filter(|tx| is_open(tx)) {
         match groups.iter_mut().find(|g| g.target.is_none() && same_rename(g.source, tx)) {
             Some(group) => group.target = Some(tx),
             None => groups.push(Group { source: tx, target: None }),
@@ -82,248 +85,207 @@ fn same_rename(a: &Unfinished, b: &Unfinished) -> bool {
     key(a) == key(b)
 }
 
-impl Session<'_> {
-    pub(crate) fn settle_rename(&mut self, group: &Group<'_>, judge: &mut Judge<'_>) -> anyhow::Result<()> {
-        let on_its_way = self.repo.common_dir.join(RENAMED_LOG);
-        if let Some(id) = FileId::at(&on_its_way)? {
-            // A git that renames right now moves the same file: nothing can be concluded before it is done.
-            let verdict = judge.could_anybody_hold(&LockFile { path: on_its_way, id });
-            if verdict.owner != Liveness::Dead {
-                if self.options.mode != Mode::Command {
-                    return Ok(());
-                }
-                let why = execute::InTheWay(format!("a rename may be under way: {}", verdict.because));
-                return self.or_leave(group.source, Err(why.into()));
+/// Ends the transactions of a rename.
+pub(crate) fn end(
+    site: &Site<'_>,
+    group: &Group<'_>,
+    judge: &mut Judge<'_>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let on_its_way = site.repo.common_dir.join(RENAMED_LOG);
+    if let Some(id) = FileId::at(&on_its_way)? {
+        // A git that renames right now moves the same file: nothing can be concluded before it is done.
+        if let Verdict::Held(Holder { because, .. }) = judge.could_anybody_hold(LockFile { path: on_its_way, id }) {
+            if site.options.mode == Mode::Command {
+                let held = Err(InTheWay(format!("a rename may be under way: {because}")).into());
+                ending::or_leave(site, group.source, held, report)?;
             }
+            return Ok(());
         }
-        let done = self.finish_rename(group);
-        self.or_leave(group.source, done)
     }
+    let done = finish(site, group, report);
+    if let Err(error) = done {
+        ending::or_leave(site, group.source, Err(error), report)?;
+    }
+    Ok(())
+}
 
-    fn finish_rename(&mut self, group: &Group<'_>) -> anyhow::Result<()> {
-        let Some(begin) = &group.source.begin else { return Ok(()) };
-        let Some(mut situation) = self.look(begin, group)? else { return Ok(()) };
-        if matches!(situation.way, RenameStage::Before | RenameStage::Back) {
-            let since = self.since(group.source.id(), begin)?;
-            // Lost with the new name: deleted by somebody unseen, unless another rename is to blame.
-            let vanished = situation.way == RenameStage::Back && situation.log == LogPlace::Lost && !since.replaced;
-            if vanished && !since.completed {
-                self.report.notes.push(situation.gone());
-            }
-            if since.completed || vanished {
-                situation.way = RenameStage::Nothing;
-            }
-        }
-        let (actions, outcome, state) = match &situation.way {
-            RenameStage::Before | RenameStage::Back => {
-                (self.go_back(group, begin, &situation)?, Outcome::RolledBack, State::Failed)
-            }
-            RenameStage::Forward(new) => (self.go_forward(&situation, new)?, Outcome::Committed, State::Committed),
-            RenameStage::Nothing => (Vec::new(), Outcome::Committed, State::Committed),
-        };
-        let finding = if state == State::Failed { Finding::RolledBack } else { Finding::Finished };
-        let undecided = group.source.ending == LogOutcome::None;
-        let quiet = actions.is_empty() && !undecided;
-        if !self.options.dry_run {
-            if !quiet {
-                let refs = self.settled_values(begin)?;
-                let body = Body::Recovered { outcome, actions: actions.clone(), refs };
-                self.log.append(Some(group.source.id()), &body, Flush::Yes)?;
-            }
-            if let Some(target) = group.target {
-                self.close_target(target, outcome, state)?;
-            }
-            self.close(group.source.entry.clone(), state)?;
-        }
-        self.find(group.source, finding, actions, quiet);
-        Ok(())
+fn finish(site: &Site<'_>, group: &Group<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let Some(begin) = &group.source.begin else { return Ok(()) };
+    let Some(situation) = look::look(site, begin, group)? else { return Ok(()) };
+    if situation.stage == (RenameStage::Between { lost: true }) && !situation.completed {
+        report.notes.push(situation.gone());
     }
+    let (actions, ending) = match situation.decision() {
+        Decision::RollBack => (go_back(site, group, begin, &situation)?, Ending::BACK),
+        Decision::RollForward => (go_forward(site, &situation)?, Ending::FORWARD),
+        _ => (Vec::new(), Ending::FORWARD),
+    };
+    let undecided = group.source.ending == LogOutcome::None;
+    let progress = perform(site, actions)?;
+    report.refs_moved.extend(progress.refs_moved);
+    let quiet = progress.lines.is_empty() && !undecided;
+    perform(site, conclude(group, begin, &ending, &progress.lines, quiet))?;
+    report.transactions.push(ending::finding_of(group.source, ending.finding, progress.lines, quiet));
+    Ok(())
+}
 
-    fn close_target(&self, target: &Unfinished, outcome: Outcome, state: State) -> anyhow::Result<()> {
-        let begin = target.begin.as_ref().context("a rename without its record")?;
-        let refs = self.settled_values(begin)?;
-        self.log.append(Some(target.id()), &Body::Recovered { outcome, actions: Vec::new(), refs }, Flush::Yes)?;
-        self.close(target.entry.clone(), state)
-    }
+/// How the transactions of a rename end.
+struct Ending {
+    finding: Finding,
+    outcome: Outcome,
+    state: State,
+}
 
-    /// OLD (and an overwritten NEW) and their reflogs as they were.
-    fn go_back(&self, group: &Group<'_>, begin: &Begin, situation: &Situation<'_>) -> anyhow::Result<Vec<String>> {
-        let refs = RefStore::new(self.repo);
-        let Situation { old, value, log, .. } = situation;
-        let mut actions = Vec::new();
-        let from = match log {
-            LogPlace::OnItsWay => Some(self.repo.common_dir.join(RENAMED_LOG)),
-            LogPlace::Of(name) if *name != old.name => Some(refs.log(name)),
-            _ => None,
-        };
-        let mut writes = Vec::new();
-        if situation.way == RenameStage::Back {
-            writes.push(RefWrite { name: old.name.clone(), from: Value::Absent, to: value.clone() });
-        }
-        let target = group.target.and_then(|t| Some((t, t.begin.as_ref()?)));
-        if let Some((_, begin)) = target {
-            for change in begin.refs.iter().filter(|c| c.after == Value::Absent && !c.name.is_head()) {
-                if let (Value::Absent, Some(before)) = (refs.read(&change.name)?.value, &change.before) {
-                    writes.push(RefWrite { name: change.name.clone(), from: Value::Absent, to: before.clone() });
-                }
-            }
-        }
-        actions.extend(writes.iter().map(|w| format!("{} is back", w.name)));
-        if self.options.dry_run {
-            return Ok(actions);
-        }
-        // The reflog first: git would begin a new one.
-        if let Some(from) = from {
-            let ino = begin.rename.as_ref().and_then(|r| r.log).map_or(0, |log| log.ino);
-            self.move_log(&from, ino, &refs.log(&old.name))?;
-        }
-        if let Some((target, begin)) = target {
-            actions.extend(self.restore_reflogs(target.id(), begin)?);
-        }
-        self.write(group.source, &writes)?;
-        // What there is now has begun with us.
-        let gone = matches!(log, LogPlace::Lost | LogPlace::OfAnother);
-        let size = begin.rename.as_ref().and_then(|r| r.log).filter(|_| !gone).map(|l| l.size);
-        let known = |line: &LogLine<'_>| line.is_ours() || line.message.starts_with(b"Branch: renamed ");
-        for watched in &begin.watched {
-            self.trim_reflog(&watched.name, watched.log, known)?;
-        }
-        if let Some((_, begin)) = target {
-            for change in &begin.refs {
-                self.trim_reflog(&change.name, change.log, known)?;
-            }
-        }
-        // Last: while our own entry is there, the next recovery knows that this one was not done.
-        self.trim_reflog(&old.name, size, known)?;
-        Ok(actions)
-    }
+impl Ending {
+    const BACK: Ending = Ending { finding: Finding::RolledBack, outcome: Outcome::RolledBack, state: State::Failed };
+    const FORWARD: Ending = Ending { finding: Finding::Finished, outcome: Outcome::Committed, state: State::Committed };
+}
 
-    /// A git that renames right now may have put its own reflog in the place of the one that was looked at.
-    fn move_log(&self, from: &Path, ino: u64, to: &Path) -> anyhow::Result<()> {
-        if FileId::at(from)?.is_none_or(|now| now.ino != ino) {
-            let what = format!("{} is another reflog by now", self.repo.relative(from));
-            return Err(execute::InTheWay(what).into());
-        }
-        if let Some(parent) = to.parent() {
-            durable::create_dirs(parent, 0o777)?;
-        }
-        match durable::rename_new(from, to) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                let aside = execute::free_name(&self.state.quarantine(), &quarantine_name("renamed-reflog"))?;
-                durable::rename_new(from, &aside)?;
-                Ok(())
-            }
-            other => other.with_context(|| format!("cannot move the reflog {} back", from.display())),
-        }
+/// Records and markers of both deletions; the first one's last, since by it the rename is found again.
+fn conclude(group: &Group<'_>, begin: &Begin, ending: &Ending, lines: &[String], quiet: bool) -> Vec<Action> {
+    let Ending { outcome, state, .. } = *ending;
+    let all = |begin: &Begin| Snapshot::All(Box::new(begin.clone()));
+    let mut actions = Vec::new();
+    if !quiet {
+        actions.extend(lines.iter().cloned().map(Action::Tell));
+        actions.push(Action::Record { id: group.source.id(), outcome, refs: all(begin) });
     }
+    if let Some((target, begin)) = group.target.and_then(|t| Some((t, t.begin.as_ref()?))) {
+        actions.push(Action::Forget);
+        actions.push(Action::Record { id: target.id(), outcome, refs: all(begin) });
+        actions.push(Action::Close { entry: target.entry.clone(), state });
+    }
+    actions.push(Action::Close { entry: group.source.entry.clone(), state });
+    actions
+}
 
-    /// What `git branch -m` does after the new name exists.
-    fn go_forward(&self, situation: &Situation<'_>, new: &RefName) -> anyhow::Result<Vec<String>> {
-        let old = &situation.old.name;
-        let program = &self.options.git_program;
-        let message = format!("Branch: renamed {old} to {new}");
-        let mut actions = Vec::new();
-        for git_dir in self.repo.all_git_dirs() {
-            let head = read_small(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text));
-            if head != Some(Value::Symref(old.clone())) {
-                continue;
-            }
-            actions.push(format!("HEAD follows {old} to {new}"));
-            if !self.options.dry_run {
-                self.trim_arrival(&git_dir, message.as_bytes())?;
-                command::write_symref(program, &git_dir, b"HEAD", new, &message)
-                    .map_err(|error| execute::InTheWay(format!("{error:#}")))?;
+/// The old name (and an overwritten new one) and their reflogs as they were.
+fn go_back(
+    site: &Site<'_>,
+    group: &Group<'_>,
+    begin: &Begin,
+    situation: &Situation<'_>,
+) -> anyhow::Result<Vec<Action>> {
+    let refs = RefStore::new(site.repo);
+    let Situation { old, value, log, .. } = situation;
+    let recorded = begin.rename.as_ref().and_then(|r| r.log);
+    let mut actions = Vec::new();
+    let from = match log {
+        LogPlace::OnItsWay => Some(site.repo.common_dir.join(RENAMED_LOG)),
+        LogPlace::Of(name) if *name != old.name => Some(refs.log(name)),
+        _ => None,
+    };
+    // The reflog first: git would begin a new one.
+    if let Some(from) = from {
+        let ino = recorded.map_or(0, |log| log.ino);
+        actions.push(Action::MoveReflog { from, ino, to: refs.log(&old.name) });
+    }
+    let mut writes = Vec::new();
+    if situation.stage != RenameStage::OldIsThere {
+        writes.push(RefWrite { name: old.name.clone(), from: Value::Absent, to: value.clone() });
+    }
+    let target = group.target.and_then(|t| Some((t, t.begin.as_ref()?)));
+    if let Some((target, begin)) = target {
+        actions.extend(reflog_plan::restore(site, target.id(), begin));
+        for change in begin.refs.iter().filter(|c| c.after == Value::Absent && !c.name.is_head()) {
+            if let (Value::Absent, Some(before)) = (refs.read(&change.name)?.value, &change.before) {
+                writes.push(RefWrite { name: change.name.clone(), from: Value::Absent, to: before.clone() });
             }
         }
-        actions.extend(self.rename_section(old, new)?);
-        Ok(actions)
     }
+    if !writes.is_empty() {
+        let (git_dir, id) = (group.source.git_dir(site.repo), group.source.id());
+        let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
+        actions.push(Action::WriteRefs { git_dir, writes, message, verb: Verb::Renamed });
+    }
+    let trim = |name: &RefName, size| {
+        Action::TrimReflog(Trim { name: name.clone(), size, phantom: Phantom::Renamed, told: Told::No })
+    };
+    actions.extend(begin.watched.iter().map(|watched| trim(&watched.name, watched.log)));
+    actions.extend(target.iter().flat_map(|(_, begin)| &begin.refs).map(|change| trim(&change.name, change.log)));
+    // What there is now has begun with us.
+    let gone = matches!(log, LogPlace::Lost | LogPlace::OfAnother);
+    let size = recorded.filter(|_| !gone).map(|l| l.size);
+    // Last: while our own entry is there, the next recovery knows that this one was not done.
+    actions.push(trim(&old.name, size));
+    Ok(actions)
+}
 
-    /// git (or a recovery before us) logs HEAD's arrival at the new name before HEAD moves: cut in between, the entry is
-    /// there already and would be there twice.
-    fn trim_arrival(&self, git_dir: &Path, message: &[u8]) -> anyhow::Result<()> {
-        let worktree = Repository { git_dir: git_dir.to_owned(), ..self.repo.clone() };
-        let head = RefStore::new(&worktree).canonical(b"HEAD")?;
-        let log = RefStore::new(self.repo).log(&head);
-        let arrives = |line: &LogLine<'_>| line.message == message && line.new.iter().any(|b| *b != b'0');
-        let Some(size) = reflog::size_without_last(&log, usize::MAX, arrives)? else { return Ok(()) };
-        self.trim_reflog(&head, Some(size), arrives)?;
-        Ok(())
+/// What `git branch -m` does after the new name exists.
+fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<Action>> {
+    let (old, Some(new)) = (&situation.old.name, &situation.new) else { return Ok(Vec::new()) };
+    let mut actions = Vec::new();
+    for git_dir in site.repo.all_git_dirs() {
+        let head = read_small(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text));
+        if head == Some(Value::Symref(old.clone())) {
+            actions.push(Action::FollowRename { git_dir, old: old.clone(), new: new.clone() });
+        }
     }
+    let branch = |name: &RefName| {
+        let short = name.as_bytes().strip_prefix(b"refs/heads/")?;
+        Some(format!("branch.{}", std::str::from_utf8(short).ok()?))
+    };
+    if let (Some(old), Some(new)) = (branch(old), branch(new))
+        && has_section(site, &old)?
+    {
+        actions.push(Action::RenameSection { old, new });
+    }
+    Ok(actions)
+}
 
-    fn rename_section(&self, old: &RefName, new: &RefName) -> anyhow::Result<Option<String>> {
-        let branch = |name: &RefName| {
-            let short = name.as_bytes().strip_prefix(b"refs/heads/")?;
-            Some(format!("branch.{}", std::str::from_utf8(short).ok()?))
-        };
-        let (Some(old), Some(new)) = (branch(old), branch(new)) else { return Ok(None) };
-        let (program, git_dir) = (&self.options.git_program, &self.repo.common_dir);
-        let listed = command::run(program, git_dir, &["config", "--local", "--list", "--name-only"], b"", None)?;
-        let prefix = format!("{old}.");
-        // Only the last dot ends the section's name: a branch name may hold dots itself.
-        let has_section = String::from_utf8_lossy(&listed.stdout)
-            .lines()
-            .any(|key| key.strip_prefix(&prefix).is_some_and(|variable| !variable.contains('.')));
-        if !has_section {
-            return Ok(None);
-        }
-        if !self.options.dry_run {
-            let ran =
-                command::run(program, git_dir, &["config", "--local", "--rename-section", &old, &new], b"", None)?;
-            if !ran.success {
-                return Err(execute::InTheWay(format!("git config refused: {}", ran.stderr)).into());
-            }
-        }
-        Ok(Some(format!("the configuration {old} is now {new}")))
-    }
+fn has_section(site: &Site<'_>, section: &str) -> anyhow::Result<bool> {
+    let (program, git_dir) = (&site.options.git_program, &site.repo.common_dir);
+    let listed = command::run(program, git_dir, &["config", "--local", "--list", "--name-only"], b"", None)?;
+    let prefix = format!("{section}.");
+    // Only the last dot ends the section's name: a branch name may hold dots itself.
+    Ok(String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .any(|key| key.strip_prefix(&prefix).is_some_and(|variable| !variable.contains('.'))))
 }
 
 /// git died between moving the reflog away and the first hook call (2.53 and older): nothing was logged. The
 /// reflog belongs to the one ref that has its newest value and no reflog.
 pub(crate) fn mend_stray_log(
-    session: &mut Session<'_>,
+    site: &Site<'_>,
     judge: &mut Judge<'_>,
-    unfinished: &[Unfinished],
+    cases: &[Case],
+    report: &mut Report,
 ) -> anyhow::Result<()> {
-    let path = session.repo.common_dir.join(RENAMED_LOG);
+    let path = site.repo.common_dir.join(RENAMED_LOG);
     let Some(id) = FileId::at(&path)? else { return Ok(()) };
     let on_its_way = |tx: &Unfinished| tx.begin.as_ref().and_then(|b| b.rename.as_ref()?.log);
-    let claims = |tx: &&Unfinished| on_its_way(tx).is_some_and(|log| (log.ino, log.size) == (id.ino, id.size));
+    let claims = |tx: &Unfinished| on_its_way(tx).is_some_and(|log| (log.ino, log.size) == (id.ino, id.size));
     // What has been settled just now needs it no more.
     let is_unsettled = |tx: &&Unfinished| is_open(tx) && tx.entry.path.exists();
-    let claimed = unfinished.iter().filter(is_unsettled).any(|tx| claims(&tx)) || may_be_under_way(session)?;
-    if claimed {
+    if cases.iter().map(|case| &case.tx).filter(is_unsettled).any(claims) || may_be_under_way(site)? {
         return Ok(());
     }
-    let verdict = judge.could_anybody_hold(&LockFile { path: path.clone(), id });
-    if verdict.owner != Liveness::Dead {
-        if session.options.mode == Mode::Command {
-            session.report.busy.push(format!("a branch may be being renamed: {}", verdict.because));
+    if let Verdict::Held(holder) = judge.could_anybody_hold(LockFile { path: path.clone(), id }) {
+        if site.options.mode == Mode::Command {
+            report.busy.push(format!("a branch may be being renamed: {}", holder.because));
         }
         return Ok(());
     }
-    let home = home_of_log(session, &path)?;
-    let note = match &home {
+    let home = home_of_log(site, &path)?;
+    report.notes.push(match &home {
         Some(name) => format!("put the reflog of {name} back, which a rename had moved away"),
         None => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
+    });
+    let to = match home {
+        Some(name) => RefStore::new(site.repo).log(&name),
+        None => quarantine::free_path(site.state, "renamed-reflog")?,
     };
-    session.report.notes.push(note);
-    if session.options.dry_run {
-        return Ok(());
-    }
-    let log = home.map(|name| RefStore::new(session.repo).log(&name));
-    let to =
-        log.map_or_else(|| execute::free_name(&session.state.quarantine(), &quarantine_name("renamed-reflog")), Ok)?;
-    match session.move_log(&path, id.ino, &to) {
-        Err(error) if error.is::<execute::InTheWay>() => Ok(()),
-        done => done,
+    match perform(site, vec![Action::MoveReflog { from: path, ino: id.ino, to }]) {
+        Err(error) if error.is::<InTheWay>() => Ok(()),
+        done => done.map(|_| ()),
     }
 }
 
 /// Is there a transaction that may be half of a rename, and of which somebody is still alive? Its git may be dead, and its hook
 /// not: then it is settled when that is gone, too.
-fn may_be_under_way(session: &Session<'_>) -> anyhow::Result<bool> {
-    for entry in Listing::read(session.state.path())?.markers.iter().filter(|entry| entry.state != State::Failed) {
+fn may_be_under_way(site: &Site<'_>) -> anyhow::Result<bool> {
+    for entry in Listing::read(site.state.path())?.markers.iter().filter(|entry| entry.state != State::Failed) {
         let may_be = |marker: &Marker| marker.follow_up || marker.phase == Phase::Preparing;
         // One that cannot be read may be anything; one that is gone was settled just now.
         if entry.read_now().map_or(true, |found| found.is_some_and(|(_, marker)| may_be(&marker))) {
@@ -333,12 +295,12 @@ fn may_be_under_way(session: &Session<'_>) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-fn home_of_log(session: &Session<'_>, log: &Path) -> anyhow::Result<Option<RefName>> {
+fn home_of_log(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<RefName>> {
     let Some(newest) = reflog::newest_value(log)? else { return Ok(None) };
-    let Some(oid) = crate::git::Oid::parse(newest.as_bytes()) else { return Ok(None) };
+    let Some(oid) = Oid::parse(newest.as_bytes()) else { return Ok(None) };
     let args = ["for-each-ref", "--format=%(refname)", "--points-at", &oid.hex()];
-    let listed = command::run(&session.options.git_program, &session.repo.common_dir, &args, b"", None)?;
-    let refs = RefStore::new(session.repo);
+    let listed = command::run(&site.options.git_program, &site.repo.common_dir, &args, b"", None)?;
+    let refs = RefStore::new(site.repo);
     let mut homes = Vec::new();
     for line in listed.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         let Ok(name) = RefName::parse(line) else { continue };

@@ -15,199 +15,140 @@
 //!
 //! Limit: objects are checked as far as refs need them or as loose files; a pack is trusted as git is, by its index.
 
+pub(crate) mod lost;
 mod readable;
+pub(crate) mod redo;
 mod refs;
+pub(crate) mod repair;
 mod tails;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
-use crate::fs::durable;
 use crate::fs::named as fs;
 use crate::fs::{FileId, absent_is_none, read_small};
-use crate::git::objects::Closure;
 use crate::git::refs::RefSnapshot;
-use crate::git::refs::ResolvedRef;
 use crate::git::{RefFormat, RefName, RefStore, Value};
-use crate::recovery::Session;
-use crate::recovery::evidence::Unfinished;
-use crate::recovery::execute::free_name;
+use crate::locks::DeadLock;
+use crate::process::owner;
+use crate::recovery::action::Action;
+use crate::recovery::case::Case;
 use crate::recovery::expected_refs::{ExpectedRefs, LastKnown, RefStatus};
-use crate::recovery::quarantine_name;
-use crate::state::TxId;
-use crate::wal::{Body, Lsn, Record};
+use crate::recovery::history::reaches_checkpoint;
+use crate::recovery::perform::perform;
+use crate::recovery::power_cut::repair::Repair;
+use crate::recovery::report::Report;
+use crate::recovery::site::Site;
+use crate::state::directory::StateDir;
+use crate::state::marker::Listing;
+use crate::wal::Lsn;
+
+pub(crate) use readable::{make_readable, packed_refs_are_damaged};
 
 /// Times in the log are whole seconds.
 const MARGIN: u64 = 2;
 
-/// A ref that was, or is to be, written.
-struct Repair {
-    name: RefName,
-    now: ResolvedRef,
-    to: Value,
-    /// The transaction that was acknowledged with that value.
-    tx: Option<TxId>,
-    /// It goes back, not forward: that is told as a loss.
-    is_loss: bool,
+/// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at, and
+/// on a file system that several machines share another boot id may be another machine's: there nothing is looked at.
+///
+/// # Errors
+/// The boot id or the state directory cannot be read.
+pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
+    let noted = match &listing.verified {
+        Some(note) => *note == state.verified_name(&owner::boot_id()?)?,
+        None => !state.exists(),
+    };
+    Ok(noted || !crate::fs::durable::is_local_disk(state.path()))
 }
 
-impl Repair {
-    fn told(&self) -> Option<String> {
-        let Repair { name, now, to, tx, is_loss } = self;
-        let tx = tx.map_or_else(String::new, |tx| format!(" ({tx})"));
-        let now = &now.value;
-        let told = match (to, now) {
-            (Value::Absent, now) => {
-                format!("{name} is deleted again{tx}; the power cut had brought it back at {}", shown(now))
-            }
-            (to, Value::Absent) => format!("{name} is {} again{tx}; the power cut had taken it away", shown(to)),
-            (to, Value::Broken) => {
-                format!("{name} is {} again{tx}; the power cut had left it without sense", shown(to))
-            }
-            (to, now) => {
-                format!("{name} is {} again{tx}; the power cut had taken it back to {}", shown(to), shown(now))
-            }
-        };
-        (!is_loss).then_some(told)
+/// Would the verification write one of `names`, or what all of them are read from?
+pub(crate) fn writes_one_of(site: &Site<'_>, expected: &ExpectedRefs<'_>, names: &[RefName]) -> anyhow::Result<bool> {
+    if packed_refs_are_damaged(site, expected)? {
+        return Ok(true);
     }
-}
-
-impl Session<'_> {
-    /// What the log of the last boot expects of the refs.
-    pub(crate) fn expectation<'l>(&self, records: &'l [Record]) -> ExpectedRefs<'l> {
-        ExpectedRefs::of(records, self.log.boot())
-    }
-
-    /// Would the verification write one of `names`, or what all of them are read from?
-    pub(crate) fn reboot_writes(&self, expected: &ExpectedRefs<'_>, names: &[RefName]) -> anyhow::Result<bool> {
-        if self.packed_refs_are_damaged(expected)? {
+    let refs = RefStore::new(site.repo);
+    let packed = FileId::at(&site.repo.common_dir.join("packed-refs"))?;
+    for name in names {
+        if expected.standing(site.repo, name, &refs.read(name)?, packed)? == RefStatus::Outdated {
             return Ok(true);
         }
-        let refs = RefStore::new(self.repo);
-        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
-        for name in names {
-            if expected.standing(self.repo, name, &refs.read(name)?, packed)? == RefStatus::Outdated {
-                return Ok(true);
-            }
+    }
+    Ok(false)
+}
+
+/// The lock of an acknowledged transaction is still there: what was lost is the rename, and the rename redoes it.
+/// Those of transactions that are behind their commit point are left to whoever finishes them: theirs may never have been
+/// renamed, nor logged by git.
+pub(crate) fn finish_lost_renames(
+    site: &Site<'_>,
+    expected: &ExpectedRefs<'_>,
+    cases: &[Case],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let refs = RefStore::new(site.repo);
+    let packed = FileId::at(&site.repo.common_dir.join("packed-refs"))?;
+    for (name, generation) in &expected.refs {
+        let is_open = |w: &&LastKnown| cases.iter().any(|c| c.tx.is_to_be_finished() && w.tx == Some(c.tx.id()));
+        let Some(word) = generation.word.as_ref().filter(|w| !is_open(w)) else { continue };
+        let Some(lock) =
+            word.lock.map(|lock| DeadLock::of_acknowledged(&refs.lock(name), &lock)).transpose()?.flatten()
+        else {
+            continue;
+        };
+        let now = refs.read(name)?;
+        let written = read_small(&refs.lock(name))?.map(|(text, _)| Value::of_file(&text));
+        if expected.standing(site.repo, name, &now, packed)? != RefStatus::Outdated
+            || written.as_ref() != Some(&word.value)
+        {
+            continue;
         }
-        Ok(false)
+        let keep = (now.value == Value::Broken).then(|| refs.file(name));
+        let repair = Repair { name: (*name).clone(), now, to: word.value.clone(), tx: word.tx, is_loss: false };
+        perform(site, vec![Action::FinishLock { lock, keep }])?;
+        report.moved(&repair);
+        report.notes.extend(repair.told());
     }
+    Ok(())
+}
 
-    /// The lock of an acknowledged transaction is still there: what was lost is the rename, and the rename redoes it.
-    /// Those of transactions that are behind their commit point are left to whoever finishes them: theirs may never have been renamed, nor logged by git.
-    pub(crate) fn finish_lost_renames(
-        &mut self,
-        expected: &ExpectedRefs<'_>,
-        unfinished: &[Unfinished],
-    ) -> anyhow::Result<()> {
-        let refs = RefStore::new(self.repo);
-        let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
-        for (name, generation) in &expected.refs {
-            let is_open = |w: &&LastKnown| unfinished.iter().any(|u| u.is_to_be_finished() && w.tx == Some(u.id()));
-            let Some(word) = generation.word.as_ref().filter(|w| !is_open(w)) else { continue };
-            let now = refs.read(name)?;
-            let lost = expected.rename_was_lost(self.repo, name)?
-                && expected.standing(self.repo, name, &now, packed)? == RefStatus::Outdated;
-            let lock = refs.lock(name);
-            let has_it = || Ok::<_, std::io::Error>(read_small(&lock)?.map(|(text, _)| Value::of_file(&text)));
-            if !lost || has_it()?.as_ref() != Some(&word.value) {
-                continue;
-            }
-            let repair = Repair { name: (*name).clone(), now, to: word.value.clone(), tx: word.tx, is_loss: false };
-            self.report.notes.extend(repair.told());
-            if !self.options.dry_run {
-                let file = refs.file(name);
-                if repair.now.value == Value::Broken {
-                    self.keep_copy(&file)?;
-                }
-                durable::rename(&lock, &file).with_context(|| format!("cannot redo {name}"))?;
-            }
-        }
-        Ok(())
+/// Verifies and repairs. What is in the way is reported, and the whole is done again next time.
+pub(crate) fn verify(site: &Site<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let scan = site.log.scan_until(reaches_checkpoint)?;
+    let expected = ExpectedRefs::of(&scan.records, site.log.boot());
+    let as_of = scan.records.last().map_or(0, |r| r.lsn);
+    if site.repo.ref_format != RefFormat::Files {
+        return end(site, as_of, report, Vec::new());
     }
-
-    /// Verifies and repairs. What is in the way is reported, and the whole is done again next time.
-    pub(crate) fn verify_after_reboot(&mut self) -> anyhow::Result<()> {
-        let scan = self.log.scan_until(reaches_checkpoint)?;
-        let expected = self.expectation(&scan.records);
-        let as_of = scan.records.last().map_or(0, |r| r.lsn);
-        if self.repo.ref_format != RefFormat::Files {
-            return self.conclude(as_of, Vec::new());
-        }
-        let closure = self.closure(&expected)?;
-        self.mend_reflogs(&expected, &closure)?;
-        let refs = self.mend_refs(&expected, &closure)?;
-        let indexes_are_done = self.mend_indexes(&expected, &closure)?;
-        match refs {
-            Some(refs) if indexes_are_done => self.conclude(as_of, refs),
-            _ => Ok(()),
-        }
-    }
-
-    /// The verification is done: its effects first, then the record, then the note.
-    fn conclude(&mut self, as_of: Lsn, refs: Vec<RefSnapshot>) -> anyhow::Result<()> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let actions: Vec<String> = self.report.notes.iter().chain(&self.report.losses).cloned().collect();
-        if !actions.is_empty() || !refs.is_empty() {
-            self.log.append(None, &Body::Baseline { as_of, actions, refs }, crate::wal::Flush::No)?;
-        }
-        self.log.checkpoint()?;
-        Ok(self.state.mark_verified(self.log.boot())?)
-    }
-
-    /// A copied state directory speaks of files that are none of ours.
-    pub(crate) fn is_copy(&self, expected: &ExpectedRefs<'_>) -> anyhow::Result<bool> {
-        let here = self.state.birth()?;
-        Ok(expected.state_dir.is_some_and(|there| {
-            let other_time = there.born.zip(here.born).is_some_and(|(there, here)| there != here);
-            there.ino != here.ino || other_time
-        }))
-    }
-
-    /// Nothing in the log of a copy is about these files: begin anew.
-    pub(crate) fn begin_anew(&mut self) -> anyhow::Result<()> {
-        self.conclude(0, Vec::new())
-    }
-
-    /// Puts a second name, or a copy, of a file into quarantine.
-    fn keep_copy(&self, path: &Path) -> anyhow::Result<()> {
-        let aside = free_name(&self.state.quarantine(), &quarantine_name(&self.repo.relative(path)))?;
-        durable::keep_second(path, &aside).with_context(|| format!("cannot keep {}", path.display()))
-    }
-
-    /// Replaces a file by one rename. It is written in our own directory: what a crash leaves of it is in nobody's way.
-    fn put(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-        let new = self.state.path().join("replacement");
-        durable::remove_file(&new)?;
-        durable::create_new(&new, bytes).and_then(|file| fs::at(&new, file.sync_all()))?;
-        durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
-        durable::share_like_directory(path)?;
-        Ok(())
-    }
-
-    fn set_aside(&self, path: &Path) -> anyhow::Result<()> {
-        let aside = free_name(&self.state.quarantine(), &quarantine_name(&self.repo.relative(path)))?;
-        durable::rename_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", path.display()))
+    let closure = refs::closure(site, &expected)?;
+    tails::mend_reflogs(site, &expected, &closure, report)?;
+    let refs = refs::mend_refs(site, &expected, &closure, report)?;
+    let indexes_are_done = tails::mend_indexes(site, &expected, &closure, report)?;
+    match refs {
+        Some(refs) if indexes_are_done => end(site, as_of, report, refs),
+        _ => Ok(()),
     }
 }
 
-/// Do the records reach back to a checkpoint, and to the beginning of everything that it found in flight?
-pub(crate) fn reaches_checkpoint(records: &[Record]) -> bool {
-    let newest = records.iter().rev().find_map(|record| match &record.body {
-        Body::Checkpoint { in_flight, .. } => Some(in_flight),
-        _ => None,
-    });
-    let begun = |id: &TxId| records.iter().any(|r| r.tx == Some(*id) && matches!(r.body, Body::Begin(_)));
-    // One that was only announced has no record at all: what is older than the segment before cannot be needed.
-    let segments = records.iter().filter(|r| matches!(r.body, Body::Checkpoint { .. })).count();
-    newest.is_some_and(|in_flight| in_flight.iter().all(begun) || segments > MOST_SEGMENTS)
+/// The verification is done. Of a copy nothing in the log is about these files: it begins anew.
+pub(crate) fn end(site: &Site<'_>, as_of: Lsn, report: &Report, refs: Vec<RefSnapshot>) -> anyhow::Result<()> {
+    let lines = report.notes.iter().chain(&report.losses).cloned().collect();
+    perform(site, vec![Action::EndBootCheck { as_of, lines, refs }]).map(|_| ())
 }
 
-/// How many checkpoints to go back for a transaction that was in flight at the last one.
-const MOST_SEGMENTS: usize = 4;
+/// A copied state directory speaks of files that are none of ours.
+pub(crate) fn is_copy(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::Result<bool> {
+    let here = site.state.birth()?;
+    Ok(expected.state_dir.is_some_and(|there| {
+        let other_time = there.born.zip(here.born).is_some_and(|(there, here)| there != here);
+        there.ino != here.ino || other_time
+    }))
+}
+
+impl Report {
+    /// A ref was given another value, back or forward.
+    fn moved(&mut self, repair: &Repair) {
+        self.refs_moved.push(repair.name.clone());
+    }
+}
 
 /// Was the file written when everything was durable already?
 fn is_old(expected: &ExpectedRefs<'_>, file: FileId) -> bool {
@@ -229,20 +170,4 @@ fn files_below(dir: &Path) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
-}
-
-/// A value as a ref file has it.
-fn line(value: &Value) -> Option<Vec<u8>> {
-    match value {
-        Value::Oid(oid) => Some(format!("{oid}\n").into_bytes()),
-        Value::Symref(target) => Some([b"ref: ", target.as_bytes(), b"\n"].concat()),
-        Value::Absent | Value::Broken => None,
-    }
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Oid(oid) => oid.hex()[..10].to_owned(),
-        other => other.to_string(),
-    }
 }

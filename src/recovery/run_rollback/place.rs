@@ -14,9 +14,10 @@ use anyhow::Context;
 use crate::fs::beneath::{Kind, RelPath, RenameMode, Root, Stat};
 use crate::fs::durable;
 use crate::fs::named as fs;
-use crate::recovery::execute::free_name;
+
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
+use crate::state::quarantine::free_name;
 use crate::util::text::unescape;
 
 /// The name under which a file is made ready, below the run's directory.

@@ -19,15 +19,17 @@ use crate::git::command::RefWrite;
 use crate::git::refs::RefSnapshot;
 use crate::git::refs::is_per_worktree;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
-use crate::recovery::Session;
-use crate::recovery::execute::free_name;
+use crate::recovery::files::while_locked;
+use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::run_rollback::place::READY;
+use crate::recovery::site::Site;
 use crate::run::child_transactions;
 use crate::run::child_transactions::Move;
 use crate::run::manifest::{KeptLog, Manifest};
 use crate::run::snapshot::reflog_copy;
 use crate::state::TxId;
 use crate::state::directory::StateDir;
+use crate::state::quarantine::free_name;
 use crate::wal::Record;
 
 const STASH: &[u8] = b"refs/stash";
@@ -134,163 +136,160 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
-impl Session<'_> {
-    /// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs. Returns the refs as they are then.
-    pub(crate) fn restore_refs(
-        &self,
-        id: TxId,
-        repo: &Repository,
-        plan: &RefPlan,
-        aside: &Path,
-    ) -> anyhow::Result<Vec<RefSnapshot>> {
-        let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
-        let program = &self.options.git_program;
-        let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
-            for (git_dir, writes) in by_worktree(repo, writes)? {
-                command::write_refs(program, &git_dir, &writes, &message)?;
-            }
-            Ok(())
-        };
-        // Deletions first: a branch `a` cannot come back while there is `a/b`.
-        let (gone, back): (Vec<RefWrite>, Vec<RefWrite>) =
-            plan.writes.iter().cloned().partition(|w| w.to == Value::Absent);
-        write(&gone)?;
-        self.remove_empty_dirs(&gone)?;
-        // So it is with their reflogs.
-        let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
-        for log in new {
-            if FileId::at(&RefStore::new(self.repo).log(&log.name))?.is_some() {
-                self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
-            }
-        }
-        write(&back)?;
-        if let Some(head) = &plan.head {
-            write(std::slice::from_ref(head))?;
-        }
-        for log in kept {
-            self.while_locked(&log.name, || self.restore_reflog(id, log, aside))?;
-        }
-        if plan.left.iter().any(|name| name.as_bytes() == STASH) {
-            self.keep_list(id, aside)?;
-        }
-        let refs = RefStore::new(self.repo);
-        let settle = |name: &RefName| {
-            let now = refs.read(name)?;
-            Ok(RefSnapshot { name: name.clone(), value: now.value, file: now.loose })
-        };
-        plan.settled.iter().map(settle).collect()
-    }
-
-    /// git leaves the directories of deleted refs; one in the place of a ref would be in its way.
-    fn remove_empty_dirs(&self, gone: &[RefWrite]) -> anyhow::Result<()> {
-        let refs = RefStore::new(self.repo);
-        let base = self.repo.common_dir.join("refs");
-        for write in gone {
-            let file = refs.file(&write.name);
-            // `refs/heads` and its like stay, whatever is in them.
-            let is_below = |dir: &&Path| dir.strip_prefix(&base).is_ok_and(|inside| inside.components().count() > 1);
-            for dir in file.ancestors().skip(1).take_while(is_below) {
-                if !durable::remove_dir_if_empty(dir)? {
-                    break;
-                }
-            }
+/// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs. Returns the refs as they are then.
+pub(crate) fn restore_refs(
+    site: &Site<'_>,
+    run: &DeadRun,
+    plan: &RefPlan,
+    aside: &Path,
+) -> anyhow::Result<Vec<RefSnapshot>> {
+    let (id, repo) = (run.id, &run.repo);
+    let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
+    let program = &site.options.git_program;
+    let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
+        for (git_dir, writes) in by_worktree(repo, writes)? {
+            command::write_refs(program, &git_dir, &writes, &message)?;
         }
         Ok(())
-    }
-
-    /// Under the ref's lock. A reflog grows at its end: while it begins as it did, the rest is cut off.
-    fn restore_reflog(&self, id: TxId, log: &KeptLog, aside: &Path) -> anyhow::Result<()> {
-        let path = RefStore::new(self.repo).log(&log.name);
-        let cannot = || format!("cannot put the reflog of {} back", log.name);
-        let now = FileId::at(&path).with_context(cannot)?;
-        let Some(size) = log.size else {
-            if now.is_some() {
-                self.move_aside(&path, aside).with_context(cannot)?;
-                remove_empty_log_dirs(self.repo, &path)?;
-            }
-            return Ok(());
-        };
-        let copy = reflog_copy(self.state, id, &log.name);
-        let Some(second) = FileId::at(&copy).with_context(cannot)? else {
-            // The hook gives it a second name before git touches it; without one nothing was touched.
-            return Ok(());
-        };
-        if now.is_some_and(|now| now.ino == second.ino) {
-            if second.size > size {
-                self.keep_tail(&path, size, aside).with_context(cannot)?;
-                durable::truncate(&path, size).with_context(cannot)?;
-            }
-            return Ok(());
+    };
+    // Deletions first: a branch `a` cannot come back while there is `a/b`.
+    let (gone, back): (Vec<RefWrite>, Vec<RefWrite>) = plan.writes.iter().cloned().partition(|w| w.to == Value::Absent);
+    write(&gone)?;
+    remove_empty_dirs(site, &gone)?;
+    // So it is with their reflogs.
+    let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
+    for log in new {
+        if FileId::at(&RefStore::new(site.repo).log(&log.name))?.is_some() {
+            while_locked(site, &log.name, || restore_reflog(site, id, log, aside))?;
         }
-        let mut bytes = durable::read_own(&copy, u64::MAX - 1).with_context(cannot)?;
-        bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    }
+    write(&back)?;
+    if let Some(head) = &plan.head {
+        write(std::slice::from_ref(head))?;
+    }
+    for log in kept {
+        while_locked(site, &log.name, || restore_reflog(site, id, log, aside))?;
+    }
+    if plan.left.iter().any(|name| name.as_bytes() == STASH) {
+        keep_list(site, id, aside)?;
+    }
+    let refs = RefStore::new(site.repo);
+    let settle = |name: &RefName| {
+        let now = refs.read(name)?;
+        Ok(RefSnapshot { name: name.clone(), value: now.value, file: now.loose })
+    };
+    plan.settled.iter().map(settle).collect()
+}
+
+/// git leaves the directories of deleted refs; one in the place of a ref would be in its way.
+fn remove_empty_dirs(site: &Site<'_>, gone: &[RefWrite]) -> anyhow::Result<()> {
+    let refs = RefStore::new(site.repo);
+    let base = site.repo.common_dir.join("refs");
+    for write in gone {
+        let file = refs.file(&write.name);
+        // `refs/heads` and its like stay, whatever is in them.
+        let is_below = |dir: &&Path| dir.strip_prefix(&base).is_ok_and(|inside| inside.components().count() > 1);
+        for dir in file.ancestors().skip(1).take_while(is_below) {
+            if !durable::remove_dir_if_empty(dir)? {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Under the ref's lock. A reflog grows at its end: while it begins as it did, the rest is cut off.
+fn restore_reflog(site: &Site<'_>, id: TxId, log: &KeptLog, aside: &Path) -> anyhow::Result<()> {
+    let path = RefStore::new(site.repo).log(&log.name);
+    let cannot = || format!("cannot put the reflog of {} back", log.name);
+    let now = FileId::at(&path).with_context(cannot)?;
+    let Some(size) = log.size else {
         if now.is_some() {
-            if fs::read(&path).with_context(cannot)? == bytes {
-                return Ok(());
-            }
-            self.move_aside(&path, aside).with_context(cannot)?;
+            move_aside(site, &path, aside).with_context(cannot)?;
+            remove_empty_log_dirs(site.repo, &path)?;
         }
-        durable::create_dirs(path.parent().unwrap_or(Path::new("/")), 0o777).with_context(cannot)?;
-        // Made ready elsewhere: cut in between, nothing is left among the reflogs.
-        let ready = self.state.tx(id).join(READY);
-        durable::remove_file(&ready).with_context(cannot)?;
-        durable::create_new(&ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
-        durable::rename_new(&ready, &path).with_context(cannot)
+        return Ok(());
+    };
+    let copy = reflog_copy(site.state, id, &log.name);
+    let Some(second) = FileId::at(&copy).with_context(cannot)? else {
+        // The hook gives it a second name before git touches it; without one nothing was touched.
+        return Ok(());
+    };
+    if now.is_some_and(|now| now.ino == second.ino) {
+        if second.size > size {
+            keep_tail(site, &path, size, aside).with_context(cannot)?;
+            durable::truncate(&path, size).with_context(cannot)?;
+        }
+        return Ok(());
     }
-
-    fn move_aside(&self, path: &Path, aside: &Path) -> anyhow::Result<()> {
-        let dir = aside.join("reflogs");
-        durable::create_dirs(&dir, 0o777)?;
-        let to = free_name(&dir, &self.repo.relative(path).replace('/', "%"))?;
-        Ok(durable::rename_new(path, &to)?)
-    }
-
-    /// The list of stashes as it was, which is not put back.
-    fn keep_list(&self, id: TxId, aside: &Path) -> anyhow::Result<()> {
-        let Some(was) =
-            absent_is_none(durable::read_own(&reflog_copy(self.state, id, &RefName::parse(STASH)?), u64::MAX - 1))?
-        else {
+    let mut bytes = durable::read_own(&copy, u64::MAX - 1).with_context(cannot)?;
+    bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    if now.is_some() {
+        if fs::read(&path).with_context(cannot)? == bytes {
             return Ok(());
-        };
-        let dir = aside.join("reflogs");
-        durable::create_dirs(&dir, 0o777)?;
-        Ok(durable::replace(&dir.join("stash.before"), &was)?)
-    }
-
-    fn keep_tail(&self, path: &Path, size: u64, aside: &Path) -> anyhow::Result<()> {
-        let dir = aside.join("reflogs");
-        durable::create_dirs(&dir, 0o777)?;
-        let bytes = fs::read(path)?;
-        let tail = bytes.get(usize::try_from(size)?..).unwrap_or_default();
-        let to = free_name(&dir, &format!("{}.tail", self.repo.relative(path).replace('/', "%")))?;
-        Ok(durable::replace(&to, tail)?)
-    }
-
-    /// Linked worktrees that the run made: they are no worktrees any more, and their files stay where they are.
-    pub(crate) fn retire_worktrees(
-        &self,
-        before: &[String],
-        made: &HashSet<RefName>,
-        aside: &Path,
-    ) -> anyhow::Result<Vec<String>> {
-        let mut retired = Vec::new();
-        for name in crate::run::snapshot::linked(self.repo).into_iter().filter(|name| !before.contains(name)) {
-            let Some(bytes) = crate::util::text::unescape(&name) else { continue };
-            let Ok(head) = RefName::parse(&[b"worktrees/", bytes.as_slice(), b"/HEAD"].concat()) else { continue };
-            if !made.contains(&head) {
-                continue;
-            }
-            let dir = self.repo.common_dir.join(head.as_path().parent().unwrap_or(Path::new("")));
-            let link = absent_is_none(fs::read(dir.join("gitdir")))?.unwrap_or_default();
-            let to_dir = aside.join("worktrees");
-            durable::create_dirs(&to_dir, 0o777)?;
-            durable::rename_new(&dir, &free_name(&to_dir, &name)?)?;
-            let files = String::from_utf8_lossy(link.trim_ascii()).trim_end_matches("/.git").to_owned();
-            retired.push(format!("{files} is no worktree any more; its files are still there"));
         }
-        durable::remove_dir_if_empty(&self.repo.common_dir.join("worktrees"))?;
-        Ok(retired)
+        move_aside(site, &path, aside).with_context(cannot)?;
     }
+    durable::create_dirs(path.parent().unwrap_or(Path::new("/")), 0o777).with_context(cannot)?;
+    // Made ready elsewhere: cut in between, nothing is left among the reflogs.
+    let ready = site.state.tx(id).join(READY);
+    durable::remove_file(&ready).with_context(cannot)?;
+    durable::create_new(&ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
+    durable::rename_new(&ready, &path).with_context(cannot)
+}
+
+fn move_aside(site: &Site<'_>, path: &Path, aside: &Path) -> anyhow::Result<()> {
+    let dir = aside.join("reflogs");
+    durable::create_dirs(&dir, 0o777)?;
+    let to = free_name(&dir, &site.repo.relative(path).replace('/', "%"))?;
+    Ok(durable::rename_new(path, &to)?)
+}
+
+/// The list of stashes as it was, which is not put back.
+fn keep_list(site: &Site<'_>, id: TxId, aside: &Path) -> anyhow::Result<()> {
+    let Some(was) =
+        absent_is_none(durable::read_own(&reflog_copy(site.state, id, &RefName::parse(STASH)?), u64::MAX - 1))?
+    else {
+        return Ok(());
+    };
+    let dir = aside.join("reflogs");
+    durable::create_dirs(&dir, 0o777)?;
+    Ok(durable::replace(&dir.join("stash.before"), &was)?)
+}
+
+fn keep_tail(site: &Site<'_>, path: &Path, size: u64, aside: &Path) -> anyhow::Result<()> {
+    let dir = aside.join("reflogs");
+    durable::create_dirs(&dir, 0o777)?;
+    let bytes = fs::read(path)?;
+    let tail = bytes.get(usize::try_from(size)?..).unwrap_or_default();
+    let to = free_name(&dir, &format!("{}.tail", site.repo.relative(path).replace('/', "%")))?;
+    Ok(durable::replace(&to, tail)?)
+}
+
+/// Linked worktrees that the run made: they are no worktrees any more, and their files stay where they are.
+pub(crate) fn retire_worktrees(
+    site: &Site<'_>,
+    before: &[String],
+    made: &HashSet<RefName>,
+    aside: &Path,
+) -> anyhow::Result<Vec<String>> {
+    let mut retired = Vec::new();
+    for name in crate::run::snapshot::linked(site.repo).into_iter().filter(|name| !before.contains(name)) {
+        let Some(bytes) = crate::util::text::unescape(&name) else { continue };
+        let Ok(head) = RefName::parse(&[b"worktrees/", bytes.as_slice(), b"/HEAD"].concat()) else { continue };
+        if !made.contains(&head) {
+            continue;
+        }
+        let dir = site.repo.common_dir.join(head.as_path().parent().unwrap_or(Path::new("")));
+        let link = absent_is_none(fs::read(dir.join("gitdir")))?.unwrap_or_default();
+        let to_dir = aside.join("worktrees");
+        durable::create_dirs(&to_dir, 0o777)?;
+        durable::rename_new(&dir, &free_name(&to_dir, &name)?)?;
+        let files = String::from_utf8_lossy(link.trim_ascii()).trim_end_matches("/.git").to_owned();
+        retired.push(format!("{files} is no worktree any more; its files are still there"));
+    }
+    durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
+    Ok(retired)
 }
 
 /// The same writes by the git directory from which git names their refs. Whoever recovers may be in any worktree, and

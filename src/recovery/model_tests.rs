@@ -10,15 +10,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use jin_txn::fs::FileId;
-use jin_txn::git::refs::RefSnapshot;
-use jin_txn::git::{Oid, RefFormat, RefName, RefStore, Repository, Value};
-use jin_txn::process::owner::{ExecContext, Owner, Process};
-use jin_txn::recovery::evidence::{EvidenceSources, History};
-use jin_txn::recovery::plan::{Verdict, plan};
-use jin_txn::state::TxId;
-use jin_txn::state::TxKind;
-use jin_txn::wal::{Begin, Body, Outcome, Record, RefChange};
+use crate::fs::FileId;
+use crate::git::refs::RefSnapshot;
+use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value};
+use crate::process::owner::{ExecContext, Owner, Process};
+use crate::recovery::decide::{self, Decision, Evidence, decide};
+use crate::recovery::evidence::EvidenceSources;
+use crate::recovery::history::History;
+use crate::state::TxId;
+use crate::state::TxKind;
+use crate::wal::{Begin, Body, Outcome, Record, RefChange};
 use proptest::prelude::*;
 
 const REFS: usize = 4;
@@ -231,15 +232,15 @@ impl World {
             let git = PathBuf::from("/nonexistent/git");
             let witnesses = EvidenceSources { repo: &self.repo, program: &git, history: &history, expected: None };
             let evidence = witnesses.of_refs(TxId(id), at, begin).expect("the disk can be read");
-            let plan = plan(&evidence);
+            let (decision, writes) =
+                (decide(&Evidence::Watched(&evidence)), decide::writes(&Evidence::Watched(&evidence)));
             let before: BTreeMap<String, Value> =
                 begin.refs.iter().map(|c| (c.name.to_string(), c.before.clone().expect("it was read"))).collect();
-            let verdict = plan.verdict;
             // The locks go first.
             for n in std::mem::take(&mut self.dead.last_mut().expect("it is there").locked) {
                 fs::remove_file(self.path(n, ".lock")).expect("it left its lock");
             }
-            for write in &plan.writes {
+            for write in &writes {
                 let n = (0..REFS).find(|n| name(*n) == write.name).expect("it is one of the refs");
                 prop_assert_eq!(self.writers[n], Writer::Transaction(id), "only what it wrote itself is taken back");
                 prop_assert_eq!(&self.value(n), &write.from, "from what is there");
@@ -253,14 +254,16 @@ impl World {
                 self.lock(n, &write.to);
                 self.put(n, &write.to, Writer::Recovery);
             }
-            self.judge(verdict)?;
-            let outcome = match verdict {
-                Verdict::Commit => Outcome::Committed,
-                Verdict::NothingApplied | Verdict::RollBack => Outcome::RolledBack,
-                Verdict::Overtaken => Outcome::Acknowledged,
-                Verdict::NeedsHuman => Outcome::NeedsHuman,
+            self.judge(decision)?;
+            let outcome = match decision {
+                Decision::RecordCommitted => Outcome::Committed,
+                Decision::RollBack => Outcome::RolledBack,
+                Decision::RecordOvertaken => Outcome::Acknowledged,
+                Decision::AskHuman(_) => Outcome::NeedsHuman,
+                other => return Err(TestCaseError::fail(format!("{other:?} about a transaction of git"))),
             };
-            let is_word = |n: &usize| verdict == Verdict::Commit || plan.writes.iter().any(|w| w.name == name(*n));
+            let is_word =
+                |n: &usize| decision == Decision::RecordCommitted || writes.iter().any(|w| w.name == name(*n));
             let dead = self.dead.pop().expect("it is there");
             let refs = dead.all.iter().filter(|n| is_word(n)).map(|n| self.settled(*n)).collect();
             self.say(Some(id), Body::Recovered { outcome, actions: Vec::new(), refs });
@@ -268,25 +271,26 @@ impl World {
         Ok(true)
     }
 
-    /// What the model, which knows everything, says of the verdict on the newest dead transaction.
-    fn judge(&self, verdict: Verdict) -> Result<(), TestCaseError> {
+    /// What the model, which knows everything, says of the decision on the newest dead transaction.
+    fn judge(&self, decision: Decision) -> Result<(), TestCaseError> {
         let Dead { id, wrote, all, .. } = self.dead.last().expect("it is there");
         let is_its = |n: &usize| self.writers[*n] == Writer::Transaction(*id);
         let others = self.touched.get(id).is_some_and(|touched| !touched.is_disjoint(all));
-        match verdict {
+        match decision {
             // Where a logged transaction went on from the value that it wanted it counts as applied, whoever wrote that.
-            Verdict::Commit => {
+            Decision::RecordCommitted => {
                 let none = BTreeSet::new();
                 let touched = self.touched.get(id).unwrap_or(&none);
                 let lacks: Vec<_> = all.iter().filter(|n| !wrote.contains(n) && !touched.contains(n)).collect();
                 prop_assert!(lacks.is_empty(), "tx-{} counts as whole, and {:?} were never written", id, lacks);
             }
-            Verdict::NothingApplied | Verdict::RollBack => {
+            Decision::RollBack => {
                 let left: Vec<_> = all.iter().filter(|n| is_its(n)).collect();
                 prop_assert!(left.is_empty(), "tx-{} counts as taken back, and {:?} are still its own", id, left);
             }
-            Verdict::Overtaken => prop_assert!(all.len() == 1 && others, "tx-{} was overtaken by nobody", id),
-            Verdict::NeedsHuman => prop_assert!(others, "tx-{} is left to a human, and nobody interfered", id),
+            Decision::RecordOvertaken => prop_assert!(all.len() == 1 && others, "tx-{} was overtaken by nobody", id),
+            Decision::AskHuman(_) => prop_assert!(others, "tx-{} is left to a human, and nobody interfered", id),
+            other => prop_assert!(false, "{:?} about a transaction of git", other),
         }
         Ok(())
     }

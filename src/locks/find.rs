@@ -1,0 +1,123 @@
+//! Where git makes lock files.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::fs::named as fs;
+use crate::fs::{FileId, absent_is_none};
+use crate::git::Repository;
+
+/// A lock file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Which file it is.
+    pub id: FileId,
+}
+
+/// Locks that block nearly every command; looked at in every check.
+#[must_use]
+pub fn well_known(repo: &Repository) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = ["index.lock", "HEAD.lock"].iter().map(|n| repo.git_dir.join(n)).collect();
+    let shared = ["packed-refs.lock", "packed-refs.new", "config.lock", "shallow.lock", "reftable/tables.list.lock"];
+    paths.extend(shared.iter().map(|n| repo.common_dir.join(n)));
+    paths
+}
+
+/// How far to look for locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What can block a command: everything but the reflogs, which are locked together with their refs.
+    Blocking,
+    /// Everywhere that git makes locks.
+    Everything,
+}
+
+/// Finds all lock files of the repository, where git makes them and nowhere else: other repositories (submodules) and
+/// other tools keep files of such names below a git directory, too.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
+    let mut found = Vec::new();
+    for git_dir in repo.all_git_dirs() {
+        collect(&git_dir, Below::No, is_top_level_lock, &mut found)?;
+        collect(&git_dir.join("refs"), Below::Yes, |_| true, &mut found)?;
+        for dir in ["reftable", "info", "sequencer", "rebase-merge", "rebase-apply"] {
+            collect(&git_dir.join(dir), Below::No, |_| true, &mut found)?;
+        }
+        if depth == Depth::Everything {
+            collect(&git_dir.join("logs"), Below::Yes, |_| true, &mut found)?;
+        }
+    }
+    for dir in ["objects", "objects/info", "objects/info/commit-graphs", "objects/pack"] {
+        collect(&repo.common_dir.join(dir), Below::No, |_| true, &mut found)?;
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// Are the directories below searched as well?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Yes,
+    No,
+}
+
+fn collect(
+    dir: &Path,
+    below: Below,
+    known: impl Fn(&[u8]) -> bool + Copy,
+    found: &mut Vec<LockFile>,
+) -> io::Result<()> {
+    let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if below == Below::Yes && kind.is_dir() {
+            collect(&entry.path(), below, known, found)?;
+        }
+        let name = entry.file_name();
+        if kind.is_file() && is_lock_name(&name) && known(name.as_bytes()) {
+            // It may be gone by now: git is at work.
+            found.extend(FileId::at(&entry.path())?.map(|id| LockFile { path: entry.path(), id }));
+        }
+    }
+    Ok(())
+}
+
+/// Is this the name of a lock?
+pub(super) fn is_lock_name(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(b".lock") || name == "packed-refs.new"
+}
+
+/// Locks right in a git directory: of files that git has there, of pseudo-refs (`ORIG_HEAD`), and their pid files.
+fn is_top_level_lock(name: &[u8]) -> bool {
+    const FILES: [&[u8]; 9] = [
+        b"index",
+        b"config",
+        b"config.worktree",
+        b"packed-refs",
+        b"shallow",
+        b"gc.pid",
+        b"maintenance",
+        b"description",
+        b"logs",
+    ];
+    if name == b"packed-refs.new" {
+        return true;
+    }
+    let stem = name.strip_suffix(b".lock").unwrap_or(name);
+    let stem = stem.strip_suffix(b"~pid").unwrap_or(stem);
+    let pseudo_ref = !stem.is_empty() && stem.iter().all(|b| b.is_ascii_uppercase() || b"_-".contains(b));
+    // `index.stash.<pid>` and `next-index-<pid>` are made for the time of one command.
+    FILES.contains(&stem) || pseudo_ref || stem.starts_with(b"index.") || stem.starts_with(b"next-index-")
+}
+
+/// Is this the path of a lock?
+pub(super) fn is_lock_path(path: &Path) -> bool {
+    path.as_os_str().as_bytes().ends_with(b".lock") || path.ends_with("packed-refs.new")
+}

@@ -1,0 +1,83 @@
+//! Taking locks away, and taking them.
+//!
+//! A dead lock goes to quarantine by a rename, and the inode that arrived there is checked: between the proof and the
+//! rename its holder's successor may have made a new one of that name, which goes back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::fs::{FileId, durable};
+use crate::git::Repository;
+use crate::locks::proof::{DeadLock, RECOVERY_LOCK};
+use crate::state::directory::StateDir;
+use crate::state::quarantine;
+
+/// Something that is in the way right now; what it concerns stays for the next run.
+#[derive(Debug)]
+pub(crate) struct InTheWay(pub(crate) String);
+
+impl std::fmt::Display for InTheWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InTheWay {}
+
+impl DeadLock {
+    /// Moves the lock into quarantine; `false` when it was gone, or another one, by then.
+    pub(crate) fn remove(self, state: &StateDir, repo: &Repository) -> anyhow::Result<bool> {
+        let lock = self.file();
+        let is_it = |id: Option<FileId>| id.is_some_and(|id| id.ino == lock.id.ino && id.mtime == lock.id.mtime);
+        // Its holder may have been alive when it was found, have finished since, and died before it was judged: then the one that
+        // is there is another's. That of the dead stays what it is.
+        if !is_it(FileId::at(&lock.path)?) {
+            return Ok(false);
+        }
+        let aside = quarantine::free_path(state, &repo.relative(&lock.path))?;
+        match durable::rename_new(&lock.path, &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.with_context(|| format!("cannot move {} to quarantine", lock.path.display()))?,
+        }
+        if is_it(FileId::at(&aside)?) {
+            return Ok(true);
+        }
+        // Somebody took the dead one's away and made a new lock of that name in between: it is theirs, it goes back.
+        durable::hard_link(&aside, &lock.path)
+            .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", aside.display()))?;
+        durable::remove_file(&aside)?;
+        Ok(false)
+    }
+
+    /// Renames the lock into place, as its owner was about to.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        let path = &self.file().path;
+        durable::rename(path, &locked_file(path))
+            .with_context(|| format!("cannot rename {} into place", path.display()))
+    }
+}
+
+/// The file that a lock is the lock of.
+fn locked_file(lock: &Path) -> PathBuf {
+    lock.with_extension("")
+}
+
+/// Runs `work` while the lock file `lock` is ours; one that somebody else has is [`InTheWay`].
+pub(crate) fn while_holding<T>(
+    repo: &Repository,
+    lock: &Path,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    match durable::create_new(lock, RECOVERY_LOCK) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(InTheWay(format!("{} is there", repo.relative(lock))).into());
+        }
+        Err(e) => return Err(e).with_context(|| format!("cannot lock {}", lock.display())),
+    }
+    let result = work();
+    durable::remove_file(lock)?;
+    result
+}

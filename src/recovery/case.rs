@@ -1,0 +1,62 @@
+//! One unfinished transaction with what was found and what was decided about it, and the actions that follow.
+
+use std::io;
+
+use crate::fs::FileId;
+use crate::git::RefName;
+use crate::git::command::RefWrite;
+use crate::recovery::decide::{self, Decision, Evidence};
+use crate::recovery::evidence::Unfinished;
+use crate::recovery::history::LogOutcome;
+use crate::recovery::site::Site;
+
+/// A transaction, the decision about it, and the refs that it writes.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) tx: Unfinished,
+    pub(crate) decision: Decision,
+    pub(crate) writes: Vec<RefWrite>,
+}
+
+impl Case {
+    /// Decides from what was found. `log_is_damaged`: what the log does not say may have been lost.
+    pub(crate) fn new(tx: Unfinished, log_is_damaged: bool) -> Case {
+        let evidence = evidence(&tx, log_is_damaged, false);
+        let (decision, writes) = (decide::decide(&evidence), decide::writes(&evidence));
+        Case { tx, decision, writes }
+    }
+
+    /// Of a committed transaction whose index is not in place yet, because its lock could not be judged.
+    pub(crate) fn wait_for_index(&mut self, log_is_damaged: bool) {
+        self.decision = decide::decide(&evidence(&self.tx, log_is_damaged, true));
+    }
+
+    /// The refs that are written, or would be.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &RefName> {
+        self.writes.iter().map(|write| &write.name)
+    }
+
+    /// Does the transaction count as applied in whole?
+    pub(crate) fn is_applied(&self) -> bool {
+        self.tx.ending == LogOutcome::Committed || self.decision == Decision::RecordCommitted
+    }
+}
+
+fn evidence(tx: &Unfinished, log_is_damaged: bool, index_is_pending: bool) -> Evidence<'_> {
+    match &tx.begin {
+        _ if tx.ending != LogOutcome::None => Evidence::Ended { how: tx.ending, index_is_pending },
+        None => Evidence::NeverLogged { record_may_be_lost: log_is_damaged && tx.lost_its_record() },
+        Some(_) if tx.decided => Evidence::BehindCommitPoint(&tx.refs),
+        Some(begin) if begin.origin == crate::state::TxKind::Apply => {
+            Evidence::BeforeCommitPoint { decision_may_be_lost: log_is_damaged }
+        }
+        Some(_) => Evidence::Watched(&tx.refs),
+    }
+}
+
+/// `commit -a` had not yet renamed its index into place, and the lock could not be judged.
+pub(crate) fn index_is_pending(site: &Site<'_>, tx: &Unfinished) -> io::Result<bool> {
+    let Some(begin) = &tx.begin else { return Ok(false) };
+    let lock = tx.git_dir(site.repo).join("index.lock");
+    Ok(begin.index_lock.is_some() && FileId::at(&lock)? == begin.index_lock)
+}

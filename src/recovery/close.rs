@@ -1,0 +1,95 @@
+//! What is left of a transaction in `.jin` when it has ended: staged files first, the marker last.
+
+use std::io;
+
+use crate::fs::named as fs;
+use crate::fs::{absent_is_none, durable};
+use crate::git::refs::RefSnapshot;
+use crate::git::{RefStore, Repository};
+use crate::process::owner::ExecContext;
+use crate::recovery::find_dead::is_abandoned;
+use crate::recovery::site::Site;
+use crate::staging::stage;
+use crate::state::directory::StateDir;
+use crate::state::marker::{Entry, Listing, State};
+use crate::state::{TxId, TxKind};
+use crate::wal::{Begin, Body, Flush, Outcome, Record, RefChange};
+
+/// Removes what the transaction left in `.jin`.
+pub(crate) fn close(site: &Site<'_>, mut entry: Entry, state: State) -> anyhow::Result<()> {
+    if entry.state == State::InProgress {
+        entry.settle(state)?;
+    }
+    match state {
+        // What it replaced is kept, so that it can be undone.
+        State::Committed => stage::put_away(site.state, entry.id)?,
+        _ => durable::remove_tree(&site.state.tx(entry.id))?,
+    }
+    Ok(entry.remove()?)
+}
+
+/// Markers that were never published, and staged files without a marker: a crash while cleaning up.
+pub(crate) fn sweep(site: &Site<'_>, listing: &Listing, here: &ExecContext) -> anyhow::Result<()> {
+    if site.options.dry_run {
+        return Ok(());
+    }
+    // Of a disk that other machines may use a person has to say that nobody writes it any more.
+    let vouched = site.options.force && !durable::is_local_disk(site.state.path());
+    for temporary in listing.temporary.iter().filter(|t| vouched || is_abandoned(t, here, site.state)) {
+        durable::remove_file(&temporary.path)?;
+    }
+    sweep_staged(site.state)
+}
+
+fn sweep_staged(state: &StateDir) -> anyhow::Result<()> {
+    let Some(entries) = absent_is_none(fs::read_dir(state.tx_root()))? else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id: Option<TxId> = name.to_str().and_then(|n| n.parse().ok()).filter(|id: &TxId| *id.to_string() == *name);
+        // The marker is written first and removed last; read after the staged files were seen.
+        let used = |id: TxId| Ok::<_, io::Error>(Listing::read(state.path())?.markers.iter().any(|m| m.id == id));
+        if let Some(id) = id
+            && !used(id)?
+        {
+            durable::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A person has seen a transaction that needed manual resolution: its refs stay as they are, also after a reboot, and its
+/// marker goes.
+pub(crate) fn acknowledge(site: &Site<'_>, entry: Entry) -> anyhow::Result<()> {
+    let is_begin = |r: &Record| r.tx == Some(entry.id) && matches!(r.body, Body::Begin(_) | Body::Decided(_));
+    let scan = site.log.scan_until(|records| records.iter().any(is_begin))?;
+    let begin = scan.records.iter().rfind(|r| is_begin(r)).and_then(|r| match &r.body {
+        Body::Begin(begin) | Body::Decided(begin) => Some(begin),
+        _ => None,
+    });
+    let refs = begin.map_or(Ok(Vec::new()), |begin| refs_now(site.repo, begin))?;
+    // What is kept may be nowhere else by now. Before the record: behind it recovery would throw it away.
+    match begin {
+        Some(begin) if begin.origin == TxKind::Run => crate::run::put_away(site.repo, site.state, entry.id)?,
+        _ => stage::put_away(site.state, entry.id)?,
+    }
+    // First what a reboot is to find: cut behind this, the transaction still waits, and nobody touches its refs.
+    let as_of = scan.records.last().map_or(0, |r| r.lsn);
+    site.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Flush::No)?;
+    let body = Body::Recovered { outcome: Outcome::Acknowledged, actions: Vec::new(), refs: Vec::new() };
+    site.log.append(Some(entry.id), &body, Flush::Yes)?;
+    Ok(entry.remove()?)
+}
+
+/// The refs of a transaction as they are now.
+pub(crate) fn refs_now(repo: &Repository, begin: &Begin) -> anyhow::Result<Vec<RefSnapshot>> {
+    if begin.reftable {
+        return Ok(Vec::new());
+    }
+    let refs = RefStore::new(repo);
+    let now = |change: &RefChange| {
+        let now = refs.read(&change.name)?;
+        Ok(RefSnapshot { name: change.name.clone(), value: now.value, file: now.loose })
+    };
+    begin.refs.iter().map(now).collect::<io::Result<_>>().map_err(Into::into)
+}

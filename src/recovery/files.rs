@@ -1,0 +1,67 @@
+//! Replacing, keeping and locking single files.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::fs::{FileId, durable};
+use crate::git::command::{self, RefWrite};
+use crate::git::{RefName, RefStore};
+use crate::locks::{InTheWay, while_holding};
+use crate::recovery::site::Site;
+use crate::state::quarantine;
+
+/// Compare-and-swap: a ref that moved since the evidence was taken stops all of it.
+pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    command::write_refs(&site.options.git_program, git_dir, writes, message)
+        .map_err(|error| InTheWay(format!("{error:#}")).into())
+}
+
+/// Puts a second name, or a copy, of a file into quarantine.
+pub(crate) fn keep_copy(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
+    let aside = quarantine::free_path(site.state, &site.repo.relative(path))?;
+    durable::keep_second(path, &aside).with_context(|| format!("cannot keep {}", path.display()))
+}
+
+/// Moves a file to quarantine.
+pub(crate) fn set_aside(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
+    let aside = quarantine::free_path(site.state, &site.repo.relative(path))?;
+    durable::rename_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", path.display()))
+}
+
+/// Replaces a file by one rename. It is written in our own directory: what a crash leaves of it is in nobody's way.
+pub(crate) fn put(site: &Site<'_>, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let new = site.state.path().join("replacement");
+    durable::remove_file(&new)?;
+    durable::create_new(&new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
+    durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
+    durable::share_like_directory(path)?;
+    Ok(())
+}
+
+/// Replaces a file, keeping what was there, while the lock is held.
+pub(crate) fn replace_file(site: &Site<'_>, path: &Path, content: &[u8], lock: Option<&Path>) -> anyhow::Result<()> {
+    if FileId::at(path)?.is_some() {
+        keep_copy(site, path)?;
+    }
+    match lock {
+        Some(lock) => while_holding(site.repo, lock, || put(site, path, content)),
+        None => put(site, path, content),
+    }
+}
+
+/// Runs `work` under git's lock of `name`; a lock that another process has is [`InTheWay`].
+pub(crate) fn while_locked<T>(
+    site: &Site<'_>,
+    name: &RefName,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let lock = RefStore::new(site.repo).lock(name);
+    if let Some(parent) = lock.parent() {
+        durable::create_dirs(parent, 0o777)?;
+    }
+    while_holding(site.repo, &lock, work)
+}

@@ -1,0 +1,197 @@
+//! Performs actions, or, in a dry run, tells them.
+//!
+//! Both come from the same list, so that a dry run cannot drift from the real one: [`perform`] is the only place that
+//! asks which of the two it is. Every action is idempotent and checks what it finds, so that it can be cut anywhere.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crate::fs::durable;
+use crate::git::RefName;
+use crate::git::command;
+use crate::git::refs::RefSnapshot;
+use crate::locks::InTheWay;
+use crate::recovery::action::{Action, Snapshot};
+use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};
+use crate::recovery::power_cut::redo;
+use crate::recovery::progress::Progress;
+use crate::recovery::run_rollback::restore;
+use crate::recovery::site::Site;
+use crate::recovery::{close, reflogs, staged, take_apart};
+use crate::state::marker::State;
+use crate::state::quarantine;
+use crate::wal::{Body, Flush, Outcome};
+
+/// Performs actions one after the other, or tells them.
+pub(crate) fn perform(site: &Site<'_>, actions: Vec<Action>) -> anyhow::Result<Progress> {
+    let mut progress = Progress::default();
+    for action in actions {
+        if site.options.dry_run {
+            action.tell(site, &mut progress)?;
+        } else {
+            action.execute(site, &mut progress)?;
+        }
+    }
+    Ok(progress)
+}
+
+impl Action {
+    /// What it would do: looks, and changes nothing.
+    fn tell(self, site: &Site<'_>, progress: &mut Progress) -> anyhow::Result<()> {
+        match self {
+            Action::Tell(line) => progress.lines.push(line),
+            Action::PutReflogBack { saved, name } => {
+                progress.lines.extend(reflogs::is_missing(site, &saved, &name)?.then(|| reflogs::put_back_line(&name)));
+            }
+            Action::TrimReflog(trim) => progress.lines.extend(trim.expected(site)?),
+            Action::DropReflog { name, size } => {
+                progress.lines.extend(reflogs::is_left(site, &name, size)?.then(|| reflogs::dropped_line(&name)));
+            }
+            Action::WriteRefs { writes, verb, .. } => progress.wrote(&writes, verb),
+            Action::FollowRename { old, new, .. } => progress.lines.push(follows_line(&old, &new)),
+            Action::RenameSection { old, new } => progress.lines.push(section_line(&old, &new)),
+            Action::PlaceFiles { begin, .. } if !begin.files.is_empty() => {
+                progress.lines.push(format!("{} of its files are looked at one by one", begin.files.len()));
+            }
+            Action::Redo(repairs) => progress.repaired.extend(repairs),
+            Action::CutReflog(damaged) => progress.lines.push(damaged.line()),
+            Action::WriteStaged(lost) => progress.lines.push(lost.expected()),
+            Action::RebuildIndex(lost) => lost.tell(progress),
+            Action::RestoreRun(run) => restore::tell(site, &run, progress)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn execute(self, site: &Site<'_>, progress: &mut Progress) -> anyhow::Result<()> {
+        match self {
+            Action::Tell(line) => progress.lines.push(line),
+            Action::PutReflogBack { saved, name } => {
+                progress.lines.extend(reflogs::put_back(site, &saved, &name)?);
+            }
+            Action::Forget => progress.lines.clear(),
+            Action::MoveReflog { from, ino, to } => reflogs::move_renamed(site, &from, ino, &to)?,
+            Action::TrimReflog(trim) => progress.lines.extend(trim.execute(site)?),
+            Action::DropReflog { name, size } => progress.lines.extend(reflogs::drop_log(site, &name, size)?),
+            Action::CompleteHeadLog(begin) => {
+                if let Some((head, size, line)) = staged::missing_head_entry(site, &begin)? {
+                    progress.lines.extend(reflogs::complete(site, &head, size, &line)?);
+                }
+            }
+            Action::WriteRefs { git_dir, writes, message, verb } => {
+                write_refs(site, &git_dir, &writes, &message)?;
+                progress.wrote(&writes, verb);
+            }
+            Action::FollowRename { git_dir, old, new } => {
+                follow_rename(site, &git_dir, &old, &new)?;
+                progress.lines.push(follows_line(&old, &new));
+            }
+            Action::RenameSection { old, new } => {
+                let args = ["config", "--local", "--rename-section", &old, &new];
+                let ran = command::run(&site.options.git_program, &site.repo.common_dir, &args, b"", None)?;
+                if !ran.success {
+                    return Err(InTheWay(format!("git config refused: {}", ran.stderr)).into());
+                }
+                progress.lines.push(section_line(&old, &new));
+            }
+            Action::PlaceFiles { id, git_dir, begin } => {
+                staged::place_files(site, id, &git_dir, &begin, progress)?;
+            }
+            Action::Sync => durable::sync_filesystem_of(site.state.path())?,
+            Action::Record { id, outcome, refs } => {
+                let outcome = if progress.left_some { Outcome::NeedsHuman } else { outcome };
+                let refs = refs.take(site, &progress.refs_moved)?;
+                let body = Body::Recovered { outcome, actions: progress.lines.clone(), refs };
+                progress.recorded = Some((site.log.append(Some(id), &body, Flush::Yes)?, outcome));
+            }
+            Action::KeepFromReboot(begin) => {
+                if let Some((as_of, Outcome::NeedsHuman | Outcome::Acknowledged)) = progress.recorded {
+                    let refs = close::refs_now(site.repo, &begin)?;
+                    let body = Body::Baseline { as_of, actions: Vec::new(), refs };
+                    site.log.append(None, &body, Flush::No)?;
+                }
+            }
+            Action::Mark { mut entry, state } => {
+                if entry.state == State::InProgress {
+                    entry.settle(state)?;
+                }
+            }
+            Action::SetMarkerAside(entry) => {
+                let aside = site.state.quarantine().join(quarantine::name(&format!("marker.{}", entry.id)));
+                durable::rename_new(&entry.path, &aside)?;
+            }
+            Action::Conclude { mut entry, state } => {
+                let waits = matches!(progress.recorded, Some((_, Outcome::NeedsHuman)));
+                let state = if waits { State::Failed } else { state };
+                entry.settle(state)?;
+                if !waits {
+                    close::close(site, entry, state)?;
+                }
+            }
+            Action::Close { entry, state } => close::close(site, entry, state)?,
+            Action::CloseRun { entry, state } => crate::run::close(site.state, entry, state)?,
+            Action::RestoreRun(run) => restore::restore(site, &run, progress)?,
+            Action::RemoveLock(lock) => progress.is_void = !lock.remove(site.state, site.repo)?,
+            Action::FinishLock { lock, keep } => {
+                if let Some(path) = keep {
+                    keep_copy(site, &path)?;
+                }
+                lock.finish()?;
+            }
+            Action::TrimUnfinishedMove(lock) => progress.lines.extend(reflogs::trim_unfinished_move(site, &lock)?),
+            Action::SetAside(path) => set_aside(site, &path)?,
+            Action::TakeWorktreeApart { lock, worktree } => take_apart::take_apart(site, &lock, worktree.as_deref())?,
+            Action::ReplaceFile { path, content, lock } => replace_file(site, &path, &content, lock.as_deref())?,
+            Action::Redo(repairs) => redo::redo(site, repairs, progress)?,
+            Action::CutReflog(damaged) => match damaged.cut(site) {
+                // A live git appends to it right now: its end is not what the power cut left.
+                Err(error) if error.is::<InTheWay>() => {}
+                done => {
+                    done?;
+                    progress.lines.push(damaged.line());
+                }
+            },
+            Action::WriteStaged(lost) => lost.write(site, progress)?,
+            Action::RebuildIndex(lost) => lost.rebuild(site, progress)?,
+            Action::EndBootCheck { as_of, lines, refs } => {
+                // Its effects first, then the record, then the note.
+                if !lines.is_empty() || !refs.is_empty() {
+                    site.log.append(None, &Body::Baseline { as_of, actions: lines, refs }, Flush::No)?;
+                }
+                site.log.checkpoint()?;
+                site.state.mark_verified(site.log.boot())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn take(self, site: &Site<'_>, written: &[RefName]) -> anyhow::Result<Vec<RefSnapshot>> {
+        match self {
+            Snapshot::None => Ok(Vec::new()),
+            Snapshot::All(begin) => close::refs_now(site.repo, &begin),
+            Snapshot::Written(begin) => {
+                let written: HashSet<&RefName> = written.iter().collect();
+                let mut refs = close::refs_now(site.repo, &begin)?;
+                refs.retain(|r| written.contains(&r.name));
+                Ok(refs)
+            }
+        }
+    }
+}
+
+fn follow_rename(site: &Site<'_>, git_dir: &Path, old: &RefName, new: &RefName) -> anyhow::Result<()> {
+    let message = format!("Branch: renamed {old} to {new}");
+    reflogs::trim_arrival(site, git_dir, message.as_bytes())?;
+    command::write_symref(&site.options.git_program, git_dir, b"HEAD", new, &message)
+        .map_err(|error| InTheWay(format!("{error:#}")).into())
+}
+
+fn follows_line(old: &RefName, new: &RefName) -> String {
+    format!("HEAD follows {old} to {new}")
+}
+
+fn section_line(old: &str, new: &str) -> String {
+    format!("the configuration {old} is now {new}")
+}

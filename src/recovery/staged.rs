@@ -1,0 +1,86 @@
+//! What is written for a transaction behind its commit point, besides its refs: staged files, and HEAD's reflog.
+
+use std::path::Path;
+
+use crate::fs::FileId;
+use crate::git::{RefName, RefStore, Repository, Value, reflog};
+use crate::locks::InTheWay;
+use crate::recovery::progress::Progress;
+use crate::recovery::site::Site;
+use crate::staging::place::{Placed, Placing};
+use crate::staging::stage;
+use crate::staging::worktree::Worktree;
+use crate::state::TxId;
+use crate::wal::{Begin, FileChange};
+
+/// HEAD's own log lacks an entry that its branch's log has: the log of which ref, its size, the entry.
+pub(crate) fn missing_head_entry(
+    site: &Site<'_>,
+    begin: &Begin,
+) -> anyhow::Result<Option<(RefName, Option<u64>, Vec<u8>)>> {
+    let refs = RefStore::new(site.repo);
+    for head in begin.watched.iter().filter(|w| w.name.is_head()) {
+        let Value::Symref(branch) = refs.read(&head.name)?.value else { continue };
+        let Some(change) = begin.refs.iter().find(|c| c.name == branch) else { continue };
+        let Some(line) = reflog::line_at(&refs.log(&branch), change.log)? else { continue };
+        let is_ours = reflog::LogLine::parse(&line).is_some_and(|l| l.message == begin.message.as_bytes());
+        if is_ours && FileId::at(&refs.log(&head.name))?.map(|id| id.size) == head.log {
+            return Ok(Some((head.name.clone(), head.log, line)));
+        }
+    }
+    Ok(None)
+}
+
+/// Puts the staged files into place; what another writer made of them stays, and needs manual resolution.
+pub(crate) fn place_files(
+    site: &Site<'_>,
+    id: TxId,
+    git_dir: &Path,
+    begin: &Begin,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    for (change, placed) in redo_files(site, id, git_dir, begin)? {
+        match placed {
+            Placed::Now if change.after.is_some() => progress.lines.push(format!("wrote {}", change.path)),
+            Placed::Now => progress.lines.push(format!("removed {}", change.path)),
+            Placed::Already => {}
+            Placed::Left(why) => {
+                progress.left_some = true;
+                progress.lines.push(format!("{} is left alone: {why}", change.path));
+            }
+        }
+    }
+    if progress.lines.is_empty() {
+        progress.lines.push("all of it had been applied".to_owned());
+    }
+    Ok(())
+}
+
+fn redo_files<'b>(
+    site: &Site<'_>,
+    id: TxId,
+    git_dir: &Path,
+    begin: &'b Begin,
+) -> anyhow::Result<Vec<(&'b FileChange, Placed)>> {
+    if begin.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let left = |why: &str| begin.files.iter().map(|f| (f, Placed::Left(why.to_owned()))).collect();
+    // A worktree that is gone must not be mistaken for the main one.
+    if begin.worktree.is_empty() != (git_dir == site.repo.common_dir) {
+        return Ok(left("its worktree is gone"));
+    }
+    let repo = Repository { git_dir: git_dir.to_owned(), ..site.repo.clone() };
+    let Ok(worktree) = Worktree::open(&repo, &site.options.git_program) else {
+        return Ok(left("its worktree cannot be opened"));
+    };
+    let Some(stage) = stage::open(site.state, id)? else { return Ok(left("what was staged is lost")) };
+    let placing = Placing { worktree: &worktree, stage: &stage, read_at: None };
+    let mut placed = Vec::with_capacity(begin.files.len());
+    for (index, change) in begin.files.iter().enumerate() {
+        let done = placing.place(index, change);
+        let done = done.map_err(|error| InTheWay(format!("cannot write {}: {error}", change.path)))?;
+        placed.push((change, done));
+    }
+    Ok(placed)
+}

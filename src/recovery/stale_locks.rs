@@ -1,0 +1,116 @@
+//! Locks of the dead: moved to quarantine, but for an `index.lock` that belongs to a finished commit, which goes into place.
+
+use std::path::Path;
+
+use crate::fs::FileId;
+use crate::git::{Oid, RefStore, Repository, Value};
+use crate::locks::{self, DeadLock, Depth, Holder, Judge, KnownDead, LockFile, Verdict};
+use crate::process::owner::Liveness;
+use crate::recovery::action::Action;
+use crate::recovery::case::Case;
+use crate::recovery::perform::perform;
+use crate::recovery::report::Report;
+use crate::recovery::report::{Finding, LockFinding};
+use crate::recovery::site::Site;
+use crate::state::TxId;
+use crate::state::marker::{self, Listing};
+use crate::wal::Begin;
+
+/// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.
+pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], report: &mut Report) -> anyhow::Result<()> {
+    for lock in locks::find(site.repo, Depth::Everything)? {
+        let path = site.repo.relative(&lock.path);
+        let dead = match judge.judge(lock)? {
+            Verdict::Dead(dead) => dead,
+            Verdict::Held(holder) => {
+                report.locks.push(LockFinding::held(path, holder));
+                continue;
+            }
+        };
+        let because = dead.proof().to_owned();
+        let found = |finding| LockFinding { path: path.clone(), finding, because, owner: Liveness::Dead, held: false };
+        if is_index_of_one(site, &dead, cases)? {
+            perform(site, vec![Action::FinishLock { lock: dead, keep: None }])?;
+            report.locks.push(found(Finding::Finished));
+            continue;
+        }
+        let trimmed = perform(site, vec![Action::TrimUnfinishedMove(dead.file().clone())])?;
+        report.notes.extend(trimmed.lines);
+        if let Some(id) = needed_later(site, dead.file(), cases)? {
+            let because = format!("{id} has it as its new index, and died just now");
+            report.locks.push(LockFinding::held(path, Holder { liveness: Liveness::Unknowable, because }));
+            continue;
+        }
+        let gone = !perform(site, vec![Action::RemoveLock(dead)])?.is_void;
+        report.locks.push(found(if gone { Finding::Removed } else { Finding::Left }));
+    }
+    Ok(())
+}
+
+/// The transaction whose index this lock is, when it was at work as the markers were read: it is recovered the next time,
+/// and its index with it.
+fn needed_later(site: &Site<'_>, lock: &LockFile, cases: &[Case]) -> anyhow::Result<Option<TxId>> {
+    if !lock.path.ends_with("index.lock") {
+        return Ok(None);
+    }
+    for entry in Listing::read(site.state.path())?.markers {
+        if cases.iter().any(|case| case.tx.id() == entry.id) {
+            continue;
+        }
+        let index = match entry.read_now() {
+            Err(error) if marker::is_unreadable(&error) => return Err(error),
+            // A damaged one says nothing.
+            found => found.ok().flatten().and_then(|(_, marker)| marker.index_lock),
+        };
+        let is_it = |(path, id): (String, FileId)| id == lock.id && site.repo.common_dir.join(path) == lock.path;
+        if index.is_some_and(is_it) {
+            return Ok(Some(entry.id));
+        }
+    }
+    Ok(None)
+}
+
+/// Is this lock the new index of a transaction that was applied in whole?
+fn is_index_of_one(site: &Site<'_>, lock: &DeadLock, cases: &[Case]) -> anyhow::Result<bool> {
+    let file = lock.file();
+    for case in cases.iter().filter(|case| case.is_applied()) {
+        let Some(begin) = &case.tx.begin else { continue };
+        let git_dir = case.tx.git_dir(site.repo);
+        if begin.index_lock != Some(file.id) || file.path != git_dir.join("index.lock") {
+            continue;
+        }
+        let Some((before, after)) = head_move(site.repo, &git_dir, begin)? else { continue };
+        let program = &site.options.git_program;
+        if crate::git::index::belongs_to(program, &git_dir, &file.path, &before, &after)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Where the transaction moved what the worktree's HEAD points to: before and after.
+fn head_move(repo: &Repository, git_dir: &Path, begin: &Begin) -> anyhow::Result<Option<(Value, Oid)>> {
+    let worktree = Repository { git_dir: git_dir.to_owned(), ..repo.clone() };
+    let refs = RefStore::new(&worktree);
+    let head = refs.canonical(b"HEAD")?;
+    let moved = match refs.read(&head)?.value {
+        Value::Symref(target) => target,
+        _ => head,
+    };
+    let change = begin.refs.iter().find(|c| c.name == moved);
+    Ok(change.and_then(|c| Some((c.before.clone()?, *c.after.oid()?))))
+}
+
+/// Locks that the log has for transactions of the dead. Of a batched one they may be another process's.
+pub(crate) fn known_dead(repo: &Repository, cases: &[Case]) -> KnownDead {
+    let refs = RefStore::new(repo);
+    let mut known = KnownDead::new();
+    for begin in cases.iter().filter_map(|case| case.tx.begin.as_ref()).filter(|b| !b.batched) {
+        let changed = begin.refs.iter().map(|c| (&c.name, c.lock));
+        let watched = begin.watched.iter().map(|w| (&w.name, w.lock));
+        known.extend(changed.chain(watched).filter_map(|(name, lock)| Some((refs.lock(name), lock?))));
+        let packed = if begin.reftable { "reftable/tables.list.lock" } else { "packed-refs.lock" };
+        known.extend(begin.packed_lock.map(|lock| (repo.common_dir.join(packed), lock)));
+    }
+    known
+}

@@ -1,0 +1,35 @@
+//! Taking apart what a cut `git worktree add` has made.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::fs::durable;
+use crate::locks::DeadLock;
+use crate::recovery::site::Site;
+use crate::state::quarantine;
+
+/// Moves the entry of a worktree to quarantine, and removes what git made elsewhere for it where that is empty.
+pub(crate) fn take_apart(site: &Site<'_>, lock: &DeadLock, worktree: Option<&Path>) -> anyhow::Result<()> {
+    let witness = &lock.file().path;
+    let dir = if witness.ends_with("locked") { witness.parent().unwrap_or(witness) } else { witness };
+    // Whose link it is must be known before its target moves away.
+    let link = worktree.map(|w| w.join(".git"));
+    let leads_here = |link: &PathBuf| {
+        let target = crate::git::repository::gitfile_target(link).and_then(|t| fs::canonicalize(t).ok());
+        target.is_some_and(|t| fs::canonicalize(dir).is_ok_and(|d| d == t))
+    };
+    let link = link.filter(leads_here);
+    let aside = quarantine::free_path(site.state, &site.repo.relative(dir))?;
+    durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", dir.display()))?;
+    // git makes this directory together with the first worktree.
+    durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
+    if let Some(link) = link {
+        durable::remove_file(&link)?;
+    }
+    if let Some(worktree) = worktree {
+        durable::remove_dir_if_empty(worktree)?;
+    }
+    Ok(())
+}
