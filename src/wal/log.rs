@@ -22,7 +22,7 @@ use crate::state::directory::{SMALL, StateDir, Wait};
 use crate::state::marker::Listing;
 use crate::util::checksum;
 use crate::util::clock;
-use crate::wal::checkpoint;
+use crate::wal::rotate;
 use crate::wal::head::{Head, POISONED};
 use crate::wal::record;
 use crate::wal::record::{Body, Encoded, Lsn, Record, TOO_LARGE};
@@ -159,16 +159,16 @@ impl<'s> Log<'s> {
         sync()?;
         let Written { file, segment, .. } = self.state.while_appending(self.wait, || {
             sync()?;
-            let in_flight = checkpoint::in_flight(self)?;
-            self.write(None, &checkpoint::body(self, in_flight)?.encode()?)
+            let in_flight = rotate::in_flight(self)?;
+            self.write(None, &rotate::body(self, in_flight)?.encode()?)
         })?;
         file.sync_data().or_else(|error| self.not_synced(segment, error))
     }
 
     fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<Written> {
         let mut head = self.load_head()?;
-        if head.size >= checkpoint::SEGMENT_SIZE {
-            checkpoint::rotate(self, &mut head)?;
+        if head.size >= rotate::SEGMENT_SIZE {
+            rotate::rotate(self, &mut head)?;
         }
         let path = self.segment_path(head.segment);
         let mut file = durable::open_own(&path, OpenOptions::new().append(true))
@@ -264,11 +264,11 @@ impl<'s> Log<'s> {
             head.next_tx = head.next_tx.max(more.next_tx);
             head.next_lsn = head.next_lsn.max(more.next_lsn);
             if head.segment < more.segment {
-                checkpoint::begin_segment(self, &mut head, more.segment)?;
+                rotate::begin_segment(self, &mut head, more.segment)?;
             }
         }
         if head.segment == 0 || distrusted.is_some() {
-            checkpoint::rotate(self, &mut head)?;
+            rotate::rotate(self, &mut head)?;
         }
         if new {
             // Nothing happened before: there is nothing to look after.
@@ -601,7 +601,7 @@ mod tests {
             let log = fixture.log();
             let total: u64 =
                 log.segments().unwrap().iter().map(|s| fs::metadata(log.segment_path(*s)).unwrap().len()).sum();
-            let most = settings.retained_bytes + 2 * checkpoint::SEGMENT_SIZE;
+            let most = settings.retained_bytes + 2 * rotate::SEGMENT_SIZE;
             assert!(total <= most, "{total} bytes after 100 MiB, {settings}");
             assert!(total > settings.retained_bytes / 2, "and no more goes than has to: {total} bytes, {settings}");
             assert!(log.scan().unwrap().damage.is_empty());
