@@ -4,7 +4,7 @@ use crate::fs::FileId;
 use crate::fs::durable;
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::RefSnapshot;
-use crate::git::{RefFormat, RefStore, Value};
+use crate::git::{RefFormat, RefStore};
 use crate::hook::Reply;
 use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
@@ -118,7 +118,7 @@ impl Call<'_> {
         let refs = RefStore::new(&self.repo);
         let mut found = Vec::with_capacity(self.payload.count());
         for line in self.payload.lines() {
-            let (name, after) = (refs.canonical(line.name)?, Value::of_payload(line.new)?);
+            let (name, after) = (refs.canonical(line.name)?, line.after()?);
             if self.repo.ref_format == RefFormat::Reftable {
                 found.push(RefSnapshot { name, value: after, file: None });
                 continue;
