@@ -4,9 +4,9 @@ use std::io;
 
 use crate::fs::{FileId, read_small, with_suffix};
 use crate::git::refs::ResolvedRef;
-use crate::git::{RefName, RefStore, Repository, Value};
+use crate::git::{Oid, RefName, RefStore, Repository, Value};
 use crate::observe::payload::{Line, Payload};
-use crate::observe::{Locks, Observed, Problem};
+use crate::observe::{Locks, Observed};
 use crate::wal::{RefChange, Watched};
 
 /// One line of the payload, with what is on disk.
@@ -24,7 +24,7 @@ impl Update<'_> {
 
     /// A batched update that git rejected because the value is not the expected one still appears in the payload.
     fn was_rejected(&self) -> bool {
-        let is_other = |current: &crate::git::Oid| current.hex().as_bytes() != self.line.old;
+        let is_other = |current: &Oid| current.hex().as_bytes() != self.line.old;
         self.line.expects_a_value() && self.before.value.oid().is_some_and(is_other)
     }
 }
@@ -58,14 +58,14 @@ impl<'o> Observer<'o> {
         Ok(Observer { repo, payload, refs: RefStore::under_locks(repo), packed_lock, locks: Locks::Own })
     }
 
-    pub(super) fn look_at<'l>(&self, line: Line<'l>) -> Result<Update<'l>, Problem> {
+    pub(super) fn look_at<'l>(&self, line: Line<'l>) -> anyhow::Result<Update<'l>> {
         let name = self.resolve(&line)?;
         let before = self.refs.read(&name)?;
         let lock = FileId::at(&self.refs.lock(&name))?;
         Ok(Update { line, name, before, lock })
     }
 
-    pub(super) fn observe(&self, update: Update<'_>, seen: &mut Observed) -> Result<(), Problem> {
+    pub(super) fn observe(&self, update: Update<'_>, seen: &mut Observed) -> anyhow::Result<()> {
         let effect = self.effect(&update)?;
         let Update { name, before, lock, .. } = update;
         match effect {
@@ -84,7 +84,7 @@ impl<'o> Observer<'o> {
         Ok(())
     }
 
-    fn effect(&self, update: &Update<'_>) -> Result<Effect, Problem> {
+    fn effect(&self, update: &Update<'_>) -> anyhow::Result<Effect> {
         let effect = match (update.line.deletes(), self.locks) {
             (true, _) if update.deletes_nothing() => update.lock.map_or(Effect::Nothing, |_| Effect::LockOnly),
             (true, Locks::OfOthers) => self.effect_of_prune(update)?,
@@ -98,7 +98,7 @@ impl<'o> Observer<'o> {
         })
     }
 
-    fn effect_of_delete(&self, update: &Update<'_>) -> Result<Effect, Problem> {
+    fn effect_of_delete(&self, update: &Update<'_>) -> anyhow::Result<Effect> {
         if self.is_logged_only(update)? {
             return Ok(Effect::LockOnly);
         }
@@ -120,7 +120,7 @@ impl<'o> Observer<'o> {
     }
 
     /// A git that packs holds the ref's lock, and removes the loose file because `packed-refs` has it.
-    fn effect_of_prune(&self, Update { name, before, lock, .. }: &Update<'_>) -> Result<Effect, Problem> {
+    fn effect_of_prune(&self, Update { name, before, lock, .. }: &Update<'_>) -> anyhow::Result<Effect> {
         match lock {
             Some(lock) if lock.size == 0 && before.loose.is_some() => {
                 Ok(if is_prune(&self.refs, name, before)? { Effect::Prune } else { Effect::Loss })
@@ -129,7 +129,7 @@ impl<'o> Observer<'o> {
         }
     }
 
-    fn effect_of_update(&self, Update { line, name, before, lock }: &Update<'_>) -> Result<Effect, Problem> {
+    fn effect_of_update(&self, Update { line, name, before, lock }: &Update<'_>) -> anyhow::Result<Effect> {
         let after = line.after()?;
         let Some(lock) = lock else { return Ok(Effect::Nothing) };
         if lock.size == 0 || before.value == after {
@@ -145,7 +145,7 @@ impl<'o> Observer<'o> {
     }
 
     /// git logs an update of the branch that HEAD points to in HEAD's reflog as well, by an extra HEAD line.
-    fn is_logged_only(&self, Update { name, before, .. }: &Update<'_>) -> Result<bool, Problem> {
+    fn is_logged_only(&self, Update { name, before, .. }: &Update<'_>) -> anyhow::Result<bool> {
         let Value::Symref(target) = &before.value else { return Ok(false) };
         if !name.is_head() {
             return Ok(false);
@@ -160,7 +160,7 @@ impl<'o> Observer<'o> {
 
     /// A `HEAD` line may mean another worktree's HEAD (`worktree add`, `branch -m` of a branch checked out
     /// elsewhere). Which one: the one that is locked.
-    fn resolve(&self, line: &Line<'_>) -> Result<RefName, Problem> {
+    fn resolve(&self, line: &Line<'_>) -> anyhow::Result<RefName> {
         let own = self.refs.canonical(line.name)?;
         if line.name != b"HEAD" || FileId::at(&self.refs.lock(&own))?.is_some() {
             return Ok(own);
@@ -178,7 +178,7 @@ impl<'o> Observer<'o> {
     }
 
     /// From 2.51 on the extra HEAD line is hidden, but HEAD is locked and logged all the same.
-    pub(super) fn watch_head(&self, seen: &mut Observed) -> Result<(), Problem> {
+    pub(super) fn watch_head(&self, seen: &mut Observed) -> anyhow::Result<()> {
         let head = self.refs.canonical(b"HEAD")?;
         let listed = seen.watched.iter().any(|w| w.name == head) || seen.changes.iter().any(|c| c.name == head);
         if listed {
@@ -199,6 +199,6 @@ impl<'o> Observer<'o> {
 }
 
 /// `packed-refs` has the value already: removing the loose file changes nothing that anybody sees.
-pub(super) fn is_prune(refs: &RefStore<'_>, name: &RefName, before: &ResolvedRef) -> Result<bool, Problem> {
+pub(super) fn is_prune(refs: &RefStore<'_>, name: &RefName, before: &ResolvedRef) -> anyhow::Result<bool> {
     Ok(before.loose.is_some() && refs.packed_value(name)?.as_ref() == Some(&before.value))
 }

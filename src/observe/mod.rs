@@ -12,7 +12,7 @@ use std::io;
 
 use crate::fs::FileId;
 use crate::git::reflog::RENAMED_LOG;
-use crate::git::refs::{BadName, ResolvedRef};
+use crate::git::refs::ResolvedRef;
 use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
 use crate::observe::effect::Observer;
 use crate::observe::payload::Payload;
@@ -38,48 +38,13 @@ pub struct Observed {
     pub index_lock: Option<FileId>,
 }
 
-/// Why the payload could not be read.
-#[derive(Debug)]
-pub enum Problem {
-    /// A name or value that cannot be.
-    Invalid(BadName),
-    /// A file that cannot be read.
-    Io(io::Error),
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Problem::Invalid(e) => e.fmt(f),
-            Problem::Io(e) => e.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Problem {}
-
-impl From<io::Error> for Problem {
-    fn from(e: io::Error) -> Self {
-        Problem::Io(e)
-    }
-}
-
-impl From<BadName> for Problem {
-    fn from(e: BadName) -> Self {
-        Problem::Invalid(e)
-    }
-}
-
 /// Observes the transaction at `prepared`: locks are held, nothing is changed yet. `whose` are the locks? That is asked only
 /// once, and not at all when no ref is there: git deletes pseudo-refs that are none in every commit.
-///
-/// # Errors
-/// The payload or the disk cannot be read, or what `whose` says.
 pub fn observe(
     repo: &Repository,
     payload: &Payload<'_>,
     whose: impl FnOnce() -> io::Result<Locks>,
-) -> Result<Observed, Problem> {
+) -> anyhow::Result<Observed> {
     if repo.ref_format == RefFormat::Reftable {
         return observe_reftable(repo, payload);
     }
@@ -103,7 +68,7 @@ pub fn observe(
 
 /// Of a reftable only git can read values, and a hook starts no git: what the payload says is what we have. The
 /// table's lock stands for the locks of all refs.
-fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> Result<Observed, Problem> {
+fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<Observed> {
     let refs = RefStore::under_locks(repo);
     let mut seen = Observed::default();
     for line in payload.lines() {
@@ -123,10 +88,7 @@ fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> Result<Observed
 }
 
 /// Could this transaction, still without locks, change anything? (`preparing`)
-///
-/// # Errors
-/// The payload or the disk cannot be read.
-pub fn may_change(repo: &Repository, payload: &Payload<'_>) -> Result<bool, Problem> {
+pub fn may_change(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<bool> {
     let refs = RefStore::new(repo);
     let packed_locked = FileId::at(&repo.common_dir.join("packed-refs.lock"))?.is_some();
     for line in payload.lines() {
@@ -146,15 +108,12 @@ pub fn may_change(repo: &Repository, payload: &Payload<'_>) -> Result<bool, Prob
 
 /// Is this deletion half of a rename by the git that was started at `git_started_at` (nanoseconds since the epoch)? The reflog
 /// that it has moved away is proof, unless it is older than that git; without one only the command line can tell.
-///
-/// # Errors
-/// The disk cannot be read.
 pub fn rename_of(
     repo: &Repository,
     changes: &[RefChange],
     argv: &[String],
     git_started_at: i64,
-) -> Result<Option<Rename>, Problem> {
+) -> anyhow::Result<Option<Rename>> {
     let mut deleted = changes.iter().filter(|c| !c.name.is_head());
     let (Some(change), None) = (deleted.next(), deleted.next()) else { return Ok(None) };
     if change.after != Value::Absent || !change.name.as_bytes().starts_with(b"refs/") {

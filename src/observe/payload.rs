@@ -76,9 +76,6 @@ impl<'p> Line<'p> {
     }
 
     /// The new value.
-    ///
-    /// # Errors
-    /// It is no value.
     pub fn after(&self) -> Result<Value, BadName> {
         Value::of_payload(self.new)
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::fs::Birth;
@@ -35,35 +35,35 @@ struct Wire<'a> {
     data: &'a RawValue,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Refs<'a> {
-    refs: Cow<'a, [RefSnapshot]>,
+#[derive(Deserialize)]
+struct Refs {
+    refs: Vec<RefSnapshot>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct By {
     by: TxId,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Recovered<'a> {
+#[derive(Deserialize)]
+struct Recovered {
     outcome: Outcome,
-    actions: Cow<'a, [String]>,
-    refs: Cow<'a, [RefSnapshot]>,
+    actions: Vec<String>,
+    refs: Vec<RefSnapshot>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Checkpoint {
     in_flight: Vec<TxId>,
     boot: String,
     state_dir: Birth,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Baseline<'a> {
+#[derive(Deserialize)]
+struct Baseline {
     as_of: Lsn,
-    actions: Cow<'a, [String]>,
-    refs: Cow<'a, [RefSnapshot]>,
+    actions: Vec<String>,
+    refs: Vec<RefSnapshot>,
 }
 
 /// A body that is ready to be written once its number is known: encoding it under the lock would keep others waiting. Of a
@@ -143,45 +143,33 @@ impl Body {
     }
 
     fn write_data(&self, to: &mut impl Write) -> serde_json::Result<()> {
-        use serde_json::to_writer;
         match self {
-            Body::Begin(begin) | Body::Decided(begin) => to_writer(to, begin),
-            Body::Committed { refs } | Body::Moved { refs } => to_writer(to, &Refs { refs: refs.into() }),
-            Body::Aborted | Body::Unknown { .. } => to_writer(to, &serde_json::Map::new()),
-            Body::Absorbed { by } => to_writer(to, &By { by: *by }),
-            Body::Recovered { outcome, actions, refs } => {
-                to_writer(to, &Recovered { outcome: *outcome, actions: actions.into(), refs: refs.into() })
-            }
-            Body::Checkout(checkout) => to_writer(to, checkout),
-            Body::Baseline { as_of, actions, refs } => {
-                to_writer(to, &Baseline { as_of: *as_of, actions: actions.into(), refs: refs.into() })
-            }
-            Body::Checkpoint { in_flight, boot, state_dir } => {
-                to_writer(to, &Checkpoint { in_flight: in_flight.clone(), boot: boot.clone(), state_dir: *state_dir })
-            }
+            Body::Aborted | Body::Unknown { .. } => to.write_all(b"{}").map_err(serde_json::Error::io),
+            _ => serde_json::to_writer(to, self),
         }
     }
 
     fn decode(kind: &str, data: &RawValue) -> serde_json::Result<Body> {
+        use serde_json::from_str;
         let data = data.get();
         Ok(match kind {
-            "begin" => Body::Begin(serde_json::from_str(data)?),
-            "decided" => Body::Decided(serde_json::from_str(data)?),
-            "committed" => Body::Committed { refs: serde_json::from_str::<Refs<'_>>(data)?.refs.into_owned() },
+            "begin" => Body::Begin(from_str(data)?),
+            "decided" => Body::Decided(from_str(data)?),
+            "committed" => Body::Committed { refs: from_str::<Refs>(data)?.refs },
             "aborted" => Body::Aborted,
-            "absorbed" => Body::Absorbed { by: serde_json::from_str::<By>(data)?.by },
-            "moved" => Body::Moved { refs: serde_json::from_str::<Refs<'_>>(data)?.refs.into_owned() },
+            "absorbed" => Body::Absorbed { by: from_str::<By>(data)?.by },
+            "moved" => Body::Moved { refs: from_str::<Refs>(data)?.refs },
             "recovered" => {
-                let Recovered { outcome, actions, refs } = serde_json::from_str(data)?;
-                Body::Recovered { outcome, actions: actions.into_owned(), refs: refs.into_owned() }
+                let Recovered { outcome, actions, refs } = from_str(data)?;
+                Body::Recovered { outcome, actions, refs }
             }
-            "checkout" => Body::Checkout(serde_json::from_str(data)?),
+            "checkout" => Body::Checkout(from_str(data)?),
             "baseline" => {
-                let Baseline { as_of, actions, refs } = serde_json::from_str(data)?;
-                Body::Baseline { as_of, actions: actions.into_owned(), refs: refs.into_owned() }
+                let Baseline { as_of, actions, refs } = from_str(data)?;
+                Body::Baseline { as_of, actions, refs }
             }
             "checkpoint" => {
-                let Checkpoint { in_flight, boot, state_dir } = serde_json::from_str(data)?;
+                let Checkpoint { in_flight, boot, state_dir } = from_str(data)?;
                 Body::Checkpoint { in_flight, boot, state_dir }
             }
             other => Body::Unknown { kind: other.to_owned(), format: FORMAT },

@@ -68,17 +68,11 @@ impl<'s> Log<'s> {
     }
 
     /// Makes sure that there is a log to append to.
-    ///
-    /// # Errors
-    /// The state directory cannot be written, or the append lock cannot be had in time.
     pub fn open(&self) -> anyhow::Result<()> {
         self.state.while_appending(self.wait, || self.load_head().map(|_| ()))
     }
 
     /// A new transaction id.
-    ///
-    /// # Errors
-    /// The state directory cannot be written, or the append lock cannot be had in time.
     pub fn next_id(&self) -> anyhow::Result<TxId> {
         self.state.while_appending(self.wait, || {
             let mut head = self.load_head()?;
@@ -99,9 +93,6 @@ impl<'s> Log<'s> {
     }
 
     /// Appends a record if `wanted` still says so under the lock; `None` when it did not.
-    ///
-    /// # Errors
-    /// As for [`Log::append`].
     pub fn append_if(
         &self,
         tx: Option<TxId>,
@@ -140,9 +131,6 @@ impl<'s> Log<'s> {
     }
 
     /// Makes everything on the file system durable, and notes that.
-    ///
-    /// # Errors
-    /// As for [`Log::append`].
     pub fn checkpoint(&self) -> anyhow::Result<()> {
         let sync = || {
             durable::sync_filesystem_of(self.state.path())
@@ -206,9 +194,6 @@ impl<'s> Log<'s> {
     }
 
     /// Are there records behind the record `last`, as far as is noted?
-    ///
-    /// # Errors
-    /// The note cannot be read.
     pub fn goes_on_behind(&self, last: Lsn) -> io::Result<bool> {
         Ok(self.note()?.end().is_some_and(|head| head.next_lsn > last + 1))
     }
@@ -257,9 +242,6 @@ impl<'s> Log<'s> {
 
     /// Since when (realtime, nanoseconds) the clock has not been set, as far back as is known; `None` when it has been:
     /// then the start of a process and the time of a file cannot be compared.
-    ///
-    /// # Errors
-    /// The state directory cannot be read.
     pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
         const STEP: i64 = 1500;
         let steady = self.note()?.end().filter(|h| (clock::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
@@ -267,17 +249,11 @@ impl<'s> Log<'s> {
     }
 
     /// Every record of the log.
-    ///
-    /// # Errors
-    /// A segment cannot be read.
     pub fn scan(&self) -> anyhow::Result<Scan> {
         self.scan_while(|_| true)
     }
 
     /// The newest segments, going back until `enough` is satisfied by what was read so far.
-    ///
-    /// # Errors
-    /// A segment cannot be read.
     pub fn scan_until(&self, mut enough: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
         self.scan_while(|records| !enough(records))
     }

@@ -209,8 +209,9 @@ pub enum Outcome {
     Acknowledged,
 }
 
-/// What a record says.
-#[derive(Debug, Clone, PartialEq)]
+/// What a record says. Serialized it is the record's `data`, without its type.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Body {
     /// About to be done.
     Begin(Box<Begin>),
