@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jin_txn::cli;
-use jin_txn::hook::{Environment, Reply, chain as foreign, post_checkout, reference_transaction};
+use jin_txn::hook::{Environment, Reply, chain as foreign, dispatch};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -100,17 +100,7 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         runs: std::env::var(jin_txn::util::env::RUN).ok(),
     };
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-    let reply = if name == "reference-transaction" {
-        let state = args.first().map_or("", String::as_str);
-        reference_transaction::run(state, input, &environment)
-    } else if name == "pre-receive" {
-        reference_transaction::run("receiving", input, &environment)
-    } else if name == "post-checkout" {
-        post_checkout::run(&args, &environment)
-    } else {
-        // A hook that we are not: git goes on.
-        return 0;
-    };
+    let reply = dispatch::run(name, &args, input, &environment);
     answer(&reply)
 }
 
@@ -122,5 +112,5 @@ fn answer(reply: &Reply) -> u8 {
             break;
         }
     }
-    reference_transaction::exit_code(reply.answer)
+    reply.exit_code()
 }

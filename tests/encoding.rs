@@ -8,7 +8,7 @@ use jin_txn::state::TxId;
 use jin_txn::state::TxKind;
 use jin_txn::state::marker::{Marker, PayloadKey, Phase};
 use jin_txn::util::text::{escape, unescape};
-use jin_txn::wal::record::{TOO_LARGE, decode, decode_header};
+use jin_txn::wal::codec::{TOO_LARGE, decode, decode_header};
 use jin_txn::wal::{Begin, Body, Checkout, Outcome, Record, RefChange, Reversal, Watched};
 use proptest::prelude::*;
 

@@ -15,10 +15,10 @@ use jin_txn::observe::payload::Payload;
 use jin_txn::run::manifest::Manifest as Snapshot;
 use jin_txn::state::marker::Marker;
 use jin_txn::util::text::{escape, unescape};
-use jin_txn::wal::record;
-use jin_txn::wal::record::{Body, FORMAT};
+use jin_txn::wal::codec;
+use jin_txn::wal::codec::FORMAT;
 use jin_txn::wal::scan::{Bounds, read_segment};
-use jin_txn::wal::{Begin, Record};
+use jin_txn::wal::{Begin, Body, Record};
 
 /// A target and its name, which is that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
@@ -63,19 +63,19 @@ pub fn wal_scan(data: &[u8]) {
 
 /// One record.
 pub fn record_decode(data: &[u8]) {
-    if let Ok(record) = record::decode(data) {
+    if let Ok(record) = codec::decode(data) {
         holds(&record);
     }
     let line = with_checksum(data);
-    let header = record::decode_header(&line);
-    let Ok(record) = record::decode(&line) else { return };
+    let header = codec::decode_header(&line);
+    let Ok(record) = codec::decode(&line) else { return };
     let header = header.expect("a record has a header");
     assert_eq!((header.lsn, header.tx), (record.lsn, record.tx));
     holds(&record);
     if !matches!(record.body, Body::Unknown { .. }) {
         let mut again = line_of(&record);
         again.pop();
-        assert_eq!(record::decode(&again).as_ref(), Ok(&record), "what is written is what was read");
+        assert_eq!(codec::decode(&again).as_ref(), Ok(&record), "what is written is what was read");
     }
 }
 
@@ -164,7 +164,7 @@ fn line_of(record: &Record) -> Vec<u8> {
 }
 
 fn holds(record: &Record) {
-    assert!(record.lsn < record::TOO_LARGE && record.tx.is_none_or(|tx| tx.0 < record::TOO_LARGE));
+    assert!(record.lsn < codec::TOO_LARGE && record.tx.is_none_or(|tx| tx.0 < codec::TOO_LARGE));
     match &record.body {
         Body::Begin(begin) | Body::Decided(begin) => begin_stays_inside(begin),
         Body::Committed { refs } | Body::Moved { refs } => refs.iter().for_each(|r| stays_inside(&r.name)),

@@ -14,13 +14,22 @@
 //! Limit: what git changes without calling a hook (index, worktree, `stash drop` of an older entry, reflog
 //! expiry, other implementations of git) is not seen here.
 
+mod begin;
+mod call;
 pub mod chain;
+pub mod dispatch;
+mod ended;
+mod markers;
 mod nested;
-pub mod post_checkout;
+mod post_checkout;
+mod prepared;
+mod preparing;
 mod preserve;
-pub mod reference_transaction;
+mod recover;
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crate::git::Repository;
 use crate::git::repository::NotFound;
@@ -52,7 +61,7 @@ impl Environment {
     /// The repository that git called the hook for.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it cannot be read.
     pub fn repository(&self) -> Result<Repository, NotFound> {
         if self.git_dir.is_none()
             && let Some(repo) = Repository::in_current_dir(&self.cwd)
@@ -91,6 +100,15 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The exit code of the hook.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.answer {
+            Answer::Go => 0,
+            Answer::Veto => 1,
+        }
+    }
+
     /// Go on, in silence.
     #[must_use]
     pub fn go() -> Reply {
@@ -104,4 +122,8 @@ impl Reply {
     fn veto(messages: Vec<String>) -> Reply {
         Reply { answer: Answer::Veto, messages }
     }
+}
+
+fn os_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }

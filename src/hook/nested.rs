@@ -1,8 +1,9 @@
 //! Is this git the child of one of our own transactions?
 //!
 //! Then that transaction logs everything, and our hook has nothing to do; hooks of others run and may refuse. The variable
-//! alone is believed by nobody: it is inherited by whatever a hook starts, and anybody may set it.
+//! alone proves nothing: it is inherited by whatever a hook starts, and anybody may set it.
 
+use crate::hook::Environment;
 use crate::process::owner;
 use crate::process::owner::{ExecContext, Stat};
 use crate::state::TxId;
@@ -10,12 +11,19 @@ use crate::state::TxKind;
 use crate::state::marker;
 use crate::state::marker::{Listing, State};
 
-/// Does the transaction `id` speak for this git? Its marker has to be there, to name this very process as its child, and
-/// an ancestor of it as its owner.
+/// Was this git started by a transaction of ours that is in progress?
 ///
 /// # Errors
-/// The marker or `/proc` cannot be read. A second transaction for what the first one does would be taken back although that is kept.
-pub(crate) fn speaks_for(listing: &Listing, id: TxId, git: &Stat) -> anyhow::Result<bool> {
+/// The marker or `/proc` cannot be read. A second transaction for what the first one does would be rolled back although that
+/// is kept.
+pub(super) fn is_within_ours(environment: &Environment, listing: &Listing) -> anyhow::Result<bool> {
+    let Some(id) = environment.within else { return Ok(false) };
+    let Some((git, _)) = owner::nearest_git()? else { return Ok(false) };
+    has_started(listing, id, &git)
+}
+
+/// The marker of `id` has to be there, to name this very process as its child, and an ancestor of it as its owner.
+fn has_started(listing: &Listing, id: TxId, git: &Stat) -> anyhow::Result<bool> {
     let Some(entry) = listing.markers.iter().find(|m| m.id == id && m.state == State::InProgress) else {
         return Ok(false);
     };

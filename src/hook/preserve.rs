@@ -4,23 +4,23 @@ use anyhow::Context;
 
 use crate::fs::FileId;
 use crate::fs::durable;
-use crate::git::refs::RefSnapshot;
+use crate::git::reflog::RENAMED_LOG;
+use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Value};
-use crate::hook::reference_transaction::Call;
+use crate::hook::call::Call;
+use crate::hook::recover::saved_log_name;
 use crate::observe::Observed;
 use crate::process::owner::ExecContext;
-use crate::recovery;
-use crate::run::{mark, snapshot};
+use crate::run::child_transactions::is_shared;
+use crate::run::snapshot;
 use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::Durability;
-use crate::state::marker::{Entry, State};
 use crate::wal::{Body, Flush, Rename};
 
 impl Call<'_> {
     /// pack-refs writes `packed-refs`, renames it into place, and then removes loose files: three steps that a power cut
     /// must not take back in another order. Its content is synced before the rename, its name before the first removal.
-    pub(crate) fn order_packing(&self, seen: &Observed) -> anyhow::Result<()> {
+    pub(super) fn order_packing(&self, seen: &Observed) -> anyhow::Result<()> {
         let new = self.repo.common_dir.join("packed-refs.new");
         let written = FileId::at(&new)?.is_some();
         if (!written && seen.pruned.is_empty()) || self.state.durability() == Durability::Process {
@@ -40,8 +40,8 @@ impl Call<'_> {
     }
 
     /// pack-refs erases the identity that proves who wrote a ref: log where it went, while it is known.
-    pub(crate) fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
-        let moved = |(name, was): &(RefName, crate::git::refs::ResolvedRef)| RefSnapshot {
+    pub(super) fn note_moved(&self, seen: &Observed) -> anyhow::Result<()> {
+        let moved = |(name, was): &(RefName, ResolvedRef)| RefSnapshot {
             name: name.clone(),
             value: was.value.clone(),
             file: was.loose,
@@ -54,7 +54,7 @@ impl Call<'_> {
 
     /// git replaces its configuration without syncing it: keep a second name for the file that is there now, which the barrier
     /// makes durable.
-    pub(crate) fn save_config(&self) -> anyhow::Result<()> {
+    pub(super) fn save_config(&self) -> anyhow::Result<()> {
         let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
         let now = FileId::at(&config)?;
         if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
@@ -69,13 +69,13 @@ impl Call<'_> {
     }
 
     /// git removes the reflogs of deleted refs before the refs: keep a second name for each.
-    pub(crate) fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
+    pub(super) fn save_reflogs(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
         let refs = RefStore::new(&self.repo);
         let mut deleted = seen.changes.iter().enumerate().filter(|(_, c)| c.after == Value::Absent && c.log.is_some());
         let Some(first) = deleted.next() else { return Ok(()) };
         let dir = self.state.make_tx(id)?;
         for (index, change) in std::iter::once(first).chain(deleted) {
-            let saved = dir.join(recovery::saved_log_name(index));
+            let saved = dir.join(saved_log_name(index));
             match durable::keep_second(&refs.log(&change.name), &saved) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
@@ -84,34 +84,17 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// The run that started this git, if it did and is at work.
-    ///
-    /// # Errors
-    /// Its marker cannot be read: what is not known to be a part of a run would stay when the run is taken back.
-    pub(crate) fn run(&self) -> anyhow::Result<Option<TxId>> {
-        let named = self.environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &self.state));
-        let in_progress = |m: &&Entry| Some(m.id) == named && m.state == State::InProgress;
-        let Some(entry) = self.listing.markers.iter().find(in_progress) else { return Ok(None) };
-        // The variable alone is believed by nobody: anybody may set it.
-        let marker = entry.read().context("cannot tell whether this change is part of a run")?;
-        Ok(marker.filter(|m| m.origin == TxKind::Run).map(|m| m.id))
-    }
-
-    /// The run takes reflogs back as well: the first of its transactions that touches one gives it a second name.
-    pub(crate) fn save_reflogs_of_run(
+    /// A rolled back run gets its reflogs back as well: the first of its transactions that touches one gives it a second name.
+    pub(super) fn save_reflogs_of_run(
         &self,
         run: TxId,
         seen: &Observed,
         rename: Option<&Rename>,
     ) -> anyhow::Result<()> {
         let refs = RefStore::new(&self.repo);
-        for change in seen.changes.iter().filter(|c| crate::run::child_transactions::is_shared(&c.name)) {
+        for change in seen.changes.iter().filter(|c| is_shared(&c.name)) {
             let moving = rename.is_some_and(|r| r.log.is_some()) && change.log.is_none();
-            let log = if moving {
-                self.repo.common_dir.join(crate::git::reflog::RENAMED_LOG)
-            } else {
-                refs.log(&change.name)
-            };
+            let log = if moving { self.repo.common_dir.join(RENAMED_LOG) } else { refs.log(&change.name) };
             snapshot::keep_reflog(&log, &self.state, run, change.name.clone())?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! The hook's stdin: `<old> SP <new> SP <ref> LF`, one line per ref.
 
+use crate::git::Value;
+use crate::git::refs::BadName;
 use crate::state::marker::PayloadKey;
 
 /// One line.
@@ -61,11 +63,27 @@ impl<'p> Line<'p> {
         Some(Line { old: words.next()?, new: words.next()?, name: words.next()? })
     }
 
-    /// Zeros: no value.
+    /// Is the ref to be deleted, or only verified?
     #[must_use]
-    pub fn is_null(value: &[u8]) -> bool {
-        value.iter().all(|b| *b == b'0')
+    pub fn deletes(&self) -> bool {
+        is_null(self.new)
     }
+
+    /// Did the caller say what the value is?
+    #[must_use]
+    pub fn expects_a_value(&self) -> bool {
+        !is_null(self.old)
+    }
+
+    /// The new value.
+    pub fn after(&self) -> Result<Value, BadName> {
+        Value::of_payload(self.new)
+    }
+}
+
+/// Zeros: no value.
+fn is_null(value: &[u8]) -> bool {
+    value.iter().all(|b| *b == b'0')
 }
 
 #[cfg(test)]

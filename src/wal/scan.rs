@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::wal::record;
+use crate::wal::codec;
 use crate::wal::record::{Body, Lsn, Record};
 
 /// A place of the log that does not count, or where something is missing.
@@ -66,7 +66,7 @@ impl Scan {
 pub fn read_segment(path: &Path, bytes: &[u8], bounds: Bounds) -> Scan {
     let mut reading = Reading { good: Vec::new(), bad: Vec::new(), wrong: Vec::new() };
     for (offset, line) in lines(bytes) {
-        match record::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
+        match codec::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
             Ok(record) => reading.good.push((offset, record)),
             Err(why) => reading.bad.push((offset, why.to_string())),
         }
@@ -103,7 +103,7 @@ impl Reading {
                 self.wrong.push((*offset, format!("record {lsn} stands behind record {highest}")));
             }
             if let Body::Unknown { format, .. } = record.body
-                && format > record::FORMAT
+                && format > codec::FORMAT
             {
                 self.wrong.push((*offset, format!("record {lsn} has format {format}: a newer jin-txn wrote it")));
             }

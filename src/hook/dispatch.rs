@@ -1,0 +1,99 @@
+//! Which hook, which state: from git's arguments and stdin to the function that answers.
+
+use std::cell::OnceCell;
+use std::ffi::OsStr;
+use std::io::Read;
+
+use anyhow::Context;
+
+use crate::hook::call::{Call, Event};
+use crate::hook::{Environment, Reply, nested, post_checkout};
+use crate::observe::payload::{Line, Payload};
+use crate::process::owner;
+use crate::state::directory::{StateDir, Wait};
+use crate::state::marker::Listing;
+use crate::wal::Log;
+
+/// Room for what git sends in nearly all calls, so that it is read at once. The allocator has such a piece at hand.
+const USUAL_INPUT: usize = 512;
+
+/// Runs the hook `name` with git's arguments and `input` (git's stdin). In a hook or a state that is not ours git goes on.
+#[must_use]
+pub fn run(name: &OsStr, args: &[String], input: &mut dyn Read, environment: &Environment) -> Reply {
+    let event = match name.to_str() {
+        Some("reference-transaction") => Event::of_state(args.first().map_or("", String::as_str)),
+        Some("pre-receive") => Some(Event::Receiving),
+        Some("post-checkout") => return post_checkout::run(args, environment),
+        _ => None,
+    };
+    event.map_or_else(Reply::go, |event| answer(event, input, environment))
+}
+
+fn answer(event: Event, input: &mut dyn Read, environment: &Environment) -> Reply {
+    let mut bytes = Vec::with_capacity(USUAL_INPUT);
+    if let Err(e) = input.read_to_end(&mut bytes) {
+        let error = anyhow::Error::new(e).context("cannot read what git sends to the hook");
+        return failed(event.can_veto(), &error, environment);
+    }
+    match handle(event, &bytes, environment) {
+        Ok(reply) => reply,
+        // After a veto git calls `aborted`, which meets the same trouble: everything has been said.
+        Err(_) if event == Event::Aborted => Reply::go(),
+        Err(error) => failed(event.can_veto() && !is_only_beside(&bytes), &error, environment),
+    }
+}
+
+fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Result<Reply> {
+    let payload = Payload::parse(input).map_err(anyhow::Error::msg)?;
+    if payload.count() == 0 {
+        return Ok(Reply::go());
+    }
+    let repo = match environment.repository() {
+        Err(_) if environment.repository_is_being_made() => return Ok(Reply::go()),
+        found => found?,
+    };
+    let state = StateDir::of(&repo);
+    if !state.exists() {
+        state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+        // A new log knows of nothing before: there is nothing to look after.
+        Log::new(&state, &owner::boot_id()?, Wait::AsConfigured).open()?;
+    }
+    let listing = Listing::read(state.path()).with_context(|| format!("cannot read {}", state.path().display()))?;
+    if nested::is_within_ours(environment, &listing)? {
+        return Ok(Reply::go());
+    }
+    let call = Call { event, environment, repo, state, payload, listing, git: OnceCell::new() };
+    match event {
+        Event::Receiving => call.receiving(),
+        Event::Preparing => call.preparing(),
+        Event::Prepared => call.prepared(),
+        Event::Committed => call.committed(),
+        Event::Aborted => call.aborted(),
+    }
+}
+
+/// Notes that git makes for itself beside the work (`AUTO_MERGE`, `ORIG_HEAD`). It changes them when the refs are done and the
+/// index is not: a veto there would leave the command half done.
+fn is_only_beside(input: &[u8]) -> bool {
+    let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+    let is_beside = |line: &Line<'_>| line.name != b"HEAD" && !line.name.is_empty() && line.name.iter().all(is_capital);
+    Payload::parse(input).is_ok_and(|payload| payload.lines().all(|line| is_beside(&line)))
+}
+
+/// The log or the payload cannot be had: before the change that means no change, after it a warning.
+fn failed(vetoes: bool, error: &anyhow::Error, environment: &Environment) -> Reply {
+    let mut messages = vec![format!("jin-txn: error: {error:#}")];
+    if vetoes && !advice_only(environment) {
+        messages.push("jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...".into());
+        return Reply::veto(messages);
+    }
+    messages.push("jin-txn: hint: this change is not protected; `git txn status` says more".into());
+    Reply::go_saying(messages)
+}
+
+/// `jin.onError=warn`. Asked only when something failed already.
+fn advice_only(environment: &Environment) -> bool {
+    let Ok(repo) = environment.repository() else { return false };
+    let setting = crate::git::command::config(&environment.git_program, &repo, "jin.onError");
+    setting.is_ok_and(|value| value.as_deref() == Some("warn"))
+}

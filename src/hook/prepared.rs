@@ -1,0 +1,80 @@
+//! `prepared`: git holds all locks and has changed nothing. What is about to change is observed; then git is refused, or it
+//! goes on with a durable record.
+
+use std::io;
+
+use crate::hook::Reply;
+use crate::hook::call::{Call, Git};
+use crate::hook::markers::{Markers, OwnMarker, Unfinished};
+use crate::hook::recover::Recovered;
+use crate::observe;
+use crate::observe::{Locks, Observed};
+use crate::process::owner;
+use crate::process::owner::Stat;
+
+impl Call<'_> {
+    pub(super) fn prepared(&self) -> anyhow::Result<Reply> {
+        let markers = self.sort_markers()?;
+        if let Some(veto) = markers.refuse_after_run() {
+            return Ok(veto);
+        }
+        let seen = observe::observe(&self.repo, &self.payload, || Ok(Locks::of(&self.git()?.argv)))?;
+        if let Some(name) = seen.lost.first() {
+            let line = format!("jin-txn: {name} was deleted and made again while it was being packed: its file stays");
+            return Ok(Reply::veto(vec![line]));
+        }
+        let Recovered { mut messages, must_wait } = self.recover_dead(&markers, &seen)?;
+        if must_wait {
+            messages.push("jin-txn: this change is refused until that is recovered: run your command again".into());
+            return Ok(Reply::veto(messages));
+        }
+        if !seen.pruned.is_empty() && (markers.others || markers.dead) {
+            self.note_moved(&seen)?;
+        }
+        if seen.changes.is_empty() {
+            if let Some(unfinished) = &markers.unfinished
+                && is_gc(self.git()?)?
+            {
+                return Ok(refuse_gc(unfinished));
+            }
+            self.order_packing(&seen)?;
+        } else if !markers.mine.iter().any(|own| self.is_again(own)) {
+            self.begin(seen, markers.mine)?;
+        }
+        Ok(Reply::go_saying(messages))
+    }
+
+    fn recover_dead(&self, markers: &Markers, seen: &Observed) -> anyhow::Result<Recovered> {
+        if !self.needs_boot_check()? && !markers.dead {
+            return Ok(Recovered::default());
+        }
+        let changed = seen.changes.iter().map(|c| c.name.clone());
+        self.recover_under_locks(changed.chain(seen.watched.iter().map(|w| w.name.clone())).collect())
+    }
+
+    /// An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there has
+    /// been no `committed` and no `aborted` in between.
+    fn is_again(&self, own: &OwnMarker) -> bool {
+        own.is_begun_with(self.payload.key) && (own.marker.probe.is_none() || own.is_locked(&self.repo))
+    }
+}
+
+/// A gc packs refs before it removes objects: this is where it can be stopped from removing those that an unfinished
+/// transaction is about to name, or has to go back to. A run keeps its objects by itself.
+fn refuse_gc(Unfinished { id, operation }: &Unfinished) -> Reply {
+    Reply::veto(vec![
+        format!("jin-txn: {id} (`{operation}`) is not finished, and needs objects that a gc may remove"),
+        "jin-txn: hint: wait until it is done, or look at `git txn status`; then run the gc again".to_owned(),
+    ])
+}
+
+/// Is `git` a gc, or may one have started it?
+fn is_gc(git: &Git) -> io::Result<bool> {
+    let is_gc = |argv: &[String]| argv.iter().skip(1).any(|word| word == "gc");
+    if is_gc(&git.argv) {
+        return Ok(true);
+    }
+    let may_be_gc = |a: &Stat| owner::may_be_git(a) && owner::argv(a.pid).is_none_or(|argv| is_gc(&argv));
+    let ancestors = owner::ancestors()?;
+    Ok(ancestors.iter().skip_while(|a| a.pid != git.stat.pid).skip(1).any(may_be_gc))
+}
