@@ -23,7 +23,7 @@ impl Call<'_> {
             let line = format!("jin-txn: {name} was deleted and made again while it was being packed: its file stays");
             return Ok(Reply::veto(vec![line]));
         }
-        let Recovered { mut messages, must_wait } = self.recover_dead(&markers, &seen)?;
+        let Recovered { mut messages, must_wait, .. } = self.recover_dead(&markers, &seen)?;
         if must_wait {
             messages.push("jin-txn: this change is refused until that is recovered: run your command again".into());
             return Ok(Reply::veto(messages));
