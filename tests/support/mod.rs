@@ -10,6 +10,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
+pub mod apply;
+
 pub mod tracer;
 
 pub mod repo;
