@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use crate::alone;
 use crate::support::crash::{assert_fsck, git, is_log_sync, is_ref_rename, kill_at, nth, recover, spare_commit, value};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Options, Repo, text};
 use crate::support::tracer::{Action, Event};
+use crate::support::wait::wait_until;
 use nix::sys::stat::Mode;
 
 const BRANCHES: [&str; 3] = ["a", "b", "c"];
@@ -96,12 +96,8 @@ fn a_gc_takes_nothing_that_a_live_transaction_needs() {
     let mut stdin = hanging.0.stdin.take().expect("git has a stdin");
     stdin.write_all(input(&before, &after).as_bytes()).expect("git reads its input");
     drop(stdin);
-    let start = Instant::now();
     let begun = || repo.logged().first().is_some_and(|line| line.contains("begun"));
-    while !begun() {
-        assert!(start.elapsed() < Duration::from_secs(30), "git comes to its first rename");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("git comes to its first rename", begun);
     let collected = repo.try_git(["gc", "-q", "--prune=now"]);
     let said = text(&collected.stderr);
     assert!(said.contains("is not finished, and needs objects"), "the gc is refused: {said}");

@@ -1,7 +1,6 @@
 //! Broken surroundings and bad input of the hook: refused with a reason, and nothing is changed. Never a panic.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -144,72 +143,6 @@ fn a_state_directory_that_cannot_be_written_vetoes() {
     for said in [ours, shown(&repo, &recover)] {
         assert!(said.contains("[DIR]/repo/.git/.jin"), "it says what may not be written: {said}");
     }
-}
-
-#[test]
-fn a_full_disk_refuses_changes_and_loses_nothing() {
-    // The mount is seen by this thread and its children alone, and goes with them.
-    std::thread::spawn(|| {
-        let repo = Repo::new(Options::default());
-        let disk = repo.scratch().join("disk");
-        fs::create_dir(&disk).expect("it can be made");
-        let mount = |arguments: &[&str]| {
-            let status = Command::new("mount").args(arguments).status();
-            status.is_ok_and(|status| status.success())
-        };
-        let alone =
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_ok() && mount(&["--make-rprivate", "/"]);
-        if !alone || !mount(&["-t", "tmpfs", "-o", "size=2m", "tmpfs", &disk.display().to_string()]) {
-            println!("skipped: a small disk cannot be mounted here");
-            return;
-        }
-        fill_and_free(&repo.new_sibling("disk/repo", Options { guarded: true, ..Options::default() }), &disk);
-        let status = Command::new("umount").arg(&disk).status();
-        assert!(status.is_ok_and(|status| status.success()), "nobody uses the disk any more");
-    })
-    .join()
-    .expect("the disk was no problem");
-}
-
-fn fill_and_free(repo: &Repo, disk: &Path) {
-    repo.commit_all("one");
-    repo.git(["branch", "topic"]);
-    let before = crate::support::snapshot::Snapshot::of(repo);
-    let filler = disk.join("filler");
-    let mut file = fs::File::create(&filler).expect("it can be made");
-    while file.write_all(&[b'x'; 4096]).is_ok() {}
-    drop(file);
-    for arguments in [
-        &["update-ref", "-d", "refs/heads/topic"][..],
-        &["commit", "-q", "--allow-empty", "-m", "two"],
-        &["branch", "other"],
-    ] {
-        let output = repo.try_git(arguments);
-        calm(&output);
-        assert!(!output.status.success(), "{arguments:?} needs space that is not there");
-        assert_eq!(crate::support::snapshot::Snapshot::of(repo), before, "{arguments:?} failed and changed something");
-        if arguments[0] == "update-ref" {
-            // This one needs no space but ours.
-            assert!(text(&output.stderr).contains("JIN_TXN=off"), "it is our veto: {}", text(&output.stderr));
-        }
-    }
-    // git moves the reflog before it asks whether it may rename.
-    calm(&repo.try_git(["branch", "-m", "topic", "renamed"]));
-    assert_eq!(crate::support::snapshot::Snapshot::of(repo).refs, before.refs, "a refused rename changed a ref");
-    for arguments in ["status", "check", "log", "recover"] {
-        calm(&repo.jin_txn([arguments]));
-    }
-    fs::remove_file(&filler).expect("space can be freed");
-    let recovered = repo.jin_txn(["recover"]);
-    assert_eq!(recovered.status.code(), Some(0), "{}", shown(repo, &recovered));
-    assert_eq!(crate::support::snapshot::Snapshot::of(repo), before, "nothing is lost");
-    repo.git(["fsck", "--full"]);
-    repo.commit_all("two");
-    repo.git(["branch", "-D", "topic"]);
-    let status = repo.jin_txn(["status"]);
-    assert_eq!(status.status.code(), Some(0), "all is well again: {}", shown(repo, &status));
-    let log = text(&repo.jin_txn(["log"]).stdout).into_owned();
-    assert!(log.lines().next().is_some_and(|line| line.contains("branch -D topic")), "it is logged: {log}");
 }
 
 #[test]

@@ -87,7 +87,8 @@ fn a_first_look_that_takes_long_shows_a_line_on_terminals_only() {
     not_yet_looked();
     let held = hold();
     let child = repo.command(jin_txn().as_os_str()).arg("recover").stderr(std::process::Stdio::piped()).spawn();
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // A terminal would have the line after one second.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
     drop(held);
     let output = child.expect("it starts").wait_with_output().expect("it ends");
     assert_eq!(text(&output.stderr), "jin-txn: nothing to recover\n", "no terminal, no line");
@@ -239,7 +240,7 @@ fn hold(lock: &Path) -> nix::fcntl::Flock<fs::File> {
 fn a_hook_waits_for_the_log_as_long_as_configured() {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
     repo.commit_all("one");
-    for (timeout, least, most) in [("0", 0, 5_000), ("1500ms", 1_500, 9_000)] {
+    for (timeout, least, most) in [("0", 0, 5_000), ("500ms", 500, 9_000)] {
         repo.git(["config", "jin.lockTimeout", timeout]);
         repo.install_guard();
         let held = hold(&repo.git_dir().join(".jin/append.lock"));
@@ -269,7 +270,7 @@ fn a_hook_waits_for_the_log_as_long_as_configured() {
     let waiting = repo.command(Git::under_test().program.as_os_str()).args(["branch", "topic"]).spawn();
     let mut waiting = waiting.expect("git starts");
     // Longer than the timeout that was configured before: the default is 10 s.
-    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    std::thread::sleep(std::time::Duration::from_millis(1_000));
     assert!(waiting.try_wait().expect("git can be asked").is_none(), "it waits");
     drop(held);
     assert!(waiting.wait().is_ok_and(|status| status.success()), "and goes on when the lock is free");

@@ -345,36 +345,6 @@ fn a_state_directory_that_its_owner_may_not_write_is_mended() {
 }
 
 #[test]
-fn little_space_is_told_before_it_is_none() {
-    // The mount is seen by this thread and its children alone, and goes with them.
-    std::thread::spawn(|| {
-        let repo = Repo::new(Options::default());
-        let disk = repo.scratch().join("disk");
-        fs::create_dir(&disk).expect("it can be made");
-        let mount = |arguments: &[&str]| Command::new("mount").args(arguments).status().is_ok_and(|s| s.success());
-        let alone =
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_ok() && mount(&["--make-rprivate", "/"]);
-        if !alone || !mount(&["-t", "tmpfs", "-o", "size=8m", "tmpfs", &disk.display().to_string()]) {
-            println!("skipped: a small disk cannot be mounted here");
-            return;
-        }
-        let small = repo.new_sibling("disk/repo", Options { guarded: true, ..Options::default() });
-        let output = small.jin_txn(["doctor", "--json"]);
-        let diagnosis = json(&output);
-        let found = failed(&diagnosis);
-        assert_eq!(found.iter().map(|(check, ..)| check.as_str()).collect::<Vec<_>>(), ["space"], "{found:#?}");
-        assert_eq!(output.status.code(), Some(1));
-        let notes: Vec<_> =
-            diagnosis["checks"].as_array().expect("a list").iter().filter(|c| c["status"] == "note").collect();
-        assert!(notes.iter().any(|c| c["name"] == "file system"), "a tmpfs promises less: {notes:#?}");
-        let status = Command::new("umount").arg(&disk).status();
-        assert!(status.is_ok_and(|status| status.success()), "nobody uses the disk any more");
-    })
-    .join()
-    .expect("the disk was no problem");
-}
-
-#[test]
 fn the_remedy_for_a_damaged_log_works_and_keeps_everything() {
     let case = Case::new();
     damage_log(&case);

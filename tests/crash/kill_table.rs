@@ -1,7 +1,7 @@
 //! SIGKILL at every file-system change of ordinary git commands.
 //!
 //! By default each test runs a fixed sample; `support/table.rs` lists the variables that choose more.
-//! `JIN_KILL=all cargo test --test kill_table -- --nocapture` runs all and prints the tables.
+//! `JIN_KILL=all cargo test --test crash kill_table -- --nocapture` runs all and prints the tables.
 
 use crate::support::operations;
 use crate::support::point::{After, Bench, Point, Victim};

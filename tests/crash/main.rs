@@ -3,12 +3,12 @@
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
 mod after_reboot;
+mod apply_kills;
 mod classical_points;
 mod concurrency;
 mod crash_states;
-mod crashes;
 mod kill_table;
-mod kills;
+mod run_kills;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,10 +8,11 @@ use std::process::Output;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::crash::{self, assert_recovers, recover, run_jin, spare_commit, value};
 use crate::support::repo::{Options, Repo, text};
+use crate::support::wait::comes_true;
 use crate::support::workers::{self, Process, Running};
 
 const SECONDS: u64 = 6;
@@ -279,15 +280,12 @@ fn prepare(repo: &Repo) -> Vec<String> {
 
 /// Who was not killed together with its parent may be at work for a moment still.
 fn come_to_rest(repo: &Repo) {
-    let start = Instant::now();
-    loop {
-        let (code, said) = recover(repo);
-        if code == 0 && run_jin(repo, &["recover"]).0 == 0 {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(30), "it does not come to rest: {code}: {said}");
-        thread::sleep(BETWEEN_TRIES);
-    }
+    let mut last = (0, String::new());
+    let rests = comes_true(|| {
+        last = recover(repo);
+        last.0 == 0 && run_jin(repo, &["recover"]).0 == 0
+    });
+    assert!(rests, "it does not come to rest: {last:?}");
 }
 
 fn judge(repo: &Repo, number: usize, job: Job, shadow: &Shadow) {

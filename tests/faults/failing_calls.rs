@@ -101,7 +101,7 @@ fn nothing_is_bad(name: &'static str, sample: usize) {
     });
     for (point, wrong) in &bad {
         println!("\nBAD {point} at {}\n  {}", subject.calls[point.at - 1], wrong.join("\n  "));
-        println!("  again: JIN_FAULT={point} JIN_TEST_KEEP=1 cargo test --test faults -- --nocapture");
+        println!("  again: JIN_FAULT={point} JIN_TEST_KEEP=1 cargo test --test faults failing_calls -- --nocapture");
     }
     let count = chosen.len() - disturbed.into_inner();
     println!("{name}: {count} of {} faults at {} calls, {} bad", all.len(), subject.calls.len(), bad.len());

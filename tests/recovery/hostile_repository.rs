@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::crash::{git, is_ref_rename, jin, kill_at, nth};
 use crate::support::hanging::Case;
@@ -14,6 +13,7 @@ use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Options, Repo, jin_txn, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::Action;
+use crate::support::wait::{comes_true, wait_until};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
@@ -31,13 +31,9 @@ fn protected() -> Repo {
 fn run(mut command: Command, what: &str) -> Output {
     let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("the program starts");
-    let start = Instant::now();
-    while child.try_wait().expect("it can be asked").is_none() {
-        if start.elapsed() > Duration::from_secs(60) {
-            child.kill().ok();
-            panic!("{what}: it hangs");
-        }
-        std::thread::sleep(Duration::from_millis(2));
+    if !comes_true(|| child.try_wait().expect("it can be asked").is_some()) {
+        child.kill().ok();
+        panic!("{what}: it hangs");
     }
     let output = child.wait_with_output().expect("it can be waited for");
     calm(&output);
@@ -259,11 +255,7 @@ fn killed_run() -> Repo {
     let mut child = jin(&repo, &["run", "--", "sh", "-c", script]).spawn().expect("the program starts");
     child.wait().expect("it can be waited for");
     // The shell outlives its runner by a moment.
-    let start = Instant::now();
-    while repo.jin_txn(["check"]).status.code() == Some(5) {
-        assert!(start.elapsed() < Duration::from_secs(30), "the shell comes to its end");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("the shell has ended", || repo.jin_txn(["check"]).status.code() != Some(5));
     repo
 }
 

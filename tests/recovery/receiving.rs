@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::http::{Backend, Server};
 use crate::support::observe::{age, assert_same, times, tree};
 use crate::support::repo::{Git, Options, Repo, text, write_file};
+use crate::support::wait::wait_until;
 
 fn unprotected() -> Repo {
     let repo = Repo::new(Options::default());
@@ -125,16 +125,12 @@ impl Push {
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a FIFO can be made");
         let push = self.start(&self.new, server);
         let lock = self.bare.path().join(format!("{}.lock", self.names[applied]));
-        let start = Instant::now();
         let arrived = || match applied {
             // By then the hook has let it go on.
             0 => lock.exists() && self.is_logged(),
             _ => self.value(&self.names[applied - 1]) == self.new,
         };
-        while !arrived() {
-            assert!(start.elapsed() < Duration::from_secs(60), "git comes to number {applied}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_until(&format!("git comes to number {applied}"), arrived);
         assert_eq!(server.kill_backends(), 1, "the receiver is killed with all of its children");
         let push = push.wait_with_output().expect("git can be waited for");
         assert!(!push.status.success(), "the pusher hears of it");

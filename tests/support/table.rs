@@ -152,7 +152,7 @@ pub fn explain(report: &Report) {
         writeln!(message, "  {}: {}", violation.damage.name(), violation.detail).expect("writing to a string works");
     }
     println!(
-        "{message}  again: JIN_KILL_POINT={} JIN_TEST_KEEP=1 cargo test --test kill_table {test} -- --nocapture",
+        "{message}  again: JIN_KILL_POINT={} JIN_TEST_KEEP=1 cargo test --test crash {test} -- --nocapture",
         report.point
     );
     if report.directory.exists() {

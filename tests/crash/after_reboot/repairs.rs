@@ -12,6 +12,7 @@ use super::{
 use crate::support::crash::{assert_fsck, spare_commit, unseen_git, value};
 use crate::support::repo::{Git, Repo, text};
 use crate::support::snapshot::Snapshot;
+use crate::support::tracer::Action;
 use crate::support::{crash, reboot};
 
 const MAIN: &str = "refs/heads/main";
@@ -32,200 +33,211 @@ fn assert_settled(repo: &Repo) {
     repo.commit_all("the next commit");
 }
 
-#[test]
-fn a_ref_that_is_three_generations_old_is_redone() {
+/// Some refs with the values that they have now.
+fn now<const N: usize>(repo: &Repo, names: [&str; N]) -> Vec<(String, String)> {
+    names.map(|name| (name.to_owned(), value(repo, name))).to_vec()
+}
+
+fn update(names: &[&str], to: &str) -> String {
+    names.iter().map(|name| format!("update {name} {to}\n")).collect()
+}
+
+const TOPIC: &str = "refs/heads/topic";
+const FIVE: [&str; 5] =
+    ["refs/heads/five/1", "refs/heads/five/2", "refs/heads/five/3", "refs/heads/five/4", "refs/heads/five/5"];
+
+/// Lets a disk lose something of a repository, recovers after a reboot, and asserts what is said and that the refs which `damage`
+/// returns have their values again.
+fn assert_redone(says: &str, exit: i32, damage: fn(&Repo) -> Vec<(String, String)>) {
     let repo = guarded();
-    let old = OldFile::keep(&repo, MAIN);
-    for n in 3..6 {
-        repo.write("file", &format!("{n}\n"));
-        repo.commit_all(&format!("{n}"));
+    let wanted = damage(&repo);
+    let found = || wanted.iter().map(|(name, _)| (name.clone(), value(&repo, name))).collect::<Vec<_>>();
+    let lines: String = says.lines().map(|line| format!("jin-txn: {line}\n")).collect();
+    assert_eq!(jin_after_reboot(&repo, &["recover"]), format!("--- stderr\n{lines}--- exit {exit}\n"));
+    assert_eq!(found(), wanted);
+    assert_settled(&repo);
+}
+
+/// A test for each row: what recovery says, how it ends, what a power cut does.
+macro_rules! redone {
+    ($($test:ident $says:literal $exit:literal $damage:expr)*) => {
+        $(#[test]
+        fn $test() {
+            assert_redone($says, $exit, $damage);
+        })*
+    };
+}
+
+redone! {
+    a_ref_that_is_three_generations_old_is_redone
+    "refs/heads/main is [ID] again (tx-4); the power cut had taken it back to [ID]" 0 |repo| {
+        let old = OldFile::keep(repo, MAIN);
+        for n in 3..6 {
+            repo.write("file", &format!("{n}\n"));
+            repo.commit_all(&format!("{n}"));
+        }
+        let newest = now(repo, [MAIN]);
+        old.comes_back();
+        newest
     }
-    let newest = value(&repo, MAIN);
+
+    an_empty_ref_is_redone
+    "refs/heads/main is [ID] again (tx-1); the power cut had left it without sense" 0 |repo| {
+        let newest = now(repo, [MAIN]);
+        overwrite(&repo.git_dir().join(MAIN), b"");
+        newest
+    }
+
+    a_ref_of_nuls_is_redone
+    "refs/heads/main is [ID] again (tx-1); the power cut had left it without sense" 0 |repo| {
+        let newest = now(repo, [MAIN]);
+        overwrite(&repo.git_dir().join(MAIN), &[0; 41]);
+        newest
+    }
+
+    a_branch_whose_rename_was_lost_is_made_again_from_its_lock
+    "refs/heads/topic is [ID] again (tx-2); the power cut had taken it away" 0 |repo| {
+        repo.git(["branch", "topic"]);
+        let newest = now(repo, [TOPIC]);
+        undo_rename(&repo.git_dir().join(TOPIC));
+        // The directory changes, as it does when the next git locks another ref there.
+        fs::write(repo.git_dir().join("refs/heads/x"), "").expect("it can be written");
+        fs::remove_file(repo.git_dir().join("refs/heads/x")).expect("it is there");
+        newest
+    }
+
+    a_commit_whose_rename_was_lost_is_there_again_from_its_lock
+    "refs/heads/main is [ID] again (tx-2); the power cut had taken it back to [ID]" 0 |repo| {
+        let old = OldFile::keep(repo, MAIN);
+        repo.commit_all("three");
+        let newest = now(repo, [MAIN]);
+        undo_rename(&repo.git_dir().join(MAIN));
+        old.comes_back();
+        newest
+    }
+
+    a_branch_whose_creation_was_lost_is_made_again
+    "refs/heads/topic is [ID] again (tx-2); the power cut had taken it away" 0 |repo| {
+        repo.git(["branch", "topic"]);
+        let newest = now(repo, [TOPIC]);
+        lose(&repo.git_dir().join(TOPIC));
+        newest
+    }
+
+    a_branch_whose_directory_was_lost_is_made_again
+    "refs/heads/a/b/topic is [ID] again (tx-2); the power cut had taken it away" 0 |repo| {
+        repo.git(["branch", "a/b/topic"]);
+        let newest = now(repo, ["refs/heads/a/b/topic"]);
+        fs::remove_dir_all(repo.git_dir().join("refs/heads/a")).expect("it was there");
+        set_time(&repo.git_dir().join("refs/heads"), SystemTime::now() - Duration::from_secs(3600));
+        newest
+    }
+
+    a_deleted_branch_that_came_back_is_deleted_again
+    "refs/heads/topic is deleted again (tx-4); the power cut had brought it back at [ID]" 0 |repo| {
+        repo.git(["branch", "topic"]);
+        repo.git(["branch", "-q", "-f", "topic", "HEAD~1"]);
+        let old = OldFile::keep(repo, TOPIC);
+        repo.git(["branch", "-q", "-D", "topic"]);
+        let newest = now(repo, [TOPIC]);
+        old.comes_back();
+        newest
+    }
+
+    an_update_of_a_packed_ref_that_was_lost_is_redone
+    "refs/heads/topic is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+        repo.git(["branch", "topic", "HEAD~1"]);
+        repo.git(["pack-refs", "--all"]);
+        repo.git(["branch", "-q", "-f", "topic", "HEAD"]);
+        let newest = now(repo, [TOPIC]);
+        lose(&repo.git_dir().join(TOPIC));
+        newest
+    }
+
+    the_deletion_of_a_packed_ref_that_was_lost_is_redone
+    "refs/heads/topic is deleted again (tx-3); the power cut had brought it back at [ID]" 0 |repo| {
+        repo.git(["branch", "topic", "HEAD~1"]);
+        repo.git(["pack-refs", "--all"]);
+        let old = OldFile::keep(repo, "packed-refs");
+        repo.git(["branch", "-q", "-D", "topic"]);
+        let newest = now(repo, [TOPIC]);
+        old.comes_back();
+        newest
+    }
+
+    an_acknowledged_update_of_five_refs_is_whole_again
+    "refs/heads/five/5 is [ID] again (tx-3); the power cut had left it without sense\n\
+     refs/heads/five/2 is [ID] again (tx-3); the power cut had taken it back to [ID]\n\
+     refs/heads/five/4 is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+        repo.git_with_input(["update-ref", "--stdin"], &update(&FIVE, &value(repo, "HEAD~1")));
+        let old = [OldFile::keep(repo, FIVE[1]), OldFile::keep(repo, FIVE[3])];
+        repo.git_with_input(["update-ref", "--stdin"], &update(&FIVE, &value(repo, "HEAD")));
+        let newest = now(repo, FIVE);
+        overwrite(&repo.git_dir().join(FIVE[4]), b"");
+        old.into_iter().for_each(OldFile::comes_back);
+        newest
+    }
+
+    an_older_detached_head_is_redone_like_a_branch
+    "HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+        repo.git(["checkout", "-q", "--detach"]);
+        let old = OldFile::keep(repo, "HEAD");
+        repo.commit_all("three");
+        let newest = now(repo, ["HEAD"]);
+        old.comes_back();
+        newest
+    }
+
+    a_head_of_a_linked_worktree_is_redone_too
+    "worktrees/linked/HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+        repo.git(["worktree", "add", "-q", "--detach", "../linked"]);
+        let old = OldFile::keep(repo, "worktrees/linked/HEAD");
+        repo.sibling("linked").git(["commit", "-q", "--allow-empty", "-m", "three"]);
+        let newest = now(repo, ["worktrees/linked/HEAD"]);
+        old.comes_back();
+        newest
+    }
+
+    damaged_packed_refs_are_set_aside_and_what_the_log_knows_is_redone
+    "warning: packed-refs was damaged: it was made again from the log and the reflogs; what neither knows is lost" 4 |repo| {
+        repo.git(["branch", "topic"]);
+        repo.git(["pack-refs", "--all"]);
+        let newest = now(repo, [TOPIC, MAIN]);
+        overwrite(&repo.git_dir().join("packed-refs"), &[0; 100]);
+        newest
+    }
+
+    an_unfinished_update_on_top_of_a_lost_one_comes_back_to_what_was_acknowledged
+    "?" 0 |repo| {
+        let names = ["refs/heads/a", "refs/heads/b"];
+        let third = spare_commit(repo, "third");
+        repo.git_with_input(["update-ref", "--stdin"], &update(&names, &value(repo, "HEAD~1")));
+        let old = OldFile::keep(repo, names[1]);
+        repo.git_with_input(["update-ref", "--stdin"], &update(&names, &value(repo, "HEAD")));
+        let acknowledged = now(repo, names);
+        let command = crash::git(repo, &["update-ref", "--stdin"]);
+        crash::kill_at(command, &update(&names, &third), Action::KillTree, crash::nth(2, crash::is_ref_rename));
+        old.comes_back();
+        acknowledged
+    }
+
+    what_only_an_unseen_writer_wrote_and_lost_gives_way_to_what_the_log_knows
+    "?" 4 |repo| {
+        let known = now(repo, [MAIN]);
+        unseen_git(repo, &["commit", "-q", "--allow-empty", "-m", "unseen"]);
+        overwrite(&object_file(repo, &value(repo, MAIN)), b"");
+        known
+    }
+}
+
+#[test]
+fn a_ref_that_is_redone_has_its_reflog_already_and_its_damaged_file_is_kept() {
+    let repo = guarded();
     let logs = Snapshot::of(&repo).logs;
-    old.comes_back();
-    assert_ne!(value(&repo, MAIN), newest, "without an old state this proves nothing");
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/main is [ID] again (tx-4); the power cut had taken it back to [ID]
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, MAIN), newest);
-    assert_eq!(Snapshot::of(&repo).logs, logs, "the reflogs had it all: nothing is added");
-    assert_settled(&repo);
-}
-
-#[test]
-fn an_empty_ref_is_redone() {
-    let repo = guarded();
-    let newest = value(&repo, MAIN);
     overwrite(&repo.git_dir().join(MAIN), b"");
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/main is [ID] again (tx-1); the power cut had left it without sense
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, MAIN), newest);
+    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
+    assert_eq!(Snapshot::of(&repo).logs, logs, "the reflogs had it all: nothing is added");
     assert!(quarantined(&repo).contains(&"refs%heads%main".to_owned()), "{:?}", quarantined(&repo));
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_ref_of_nuls_is_redone() {
-    let repo = guarded();
-    let newest = value(&repo, MAIN);
-    overwrite(&repo.git_dir().join(MAIN), &[0; 41]);
-    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
-    assert_eq!(value(&repo, MAIN), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_branch_whose_rename_was_lost_is_made_again_from_its_lock() {
-    let repo = guarded();
-    repo.git(["branch", "topic"]);
-    let newest = value(&repo, "refs/heads/topic");
-    undo_rename(&repo.git_dir().join("refs/heads/topic"));
-    // The directory changes, as it does when the next git locks another ref there.
-    fs::write(repo.git_dir().join("refs/heads/x"), "").expect("it can be written");
-    fs::remove_file(repo.git_dir().join("refs/heads/x")).expect("it is there");
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/topic is [ID] again (tx-2); the power cut had taken it away
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, "refs/heads/topic"), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_commit_whose_rename_was_lost_is_there_again_from_its_lock() {
-    let repo = guarded();
-    let old = OldFile::keep(&repo, MAIN);
-    let newest = repo.commit_all("three");
-    undo_rename(&repo.git_dir().join(MAIN));
-    old.comes_back();
-    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
-    assert_eq!(value(&repo, MAIN), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_branch_whose_creation_was_lost_is_made_again() {
-    let repo = guarded();
-    repo.git(["branch", "topic"]);
-    let newest = value(&repo, "refs/heads/topic");
-    lose(&repo.git_dir().join("refs/heads/topic"));
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/topic is [ID] again (tx-2); the power cut had taken it away
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, "refs/heads/topic"), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_branch_whose_directory_was_lost_is_made_again() {
-    let repo = guarded();
-    repo.git(["branch", "a/b/topic"]);
-    let newest = value(&repo, "refs/heads/a/b/topic");
-    fs::remove_dir_all(repo.git_dir().join("refs/heads/a")).expect("it was there");
-    set_time(&repo.git_dir().join("refs/heads"), SystemTime::now() - Duration::from_secs(3600));
-    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
-    assert_eq!(value(&repo, "refs/heads/a/b/topic"), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_deleted_branch_that_came_back_is_deleted_again() {
-    let repo = guarded();
-    repo.git(["branch", "topic"]);
-    repo.git(["branch", "-q", "-f", "topic", "HEAD~1"]);
-    let old = OldFile::keep(&repo, "refs/heads/topic");
-    repo.git(["branch", "-q", "-D", "topic"]);
-    old.comes_back();
-    assert_ne!(value(&repo, "refs/heads/topic"), "", "it is there again");
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/topic is deleted again (tx-4); the power cut had brought it back at [ID]
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, "refs/heads/topic"), "");
-    assert_settled(&repo);
-}
-
-#[test]
-fn an_update_of_a_packed_ref_that_was_lost_is_redone() {
-    let repo = guarded();
-    repo.git(["branch", "topic", "HEAD~1"]);
-    repo.git(["pack-refs", "--all"]);
-    repo.git(["branch", "-q", "-f", "topic", "HEAD"]);
-    let newest = value(&repo, "refs/heads/topic");
-    lose(&repo.git_dir().join("refs/heads/topic"));
-    assert_ne!(value(&repo, "refs/heads/topic"), newest, "the packed value shows");
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/topic is [ID] again (tx-3); the power cut had taken it back to [ID]
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, "refs/heads/topic"), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn the_deletion_of_a_packed_ref_that_was_lost_is_redone() {
-    let repo = guarded();
-    repo.git(["branch", "topic", "HEAD~1"]);
-    repo.git(["pack-refs", "--all"]);
-    let old = OldFile::keep(&repo, "packed-refs");
-    repo.git(["branch", "-q", "-D", "topic"]);
-    old.comes_back();
-    assert_ne!(value(&repo, "refs/heads/topic"), "", "it is there again");
-    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
-    assert_eq!(value(&repo, "refs/heads/topic"), "");
-    assert_settled(&repo);
-}
-
-#[test]
-fn an_acknowledged_update_of_five_refs_is_whole_again() {
-    let repo = guarded();
-    let first = value(&repo, "HEAD~1");
-    let second = value(&repo, "HEAD");
-    let names: Vec<String> = (1..6).map(|n| format!("refs/heads/five/{n}")).collect();
-    let update = |to: &str| names.iter().map(|name| format!("update {name} {to}\n")).collect::<String>();
-    repo.git_with_input(["update-ref", "--stdin"], &update(&first));
-    let old = [OldFile::keep(&repo, &names[1]), OldFile::keep(&repo, &names[3])];
-    repo.git_with_input(["update-ref", "--stdin"], &update(&second));
-    overwrite(&repo.git_dir().join(&names[4]), b"");
-    old.into_iter().for_each(OldFile::comes_back);
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: refs/heads/five/5 is [ID] again (tx-3); the power cut had left it without sense
-    jin-txn: refs/heads/five/2 is [ID] again (tx-3); the power cut had taken it back to [ID]
-    jin-txn: refs/heads/five/4 is [ID] again (tx-3); the power cut had taken it back to [ID]
-    --- exit 0
-    ");
-    for name in &names {
-        assert_eq!(value(&repo, name), second, "{name}");
-    }
-    assert_settled(&repo);
-}
-
-#[test]
-fn an_older_detached_head_is_redone_like_a_branch() {
-    let repo = guarded();
-    repo.git(["checkout", "-q", "--detach"]);
-    let old = OldFile::keep(&repo, "HEAD");
-    repo.commit_all("three");
-    let newest = value(&repo, "HEAD");
-    old.comes_back();
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, "HEAD"), newest);
-    assert_settled(&repo);
 }
 
 /// The end of a rebase: HEAD comes back from a commit to the branch that has it. Up to 2.45 git does that outside of any transaction.
@@ -394,22 +406,6 @@ fn a_lock_from_before_the_reboot_goes() {
 }
 
 #[test]
-fn damaged_packed_refs_are_set_aside_and_what_the_log_knows_is_redone() {
-    let repo = guarded();
-    repo.git(["branch", "topic"]);
-    repo.git(["pack-refs", "--all"]);
-    let newest = value(&repo, "refs/heads/topic");
-    overwrite(&repo.git_dir().join("packed-refs"), &[0; 100]);
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
-    --- stderr
-    jin-txn: warning: packed-refs was damaged: it was made again from the log and the reflogs; what neither knows is lost
-    --- exit 4
-    ");
-    assert_eq!((value(&repo, "refs/heads/topic"), value(&repo, MAIN)), (newest.clone(), newest));
-    assert_settled(&repo);
-}
-
-#[test]
 fn a_copy_of_the_repository_redoes_nothing() {
     let repo = guarded();
     let old = OldFile::keep(&repo, MAIN);
@@ -449,32 +445,6 @@ fn what_would_be_done_is_told_without_doing_it() {
 }
 
 #[test]
-fn an_unfinished_update_on_top_of_a_lost_one_comes_back_to_what_was_acknowledged() {
-    let repo = guarded();
-    let (first, second) = (value(&repo, "HEAD~1"), value(&repo, "HEAD"));
-    let third = spare_commit(&repo, "third");
-    let names = ["refs/heads/a", "refs/heads/b"];
-    let input = |to: &str| names.map(|name| format!("update {name} {to}\n")).concat();
-    repo.git_with_input(["update-ref", "--stdin"], &input(&first));
-    let old = OldFile::keep(&repo, names[1]);
-    repo.git_with_input(["update-ref", "--stdin"], &input(&second));
-    let update = crash::git(&repo, &["update-ref", "--stdin"]);
-    crash::kill_at(
-        update,
-        &input(&third),
-        crate::support::tracer::Action::KillTree,
-        crash::nth(2, crash::is_ref_rename),
-    );
-    old.comes_back();
-    let output = run_after_reboot(&repo, &["recover"]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    for name in names {
-        assert_eq!(value(&repo, name), second, "{name}: {}", text(&output.stderr));
-    }
-    assert_settled(&repo);
-}
-
-#[test]
 fn the_next_plain_commit_is_refused_once_when_its_branch_was_behind() {
     let repo = guarded();
     let old = OldFile::keep(&repo, MAIN);
@@ -504,34 +474,6 @@ fn the_next_shimmed_commit_just_works() {
     let output = run_after_reboot(&repo, &["git", "commit", "-q", "--allow-empty", "-m", "four"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(value(&repo, "HEAD~1"), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn a_head_of_a_linked_worktree_is_redone_too() {
-    let repo = guarded();
-    let there = repo.scratch().join("linked");
-    repo.git(["worktree", "add", "-q", "--detach", &there.display().to_string()]);
-    let linked = repo.sibling("linked");
-    let old = OldFile::keep(&repo, "worktrees/linked/HEAD");
-    linked.git(["commit", "-q", "--allow-empty", "-m", "three"]);
-    let newest = value(&linked, "HEAD");
-    old.comes_back();
-    assert_ne!(value(&linked, "HEAD"), newest);
-    assert_eq!(run_after_reboot(&repo, &["recover"]).status.code(), Some(0));
-    assert_eq!(value(&linked, "HEAD"), newest);
-    assert_settled(&repo);
-}
-
-#[test]
-fn what_only_an_unseen_writer_wrote_and_lost_gives_way_to_what_the_log_knows() {
-    let repo = guarded();
-    let known = value(&repo, MAIN);
-    unseen_git(&repo, &["commit", "-q", "--allow-empty", "-m", "unseen"]);
-    overwrite(&object_file(&repo, &value(&repo, MAIN)), b"");
-    let output = run_after_reboot(&repo, &["recover"]);
-    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
-    assert_eq!(value(&repo, MAIN), known);
     assert_settled(&repo);
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -14,6 +13,7 @@ use crate::support::crash::{self, assert_fsck, run_jin, transactions, value};
 use crate::support::observe::shown;
 use crate::support::repo::{Git, Options, Repo, jin_txn, text};
 use crate::support::scenes::Whole;
+use crate::support::wait::wait_until;
 
 /// Something that a process waits for.
 struct Gate {
@@ -33,16 +33,6 @@ impl Gate {
     }
 }
 
-/// Waits until `done` says so.
-#[track_caller]
-fn until(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Starts a script under `jin-txn run`, and returns when it has made the file `started` beside the repository.
 fn start(repo: &Repo, script: &str) -> Child {
     // Signals as a terminal gives them: whoever runs the tests in the background may have them ignored.
@@ -52,7 +42,7 @@ fn start(repo: &Repo, script: &str) -> Child {
     let said = fs::File::create(repo.scratch().join("said")).expect("a file can be made");
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn();
     let started = repo.scratch().join("started");
-    until("the script", || started.exists());
+    wait_until("the script is there", || started.exists());
     child.expect("jin-txn starts")
 }
 
@@ -78,14 +68,14 @@ fn a_process_that_outlives_its_script_is_named_and_nothing_is_restored_while_it_
         let (code, said) = run_jin(&repo, &["run", "--", "bash", "-c", &script]);
         assert_eq!(code, 5, "{way}: {said}");
         assert!(said.contains("it has left"), "{way}: {said}");
-        until("the one that waits", || {
+        wait_until("the one that waits is there", || {
             let (code, said) = run_jin(&repo, &["recover"]);
             assert_eq!(code, 5, "{way}: {said}");
             said.contains("/cat ../gate (pid ") || said.contains(" cat ../gate (pid ")
         });
         assert_eq!(fs::read_to_string(repo.path().join("file")).expect("it is there"), "changed\n");
         gate.open();
-        until("its end", || run_jin(&repo, &["check"]).0 == 3);
+        wait_until("its end has come", || run_jin(&repo, &["check"]).0 == 3);
         let (code, said) = run_jin(&repo, &["recover"]);
         assert_eq!(code, 0, "{way}: {said}");
         let after = Whole::of(&repo);
@@ -131,7 +121,7 @@ fn children_that_survive_the_runner_keep_the_run_alive() {
     assert_eq!(code, 5, "{said}");
     assert_eq!(repo.read(["log", "-1", "--format=%s"]), "changed", "nothing is restored under their hands");
     gate.open();
-    until("their end", || run_jin(&repo, &["check"]).0 == 3);
+    wait_until("their end has come", || run_jin(&repo, &["check"]).0 == 3);
     assert_ne!(value(&repo, "late"), "", "they worked on, and their hooks let them");
     let (code, said) = run_jin(&repo, &["recover"]);
     assert_eq!(code, 0, "{said}");
@@ -321,7 +311,7 @@ fn what_cannot_be_taken_back_is_not_run() {
     let mut commit = crash::git(&repo, &["commit", "-q", "-a"]);
     commit.env("GIT_EDITOR", "echo x >../started; cat ../gate; echo x >");
     let mut commit = commit.stdin(Stdio::null()).spawn().expect("git starts");
-    until("the editor", || repo.scratch().join("started").exists());
+    wait_until("the editor is there", || repo.scratch().join("started").exists());
     let output = repo.jin_txn(["run", "--", "git", "tag", "t"]);
     assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("a git is at work in this worktree"), "{}", text(&output.stderr));

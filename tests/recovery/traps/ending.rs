@@ -9,7 +9,6 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::live_owners::wait_until;
 use super::unseen::{Scene, update};
 use super::{Torn, guarded, updates};
 use crate::support::crash::{
@@ -18,6 +17,7 @@ use crate::support::crash::{
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Repo, text};
 use crate::support::tracer::{self, Action, Calls, Event, Isolation, Outcome, Role};
+use crate::support::wait::wait_until;
 
 /// Lets the git of `scene` end when somebody who has read its marker is about to look at it.
 fn let_it_end(scene: Scene, command: impl FnOnce(&Repo) -> Command) -> (Outcome, bool) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -21,6 +21,7 @@ use crate::support::crash::{self, assert_recovers, is_log_call, recover, run_jin
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::Repo;
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
+use crate::support::wait::wait_until;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -193,6 +194,7 @@ fn recovery_waits_for_a_hook_that_outlived_its_git() {
     }
     let mut recovery = None;
     let mut waited = false;
+    let (end, has_ended) = mpsc::channel();
     let mut git = None;
     let mut decide = |event: &Event| {
         git = if event.role == Role::Git { Some(event.pid) } else { git };
@@ -200,12 +202,14 @@ fn recovery_waits_for_a_hook_that_outlived_its_git() {
             let killed = git.expect("git has taken its locks before it calls the hook");
             kill(killed, Signal::SIGKILL).expect("git is there");
             wait_until("git is dead", || !is_running(killed));
-            let repo = repo.clone();
+            let (repo, end) = (repo.clone(), end.clone());
             // From a thread of its own: the tracer waits for all children of this one.
-            let runner = thread::spawn(move || run_jin(&repo, &["recover"]));
-            thread::sleep(Duration::from_millis(150));
-            waited = !runner.is_finished();
-            recovery = Some(runner);
+            recovery = Some(thread::spawn(move || {
+                let said = run_jin(&repo, &["recover"]);
+                end.send(()).ok();
+                said
+            }));
+            waited = has_ended.recv_timeout(Duration::from_millis(150)).is_err();
         }
         Action::Continue
     };
@@ -389,14 +393,6 @@ fn is_running(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     Path::new(&format!("/proc/{pid}")).exists() && !matches!(state, Some('Z' | 'X') | None)
-}
-
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it takes too long until {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
