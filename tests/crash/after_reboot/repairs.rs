@@ -53,7 +53,7 @@ fn assert_redone(says: &str, exit: i32, damage: fn(&Repo) -> Vec<(String, String
     let wanted = damage(&repo);
     let found = || wanted.iter().map(|(name, _)| (name.clone(), value(&repo, name))).collect::<Vec<_>>();
     let lines: String = says.lines().map(|line| format!("jin-txn: {line}\n")).collect();
-    assert_eq!(jin_after_reboot(&repo, &["recover"]), format!("--- stderr\n{lines}--- exit {exit}\n"));
+    assert_eq!(jin_after_reboot(&repo, &["recover"]), format!("--- stderr\n{lines}--- exit {exit}"));
     assert_eq!(found(), wanted);
     assert_settled(&repo);
 }
@@ -189,7 +189,7 @@ redone! {
     }
 
     a_head_of_a_linked_worktree_is_redone_too
-    "worktrees/linked/HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+    "worktrees/linked/HEAD is [ID] again (tx-4); the power cut had taken it back to [ID]" 0 |repo| {
         repo.git(["worktree", "add", "-q", "--detach", "../linked"]);
         let old = OldFile::keep(repo, "worktrees/linked/HEAD");
         repo.sibling("linked").git(["commit", "-q", "--allow-empty", "-m", "three"]);
@@ -208,7 +208,10 @@ redone! {
     }
 
     an_unfinished_update_on_top_of_a_lost_one_comes_back_to_what_was_acknowledged
-    "?" 0 |repo| {
+    "rolled back tx-4 (`git update-ref --stdin`, pid [PID]): refs/heads/a is back at [ID], trimmed the reflog of refs/heads/a, \
+     trimmed the reflog of refs/heads/b; see `git txn show tx-4`\n\
+     moved 1 stale lock to quarantine: refs/heads/b.lock\n\
+     refs/heads/b is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
         let names = ["refs/heads/a", "refs/heads/b"];
         let third = spare_commit(repo, "third");
         repo.git_with_input(["update-ref", "--stdin"], &update(&names, &value(repo, "HEAD~1")));
@@ -222,7 +225,10 @@ redone! {
     }
 
     what_only_an_unseen_writer_wrote_and_lost_gives_way_to_what_the_log_knows
-    "?" 4 |repo| {
+    "moved 1 corrupt object to quarantine\n\
+     trimmed the reflog of HEAD: the power cut had damaged its end\n\
+     trimmed the reflog of refs/heads/main: the power cut had damaged its end\n\
+     warning: refs/heads/main: [ID] is lost; it is back at [ID], the newest value that is whole" 4 |repo| {
         let known = now(repo, [MAIN]);
         unseen_git(repo, &["commit", "-q", "--allow-empty", "-m", "unseen"]);
         overwrite(&object_file(repo, &value(repo, MAIN)), b"");
