@@ -12,10 +12,10 @@ use crate::support::table::{seed, stride};
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
 
 /// Points by default.
-const SAMPLE: usize = 30;
+const SAMPLE: usize = 20;
 
 /// Points in each of the other kinds of repository.
-const SMALL_SAMPLE: usize = 12;
+const SMALL_SAMPLE: usize = 9;
 
 /// One command that is killed, in copies of a template that a preparation has been run in.
 struct Bench<'b> {

@@ -14,7 +14,7 @@ use crate::support::snapshot::Snapshot;
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
 
 /// How many events of a recovery are killed by default; `JIN_KILL=all` takes all.
-const IN_RECOVERY: usize = 12;
+const IN_RECOVERY: usize = 8;
 
 #[test]
 fn killed_before_the_wal_write_nothing_happened() {

@@ -12,10 +12,10 @@ use crate::support::table;
 use crate::support::tracer::{self, Action, Event, Isolation};
 
 /// How many places of a scene are killed by default; `JIN_KILL=all` takes all.
-const PLACES: usize = 12;
+const PLACES: usize = 8;
 
 /// How many places of a recovery.
-const IN_RECOVERY: usize = 8;
+const IN_RECOVERY: usize = 6;
 
 /// Who is killed.
 const VICTIMS: [(&str, Action); 4] =

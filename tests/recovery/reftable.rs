@@ -12,7 +12,7 @@ use crate::support::table;
 use crate::support::tracer::{self, Action, Event, Isolation};
 
 /// How many events are killed by default.
-const SAMPLE: usize = 24;
+const SAMPLE: usize = 16;
 
 const BRANCHES: [&str; 6] = ["created", "deleted", "one", "two", "three", "four"];
 

@@ -9,7 +9,7 @@ use crate::support::table;
 use crate::support::tracer::{self, Action, Event, Isolation};
 
 /// How many places of an undo are killed by default; `JIN_KILL=all` takes all.
-const PLACES: usize = 16;
+const PLACES: usize = 10;
 
 fn guarded() -> Repo {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
