@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::hanging::Case;
 use crate::support::observe::{assert_same, shown, tree};
+use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Options, Repo, jin_txn, text};
 
 const NAMES: [&str; 5] = ["git", "git-receive-pack", "git-upload-pack", "git-upload-archive", "git-http-backend"];
@@ -232,7 +233,7 @@ fn a_server_recovers_the_repository_that_it_is_asked_for() {
         let lock = server.git_dir().join("HEAD.lock");
         fs::write(&lock, "").expect("a lock can be left");
         // A lock that is as young as the git which looks is left to the next one.
-        crate::support::point::let_the_clock_tick(&server.git_dir());
+        let_the_clock_tick(&server.git_dir());
         let line = if program == "git-upload-pack" {
             format!("git fetch --upload-pack={}/{program} {} main", shim.display(), url.display())
         } else {

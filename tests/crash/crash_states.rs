@@ -7,6 +7,7 @@
 use std::process::Command;
 
 use crate::support::crash::{git, is_ref_rename, jin, nth, unseen_git};
+use crate::support::point::let_the_clock_tick;
 use crate::support::reboot;
 use crate::support::repo::{Options, Repo};
 use crate::support::snapshot::{self, Refs};
@@ -177,7 +178,7 @@ fn recovery() -> Case {
     let whole = updated(&recording.commands[0].refs, &input);
     let mut third = nth(3, is_ref_rename);
     recording.run_killed(git(&recording.repo, &["update-ref", "--stdin"]), &input, &mut third, whole);
-    crate::support::point::let_the_clock_tick(&recording.repo.git_dir());
+    let_the_clock_tick(&recording.repo.git_dir());
     recording.run(jin(&recording.repo, &["recover"]), "");
     Case { name: "recover", rule: Rule::Whole, recording }
 }

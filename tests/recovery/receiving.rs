@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::http::{Backend, Server};
 use crate::support::observe::{age, assert_same, times, tree};
+use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Options, Repo, text, write_file};
 use crate::support::wait::wait_until;
 
@@ -196,7 +197,7 @@ fn locks_that_a_killed_receiver_left_before_any_record_are_out_of_the_next_pushs
     for name in &push.names {
         fs::write(push.bare.path().join(format!("{name}.lock")), "").expect("a lock can be left");
     }
-    crate::support::point::let_the_clock_tick(push.bare.path());
+    let_the_clock_tick(push.bare.path());
     push.assert_done(&push.of(&push.new, &Server::start(&push.repo)));
 }
 

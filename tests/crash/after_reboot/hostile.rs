@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::{OldFile, guarded, object_file, overwrite, run, run_after_reboot, undo_rename};
 use crate::support::crash::{self, unseen_git, value};
 use crate::support::hanging::Case;
+use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Repo, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::{self, Action, Isolation};
@@ -135,7 +136,7 @@ fn damaged() -> (Repo, Vec<(&'static str, String)>) {
     let blob = repo.git_dir().join("objects/aa");
     fs::create_dir_all(&blob).expect("it can be made");
     fs::write(blob.join("a".repeat(38)), "").expect("it can be written");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     let expected = vec![
         ("refs/heads/main", newest),
         ("refs/heads/lost", second.clone()),
@@ -172,7 +173,7 @@ fn a_verification_that_is_killed_anywhere_comes_to_the_same_end() {
         let (repo, _) = damaged();
         let mut decide = |event: &tracer::Event| if event.n == place { Action::KillTree } else { Action::Continue };
         tracer::trace(recover(&repo), b"", Isolation::None, &mut decide).expect("jin-txn starts");
-        crate::support::point::let_the_clock_tick(&repo.git_dir());
+        let_the_clock_tick(&repo.git_dir());
         let output = run_after_reboot(&repo, &["recover"]);
         assert_eq!(output.status.code(), Some(0), "killed at {place} of {events}: {}", text(&output.stderr));
         assert_mended(&repo, &expected, &format!("killed at {place} of {events}"));

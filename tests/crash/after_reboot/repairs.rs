@@ -10,6 +10,7 @@ use super::{
     undo_rename,
 };
 use crate::support::crash::{assert_fsck, spare_commit, unseen_git, value};
+use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Repo, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::Action;
@@ -402,7 +403,7 @@ fn a_lock_from_before_the_reboot_goes() {
     let repo = guarded();
     fs::write(repo.git_dir().join("index.lock"), "").expect("it can be written");
     fs::write(repo.git_dir().join("refs/heads/main.lock"), "").expect("it can be written");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @r"
     --- stderr
     jin-txn: moved 2 stale locks to quarantine: index.lock, refs/heads/main.lock

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::crash::{self, assert_fsck, assert_recovers, run_jin, unseen_git, value};
+use crate::support::point::let_the_clock_tick;
 use crate::support::reboot;
 use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 use crate::support::scenes::Whole;
@@ -392,7 +393,7 @@ fn a_script_killed_with_its_whole_tree_leaves_no_trace_after_any_command_of_ours
         let before = Whole::of(&repo);
         kill_script(&repo, script);
         assert_ne!(Whole::of(&repo), before, "without damage this test proves nothing");
-        crate::support::point::let_the_clock_tick(&repo.git_dir());
+        let_the_clock_tick(&repo.git_dir());
         let (_, said) = run_jin(&repo, next);
         if next[0] == "undo" {
             // A dry run only looks.
@@ -415,7 +416,7 @@ fn a_hook_refuses_to_build_on_a_dead_run_and_names_the_command() {
     let said = text(&refused.stderr).into_owned();
     assert!(said.contains("tx-3 (`jin-txn run -- sh -ec") && said.contains("hint: run `git txn recover`"), "{said}");
     assert_eq!(run_jin(&repo, &["check"]).0, 3, "it waits for recovery");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     assert_eq!(run_jin(&repo, &["recover"]).0, 0);
     repo.git(["tag", "t"]);
 }
@@ -424,7 +425,7 @@ fn a_hook_refuses_to_build_on_a_dead_run_and_names_the_command() {
 fn a_run_that_is_interrupted_while_others_write_elsewhere_keeps_their_refs() {
     let repo = guarded();
     kill_script(&repo, "git branch -f a HEAD; env -u JIN_TXN_RUN git branch theirs; git tag t; : now");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     let (code, said) = run_jin(&repo, &["recover"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!((value(&repo, "a"), value(&repo, "t")), (String::new(), String::new()));
@@ -458,6 +459,15 @@ fn an_apply_inside_of_a_run_is_a_part_of_it() {
     assert_eq!(value(&repo, "t"), "");
 }
 
+#[track_caller]
+fn assert_before_after_a_reboot(repo: &Repo, before: &Whole) {
+    let_the_clock_tick(&repo.git_dir());
+    let output = reboot::output_after(|| crash::jin(repo, &["recover"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let after = Whole::of(repo);
+    assert!(after == *before, "{}\n{}", after.differences(before), text(&output.stderr));
+}
+
 #[test]
 fn what_was_taken_back_is_not_done_again_by_a_reboot() {
     let repo = guarded();
@@ -465,12 +475,7 @@ fn what_was_taken_back_is_not_done_again_by_a_reboot() {
     let before = Whole::of(&repo);
     let script = "git commit -q --allow-empty -m x; git tag t; git branch -f topic HEAD; git branch -D topic; exit 9";
     assert_eq!(run_script(&repo, script).0, 9);
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
-    let boot_id = reboot::new_boot_id();
-    let output = reboot::after(crash::jin(&repo, &["recover"]), &boot_id).output().expect("jin-txn starts");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let after = Whole::of(&repo);
-    assert!(after == before, "{}\n{}", after.differences(&before), text(&output.stderr));
+    assert_before_after_a_reboot(&repo, &before);
 }
 
 #[test]
@@ -478,12 +483,7 @@ fn a_run_after_a_reboot_is_taken_back() {
     let repo = guarded();
     let before = Whole::of(&repo);
     kill_script(&repo, "echo x >file; git commit -qam x; git tag t; echo y >y; : now");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
-    let boot_id = reboot::new_boot_id();
-    let output = reboot::after(crash::jin(&repo, &["recover"]), &boot_id).output().expect("jin-txn starts");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let after = Whole::of(&repo);
-    assert!(after == before, "{}\n{}", after.differences(&before), text(&output.stderr));
+    assert_before_after_a_reboot(&repo, &before);
 }
 
 /// Without the refs' newest word in the log a reboot would take what the run's own transactions had logged for it.
@@ -494,7 +494,7 @@ fn a_ref_that_a_run_gave_back_and_the_disk_lost_afterwards_comes_back_as_it_was_
     let (code, said) = run_script(&repo, "git commit -q --allow-empty -m x; git tag t; exit 9");
     assert_eq!(code, 9, "{said}");
     assert_eq!(value(&repo, "main"), before);
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     fs::write(repo.git_dir().join("refs/heads/main"), "").expect("the ref can be emptied");
     let output = reboot::output_after(|| crash::jin(&repo, &["recover"]));
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -516,7 +516,7 @@ fn a_run_behind_a_dead_one_that_changed_the_configuration_goes_by_the_restored_o
     let before = Whole::of(&repo);
     kill_script(&repo, "git config core.autocrlf false; : now");
     assert_eq!(repo.read(["config", "core.autocrlf"]), "false", "without a change this test proves nothing");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     let (code, said) = run_script(&repo, "echo lost >with-cr; echo lost >without; exit 9");
     assert_eq!(code, 9, "{said}");
     assert!(said.contains("the configuration as before"), "the dead one is taken back first: {said}");

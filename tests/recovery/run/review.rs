@@ -4,6 +4,7 @@ use std::fs;
 
 use super::restoring::{guarded, kill_script, run_script};
 use crate::support::crash::{self, assert_fsck, run_jin, value};
+use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Options, Repo, jin_txn, text};
 use crate::support::scenes::Whole;
 
@@ -50,7 +51,7 @@ fn a_run_is_taken_back_where_it_was_made_whoever_recovers_from_where() {
         let heads = [head(&repo, "HEAD"), head(&repo, "worktrees/linked/HEAD")];
         kill_script(&repo, "git switch -q other; git bisect start >../out; git bisect bad >../out; : now");
         assert_ne!(head(&repo, "HEAD"), heads[0], "without a move this test proves nothing");
-        crate::support::point::let_the_clock_tick(&repo.git_dir());
+        let_the_clock_tick(&repo.git_dir());
         let (code, said) = run_jin(&repo, &["-C", linked.to_str().expect("the path is text"), "recover"]);
         assert_eq!(code, 0, "{said}");
         assert_eq!([head(&repo, "HEAD"), head(&repo, "worktrees/linked/HEAD")], heads);
@@ -70,7 +71,7 @@ fn a_run_of_a_linked_worktree_is_taken_back_from_the_main_one() {
     let killed = command.arg(script).status().expect("jin-txn starts");
     assert!(!killed.success());
     assert_ne!(head(&repo, "worktrees/linked/HEAD"), before, "without a move this test proves nothing");
-    crate::support::point::let_the_clock_tick(&repo.git_dir());
+    let_the_clock_tick(&repo.git_dir());
     let (code, said) = run_jin(&repo, &["recover"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(head(&repo, "worktrees/linked/HEAD"), before);
@@ -176,19 +177,29 @@ fn a_worktree_that_is_moved_is_no_place_to_restore_to_and_a_human_decides() {
     assert_eq!(fs::read_to_string(linked.path().join("mine")).expect("it is there"), "mine\n");
 }
 
-#[test]
-fn acknowledging_a_run_keeps_its_snapshot() {
+/// A run that waits for a human, with the only copy of a file in its snapshot, and its id.
+fn waiting() -> (Repo, String) {
     let repo = guarded();
     repo.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
     let linked = repo.sibling("linked");
     linked.write("mine", "nowhere else\n");
     let (code, said) = run_script(&linked, "cd ../repo; git worktree remove --force ../linked; exit 9");
     assert_eq!(code, 4, "{said}");
-    let (code, said) = run_jin(&repo, &["recover", "--acknowledge", &run_id(&said)]);
+    (repo, run_id(&said))
+}
+
+/// Whether the only copy is somewhere below a directory of ours.
+fn has_it(repo: &Repo, directory: &str) -> bool {
+    let files = crate::support::snapshot::walk(&repo.git_dir().join(directory), &|_| true);
+    files.iter().any(|path| fs::read(path).is_ok_and(|bytes| bytes == b"nowhere else\n"))
+}
+
+#[test]
+fn acknowledging_a_run_keeps_its_snapshot() {
+    let (repo, id) = waiting();
+    let (code, said) = run_jin(&repo, &["recover", "--acknowledge", &id]);
     assert_eq!(code, 0, "{said}");
-    let kept = crate::support::snapshot::walk(&repo.git_dir().join(".jin/quarantine"), &|_| true);
-    let has_it = kept.iter().any(|path| fs::read(path).is_ok_and(|bytes| bytes == b"nowhere else\n"));
-    assert!(has_it, "the only copy is in quarantine: {kept:?}");
+    assert!(has_it(&repo, ".jin/quarantine"), "the only copy is in quarantine");
     repo.git(["tag", "git-works"]);
 }
 
@@ -226,15 +237,6 @@ fn nobody_takes_the_hooks_away_while_a_run_is_at_work() {
 #[test]
 fn acknowledging_that_is_killed_anywhere_never_loses_the_snapshot() {
     use crate::support::tracer::{self, Action, Isolation};
-    let waiting = || {
-        let repo = guarded();
-        repo.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
-        let linked = repo.sibling("linked");
-        linked.write("mine", "nowhere else\n");
-        let (code, said) = run_script(&linked, "cd ../repo; git worktree remove --force ../linked; exit 9");
-        assert_eq!(code, 4, "{said}");
-        (repo, run_id(&said))
-    };
     let acknowledge = |repo: &Repo, id: &str, fatal: usize| {
         let command = crash::jin(repo, &["recover", "--acknowledge", id]);
         let mut decide = |event: &tracer::Event| if event.n == fatal { Action::KillTree } else { Action::Continue };
@@ -246,8 +248,6 @@ fn acknowledging_that_is_killed_anywhere_never_loses_the_snapshot() {
         let (repo, id) = waiting();
         acknowledge(&repo, &id, fatal);
         run_jin(&repo, &["recover"]);
-        let files = crate::support::snapshot::walk(&repo.git_dir().join(".jin"), &|_| true);
-        let has_it = files.iter().any(|path| fs::read(path).is_ok_and(|bytes| bytes == b"nowhere else\n"));
-        assert!(has_it, "killed at {fatal} of {events}: the only copy is gone");
+        assert!(has_it(&repo, ".jin"), "killed at {fatal} of {events}: the only copy is gone");
     }
 }

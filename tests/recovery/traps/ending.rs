@@ -9,7 +9,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::unseen::{Scene, update};
+use super::live_owners::{Scene, update};
 use super::{Torn, guarded, updates};
 use crate::support::crash::{
     self, assert_recovers, is_ref_rename, jin, nth, recover, run_jin, spare_commit, value, wal,

@@ -29,23 +29,17 @@ const LONG: Duration = Duration::from_secs(30);
 #[test]
 fn a_git_with_git_dir_and_cwd_elsewhere_is_not_robbed() {
     for guard in ["on", "off"] {
-        let repo = guarded();
-        // No file says who holds a lock: git may have been told otherwise, and most gits cannot.
-        repo.git(["config", "core.lockfilePid", "false"]);
-        let old = repo.read(["rev-parse", "HEAD"]);
-        let new = spare_commit(&repo, "new");
-        repo.git(["branch", "slow"]);
-        let mut command = crash::git(&repo, &["update-ref", "--stdin"]);
-        command.current_dir("/").env("GIT_DIR", repo.git_dir()).env("JIN_TXN", guard);
-        let live = Hanging::start(&repo, command, "slow", &updates(&["slow"], &new, &old));
+        let scene = Scene::new(|repo| {
+            let mut command = update(repo);
+            command.current_dir("/").env("GIT_DIR", repo.git_dir()).env("JIN_TXN", guard);
+            command
+        });
         for arguments in [["check", "-q"], ["recover", "-q"], ["check", "-q"]] {
-            let (code, said) = run_jin(&repo, &arguments);
+            let (code, said) = run_jin(&scene.repo, &arguments);
             assert_eq!(code, 5, "guard {guard}: {arguments:?} must see that somebody is at work: {said}");
         }
-        assert!(live.lock().exists(), "guard {guard}: its lock stays");
-        live.finish();
-        assert_eq!(value(&repo, "refs/heads/slow"), new, "guard {guard}: it ends as if nothing had been");
-        assert_recovers(&repo);
+        assert!(scene.live.lock().exists(), "guard {guard}: its lock stays");
+        scene.finish();
     }
 }
 
@@ -95,15 +89,9 @@ fn a_pid_file_that_names_a_live_git_keeps_both_its_lock_and_itself() {
 
 #[test]
 fn of_two_gits_with_the_same_arguments_only_the_dead_one_is_recovered() {
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    repo.git(["branch", "slow"]);
-    let live =
-        Hanging::start(&repo, crash::git(&repo, &["update-ref", "--stdin"]), "slow", &updates(&["slow"], &new, &old));
-    let_the_clock_tick(&repo.git_dir());
+    let scene = Scene::of(guarded(), update);
     // From a thread of its own: the tracer waits for all children of its thread.
-    let torn = thread::spawn(|| Torn::of(repo)).join().expect("the update is torn");
+    let torn = thread::scope(|scope| scope.spawn(|| Torn::of(scene.repo.clone())).join()).expect("the update is torn");
     let (code, said) = recover(&torn.repo);
     assert_eq!(code, 5, "one of them is alive: {said}");
     torn.assert_rolled_back();
@@ -111,10 +99,8 @@ fn of_two_gits_with_the_same_arguments_only_the_dead_one_is_recovered() {
         let lock = torn.repo.git_dir().join(format!("refs/heads/{branch}.lock"));
         assert!(!lock.exists(), "{} was the dead one's", lock.display());
     }
-    assert!(live.lock().exists(), "the live one's lock stays");
-    live.finish();
-    assert_eq!(value(&torn.repo, "refs/heads/slow"), new, "it ends as if nothing had been");
-    assert_recovers(&torn.repo);
+    assert!(scene.live.lock().exists(), "the live one's lock stays");
+    scene.finish();
 }
 
 /// `pack-refs` lists the values that it found; by the time its hook is called others may have moved a ref on, and be about to
@@ -152,25 +138,15 @@ fn a_killed_pack_refs_does_not_take_the_locks_of_others_along() {
 
 #[test]
 fn a_killed_git_that_hung_leaves_a_lock_that_goes() {
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    repo.git(["branch", "slow"]);
-    let hanging =
-        Hanging::start(&repo, crash::git(&repo, &["update-ref", "--stdin"]), "slow", &updates(&["slow"], &new, &old));
-    hanging.kill();
+    let Scene { repo, live, old, .. } = Scene::of(guarded(), update);
+    live.kill();
     assert_recovers(&repo);
     assert_eq!(value(&repo, "refs/heads/slow"), old, "nothing had happened");
 }
 
 #[test]
 fn a_killed_git_whose_parent_has_not_looked_is_dead() {
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    repo.git(["branch", "slow"]);
-    let command = crash::git(&repo, &["update-ref", "--stdin"]);
-    let mut hanging = Hanging::start(&repo, command, "slow", &updates(&["slow"], &new, &old));
+    let Scene { repo, live: mut hanging, old, .. } = Scene::of(guarded(), update);
     hanging.child.kill().expect("git can be killed");
     wait_until("it is a zombie", || !is_running(hanging.pid()));
     hanging.become_a_file("");
@@ -309,6 +285,42 @@ fn a_torn_update_of_a_killed_git_with_a_live_neighbour_is_recovered_by_the_neigh
     torn.assert_rolled_back();
     assert_eq!(torn.value("neighbour"), new, "and it does its own work");
     assert_recovers(&torn.repo);
+}
+
+/// A repository in which a git is about to move the branch `slow` from `old` to `new`, and hangs.
+pub struct Scene {
+    pub repo: Repo,
+    pub live: Hanging,
+    old: String,
+    new: String,
+}
+
+impl Scene {
+    pub fn new(command: impl FnOnce(&Repo) -> Command) -> Self {
+        let repo = guarded();
+        // No file says who holds a lock: git may have been told otherwise, and most gits cannot.
+        repo.git(["config", "core.lockfilePid", "false"]);
+        Self::of(repo, command)
+    }
+
+    pub fn of(repo: Repo, command: impl FnOnce(&Repo) -> Command) -> Self {
+        let old = repo.read(["rev-parse", "HEAD"]);
+        let new = spare_commit(&repo, "new");
+        repo.git(["branch", "slow"]);
+        let live = Hanging::start(&repo, command(&repo), "slow", &updates(&["slow"], &new, &old));
+        let_the_clock_tick(&repo.git_dir());
+        Self { repo, live, old, new }
+    }
+
+    pub fn finish(self) {
+        self.live.finish();
+        assert_eq!(value(&self.repo, "refs/heads/slow"), self.new, "it ends as if nothing had been");
+        assert_recovers(&self.repo);
+    }
+}
+
+pub fn update(repo: &Repo) -> Command {
+    crash::git(repo, &["update-ref", "--stdin"])
 }
 
 /// A git that hangs at a FIFO with a ref's lock in its hands.

@@ -9,7 +9,7 @@ use std::thread;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value as Json, json};
 
-use super::live_owners::Hanging;
+use super::live_owners::{Hanging, Scene, update};
 use super::{Torn, guarded, updates};
 use crate::support::crash::{
     self, assert_recovers, is_ref_rename, jin, nth, recover, run_jin, spare_commit, value, wal,
@@ -185,14 +185,8 @@ fn a_live_process_with_the_owners_pid_and_start_is_the_owner() {
 
 #[test]
 fn what_lives_outside_is_not_recovered_from_inside_of_a_container() {
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    repo.git(["branch", "slow"]);
-    let command = crash::git(&repo, &["update-ref", "--stdin"]);
-    let live = Hanging::start(&repo, command, "slow", &updates(&["slow"], &new, &old));
-    let_the_clock_tick(&repo.git_dir());
-    let inside = repo.clone();
+    let scene = Scene::of(guarded(), update);
+    let inside = scene.repo.clone();
     // From a thread of its own: the tracer waits for all children of its thread.
     let ran = thread::spawn(move || {
         tracer::trace(jin(&inside, &["recover"]), b"", Isolation::Container, &mut |_| Action::Continue)
@@ -202,10 +196,8 @@ fn what_lives_outside_is_not_recovered_from_inside_of_a_container() {
         Ok(outcome) => assert_eq!(outcome.status.code(), Some(5), "it cannot be seen: {}", text(&outcome.stderr)),
         Err(_) => println!("skipped: no right to make a pid namespace"),
     }
-    assert!(live.lock().exists(), "its lock stays");
-    live.finish();
-    assert_eq!(value(&repo, "refs/heads/slow"), new, "it ends as if nothing had been");
-    assert_recovers(&repo);
+    assert!(scene.live.lock().exists(), "its lock stays");
+    scene.finish();
 }
 
 #[test]

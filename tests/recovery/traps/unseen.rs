@@ -15,11 +15,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::geteuid;
 
-use super::live_owners::Hanging;
+use super::live_owners::{Scene, update};
 use super::updates;
 use super::{guarded, leave_stale_lock};
-use crate::support::crash::{self, assert_recovers, jin, recover, spare_commit, value, wal};
-use crate::support::point::let_the_clock_tick;
+use crate::support::crash::{assert_recovers, jin, recover, spare_commit, value, wal};
 use crate::support::repo::{Git, Repo, jin_txn, text};
 use crate::support::tracer::{self, Action, Calls, Event, Isolation, Role};
 
@@ -54,10 +53,6 @@ fn whatever_file_cannot_be_opened_a_live_git_keeps_its_lock() {
 /// Makes a git that updates refs.
 type Start = fn(&Repo) -> Command;
 
-pub fn update(repo: &Repo) -> Command {
-    crash::git(repo, &["update-ref", "--stdin"])
-}
-
 fn update_unguarded(repo: &Repo) -> Command {
     let mut command = update(repo);
     command.env("JIN_TXN", "off");
@@ -72,26 +67,7 @@ fn update_under_another_name(repo: &Repo) -> Command {
     command
 }
 
-/// A git that hangs in the middle of an update.
-pub struct Scene {
-    pub repo: Repo,
-    pub live: Hanging,
-    new: String,
-}
-
 impl Scene {
-    pub fn new(command: impl FnOnce(&Repo) -> Command) -> Self {
-        let repo = guarded();
-        // No file says who holds a lock: most gits write none.
-        repo.git(["config", "core.lockfilePid", "false"]);
-        let old = repo.read(["rev-parse", "HEAD"]);
-        let new = spare_commit(&repo, "new");
-        repo.git(["branch", "slow"]);
-        let live = Hanging::start(&repo, command(&repo), "slow", &updates(&["slow"], &new, &old));
-        let_the_clock_tick(&repo.git_dir());
-        Self { repo, live, new }
-    }
-
     /// What a recovery opens that has to do with this repository or this git, when it may not open `refused`.
     fn recover(&self, arguments: &[&str], refused: Option<&Path>) -> Vec<PathBuf> {
         let mut opened = Vec::new();
@@ -116,12 +92,6 @@ impl Scene {
 
     pub fn in_proc(&self, name: &str) -> PathBuf {
         Path::new("/proc").join(self.live.pid().to_string()).join(name)
-    }
-
-    fn finish(self) {
-        self.live.finish();
-        assert_eq!(value(&self.repo, "refs/heads/slow"), self.new, "it ends as if nothing had been");
-        assert_recovers(&self.repo);
     }
 }
 
