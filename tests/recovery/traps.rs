@@ -25,6 +25,17 @@ fn guarded() -> Repo {
     repo
 }
 
+/// A guarded repository with branches at its commit `old`, and another commit.
+fn with_branches(branches: &[&str]) -> (Repo, String, String) {
+    let repo = guarded();
+    let old = repo.read(["rev-parse", "HEAD"]);
+    let new = spare_commit(&repo, "new");
+    for branch in branches {
+        repo.git(["branch", branch]);
+    }
+    (repo, old, new)
+}
+
 /// A guarded repository in which an update of six branches from `old` to `new` was killed after three of them.
 struct Torn {
     repo: Repo,

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::crash::jin;
 use super::repo::{Options, Repo, jin_txn, text};
 use super::snapshot::{self, Snapshot};
+use super::tracer::{self, Action, Event, Isolation, Outcome, Role};
 
 pub struct Scene {
     pub repo: Repo,
@@ -56,6 +57,23 @@ impl Scene {
 
     pub fn command(repo: &Repo) -> Command {
         jin(repo, &["apply", "--message", "layers"])
+    }
+
+    /// Applies it; where git first comes to what `wanted` selects, somebody makes a `change`.
+    pub fn interfere(&self, wanted: fn(&Event) -> bool, change: impl FnOnce()) -> Outcome {
+        let mut change = Some(change);
+        let decide = &mut |event: &Event| {
+            if event.role == Role::Git
+                && wanted(event)
+                && let Some(change) = change.take()
+            {
+                change();
+            }
+            Action::Continue
+        };
+        let outcome = tracer::trace(Self::command(&self.repo), self.input.as_bytes(), Isolation::None, decide);
+        assert!(change.is_none(), "git comes there");
+        outcome.expect("jin-txn starts")
     }
 }
 

@@ -4,9 +4,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use crate::support::apply::{Scene, State, apply, run};
-use crate::support::crash::{assert_fsck, jin};
+use crate::support::crash::{assert_fsck, is_ref_rename, jin};
 use crate::support::repo::{Options, Repo, text};
-use crate::support::tracer::{self, Action, Isolation, Role};
 
 /// Every input is refused with what is said, and changes nothing.
 fn refused(repo: &Repo, rows: &[(&str, &str)]) {
@@ -79,17 +78,10 @@ fn a_link_that_is_swapped_in_for_a_directory_gets_nothing() {
     let outside = repo.scratch().join("outside");
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("app.conf"), "old\n").unwrap();
-    let mut done = false;
-    let outcome = tracer::trace(Scene::command(repo), scene.input.as_bytes(), Isolation::None, &mut |event| {
-        if !done && event.role == Role::Git && crate::support::crash::is_ref_rename(event) {
-            done = true;
-            std::fs::rename(repo.path().join("etc"), repo.scratch().join("moved")).unwrap();
-            symlink(&outside, repo.path().join("etc")).unwrap();
-        }
-        Action::Continue
-    })
-    .unwrap();
-    assert!(done);
+    let outcome = scene.interfere(is_ref_rename, || {
+        std::fs::rename(repo.path().join("etc"), repo.scratch().join("moved")).unwrap();
+        symlink(&outside, repo.path().join("etc")).unwrap();
+    });
     let said = text(&outcome.stderr);
     assert_eq!(outcome.status.code(), Some(4), "{said}");
     assert!(said.contains("lies behind a symbolic link"), "{said}");

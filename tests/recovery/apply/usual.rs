@@ -3,9 +3,11 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::apply::{Scene, State, apply, mode, run};
-use crate::support::crash::{assert_fsck, git, is_log_sync, jin, kill_at, nth, recover, transactions, value, wal};
+use crate::support::crash::{
+    assert_fsck, git, is_log_sync, is_ref_lock, is_ref_rename, jin, kill_at, nth, recover, transactions, value, wal,
+};
 use crate::support::repo::{Git, Options, Repo, text};
-use crate::support::tracer::{self, Action, Isolation, Role};
+use crate::support::tracer::{self, Action, Isolation};
 
 #[test]
 fn refs_and_files_change_together_and_the_log_tells_it() {
@@ -114,17 +116,10 @@ fn a_file_that_somebody_changes_behind_the_commit_point_is_left_and_told() {
     let scene = Scene::guarded();
     let repo = &scene.repo;
     let conf = repo.path().join("etc/app.conf");
-    let mut done = false;
     // git puts the first branch into place: that is behind the commit point.
-    let outcome = tracer::trace(Scene::command(repo), scene.input.as_bytes(), Isolation::None, &mut |event| {
-        if !done && event.role == Role::Git && crate::support::crash::is_ref_rename(event) {
-            done = true;
-            std::fs::write(&conf, "somebody's\n").unwrap();
-        }
-        Action::Continue
-    })
-    .unwrap();
-    assert!(done);
+    let outcome = scene.interfere(is_ref_rename, || {
+        std::fs::write(&conf, "somebody's\n").unwrap();
+    });
     assert_eq!(outcome.status.code(), Some(4), "{}", text(&outcome.stderr));
     assert_eq!(std::fs::read_to_string(&conf).unwrap(), "somebody's\n");
     assert_eq!(value(repo, "doomed"), "", "the rest has happened");
@@ -142,16 +137,9 @@ fn a_file_that_somebody_changes_before_the_commit_point_stops_everything() {
     let repo = &scene.repo;
     let conf = repo.path().join("etc/app.conf");
     let before = State::of(repo);
-    let mut done = false;
-    let outcome = tracer::trace(Scene::command(repo), scene.input.as_bytes(), Isolation::None, &mut |event| {
-        if !done && event.role == Role::Git && crate::support::crash::is_ref_lock(event) {
-            done = true;
-            std::fs::write(&conf, "somebody's\n").unwrap();
-        }
-        Action::Continue
-    })
-    .unwrap();
-    assert!(done);
+    let outcome = scene.interfere(is_ref_lock, || {
+        std::fs::write(&conf, "somebody's\n").unwrap();
+    });
     let said = text(&outcome.stderr);
     assert_eq!(outcome.status.code(), Some(1), "{said}");
     assert!(said.contains("etc/app.conf: expected"), "{said}");

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::live_owners::{Scene, update};
-use super::{Torn, guarded, updates};
+use super::{Torn, guarded, updates, with_branches};
 use crate::support::crash::{
     self, assert_recovers, is_ref_rename, jin, nth, recover, run_jin, spare_commit, value, wal,
 };
@@ -169,12 +169,7 @@ fn an_update_that_gets_on_and_dies_while_recovery_looks_at_its_first_marker_is_r
     if !Git::under_test().is_at_least(2, 54) {
         return println!("skipped: before 2.54 git calls no hook before it locks");
     }
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    for branch in Torn::BRANCHES {
-        repo.git(["branch", branch, &old]);
-    }
+    let (repo, old, new) = with_branches(&Torn::BRANCHES);
     let update = (crash::git(&repo, &["update-ref", "--stdin"]), updates(&Torn::BRANCHES, &new, &old));
     let update = (update.0, update.1.as_str());
     let recovered = dies_under_recovery(&repo, update, crash::is_ref_lock, looks_at, nth(4, is_ref_rename));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Torn, guarded, leave_stale_lock, updates};
+use super::{Torn, guarded, leave_stale_lock, updates, with_branches};
 use crate::support::crash::{
     self, assert_recovers, is_ref_lock, is_ref_rename, is_rename_to, kill_at, nth, path_of, recover, spare_commit,
     value,
@@ -68,12 +68,7 @@ fn locks_of_a_git_that_died_while_locking_do_not_stop_a_modern_plain_git() {
 
 /// git was killed when it had locked `main` and one more of three branches.
 fn died_while_locking() -> (Repo, Snapshot) {
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    for branch in ["one", "two"] {
-        repo.git(["branch", branch]);
-    }
+    let (repo, old, new) = with_branches(&["one", "two"]);
     let before = Snapshot::of(&repo);
     let input = updates(&["main", "one", "two"], &new, &old);
     kill_at(crash::git(&repo, &["update-ref", "--stdin"]), &input, Action::KillTree, nth(3, is_ref_lock));

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-use super::{Torn, guarded, leave_stale_lock, updates};
+use super::{Torn, guarded, leave_stale_lock, updates, with_branches};
 use crate::support::crash::{self, assert_recovers, is_log_call, recover, run_jin, spare_commit, value};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::Repo;
@@ -162,12 +162,7 @@ fn a_killed_git_whose_parent_has_not_looked_is_dead() {
 /// git dies while the hook is about to write the record; recovery comes while the hook is still at it.
 #[test]
 fn recovery_waits_for_a_hook_that_outlived_its_git() {
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    for branch in ["one", "two"] {
-        repo.git(["branch", branch]);
-    }
+    let (repo, old, new) = with_branches(&["one", "two"]);
     let mut recovery = None;
     let mut waited = false;
     let (end, has_ended) = mpsc::channel();

@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value as Json, json};
 
 use super::live_owners::{Hanging, Scene, update};
-use super::{Torn, guarded, updates};
+use super::{Torn, guarded, updates, with_branches};
 use crate::support::crash::{
     self, assert_recovers, is_ref_rename, jin, nth, recover, run_jin, spare_commit, value, wal,
 };
@@ -203,12 +203,7 @@ fn what_lives_outside_is_not_recovered_from_inside_of_a_container() {
 #[test]
 fn what_lives_in_a_container_is_not_recovered_from_outside_and_what_died_there_is() {
     for dies in [false, true] {
-        let repo = guarded();
-        let old = repo.read(["rev-parse", "HEAD"]);
-        let new = spare_commit(&repo, "new");
-        for branch in Torn::BRANCHES {
-            repo.git(["branch", branch, &old]);
-        }
+        let (repo, old, new) = with_branches(&Torn::BRANCHES);
         let mut is_third = nth(3, is_ref_rename);
         let mut outside = None;
         let mut decide = |event: &Event| {
@@ -240,12 +235,7 @@ fn the_lock_of_a_live_git_stays_although_a_dead_ones_batched_update_lists_its_re
     if !Git::under_test().is_at_least(2, 50) {
         return println!("skipped: before 2.50 git has no batched updates");
     }
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    for branch in ["held", "mine", "other", "slow"] {
-        repo.git(["branch", branch]);
-    }
+    let (repo, old, new) = with_branches(&["held", "mine", "other", "slow"]);
     // It hangs at the first of its two refs, and has the lock of the second.
     let command = crash::git(&repo, &["update-ref", "--stdin"]);
     let live = Hanging::start(&repo, command, "held", &updates(&["held", "slow"], &new, &old));
@@ -275,12 +265,7 @@ fn what_a_batch_could_not_do_is_not_logged_as_done() {
     if !Git::under_test().is_at_least(2, 50) {
         return println!("skipped: before 2.50 git has no batched updates");
     }
-    let repo = guarded();
-    let old = repo.read(["rev-parse", "HEAD"]);
-    let new = spare_commit(&repo, "new");
-    for branch in ["mine", "theirs"] {
-        repo.git(["branch", branch]);
-    }
+    let (repo, old, new) = with_branches(&["mine", "theirs"]);
     let input = format!("update refs/heads/mine {new} {old}\nupdate refs/heads/theirs {new} {new}\n");
     repo.git_with_input(["update-ref", "--stdin", "--batch-updates"], &input);
     assert_eq!(value(&repo, "refs/heads/theirs"), old, "it was not what the batch expected");
