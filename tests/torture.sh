@@ -14,14 +14,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # name, share of the time, what is run. JIN_SEED is replaced by the seed of the round, JIN_LEFT by the seconds that are left.
 parts=(
-    'faults|30|env JIN_FAULTS=101 JIN_FAULTS_SEED=JIN_SEED cargo test --locked --test faults -- --nocapture'
-    'kills|20|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test kill_table -- --nocapture a_kill'
-    'runs, apply, undo|10|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test run --test apply --test undo -- --nocapture kill'
-    'states|10|env JIN_STATES=64 JIN_STATES_SEED=JIN_SEED cargo test --locked --test crash_states -- --nocapture'
-    'soak|15|env JIN_SOAK_SECONDS=JIN_LEFT JIN_SOAK_SEED=JIN_SEED cargo test --locked --test soak --test concurrency -- --nocapture'
+    'faults|30|env JIN_FAULTS=101 JIN_FAULTS_SEED=JIN_SEED cargo test --locked --test faults failing_calls -- --nocapture'
+    'kills|20|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test crash -- --nocapture kill_table::a_kill'
+    'runs, apply, undo|10|env JIN_KILL=97 JIN_KILL_SEED=JIN_SEED cargo test --locked --test crash --test recovery -- --nocapture run_kills apply_kills undo::an_undo_that_is_killed'
+    'states|10|env JIN_STATES=64 JIN_STATES_SEED=JIN_SEED cargo test --locked --test crash -- --nocapture crash_states'
+    'soak|15|env JIN_SOAK_SECONDS=JIN_LEFT JIN_SOAK_SEED=JIN_SEED cargo test --locked --test crash -- --nocapture soak concurrency'
+    'log damage|10|env JIN_DAMAGE=4 cargo test --locked --release --test recovery -- --nocapture log_damage'
 )
-[[ -e tests/log_damage.rs ]] &&
-    parts+=('log damage|10|env JIN_DAMAGE=4 cargo test --locked --release --test log_damage -- --nocapture')
 
 main() {
     local minutes=10 seed=$((RANDOM * 32768 + RANDOM))
@@ -46,7 +45,7 @@ main() {
     echo "seed $seed, $minutes minutes, $(git --version), $(nproc) processors"
     # Not on the clock of the parts.
     cargo test --locked --no-run --quiet
-    [[ ! -e tests/log_damage.rs ]] || cargo test --locked --release --no-run --quiet --test log_damage
+    cargo test --locked --release --no-run --quiet --test recovery
     logs=target/torture/$(date +%Y%m%d-%H%M%S)
     mkdir -p "$logs"
 

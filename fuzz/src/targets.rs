@@ -1,7 +1,7 @@
 //! What is fuzzed: every reader of bytes that somebody else may have written.
 //!
 //! A target takes any bytes and panics when a promise is broken. Here they are plain functions, so that `cargo test`
-//! (`tests/fuzz_corpus.rs`) runs the corpora through them without a fuzzer.
+//! (`tests/pure/fuzz_corpus.rs`) runs the corpora through them without a fuzzer.
 
 use std::path::Path;
 

@@ -3,8 +3,6 @@
 //!
 //! The model notes who wrote each ref last. Recovery sees only what the disk and the log show.
 
-#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;

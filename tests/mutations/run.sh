@@ -64,7 +64,7 @@ mutate() {
     log=$work/$name.log
     : >"$log"
     words=$(header caught-by "$patch")
-    [[ -n $words ]] || fail "$patch names no test" "a line 'caught-by: --test traps NAME' before the diff"
+    [[ -n $words ]] || fail "$patch names no test" "a line 'caught-by: --test recovery traps::NAME' before the diff"
     copy_tree
     if ! with "$work/unchanged/jin-txn" "$words" "$log" || [[ $(passed "$log") != 1 ]]; then
         printf 'BROKEN  %s: %s is not one test that passes with the program as it is, see %s\n' "$name" "$words" "$log"

@@ -14,6 +14,7 @@ use super::point::let_the_clock_tick;
 use super::repo::{Git, Options, Repo, jin_txn, text};
 use super::snapshot;
 use super::tracer::{self, Action, Event, Isolation, Role};
+use super::wait::wait_until;
 
 /// Returns git with arguments, in a repository.
 pub fn git(repo: &Repo, arguments: &[&str]) -> Command {
@@ -60,11 +61,7 @@ pub fn recover(repo: &Repo) -> (i32, String) {
     loop {
         let (code, said) = run_jin(repo, &["recover"]);
         match stranger(&said).filter(|_| start.elapsed() < Duration::from_secs(60)) {
-            Some(stranger) => {
-                while stranger.exists() && start.elapsed() < Duration::from_secs(60) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            }
+            Some(stranger) => wait_until("the stranger has ended", || !stranger.exists()),
             None => return (code, said),
         }
     }

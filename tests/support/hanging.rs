@@ -4,12 +4,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
 
 use super::invariants;
 use super::repo::{Git, Options, Repo};
+use super::wait::wait_until;
 
 const BRANCHES: [&str; 4] = ["alpha", "beta", "gamma", "omega"];
 
@@ -45,12 +45,10 @@ impl Case {
         let mut stdin = git.stdin.take().expect("git has a stdin");
         stdin.write_all(lines.concat().as_bytes()).expect("git reads its input");
         drop(stdin);
-        let start = Instant::now();
-        while self.value("beta") != self.new {
-            assert!(start.elapsed() < Duration::from_secs(30), "git comes to the third branch");
+        wait_until("git comes to the third branch", || {
             assert!(git.try_wait().expect("git can be asked").is_none(), "git hangs and does not end");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+            self.value("beta") == self.new
+        });
         Hanging { git, log, aside }
     }
 

@@ -44,12 +44,6 @@ pub enum After {
     PlainGit,
 }
 
-impl After {
-    pub fn is_guarded(self) -> bool {
-        self != Self::Nothing
-    }
-}
-
 /// One crash. Written and parsed as `commit-a:tree:recover:37`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {

@@ -68,7 +68,7 @@ pub fn after(mut command: Command, boot_id: &str) -> Command {
 /// Runs what `command` makes as after a reboot.
 ///
 /// Gits of other tests may be in the way for a moment: from another mount namespace they cannot always be told from ours.
-pub fn output_after(command: impl Fn() -> Command) -> Output {
+pub fn output_after(mut command: impl FnMut() -> Command) -> Output {
     let start = Instant::now();
     loop {
         let output = after(command(), &new_boot_id()).output().expect("the program starts in a namespace of its own");

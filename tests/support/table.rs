@@ -83,20 +83,21 @@ pub fn wanted_point() -> Option<String> {
     env::var("JIN_KILL_POINT").ok()
 }
 
-/// Runs a sample of an operation's points, prints what is bad, adds a line to the table file.
-pub fn run(bench: &Bench, after: After, budget: Budget, workers: usize) -> Row {
-    let all = points(bench.operation.name, after, &bench.events());
-    run_points(bench, &all, &sample(&all, budget), workers)
+/// Runs a sample of the points that the `events` of an undisturbed operation make, prints what is bad, adds a line to the table
+/// file.
+pub fn run(bench: &Bench, events: &[Event], after: After, budget: Budget) -> Row {
+    let all = points(bench.operation.name, after, events);
+    run_points(bench, &all, &sample(&all, budget))
 }
 
 /// As [`run`], for `chosen` points of `all`.
-pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point], workers: usize) -> Row {
+pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point]) -> Row {
     let wanted = wanted_point();
     let chosen = match &wanted {
         Some(wanted) => all.iter().copied().filter(|point| point.to_string() == *wanted).collect(),
         None => chosen.to_vec(),
     };
-    let reports = run_all(bench, &chosen, workers);
+    let reports = run_all(bench, &chosen, workers(1));
     reports.iter().for_each(explain);
     let row = Row::of(bench.operation.name, all.len(), &reports);
     if let Some(first) = chosen.first().filter(|_| wanted.is_none()) {
@@ -152,7 +153,7 @@ pub fn explain(report: &Report) {
         writeln!(message, "  {}: {}", violation.damage.name(), violation.detail).expect("writing to a string works");
     }
     println!(
-        "{message}  again: JIN_KILL_POINT={} JIN_TEST_KEEP=1 cargo test --test kill_table {test} -- --nocapture",
+        "{message}  again: JIN_KILL_POINT={} JIN_TEST_KEEP=1 cargo test --test crash {test} -- --nocapture",
         report.point
     );
     if report.directory.exists() {
@@ -212,9 +213,10 @@ pub fn seed(variable: &str) -> usize {
     env::var(variable).ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
 }
 
-/// Returns where a stride starts; it differs by operation and victim, so that together they cover different places.
+/// Returns where a stride starts; it differs by operation, victim and recovery, so that together they cover
+/// different places.
 fn offset(point: &Point, stride: usize) -> usize {
-    let name = format!("{}{:?}{:?}", point.operation, point.victim, point.after.is_guarded());
+    let name = format!("{}{:?}{:?}", point.operation, point.victim, point.after);
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));

@@ -190,7 +190,7 @@ impl Case {
         writeln!(message, "  recovery said: {}", verdict.said).expect("a string can always be written to");
         writeln!(
             message,
-            "  again: JIN_STATES_ONLY={}:{} cargo test --test crash_states -- --nocapture",
+            "  again: JIN_STATES_ONLY={}:{} cargo test --test crash crash_states -- --nocapture",
             self.name, state.number
         )
         .expect("a string can always be written to");

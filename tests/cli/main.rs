@@ -1,0 +1,17 @@
+//! What a person meets: commands and their words, installation, shells, and every way in which git comes to call us.
+
+#![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
+
+mod bad_input;
+mod beside;
+mod commands;
+mod conventions;
+mod doctor;
+mod entry_points;
+mod everyday;
+mod install;
+mod places;
+mod shells;
+mod shim;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,94 @@
+//! What the documentation says of the tests is true as far as a program can tell.
+
+use std::fs;
+use std::path::Path;
+
+fn sources(dir: &Path, into: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(dir).expect("it can be read").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
+            into.push((name, fs::read_to_string(&path).expect("it is text")));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    sources(&root.join("tests"), &mut all);
+    sources(&root.join("src"), &mut all);
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for document in ["docs/transaction-flow.md", "docs/security.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join(document)).expect("it is there");
+        for named in text.split('`').filter(|word| word.contains(".rs::")) {
+            let (file, test) = named.split_once("::").expect("it has both");
+            // A function, or a row of a macro that makes functions.
+            let defines = |text: &str| {
+                text.lines().map(str::trim).any(|line| {
+                    line.strip_prefix("fn ")
+                        .unwrap_or(line)
+                        .strip_prefix(test)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('(') || rest.starts_with(" \""))
+                })
+            };
+            count += 1;
+            if !all.iter().any(|(name, text)| name == file && defines(text)) {
+                missing.push(format!("{document}: {named}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(count > 80, "only {count} tests are named");
+}
+
+/// Each patch that breaks the protocol stands in the table with the test that notices it, and there is that test.
+#[test]
+fn every_mutation_is_in_the_table_and_names_a_test_that_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    sources(&root.join("tests"), &mut all);
+    sources(&root.join("src"), &mut all);
+    let document = fs::read_to_string(root.join("docs/reliability.md")).expect("it is there");
+    let (mut names, mut wrong) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(root.join("tests/mutations")).expect("it can be read").flatten() {
+        let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".patch").map(str::to_owned))
+        else {
+            continue;
+        };
+        let patch = fs::read_to_string(entry.path()).expect("it is text");
+        let words = patch.lines().find_map(|line| line.strip_prefix("caught-by: ")).expect("it names a test");
+        let path = words.rsplit(' ').next().expect("there is a word");
+        let (module, test) = path.rsplit_once("::").unwrap_or(("", path));
+        let file = module.rsplit("::").next().map(|last| format!("{last}.rs")).unwrap_or_default();
+        let is_there = |(name, text): &(String, String)| {
+            (module.is_empty() || *name == file) && text.contains(&format!("fn {test}("))
+        };
+        if !all.iter().any(is_there) {
+            wrong.push(format!("{name}: there is no {path}"));
+        }
+        let row = document.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        if !row.is_some_and(|row| row.contains(&format!("`{test}`"))) {
+            wrong.push(format!("{name} is not in the table with {test}"));
+        }
+        if !document.lines().any(|line| line.starts_with("| I") && line.contains(&format!("`{name}`"))) {
+            wrong.push(format!("{name} belongs to no invariant"));
+        }
+        names.push(name);
+    }
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    wrong.extend(
+        rows.filter(|(name, _)| is_mutation(name) && !names.iter().any(|it| it == name)).map(|(n, _)| n.to_owned()),
+    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(!names.is_empty());
+}
+
+/// The other tables begin with variables and commands.
+fn is_mutation(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+}

@@ -1,0 +1,5 @@
+//! Any command as one transaction.
+
+mod processes;
+mod restoring;
+mod review;

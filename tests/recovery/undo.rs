@@ -1,0 +1,247 @@
+//! Taking finished transactions back, and doing them again.
+
+use insta::assert_snapshot;
+
+use crate::support::crash::{self, assert_recovers, run_jin, spare_commit, transactions, unseen_git, value};
+use crate::support::observe::shown;
+use crate::support::repo::{Options, Repo};
+use crate::support::table;
+use crate::support::tracer::{self, Action, Event, Isolation};
+
+/// How many places of an undo are killed by default; `JIN_KILL=all` takes all.
+const PLACES: usize = 10;
+
+fn guarded() -> Repo {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.do_not_wait_for_locks();
+    repo.write("file", "one\n");
+    repo.commit_all("one");
+    repo.write("file", "two\n");
+    repo.commit_all("two");
+    repo
+}
+
+/// Ten transactions of different kinds.
+fn ten_transactions(repo: &Repo) -> Vec<String> {
+    let other = spare_commit(repo, "other");
+    let many: String = (0..4).map(|n| format!("create refs/custom/{n} {other}\n")).collect();
+    let fewer = format!("update refs/custom/0 {}\ndelete refs/custom/1\n", value(repo, "HEAD"));
+    let mut states = vec![repo.read(["for-each-ref"])];
+    let run = |script: &str| {
+        let (code, said) = run_jin(repo, &["run", "--", "sh", "-ec", script]);
+        assert_eq!(code, 0, "{said}");
+    };
+    let steps: [&dyn Fn(); 10] = [
+        &|| drop(repo.commit_all("three")),
+        &|| drop(repo.git(["branch", "topic", "HEAD~1"])),
+        &|| drop(repo.git(["tag", "v1"])),
+        &|| run("git commit -q --allow-empty -m a; git tag -a -m annotated v2; git commit -q --allow-empty -m b"),
+        &|| drop(repo.git_with_input(["update-ref", "--stdin"], &many)),
+        &|| drop(repo.git(["branch", "-q", "-f", "topic", "HEAD"])),
+        &|| run("git commit -q --amend --allow-empty -m amended; git tag gone; git tag -d gone; git branch -f topic"),
+        &|| drop(repo.git(["tag", "-d", "v1"])),
+        &|| {
+            repo.write("change", &fewer);
+            assert_eq!(run_jin(repo, &["apply", "change"]).0, 0);
+        },
+        &|| drop(repo.git(["branch", "-q", "-D", "topic"])),
+    ];
+    for step in steps {
+        step();
+        states.push(repo.read(["for-each-ref"]));
+    }
+    states
+}
+
+#[test]
+fn ten_undos_walk_back_through_ten_transactions_and_ten_redos_return() {
+    let repo = guarded();
+    let states = ten_transactions(&repo);
+    for (step, state) in states.iter().enumerate().rev().skip(1) {
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, repo.read(["for-each-ref"])), (0, state.clone()), "undo to {step}: {said}");
+    }
+    for (step, state) in states.iter().enumerate().skip(1) {
+        let (code, said) = run_jin(&repo, &["redo"]);
+        assert_eq!((code, repo.read(["for-each-ref"])), (0, state.clone()), "redo to {step}: {said}");
+    }
+    assert_eq!(run_jin(&repo, &["redo"]).0, 1, "nothing is undone any more");
+    crash::assert_fsck(&repo);
+}
+
+#[test]
+fn a_run_is_undone_as_one_step_or_refused_for_what_one_of_its_parts_is() {
+    let repo = guarded();
+    let run = |script: &str| run_jin(&repo, &["run", "--", "sh", "-ec", script]);
+    assert_eq!(run("git tag a; git tag b; git branch topic").0, 0);
+    let (code, said) = run_jin(&repo, &["undo", "--dry-run"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains("-> absent")).count(), 3, "{said}");
+    assert_eq!(run("git switch -q topic; git commit -q --allow-empty -m x").0, 0);
+    let newest = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &newest]);
+    assert_eq!(code, 1, "{said}");
+    // A run that was taken back is nothing to undo.
+    assert_eq!(run("git tag c; exit 9").0, 9);
+    let failed = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &failed]);
+    assert_eq!(code, 1, "{said}");
+    // Nor are its parts, or those of one that was kept.
+    for part in crash::wal(&repo).iter().filter(|r| r["type"] == "begin" && r["data"]["part_of"].is_string()) {
+        let id = part["tx"].as_str().expect("an id");
+        assert_eq!(run_jin(&repo, &["undo", id]).0, 1, "{id}");
+    }
+}
+
+#[test]
+fn undoing_a_commit_leaves_index_and_worktree_alone() {
+    let repo = guarded();
+    let before = value(&repo, "HEAD~1");
+    repo.write("uncommitted", "mine\n");
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo"])), @r"
+    --- stderr
+    jin-txn: undid tx-2 (`git commit --quiet --allow-empty -m two`)
+      refs/heads/main: [ID] -> [ID]
+      refs/heads/main is checked out: index and worktree stay as they are, `git status` shows the difference
+    --- exit 0
+    ");
+    assert_eq!(value(&repo, "HEAD"), before);
+    assert_eq!(repo.read(["status", "--porcelain"]), "M  file\n?? uncommitted");
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["redo", "--dry-run"])), @r"
+    --- stderr
+    jin-txn: would redo tx-2 (`git commit --quiet --allow-empty -m two`)
+      refs/heads/main: [ID] -> [ID]
+      refs/heads/main is checked out: index and worktree stay as they are, `git status` shows the difference
+    --- exit 0
+    ");
+    assert_eq!(repo.jin_txn(["redo"]).status.code(), Some(0));
+    assert_eq!(repo.read(["status", "--porcelain"]), "?? uncommitted");
+}
+
+#[test]
+fn what_is_undone_says_so_in_the_log() {
+    let repo = guarded();
+    repo.git(["tag", "v1"]);
+    run_jin(&repo, &["undo"]);
+    let states =
+        || transactions(&repo).iter().map(|t| t["state"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>();
+    assert_eq!(states(), ["committed", "undone", "committed", "committed"]);
+    run_jin(&repo, &["redo"]);
+    assert_eq!(states(), ["committed", "committed", "committed", "committed", "committed"]);
+    assert!(repo.read(["reflog", "main"]).contains("two"), "the reflog is git's");
+}
+
+#[test]
+fn a_transaction_whose_refs_moved_on_is_refused_with_their_names() {
+    let repo = guarded();
+    let (first, second) = (value(&repo, "HEAD~1"), value(&repo, "HEAD"));
+    let input = |to: &str| ["a", "b", "c"].map(|n| format!("update refs/custom/{n} {to}\n")).concat();
+    repo.git_with_input(["update-ref", "--stdin"], &input(&first));
+    repo.git_with_input(["update-ref", "--stdin"], &input(&second));
+    unseen_git(&repo, &["update-ref", "refs/custom/b", &first]);
+    unseen_git(&repo, &["update-ref", "-d", "refs/custom/c"]);
+    let before = repo.read(["for-each-ref"]);
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo"])), @r"
+    --- stderr
+    error: tx-4 is not reversed, and nothing was changed: refs have moved on since
+      refs/custom/b is [ID] now
+      refs/custom/c is absent now
+    --- exit 1
+    ");
+    assert_eq!(repo.read(["for-each-ref"]), before, "nothing was changed");
+}
+
+#[test]
+fn what_is_more_than_values_of_refs_is_refused_and_passed_over() {
+    let repo = guarded();
+    let newest = value(&repo, "HEAD");
+    repo.git(["tag", "v1"]);
+    repo.write("file", "stashed\n");
+    repo.git(["stash", "push", "-q"]);
+    repo.git(["branch", "-m", "main", "renamed"]);
+    let ids: Vec<String> = transactions(&repo).iter().map(|t| t["id"].as_str().expect("an id").to_owned()).collect();
+    for id in &ids[..2] {
+        let (code, said) = run_jin(&repo, &["undo", id]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("cannot be reversed"), "{said}");
+    }
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(value(&repo, "v1"), "", "the tag was the newest that can be: {said}");
+    assert_eq!(value(&repo, "HEAD"), newest);
+}
+
+#[test]
+fn the_first_commit_of_a_branch_that_is_checked_out_is_not_undone() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.commit_all("one");
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo"])), @r"
+    --- stderr
+    error: tx-1 is not reversed: refs/heads/main would cease to be, and is checked out; switch to another branch first
+    --- exit 1
+    ");
+    assert_ne!(value(&repo, "HEAD"), "");
+}
+
+#[test]
+fn nothing_to_undo_and_an_unknown_transaction_are_said() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo"])), @r"
+    --- stderr
+    error: there is nothing to undo in the log
+    --- exit 1
+    ");
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["redo"])), @r"
+    --- stderr
+    error: nothing has been undone
+    --- exit 1
+    ");
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo", "tx-99"])), @r"
+    --- stderr
+    error: tx-99 is no finished transaction that is not undone yet
+    --- exit 1
+    ");
+}
+
+#[test]
+fn an_undo_that_is_killed_anywhere_happened_wholly_or_not_at_all() {
+    let template = || {
+        let repo = guarded();
+        let (first, second) = (value(&repo, "HEAD~1"), value(&repo, "HEAD"));
+        let input = |to: &str| ["a", "b", "c", "d"].map(|n| format!("update refs/custom/{n} {to}\n")).concat();
+        repo.git_with_input(["update-ref", "--stdin"], &input(&first));
+        let before = repo.read(["for-each-ref"]);
+        repo.git_with_input(["update-ref", "--stdin"], &input(&second));
+        (repo, before)
+    };
+    let undo = |repo: &Repo, decide: &mut dyn FnMut(&Event) -> Action| {
+        tracer::trace(crash::jin(repo, &["undo"]), b"", Isolation::None, decide).expect("jin-txn starts");
+    };
+    let (repo, undone) = template();
+    let mut events = 0;
+    undo(&repo, &mut |_| {
+        events += 1;
+        Action::Continue
+    });
+    assert_eq!(repo.read(["for-each-ref"]), undone);
+    let stride = table::stride("JIN_KILL", usize::div_ceil(events, PLACES));
+    let mut kills = 0;
+    for (place, victims) in (1..=events).step_by(stride).flat_map(|n| [(n, Action::KillTree), (n, Action::KillOne)]) {
+        let (repo, _) = template();
+        let done = repo.read(["for-each-ref"]);
+        undo(&repo, &mut |event| if event.n == place { victims } else { Action::Continue });
+        assert_recovers(&repo);
+        let found = repo.read(["for-each-ref"]);
+        let which = if found == done { "redo" } else { "undo" };
+        assert!(found == done || found == undone, "{victims:?} at {place} of {events}: {found}");
+        // Either way the log knows where it is.
+        let (code, said) = run_jin(&repo, &[if which == "undo" { "redo" } else { "undo" }]);
+        assert_eq!(code, 0, "{victims:?} at {place} of {events}: {said}");
+        assert_eq!(repo.read(["for-each-ref"]), if which == "undo" { done } else { undone.clone() });
+        kills += 1;
+    }
+    println!(
+        "undo of refs: {kills} points at {} of {events} places, 0 bad\ntorture: kills={kills} violations=0",
+        kills / 2
+    );
+}
