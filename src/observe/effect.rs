@@ -5,8 +5,9 @@ use std::io;
 use crate::fs::{FileId, read_small, with_suffix};
 use crate::git::refs::ResolvedRef;
 use crate::git::{Oid, RefName, RefStore, Repository, Value};
+use crate::observe::command_line::Locks;
+use crate::observe::observed::Observed;
 use crate::observe::payload::{Line, Payload};
-use crate::observe::{Locks, Observed};
 use crate::wal::{RefChange, Watched};
 
 /// One line of the payload, with what is on disk.

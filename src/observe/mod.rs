@@ -6,37 +6,20 @@
 
 mod command_line;
 mod effect;
+mod observed;
 pub mod payload;
 
 use std::io;
 
 use crate::fs::FileId;
 use crate::git::reflog::RENAMED_LOG;
-use crate::git::refs::ResolvedRef;
-use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
+use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::observe::effect::Observer;
 use crate::observe::payload::Payload;
-use crate::wal::{RefChange, Rename, Watched};
+use crate::wal::{RefChange, Rename};
 
 pub use command_line::Locks;
-
-/// A transaction as observed at `prepared`.
-#[derive(Debug, Default)]
-pub struct Observed {
-    /// Refs whose visible value changes.
-    pub changes: Vec<RefChange>,
-    /// Refs that are locked or logged only.
-    pub watched: Vec<Watched>,
-    /// Loose files that are about to go because `packed-refs` has the same value.
-    pub pruned: Vec<(RefName, ResolvedRef)>,
-    /// Loose files that are about to go although `packed-refs` does not have their value: deleted and made again since it was
-    /// packed, with the same value, which is all that git asks for.
-    pub lost: Vec<RefName>,
-    /// `packed-refs.lock`, when git had to take it for a deletion.
-    pub packed_lock: Option<FileId>,
-    /// `index.lock` of the worktree.
-    pub index_lock: Option<FileId>,
-}
+pub use observed::Observed;
 
 /// Observes the transaction at `prepared`: locks are held, nothing is changed yet. `whose` are the locks? That is asked only
 /// once, and not at all when no ref is there: git deletes pseudo-refs that are none in every commit.
