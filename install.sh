@@ -34,7 +34,7 @@ main() {
         printf '%s\n' "$built"
         return
     fi
-    need_cmd git 'install git 2.28 or newer'
+    need_cmd git 'install git 2.31 or newer'
     # Called from a hook or a `git` alias, these would redirect every git below.
     unset GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX
 

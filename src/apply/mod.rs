@@ -79,7 +79,7 @@ use crate::fs::beneath::RelPath;
 use crate::fs::durable;
 use crate::git::refs::RefSnapshot;
 use crate::git::refs::Value;
-use crate::git::{Oid, RefFormat, RefName, RefStore, Repository};
+use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
 use crate::recovery;
 use crate::recovery::Options;
 use crate::state::TxId;
@@ -109,7 +109,7 @@ pub struct Transaction {
     repo: Repository,
     operation: String,
     message: String,
-    program: PathBuf,
+    git: Git,
     refs: Vec<RefItem>,
     files: Vec<FileItem>,
     reverses: Option<Reversal>,
@@ -124,7 +124,7 @@ impl Transaction {
             repo: repo.clone(),
             operation: one_line(operation),
             message: one_line(operation),
-            program: PathBuf::from("git"),
+            git: Git::new(Path::new("git")).at(&repo.git_dir),
             refs: Vec::new(),
             files: Vec::new(),
             reverses: None,
@@ -134,7 +134,7 @@ impl Transaction {
 
     /// Uses this git instead of the one in `PATH`.
     pub fn with_git(mut self, program: &Path) -> Transaction {
-        program.clone_into(&mut self.program);
+        self.git = Git::new(program).at(&self.repo.git_dir);
         self
     }
 

@@ -15,13 +15,12 @@ use crate::apply::{Open, PATIENCE, Prepared, Transaction};
 use crate::fs::FileId;
 use crate::fs::beneath::Root;
 use crate::fs::durable;
-use crate::git::command;
+use crate::git::hash::Hash;
 use crate::git::refs::Value;
 use crate::git::{RefFormat, RefStore};
 use crate::process::owner;
 use crate::recovery;
 use crate::recovery::Options;
-use crate::staging::image::Hash;
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;
 use crate::state::TxId;
@@ -80,7 +79,7 @@ impl Transaction {
         let files_lock = if self.files.is_empty() { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
         // Only now: who held that lock before us and died is settled before we look at a file.
         if recovery::needs_recovery(&self.repo)? {
-            let options = Options { wait: Wait::UpTo(PATIENCE), ..Options::new(self.program.clone()) };
+            let options = Options { wait: Wait::UpTo(PATIENCE), ..Options::new(self.git.program().to_owned()) };
             recovery::recover(&self.repo, &options)?;
         }
         let survey = self.survey()?;
@@ -97,7 +96,7 @@ impl Transaction {
             Ok((begin, worktree, read_at)) => {
                 let Work { entry, git, .. } = work;
                 let durability = state.durability();
-                let (repo, program) = (self.repo, self.program);
+                let (repo, program) = (self.repo, self.git.program().to_owned());
                 let open = Open {
                     repo,
                     program,
@@ -127,16 +126,16 @@ impl Transaction {
             return Err(clash.into());
         }
         let zeros = self.zeros();
-        let targets = refs::resolve(&self.repo, &self.program, &self.refs, &zeros)?;
-        refs::require_symrefs(&self.program, &targets)?;
-        let values = refs::values(&self.repo, &self.program, &targets)?;
+        let targets = refs::resolve(&self.repo, &self.git, &self.refs, &zeros)?;
+        refs::require_symrefs(&self.git, &targets)?;
+        let values = refs::values(&self.repo, &self.git, &targets)?;
         let mut items = unmet::of_refs(&targets, &values);
         let read_at = crate::util::clock::now();
         let mut before = Vec::new();
         let worktree = if self.files.is_empty() {
             None
         } else {
-            let worktree = Worktree::open(&self.repo, &self.program)?;
+            let worktree = Worktree::open(&self.repo, &self.git)?;
             let device = Root::open(&self.repo.common_dir)?.device()?;
             before = unmet::look_at_files(&worktree, &self.files, device, &mut items)?;
             Some(worktree)
@@ -169,18 +168,18 @@ impl Transaction {
             return Ok((begin, worktree, read_at));
         }
         let directory = worktree.as_ref().map_or(&self.repo.git_dir, |w| &w.path);
-        let mut git = GitSession::start(&self.program, &self.repo, directory, work.id, &begin.message)?;
+        let mut git = GitSession::start(&self.git, directory, work.id, &begin.message)?;
         // git waits for its first line; from here on the transaction is alive while it is.
         work.marker.hook_process = git.process()?;
         work.marker.update(work.state.path())?;
         let prepared = git.prepare(&targets);
         work.git = Some(git);
-        prepared.map_err(|error| unmet::explain(&self.repo, &self.program, &targets, error))?;
-        let locked = refs::locked(&self.repo, &self.program, &targets)?;
+        prepared.map_err(|error| unmet::explain(&self.repo, &self.git, &targets, error))?;
+        let locked = refs::locked(&self.repo, &self.git, &targets)?;
         // git compares object names under its locks; what a symbolic ref points to is compared here.
         let symbolic = |t: &&Target| matches!(t.expected, crate::apply::Expected::PointsTo(_));
         let targets: Vec<Target> = targets.iter().filter(symbolic).cloned().collect();
-        let values = refs::values(&self.repo, &self.program, &targets)?;
+        let values = refs::values(&self.repo, &self.git, &targets)?;
         let items = unmet::of_refs(&targets, &values);
         if !items.is_empty() {
             return Err(super::Unmet { items }.into());
@@ -270,7 +269,7 @@ impl Transaction {
     }
 
     fn hash_length(&self) -> String {
-        let asked = command::run(&self.program, &self.repo.git_dir, &["rev-parse", "--show-object-format"], b"", None);
+        let asked = self.git.run(["rev-parse", "--show-object-format"]);
         let is_long = asked.is_ok_and(|ran| ran.stdout.trim_ascii() == b"sha256");
         "0".repeat(if is_long { 64 } else { 40 })
     }

@@ -1,14 +1,13 @@
 //! The refs of a transaction: what they are called on disk, what is there, and whether that is what was expected.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use anyhow::Context;
 
 use crate::apply::queue::{Clash, Deref, Expected, RefItem, RefTo};
 use crate::fs::FileId;
 use crate::git::refs::Value;
-use crate::git::{RefFormat, RefName, RefStore, Repository, command};
+use crate::git::{Git, RefFormat, RefName, RefStore, Repository, update_refs};
 use crate::observe;
 use crate::observe::payload::Payload;
 use crate::wal::{RefChange, Watched};
@@ -40,16 +39,11 @@ pub(crate) struct Locked {
 }
 
 /// Follows symbolic refs (of a reftable only git knows which are), and refuses a ref that is named twice.
-pub(crate) fn resolve(
-    repo: &Repository,
-    program: &Path,
-    items: &[RefItem],
-    zeros: &str,
-) -> anyhow::Result<Vec<Target>> {
+pub(crate) fn resolve(repo: &Repository, git: &Git, items: &[RefItem], zeros: &str) -> anyhow::Result<Vec<Target>> {
     let refs = RefStore::new(repo);
     let symbolic = match repo.ref_format {
         RefFormat::Files => None,
-        RefFormat::Reftable => Some(command::symbolic_refs(program, &repo.git_dir)?),
+        RefFormat::Reftable => Some(update_refs::symbolic_refs(git)?),
     };
     let mut targets = Vec::with_capacity(items.len());
     let mut seen = std::collections::HashSet::new();
@@ -80,10 +74,10 @@ pub(crate) fn resolve(
 ///
 /// # Errors
 /// They cannot be read.
-pub(crate) fn values(repo: &Repository, program: &Path, targets: &[Target]) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn values(repo: &Repository, git: &Git, targets: &[Target]) -> anyhow::Result<Vec<Value>> {
     if repo.ref_format == RefFormat::Reftable {
         let names: Vec<&RefName> = targets.iter().map(|t| &t.given).collect();
-        return command::read_refs_at_once(program, &repo.git_dir, &names);
+        return update_refs::read_refs_at_once(git, &names);
     }
     let refs = RefStore::new(repo);
     targets.iter().map(|t| Ok(refs.read(&t.name)?.value)).collect()
@@ -119,9 +113,9 @@ pub(crate) fn intended(targets: &[Target], values: &[Value]) -> Vec<RefChange> {
 ///
 /// # Errors
 /// A symbolic ref points elsewhere by now, or git has not locked what it should have.
-pub(crate) fn locked(repo: &Repository, program: &Path, targets: &[Target]) -> anyhow::Result<Locked> {
+pub(crate) fn locked(repo: &Repository, git: &Git, targets: &[Target]) -> anyhow::Result<Locked> {
     if repo.ref_format == RefFormat::Reftable {
-        let values = values(repo, program, targets)?;
+        let values = values(repo, git, targets)?;
         let packed_lock = FileId::at(&repo.common_dir.join("reftable/tables.list.lock"))?;
         return Ok(Locked { changes: intended(targets, &values), watched: Vec::new(), packed_lock });
     }
@@ -163,11 +157,11 @@ fn text(target: &Target) -> Option<Vec<u8>> {
 }
 
 /// Symbolic refs in a session came with git 2.46.
-pub(crate) fn require_symrefs(program: &Path, targets: &[Target]) -> anyhow::Result<()> {
+pub(crate) fn require_symrefs(git: &Git, targets: &[Target]) -> anyhow::Result<()> {
     if !targets.iter().any(|t| matches!(t.to, RefTo::Value(Value::Symref(_)))) {
         return Ok(());
     }
-    let (major, minor) = command::version(program).context("cannot ask git for its version")?;
+    let (major, minor) = git.version().context("cannot ask git for its version")?;
     anyhow::ensure!(
         (major, minor) >= (2, 46),
         "git {major}.{minor} has no transactions of symbolic refs: that needs 2.46 or newer"

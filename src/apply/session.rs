@@ -3,18 +3,17 @@
 //! git alone writes refs, and runs the hooks. When we die its input ends, and it gives up whatever it has not been told to
 //! commit: so its locks outlive us only if it is killed as well.
 
-use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
 
 use crate::apply::queue::{Expected, RefTo};
 use crate::apply::refs::Target;
+use crate::git::Git;
 use crate::git::refs::Value;
-use crate::git::{Repository, command};
 use crate::process::owner::{Process, Stat};
 use crate::state::TxId;
 
@@ -32,22 +31,11 @@ pub(crate) struct GitSession {
 
 impl GitSession {
     /// Starts git, which waits for its orders.
-    pub fn start(
-        program: &Path,
-        repo: &Repository,
-        directory: &Path,
-        id: TxId,
-        message: &str,
-    ) -> anyhow::Result<GitSession> {
+    pub fn start(git: &Git, directory: &Path, id: TxId, message: &str) -> anyhow::Result<GitSession> {
+        let session = git.command(["update-ref", "--no-deref", "-z", "--stdin", "-m", message]).directory(directory);
         // The log has the new values: they need no sync of their own, one barrier serves them all.
-        let mut args: Vec<OsString> = vec!["--git-dir".into(), (&repo.git_dir).into()];
-        args.extend(["-c", "core.fsync=-reference", "update-ref", "--no-deref", "-z", "--stdin"].map(OsString::from));
-        args.extend(["-m".into(), OsString::from(message)]);
-        let mut git = Command::new(program);
-        command::forget_repository(&mut git);
-        git.args(args).current_dir(directory).env("LC_ALL", "C").env(crate::util::env::WITHIN, id.to_string());
-        git.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = git.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+        let session = session.config("core.fsync", "-reference").watched(crate::util::env::WITHIN, &id.to_string());
+        let mut child = session.spawn(Stdio::piped())?;
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().context("the child has no output")?);
         let stderr = child.stderr.take().context("the child has no stderr")?;

@@ -1,15 +1,14 @@
 //! Expectations that are not met, all of them at once.
 
 use std::io;
-use std::path::Path;
 
 use crate::apply::queue::{Expected, FileItem};
 use crate::apply::refs;
 use crate::apply::refs::Target;
 use crate::fs::FileId;
 use crate::fs::beneath::{Kind, Parent, RelPath, refusal};
-use crate::git::Repository;
 use crate::git::refs::Value;
+use crate::git::{Git, Repository};
 use crate::staging::image::{Found, look};
 use crate::staging::worktree::Worktree;
 use crate::wal::{FileChange, FileImage};
@@ -192,8 +191,8 @@ pub(crate) fn recheck(worktree: &Worktree, files: &[FileChange]) -> anyhow::Resu
 }
 
 /// After git has refused: which refs are not as expected? git names only the first.
-pub(crate) fn explain(repo: &Repository, program: &Path, targets: &[Target], refusal: anyhow::Error) -> anyhow::Error {
-    match refs::values(repo, program, targets) {
+pub(crate) fn explain(repo: &Repository, git: &Git, targets: &[Target], refusal: anyhow::Error) -> anyhow::Error {
+    match refs::values(repo, git, targets) {
         Ok(values) => {
             let items = of_refs(targets, &values);
             if items.is_empty() { refusal } else { refusal.context(Unmet { items }) }

@@ -14,7 +14,7 @@ use crate::apply::manifest;
 use crate::apply::manifest::Manifest;
 use crate::apply::{Expected, Transaction};
 use crate::cli::{Session, exit, real_git};
-use crate::git::{Oid, Repository, command};
+use crate::git::{Git, Oid, Repository};
 use crate::recovery;
 use crate::staging::stage::Source;
 use crate::state::TxId;
@@ -206,8 +206,9 @@ fn resolve(repo: &Repository, program: &Path, items: &[Item]) -> anyhow::Result<
         input.extend_from_slice(text);
         input.push(b'\n');
     }
-    let asked = ["cat-file", "--batch-check=%(objectname)"];
-    let ran = command::run(program, &repo.git_dir, &asked, &input, None)?;
+    // What the user calls `main^` is what the user's git does.
+    let git = Git::new(program).at(&repo.git_dir).replacing();
+    let ran = git.command(["cat-file", "--batch-check=%(objectname)"]).stdin(input).run()?;
     let mut lines = ran.stdout.split(|b| *b == b'\n');
     let mut resolved = HashMap::new();
     for text in wanted {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::git::{Repository, command};
+use crate::git::{Git, Repository};
 use crate::state::directory::{Durability, StateDir};
 
 /// What `install` sets, in addition to what git syncs by default: contents of objects and of the index before they get
@@ -37,12 +37,12 @@ pub(super) fn weaknesses(git: &Path, repo: &Repository) -> anyhow::Result<Vec<St
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    let set = command::config(git, repo, "core.fsync")?;
+    let set = Git::new(git).at(&repo.git_dir).config("core.fsync")?;
     if !is_strong(&set) {
         let is = set.map_or_else(|| "not set".to_owned(), |v| format!("`{}`", v.escape_debug()));
         found.push(format!("core.fsync is {is}: a power cut may damage staged files; run `jin-txn install`"));
     }
-    let method = command::config(git, repo, "core.fsyncMethod")?;
+    let method = Git::new(git).at(&repo.git_dir).config("core.fsyncMethod")?;
     if method.as_deref() == Some("writeout-only") {
         found.push("core.fsyncMethod is `writeout-only`: git does not wait for the disk; unset it".to_owned());
     }

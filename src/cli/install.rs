@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Session, fsync, require_git, shim, submodules, template};
 use crate::fs::absent_is_none;
 use crate::fs::durable;
-use crate::git::{Config, Repository, command};
+use crate::git::{Config, Git, Repository};
 use crate::process::owner;
 use crate::setup::hooks::InstallMethod;
 use crate::setup::preferences::Preferences;
@@ -275,7 +275,7 @@ fn configure(
         wanted.push(("core.fsync".to_owned(), fsync::SETTING.to_owned()));
     }
     // git says in a file beside each lock who holds it.
-    let knows = command::version(git)? >= hooks::CONFIG_HOOKS;
+    let knows = Git::new(git).version()? >= hooks::CONFIG_HOOKS;
     if wants(git, repo, installed, "core.lockfilePid", |value| knows && value.is_none())? {
         wanted.push(("core.lockfilePid".to_owned(), "true".to_owned()));
     }
@@ -299,7 +299,7 @@ fn wants(
     lacking: impl Fn(&Option<String>) -> bool,
 ) -> anyhow::Result<bool> {
     let own = settings::local(git, &repo.common_dir, key)?;
-    Ok(installed.settings.is_still_ours(key, own.as_deref()) || lacking(&command::config(git, repo, key)?))
+    Ok(installed.settings.is_still_ours(key, own.as_deref()) || lacking(&Git::new(git).at(&repo.git_dir).config(key)?))
 }
 
 /// What `git txn` runs.
@@ -324,7 +324,7 @@ pub(super) fn is_our_alias(alias: &str) -> bool {
 /// Why the repository is not protected; empty when it is.
 pub(super) fn problems(repo: &Repository) -> anyhow::Result<Vec<String>> {
     let git = crate::cli::real_git()?;
-    match Config::read(&git, &repo.git_dir) {
+    match Config::read(&Git::new(&git).at(&repo.git_dir)) {
         Ok(config) => problems_by(&git, repo, &config),
         Err(error) => Ok(vec![error.to_string()]),
     }

@@ -35,7 +35,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::git::repository::NotFound;
-use crate::git::{Config, Repository, command};
+use crate::git::{Config, Git, Repository, exec};
 use crate::recovery::{Options, Report};
 use crate::state::directory::{Busy, Wait};
 
@@ -52,9 +52,6 @@ pub mod exit {
     /// A live or unknowable owner is in the way.
     pub const BUSY: u8 = 5;
 }
-
-/// The oldest git that has the reference-transaction hook.
-const OLDEST_GIT: (u32, u32) = (2, 28);
 
 /// How long commands wait for another recovery, and for a hook that outlived its git.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -268,7 +265,10 @@ impl Session {
         // Usually there is nothing to ask git for.
         match Repository::top_around(&self.directory).filter(|_| !decided) {
             Some(top) => Ok(Some(top)),
-            None => command::top_level(git, &self.directory, self.git_dir.as_deref()),
+            None => {
+                let git = self.git_dir.iter().fold(Git::new(git), |git, dir| git.at(dir));
+                git.top_level(&self.directory)
+            }
         }
     }
 
@@ -310,7 +310,7 @@ impl Session {
 fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
     if repo.is_foreign()? {
         let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", found_from.display()))?;
-        let asked = command::run_plain(&real_git()?, &["-C", from, "rev-parse", "--git-dir"])?;
+        let asked = Git::new(&real_git()?).run(["-C", from, "rev-parse", "--git-dir"])?;
         anyhow::ensure!(asked.success, "{}", asked.stderr);
     }
     Ok(repo)
@@ -401,10 +401,10 @@ pub fn real_git() -> anyhow::Result<PathBuf> {
 /// Refuses a git that has no reference-transaction hook.
 pub(crate) fn require_git() -> anyhow::Result<PathBuf> {
     let program = real_git()?;
-    let (major, minor) = command::version(&program)?;
+    let (major, minor) = Git::new(&program).version()?;
     anyhow::ensure!(
-        (major, minor) >= OLDEST_GIT,
-        "{} is git {major}.{minor}: jin-txn needs 2.28 or newer, which calls the reference-transaction hook",
+        (major, minor) >= exec::OLDEST,
+        "{} is git {major}.{minor}: jin-txn needs 2.31 or newer",
         program.display()
     );
     Ok(program)

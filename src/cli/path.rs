@@ -56,7 +56,7 @@ pub(super) struct Next {
 /// # Errors
 /// There is none.
 pub(super) fn first_git() -> anyhow::Result<PathBuf> {
-    Ok(candidates().next().context("there is no git in PATH: install git 2.28 or newer")?.program)
+    Ok(candidates().next().context("there is no git in PATH: install git 2.31 or newer")?.program)
 }
 
 /// Every git in PATH that is not this program under another name.
@@ -78,7 +78,7 @@ pub(super) fn next_git() -> anyhow::Result<Next> {
         }
         return Ok(Next { chain: extended(&chain, &candidate), program: candidate.program });
     }
-    let last = leads_back.context("there is no git in PATH: install git 2.28 or newer")?;
+    let last = leads_back.context("there is no git in PATH: install git 2.31 or newer")?;
     anyhow::ensure!(
         chain.len() < DEEPEST,
         "{} leads back to jin-txn, and there is no other git in PATH",

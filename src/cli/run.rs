@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::cli::{Session, exit, install};
-use crate::git::{Config, RefFormat, Repository, command};
+use crate::git::{Config, Git, RefFormat, Repository};
 use crate::process::owner;
 use crate::recovery;
 use crate::recovery::{Finding, Options};
@@ -62,7 +62,8 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
     }
     // Behind recovery, which may have put the configuration back.
-    let config = Config::read(&options.git_program, &repo.git_dir)?;
+    let git = Git::new(&options.git_program);
+    let config = Config::read(&git.at(&repo.git_dir))?;
     if let Some(problem) = install::problems_by(&options.git_program, &repo, &config)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
     }
@@ -79,7 +80,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         operation: &operation,
         message: args.message.as_deref(),
         worktree: worktree.as_deref(),
-        program: &options.git_program,
+        git: &git,
         config: &config,
         attributes: &attributes(&options.git_program),
     };
@@ -196,7 +197,7 @@ fn take_back(
 }
 
 fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duration> {
-    let Some(text) = command::config(program, repo, "jin.runGrace")? else { return Ok(GRACE) };
+    let Some(text) = Git::new(program).at(&repo.git_dir).config("jin.runGrace")? else { return Ok(GRACE) };
     let seconds: u64 =
         text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", text.escape_debug()))?;
     Ok(std::time::Duration::from_secs(seconds))

@@ -17,7 +17,7 @@ use crate::cli::install::{HooksDirectory, alias};
 use crate::cli::{Session, fsync};
 use crate::fs::absent_is_none;
 use crate::fs::durable;
-use crate::git::command;
+use crate::git::Git;
 use crate::setup::settings::{File, Settings};
 use crate::setup::{chaining as beside, hooks, places};
 
@@ -84,7 +84,7 @@ pub(super) fn install(session: &Session, git: &Path, binary: &Utf8Path, wanted: 
     }
     let mut settings =
         vec![("alias.txn".to_owned(), alias(binary)), ("core.fsync".to_owned(), fsync::SETTING.to_owned())];
-    if command::version(git)? >= hooks::CONFIG_HOOKS {
+    if Git::new(git).version()? >= hooks::CONFIG_HOOKS {
         settings.push(("core.lockfilePid".to_owned(), "true".to_owned()));
     }
     let mut config = std::mem::take(&mut record.config);
@@ -133,13 +133,13 @@ const KEY: &str = "init.templateDir";
 
 /// The directory that `init.templateDir` names now.
 fn template_of_git(git: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let ran = command::run_plain(git, &["config", "--type=path", "--get", KEY])?;
+    let ran = Git::new(git).run(["config", "--type=path", "--get", KEY])?;
     let path = String::from_utf8(ran.stdout).context("init.templateDir is no UTF-8")?;
     Ok(ran.success.then(|| PathBuf::from(path.trim_end())))
 }
 
 fn default_template(git: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let ran = command::run_plain(git, &["--exec-path"])?;
+    let ran = Git::new(git).run(["--exec-path"])?;
     let path = PathBuf::from(String::from_utf8_lossy(&ran.stdout).trim_end());
     // `<prefix>/libexec/git-core`, and `<prefix>/share/git-core/templates`.
     Ok(path.ancestors().nth(2).map(|prefix| prefix.join("share/git-core/templates")))

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::{Session, exit, install, real_git};
-use crate::git::Value;
+use crate::git::{Git, Value};
 use crate::process::owner;
 use crate::recovery;
 use crate::state::TxId;
@@ -96,11 +96,11 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     let mut step = undo::plan(&scan.records, direction, args.id)?;
     step.part_of = joined;
     undo::check(&repo, &step)?;
-    let program = real_git()?;
+    let git = Git::new(&real_git()?);
     if args.dry_run {
-        undo::check_files(&repo, &program, &step)?;
+        undo::check_files(&repo, &git, &step)?;
     } else {
-        undo::carry_out(&repo, &program, &step)?;
+        undo::carry_out(&repo, &git, &step)?;
     }
     tell(session, &repo, &step, args.dry_run)?;
     Ok(exit::DONE)
@@ -109,7 +109,7 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
 fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: bool) -> anyhow::Result<()> {
     let Step { id, operation, direction, writes, files, .. } = step;
     if session.json {
-        let moved = |w: &crate::git::command::RefWrite| Moved {
+        let moved = |w: &crate::git::update_refs::RefWrite| Moved {
             name: w.name.to_string(),
             from: w.from.to_string(),
             to: w.to.to_string(),

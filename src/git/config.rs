@@ -1,8 +1,6 @@
 //! The configuration that holds for a repository, read at once.
 
-use std::path::Path;
-
-use crate::git::command;
+use crate::git::Git;
 
 /// Every setting that git knows for a repository, in the order in which it reads them: a later one wins.
 #[derive(Debug, Clone, Default)]
@@ -30,11 +28,8 @@ enum Scope {
 
 impl Config {
     /// Asks git.
-    ///
-    /// # Errors
-    /// It cannot be started, or cannot read a configuration file.
-    pub fn read(program: &Path, git_dir: &Path) -> anyhow::Result<Config> {
-        let ran = command::run(program, git_dir, &["config", "--list", "-z", "--show-scope"], b"", None)?;
+    pub fn read(git: &Git) -> anyhow::Result<Config> {
+        let ran = git.run(["config", "--list", "-z", "--show-scope"])?;
         anyhow::ensure!(ran.success, "git cannot read its configuration: {}", ran.stderr.trim());
         Ok(Config::parse(&ran.stdout))
     }

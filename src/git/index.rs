@@ -5,44 +5,33 @@
 
 use crate::fs::named as fs;
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
-use sha1::Digest;
-
-use crate::git::command;
-use crate::git::{Oid, Value};
+use crate::git::hash::Hash;
+use crate::git::{Git, Oid, Value};
 
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
-///
-/// # Errors
-/// The lock cannot be read, or git cannot be run.
 pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
     if !has_valid_checksum(lock, new.hex().len() / 2)? {
         return Ok(false);
     }
+    let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
     let new = new.hex();
     let changed = match old {
-        Value::Oid(old) => {
-            command::run(program, git_dir, &["diff-tree", "-r", "-z", "--name-only", &old.hex(), &new], b"", None)?
-        }
-        _ => command::run(program, git_dir, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", &new], b"", None)?,
+        Value::Oid(old) => git.run(["diff-tree", "-r", "-z", "--name-only", &old.hex(), &new])?,
+        _ => git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &new])?,
     };
-    let differs =
-        command::run(program, git_dir, &["diff-index", "--cached", "-z", "--name-only", &new], b"", Some(lock))?;
+    let differs = git.command(["diff-index", "--cached", "-z", "--name-only", &new]).index(lock).run()?;
     if !changed.success || !differs.success {
         return Ok(false);
     }
-    let changed: HashSet<&[u8]> = changed.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).collect();
-    let touched = differs.stdout.split(|b| *b == 0).any(|path| changed.contains(path));
-    Ok(!touched)
+    let changed: HashSet<&[u8]> = changed.split(0).collect();
+    Ok(!differs.split(0).any(|path| changed.contains(path)))
 }
 
 /// Can git work with the index at `path`? Its checksum must be right, and git must be able to list it.
-///
-/// # Errors
-/// The file cannot be read, or git cannot be run.
 pub fn is_readable(program: &Path, git_dir: &Path, path: &Path) -> anyhow::Result<bool> {
     if !path.exists() {
         return Ok(true);
@@ -50,13 +39,11 @@ pub fn is_readable(program: &Path, git_dir: &Path, path: &Path) -> anyhow::Resul
     if !has_valid_checksum(path, 20)? && !has_valid_checksum(path, 32)? {
         return Ok(false);
     }
-    Ok(command::run(program, git_dir, &["ls-files", "-z"], b"", None)?.success)
+    let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
+    Ok(git.run(["ls-files", "-z"])?.success)
 }
 
 /// The trees that an index says it stands for (its `TREE` extension): git takes them for granted.
-///
-/// # Errors
-/// The file cannot be read.
 pub fn cached_trees(path: &Path) -> io::Result<Vec<Oid>> {
     let content = fs::read(path)?;
     let mut from = content.len();
@@ -102,9 +89,6 @@ pub struct Glance {
 }
 
 /// Looks at the index file at `path`; `None` when it is not understood.
-///
-/// # Errors
-/// It cannot be read.
 pub fn glance(path: &Path) -> io::Result<Option<Glance>> {
     let Some(content) = crate::fs::absent_is_none(fs::read(path))? else { return Ok(Some(Glance::default())) };
     let has_flagged = [20, 32].into_iter().find_map(|hash_len| flagged(&content, hash_len));
@@ -194,9 +178,7 @@ fn has_valid_checksum(index: &Path, hash_len: usize) -> io::Result<bool> {
     if sum.iter().all(|b| *b == 0) {
         return Ok(true);
     }
-    Ok(match hash_len {
-        20 => sha1::Sha1::digest(body).as_slice() == sum,
-        32 => sha2::Sha256::digest(body).as_slice() == sum,
-        _ => false,
-    })
+    let mut hasher = if hash_len == 20 { Hash::Sha1 } else { Hash::Sha256 }.start();
+    hasher.write_all(body)?;
+    Ok(hasher.finish().as_bytes() == sum)
 }

@@ -6,24 +6,19 @@
 use crate::fs::named as fs;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use flate2::read::ZlibDecoder;
-use sha1::{Digest, Sha1};
-use sha2::Sha256;
-
 use crate::fs::absent_is_none;
-use crate::git::Oid;
-use crate::git::command;
+use crate::git::cat_file::present;
+use crate::git::hash::Hash;
+use crate::git::{Git, Oid};
+use flate2::read::ZlibDecoder;
 
 /// The loose objects below `common_dir` that came (or were renewed) at `since` (Unix seconds) or later and do not
 /// inflate to what their name says.
-///
-/// # Errors
-/// A directory or file cannot be read.
 pub fn corrupt_loose(common_dir: &Path, since: u64) -> io::Result<Vec<PathBuf>> {
     let since = i64::try_from(since).unwrap_or(i64::MAX);
     let mut corrupt = Vec::new();
@@ -58,42 +53,13 @@ fn is_hex(name: &[u8]) -> bool {
 
 fn is_intact(path: &Path, oid: &[u8]) -> io::Result<bool> {
     let Some(file) = absent_is_none(File::open(path))? else { return Ok(true) };
-    let mut sum = if oid.len() == 40 { Sum::Sha1(Sha1::new()) } else { Sum::Sha256(Sha256::new()) };
-    match io::copy(&mut ZlibDecoder::new(file), &mut sum) {
-        Ok(_) => Ok(sum.hex().as_bytes() == oid),
+    let mut hasher = if oid.len() == 40 { Hash::Sha1 } else { Hash::Sha256 }.start();
+    match io::copy(&mut ZlibDecoder::new(file), &mut hasher) {
+        Ok(_) => Ok(Oid::parse(oid) == Some(hasher.finish())),
         // The stream is cut or garbage. Anything else is about the disk, not about the object.
         Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput) => Ok(false),
         Err(e) if e.raw_os_error().is_none() => Ok(false),
         Err(e) => Err(e),
-    }
-}
-
-enum Sum {
-    Sha1(Sha1),
-    Sha256(Sha256),
-}
-
-impl Sum {
-    fn hex(self) -> String {
-        let bytes = match self {
-            Sum::Sha1(sum) => sum.finalize().to_vec(),
-            Sum::Sha256(sum) => sum.finalize().to_vec(),
-        };
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
-}
-
-impl Write for Sum {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Sum::Sha1(sum) => sum.update(bytes),
-            Sum::Sha256(sum) => sum.update(bytes),
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -110,47 +76,40 @@ pub enum Whole {
 
 /// Looks for objects with holes behind them.
 pub struct Closure<'r> {
-    program: &'r Path,
-    git_dir: &'r Path,
+    git: Git,
     known: Vec<Oid>,
     all_here: bool,
+    // for recovery, until it uses Git
+    _borrowed: std::marker::PhantomData<&'r ()>,
 }
 
 impl<'r> Closure<'r> {
     /// `known`: objects whose history is taken as whole, so that only what is new is walked. `all_here`: see
     /// [`are_all_here`].
-    ///
-    /// # Errors
-    /// git cannot be started.
     pub fn new(program: &'r Path, git_dir: &'r Path, known: Vec<Oid>, all_here: bool) -> anyhow::Result<Self> {
-        let known = match (all_here, present(program, git_dir, &known)?) {
+        let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
+        let known = match (all_here, present(&git, &known)?) {
             (true, Some(there)) => known.into_iter().filter(|oid| there.contains(oid)).collect(),
             _ => Vec::new(),
         };
-        Ok(Closure { program, git_dir, known, all_here })
+        Ok(Closure { git, known, all_here, _borrowed: std::marker::PhantomData })
     }
 
     /// Those of `oids` that are certainly not there.
-    ///
-    /// # Errors
-    /// git cannot be started.
     pub fn missing(&self, oids: &[Oid]) -> anyhow::Result<HashSet<Oid>> {
         if !self.all_here {
             return Ok(HashSet::new());
         }
-        let there = present(self.program, self.git_dir, oids)?;
+        let there = present(&self.git, oids)?;
         Ok(there.map_or_else(HashSet::new, |there| oids.iter().filter(|oid| !there.contains(oid)).copied().collect()))
     }
 
     /// Is everything there that these objects reach?
-    ///
-    /// # Errors
-    /// git cannot be started.
     pub fn ask(&self, wanted: &[Oid]) -> anyhow::Result<Whole> {
         if !self.all_here {
             return Ok(Whole::Unknown);
         }
-        match present(self.program, self.git_dir, wanted)? {
+        match present(&self.git, wanted)? {
             None => return Ok(Whole::Unknown),
             Some(there) if wanted.iter().any(|oid| !there.contains(oid)) => return Ok(Whole::No),
             Some(_) => {}
@@ -168,24 +127,22 @@ impl<'r> Closure<'r> {
         let negative = known.iter().map(|oid| format!("^{oid}\n"));
         let stdin: String = positive.chain(negative).collect();
         // A commit-graph may know commits whose objects are gone.
-        let args = ["-c", "core.commitGraph=false", "rev-list", "--objects", "--quiet", "--stdin"];
-        let ran = command::run(self.program, self.git_dir, &args, stdin.as_bytes(), None)?;
+        let walk =
+            self.git.command(["rev-list", "--objects", "--quiet", "--stdin"]).config("core.commitGraph", "false");
+        let ran = walk.stdin(stdin).run()?;
         if ran.success {
             return Ok(Whole::Yes);
         }
         // git may have failed for any reason: only an object that it names, and that is not there, is proof.
         let words = ran.stderr.split(|c: char| !c.is_ascii_alphanumeric());
         let named: Vec<Oid> = words.filter_map(|word| Oid::parse(word.as_bytes())).collect();
-        let gone = present(self.program, self.git_dir, &named)?.is_some_and(|t| named.iter().any(|o| !t.contains(o)));
+        let gone = present(&self.git, &named)?.is_some_and(|t| named.iter().any(|o| !t.contains(o)));
         Ok(if gone { Whole::No } else { Whole::Unknown })
     }
 }
 
 /// Has this repository all of its objects itself? A partial clone leaves some on a server, and alternates may lie on a disk
 /// that is not mounted: what is missing there is not lost.
-///
-/// # Errors
-/// git cannot be started, or a file cannot be read.
 pub fn are_all_here(program: &Path, git_dir: &Path, common_dir: &Path) -> anyhow::Result<bool> {
     let objects = common_dir.join("objects");
     if let Some(text) = absent_is_none(fs::read(objects.join("info/alternates")))? {
@@ -196,29 +153,14 @@ pub fn are_all_here(program: &Path, git_dir: &Path, common_dir: &Path) -> anyhow
         }
     }
     let settings = r"^(extensions\.partialclone|remote\..*\.promisor)$";
-    let partial = command::run(program, git_dir, &["config", "--get-regexp", settings], b"", None)?;
-    Ok(!partial.success)
-}
-
-/// Those of `oids` that the repository has; `None` when git did not answer for each of them.
-fn present(program: &Path, git_dir: &Path, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> {
-    if oids.is_empty() {
-        return Ok(Some(HashSet::new()));
-    }
-    let stdin: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
-    let args = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
-    let ran = command::run(program, git_dir, &args, stdin.as_bytes(), None)?;
-    let lines: Vec<&[u8]> = ran.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
-    if !ran.success || lines.len() != oids.len() {
-        return Ok(None);
-    }
-    let found = lines.into_iter().filter(|line| !line.ends_with(b" missing"));
-    Ok(Some(found.filter_map(|line| Oid::parse(line.split(|b| *b == b' ').next()?)).collect()))
+    let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
+    Ok(!git.run(["config", "--get-regexp", settings])?.success)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn an_object_that_does_not_hash_to_its_name_is_corrupt() {

@@ -37,7 +37,9 @@ impl Oid {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// The digits, two in each byte.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         match self {
             Oid::Sha1(bytes) => bytes,
             Oid::Sha256(bytes) => bytes,
@@ -47,7 +49,7 @@ impl Oid {
     /// The hex digits.
     #[must_use]
     pub fn hex(&self) -> Hex {
-        let bytes = self.bytes();
+        let bytes = self.as_bytes();
         let mut digits = [0; 64];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
             pair[0] = DIGITS[usize::from(byte >> 4)];
@@ -59,13 +61,13 @@ impl Oid {
     /// All zeros: git's way to write "none".
     #[must_use]
     pub fn is_null(&self) -> bool {
-        self.bytes().iter().all(|b| *b == 0)
+        self.as_bytes().iter().all(|b| *b == 0)
     }
 
     /// The null object name of the same hash function.
     #[must_use]
     pub fn null_like(&self) -> String {
-        "0".repeat(2 * self.bytes().len())
+        "0".repeat(2 * self.as_bytes().len())
     }
 }
 

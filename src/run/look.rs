@@ -11,11 +11,13 @@ use anyhow::Context;
 use crate::fs::absent_is_none;
 use crate::fs::beneath::RelPath;
 use crate::fs::named as fs;
-use crate::git::{Config, Repository, command, index};
-use crate::run::{Intent, objects};
+use crate::git::cat_file::sizes;
+use crate::git::exec::Ran;
+use crate::git::{Config, Git, Repository, index};
+use crate::run::Intent;
 
 /// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
-const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns=true";
+const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns";
 
 /// A tracked path that differs from the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,17 +65,13 @@ fn overlap(one: &[u8], other: &[u8]) -> bool {
 
 impl Status {
     /// Asks git, with `index` instead of the worktree's own if it is given.
-    ///
-    /// # Errors
-    /// git fails, or names a path that must not be touched.
-    pub fn read(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
-        // No daemon: it would inherit the run's lock.
-        const ARGS: [&str; 12] = [
-            "-c",
-            EXPECT_FILES,
-            "-c",
-            "core.fsmonitor=false",
-            "--no-optional-locks",
+    pub fn read(
+        repo: &Repository,
+        git: impl Into<Git>,
+        worktree: &Path,
+        index: Option<&Path>,
+    ) -> anyhow::Result<Status> {
+        const ARGS: [&str; 7] = [
             "status",
             "--porcelain=v2",
             "-z",
@@ -82,10 +80,9 @@ impl Status {
             "--no-renames",
             "--ignore-submodules=all",
         ];
-        let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &ARGS, b"", index)?;
-        anyhow::ensure!(ran.success, "git status failed: {}", ran.stderr);
+        let ran = in_worktree(&git.into().at(&repo.git_dir).worktree(worktree), &ARGS, index)?;
         let mut status = Status { git_dirs: git_dirs_below(repo, worktree)?, ..Status::default() };
-        for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
+        for line in ran.split(0) {
             status.add(line).with_context(|| format!("git status says `{}`", line.escape_ascii()))?;
         }
         Ok(status)
@@ -145,13 +142,19 @@ struct Entry {
     path: RelPath,
 }
 
+fn in_worktree(git: &Git, args: &[&str], index: Option<&Path>) -> anyhow::Result<Ran> {
+    let command = git.command(args.iter().copied()).config(EXPECT_FILES, "true");
+    match index {
+        Some(index) => command.index(index).run_ok(),
+        None => command.run_ok(),
+    }
+}
+
 /// The index at `index` (or the worktree's own), entry by entry; what is in conflict is left out.
-fn entries(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
-    let args = ["-c", EXPECT_FILES, "ls-files", "-v", "-s", "-z"];
-    let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", index)?;
-    anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
+fn entries(git: &Git, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
+    let ran = in_worktree(git, &["ls-files", "-v", "-s", "-z"], index)?;
     let mut entries = Vec::new();
-    for line in ran.stdout.split(|b| *b == 0).filter(|line| !line.is_empty()) {
+    for line in ran.split(0) {
         let tab = line.iter().position(|b| *b == b'\t').context("git ls-files says a line without a path")?;
         let head = std::str::from_utf8(&line[..tab])?;
         let mut words = head.split(' ');
@@ -167,11 +170,8 @@ fn entries(repo: &Repository, program: &Path, worktree: &Path, index: Option<&Pa
 }
 
 /// Paths that the index at `index` keeps out of the worktree (a sparse checkout).
-///
-/// # Errors
-/// git fails.
-pub fn skipped(repo: &Repository, program: &Path, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
-    let all = entries(repo, program, worktree, Some(index))?;
+pub fn skipped(repo: &Repository, git: impl Into<Git>, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
+    let all = entries(&git.into().at(&repo.git_dir).worktree(worktree), Some(index))?;
     Ok(all.into_iter().filter(|e| e.tag.eq_ignore_ascii_case(&b'S')).map(|e| e.path).collect())
 }
 
@@ -191,8 +191,8 @@ impl Tracked {
         if glance.is_some_and(|g| !g.has_flagged) && !may_convert && !settings {
             return Ok(tracked);
         }
-        let program = intent.program;
-        let entries = entries(repo, program, worktree, None)?;
+        let git = intent.git.at(&repo.git_dir).worktree(worktree);
+        let entries = entries(&git, None)?;
         let size = |entry: &Entry| {
             let metadata = absent_is_none(fs::symlink_metadata(worktree.join(entry.path.as_path())))?;
             anyhow::Ok(metadata.map(|m| m.len()))
@@ -202,10 +202,11 @@ impl Tracked {
                 tracked.to_keep.push(entry.path.clone());
             }
         }
-        let converted = converted(repo, program, worktree, settings)?;
+        let converted = converted(&git, settings)?;
         if converted.any {
             let asked: Vec<&Entry> = entries.iter().filter(|e| converted.may_be(&e.path)).collect();
-            let blobs = objects::sizes(repo, program, asked.iter().map(|e| e.blob.as_str()))?;
+            // As a checkout writes them.
+            let blobs = sizes(&git.replacing(), asked.iter().map(|e| e.blob.as_str()))?;
             for (entry, blob) in asked.iter().zip(blobs) {
                 let now = size(entry)?;
                 if now.is_some() && (converted.is_filtered(&entry.path) || now != blob) {
@@ -242,15 +243,12 @@ impl Converted {
     }
 }
 
-fn converted(repo: &Repository, program: &Path, worktree: &Path, all: bool) -> anyhow::Result<Converted> {
+fn converted(git: &Git, all: bool) -> anyhow::Result<Converted> {
     const FILTERS: &str = ":(exclude,attr:!filter !ident !working-tree-encoding)";
     const ANY: &str = ":(exclude,attr:!filter !ident !working-tree-encoding !text !eol !crlf)";
     let list = |what: &str| -> anyhow::Result<HashSet<RelPath>> {
-        let args = ["ls-files", "-z", "--", what];
-        let ran = command::run_anywhere(program, &repo.git_dir, Some(worktree), &args, b"", None)?;
-        anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
-        let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
-        Ok(paths.collect::<Result<_, _>>()?)
+        let ran = git.command(["ls-files", "-z", "--", what]).run_ok()?;
+        Ok(ran.split(0).map(RelPath::parse).collect::<Result<_, _>>()?)
     };
     let some = list(ANY)?;
     let filtered = if some.is_empty() { HashSet::new() } else { list(FILTERS)? };

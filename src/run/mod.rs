@@ -30,7 +30,7 @@ use anyhow::Context;
 use crate::fs::beneath;
 use crate::fs::beneath::Parent;
 use crate::fs::durable;
-use crate::git::{Config, RefStore, Repository};
+use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
 use crate::state::TxId;
 use crate::state::TxKind;
@@ -66,7 +66,7 @@ pub struct Intent<'i> {
     /// The worktree's root; `None` in a bare repository.
     pub worktree: Option<&'i Path>,
     /// The git to ask.
-    pub program: &'i Path,
+    pub git: &'i Git,
     /// The worktree's configuration.
     pub config: &'i Config,
     /// Where git attributes may lie that are not of this repository.

@@ -14,7 +14,8 @@ use anyhow::Context;
 use crate::fs::absent_is_none;
 use crate::fs::durable;
 use crate::fs::named as fs;
-use crate::git::{Repository, command};
+use crate::git::cat_file::sizes;
+use crate::git::{Git, Repository};
 use crate::state::TxId;
 use crate::state::directory::StateDir;
 
@@ -33,9 +34,6 @@ fn packs_of(objects: &Path) -> PathBuf {
 }
 
 /// Gives every loose object and every pack a second name.
-///
-/// # Errors
-/// What the file system said.
 pub fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
     let root = links(state, id);
@@ -85,9 +83,6 @@ fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
 }
 
 /// Takes the second names of packs away that are there: of a snapshot that is only kept for a human they would be most of its size.
-///
-/// # Errors
-/// What the file system said.
 pub fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let root = links(state, id);
     let there = pack_files(&repo.common_dir.join("objects"))?;
@@ -98,10 +93,7 @@ pub fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Re
 }
 
 /// Puts back the packs that are gone, and the loose objects that are nowhere any more.
-///
-/// # Errors
-/// git fails, or what the file system said.
-pub fn restore(repo: &Repository, program: &Path, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub fn restore(repo: &Repository, git: impl Into<Git>, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
     let root = links(state, id);
     for name in in_order(pack_files(&root)?) {
@@ -119,7 +111,7 @@ pub fn restore(repo: &Repository, program: &Path, state: &StateDir, id: TxId) ->
             }
         }
     }
-    let known = sizes(repo, program, gone.iter().map(|(oid, _, _)| oid.as_str()))?;
+    let known = sizes(&git.into().at(&repo.git_dir), gone.iter().map(|(oid, _, _)| oid.as_str()))?;
     for ((_, from, place), _) in gone.iter().zip(known).filter(|(_, size)| size.is_none()) {
         put_back(state, id, from, place)?;
     }
@@ -146,29 +138,6 @@ fn put_back(state: &StateDir, id: TxId, from: &Path, place: &Path) -> anyhow::Re
         Err(e) if e.kind() != AlreadyExists => Err(e).context("cannot put an object back"),
         _ => Ok(()),
     }
-}
-
-/// The sizes of objects, in order; `None` for those that the repository does not have.
-///
-/// # Errors
-/// git fails.
-pub fn sizes<'o>(
-    repo: &Repository,
-    program: &Path,
-    oids: impl Iterator<Item = &'o str>,
-) -> anyhow::Result<Vec<Option<u64>>> {
-    let mut input = String::new();
-    for oid in oids {
-        input.push_str(oid);
-        input.push('\n');
-    }
-    if input.is_empty() {
-        return Ok(Vec::new());
-    }
-    let args = ["cat-file", "--batch-check=%(objectsize)"];
-    let ran = command::run(program, &repo.git_dir, &args, input.as_bytes(), None)?;
-    anyhow::ensure!(ran.success, "git cat-file failed: {}", ran.stderr);
-    Ok(String::from_utf8_lossy(&ran.stdout).lines().map(|line| line.parse().ok()).collect())
 }
 
 fn loose_dirs(objects: &Path) -> anyhow::Result<Vec<PathBuf>> {

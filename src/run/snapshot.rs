@@ -252,7 +252,7 @@ fn keep_worktree(
     let root = Root::open(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
     let (status, tracked) = std::thread::scope(|scope| {
         let tracked = scope.spawn(|| Tracked::read(repo, worktree, intent, intent.attributes));
-        let status = Status::read(repo, intent.program, worktree, None);
+        let status = Status::read(repo, intent.git, worktree, None);
         (status, tracked.join().expect("reading the index does not panic"))
     });
     let (status, mut tracked) = (status?, tracked?);

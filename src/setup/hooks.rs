@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use camino::Utf8Path;
 
-use crate::git::{Config, Repository, command};
+use crate::git::{Config, Git, Repository};
 use crate::setup::places::HooksLocation;
 use crate::setup::{chaining, configured, places};
 use crate::util::text::{one_line, shell_quoted, shown};
@@ -36,7 +36,7 @@ pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
 /// # Errors
 /// git cannot be asked.
 pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
-    Ok(names_by(&Config::read(git, &repo.git_dir)?))
+    Ok(names_by(&Config::read(&Git::new(git).at(&repo.git_dir))?))
 }
 
 fn names_by(config: &Config) -> &'static [&'static str] {
@@ -76,7 +76,7 @@ pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Resul
         }
     }
     match shared {
-        None if directories.iter().any(|d| chaining::is_restless(d)) && command::version(git)? >= CONFIG_HOOKS => {
+        None if directories.iter().any(|d| chaining::is_restless(d)) && Git::new(git).version()? >= CONFIG_HOOKS => {
             Ok(InstallMethod::Configuration)
         }
         None => {
@@ -85,7 +85,7 @@ pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Resul
         }
         Some((_, true)) => Ok(InstallMethod::Called),
         Some((place, false)) => {
-            let version = command::version(git)?;
+            let version = Git::new(git).version()?;
             anyhow::ensure!(version >= CONFIG_HOOKS, "{}", refusal(&place, version, binary));
             Ok(InstallMethod::Configuration)
         }
@@ -128,7 +128,7 @@ pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
 pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
     let configured = configured::state(config);
     // Most repositories have no hooks there: then no version matters.
-    let version = if configured == configured::State::Absent { None } else { Some(command::version(git)?) };
+    let version = if configured == configured::State::Absent { None } else { Some(Git::new(git).version()?) };
     if version >= Some(CONFIG_HOOKS) {
         match configured {
             configured::State::Works => return Ok(Vec::new()),
@@ -174,12 +174,12 @@ pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Resul
 /// # Errors
 /// git cannot be asked.
 pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
-    let config = Config::read(git, &repo.git_dir)?;
+    let config = Config::read(&Git::new(git).at(&repo.git_dir))?;
     let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();
     let names = names_by(&config);
     let needed = names.contains(&RECEIVING)
         && configured::state(&config) == configured::State::Absent
-        && command::version(git)? < CONFIG_HOOKS;
+        && Git::new(git).version()? < CONFIG_HOOKS;
     let mut found = Vec::new();
     for place in places {
         let HooksLocation::Own(directory) = place else { continue };

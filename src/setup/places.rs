@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::git::{Config, Repository, command};
+use crate::git::{Config, Git, Repository};
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn is_inside(repo: &Repository, worktree: &Path, directory: &Path) -> bool {
 /// which counts for nothing.
 fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, String)>> {
     let ask = ["config", "--show-scope", "--type=path", "-z", "--get-all", "core.hooksPath"];
-    let listed = command::run(git, git_dir, &ask, b"", None)?;
+    let listed = Git::new(git).at(git_dir).run(ask)?;
     let text = String::from_utf8(listed.stdout).context("core.hooksPath is no UTF-8")?;
     let words: Vec<&str> = text.split('\0').collect();
     let settings = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
@@ -152,8 +152,8 @@ pub fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<bool> {
     let candidates = [Some(inside), inside.parent().filter(|parent| !parent.as_os_str().is_empty())];
     for candidate in candidates.into_iter().flatten() {
         let path = candidate.to_str().context("the hooks directory is no UTF-8")?;
-        let listed =
-            command::run_at(git, &repo.git_dir, &top, &["ls-files", "-z", "--", &format!(":(literal){path}")])?;
+        let git = Git::new(git).at(&repo.git_dir).worktree(&top);
+        let listed = git.run(["ls-files", "-z", "--", &format!(":(literal){path}")])?;
         if !listed.stdout.is_empty() {
             return Ok(true);
         }
@@ -177,7 +177,7 @@ pub fn worktree_of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Res
         let Ok(text) = fs::read_to_string(git_dir.join("gitdir")) else { return Ok(None) };
         return Ok(git_dir.join(text.trim_end()).parent().map(Path::to_owned));
     }
-    let ask = |key| command::config(git, &Repository { git_dir: git_dir.to_owned(), ..repo.clone() }, key);
+    let ask = |key| Git::new(git).at(git_dir).config(key);
     if let Some(worktree) = ask("core.worktree")? {
         return Ok(Some(normal(&git_dir.join(worktree))));
     }

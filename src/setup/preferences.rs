@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::git::{Repository, command};
+use crate::git::{Git, Repository};
 use crate::state::settings::Settings;
 
 /// What the user has set.
@@ -22,7 +22,7 @@ impl Preferences {
     /// # Errors
     /// git cannot be started.
     pub(crate) fn read(git: &Path, repo: &Repository) -> anyhow::Result<Preferences> {
-        let ran = command::run(git, &repo.git_dir, &["config", "-z", "--get-regexp", r"^jin\."], b"", None)?;
+        let ran = Git::new(git).at(&repo.git_dir).run(["config", "-z", "--get-regexp", r"^jin\."])?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         let mut found = Preferences::default();
         for entry in text.split('\0').filter(|e| !e.is_empty()) {

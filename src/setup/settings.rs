@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::absent_is_none;
 use crate::fs::durable;
-use crate::git::command;
+use crate::git::Git;
+use crate::git::exec::Ran;
 
 /// The changes of one file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,9 +61,9 @@ impl File<'_> {
         Ok(())
     }
 
-    fn run(&self, args: &[&str]) -> anyhow::Result<command::Ran> {
+    fn run(&self, args: &[&str]) -> anyhow::Result<Ran> {
         let path = self.path.to_str().with_context(|| format!("{} is no UTF-8", self.path.display()))?;
-        command::run_plain(self.git, &[&["config", "--file", path], args].concat())
+        Git::new(self.git).run([&["config", "--file", path], args].concat())
     }
 
     fn read(&self) -> anyhow::Result<Option<Vec<u8>>> {

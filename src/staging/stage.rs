@@ -16,7 +16,8 @@ use crate::fs::beneath::{Parent, RelPath, Root};
 use crate::fs::durable;
 use crate::fs::named as fs;
 use crate::git::Oid;
-use crate::staging::image::{Hash, regular_size};
+use crate::git::hash::Hash;
+use crate::staging::image::regular_size;
 use crate::state::TxId;
 use crate::state::directory::StateDir;
 use crate::util::clock::unix_time;
@@ -153,7 +154,7 @@ fn copy_bounded(path: &Path, bytes: &mut Vec<u8>) -> anyhow::Result<()> {
 fn copy(path: &Path, to: &mut impl Write, place: Option<&Path>, hash: Hash) -> anyhow::Result<Oid> {
     let (mut file, size) = open_source(path)?;
     // Either of the two may be what fails.
-    let copied = hash.copy(&mut file, size, to).with_context(|| match place {
+    let copied = hash.copy_blob(&mut file, size, to).with_context(|| match place {
         Some(place) => format!("cannot copy {} to {}", path.display(), place.display()),
         None => format!("cannot read {}", path.display()),
     })?;

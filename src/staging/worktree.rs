@@ -8,8 +8,8 @@ use anyhow::Context;
 
 use crate::fs::beneath::{RelPath, Root};
 use crate::fs::named as fs;
-use crate::git::{Repository, command};
-use crate::staging::image::Hash;
+use crate::git::hash::Hash;
+use crate::git::{Git, Repository};
 
 /// An open worktree.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ impl Worktree {
     ///
     /// # Errors
     /// [`NoWorktree`], or it cannot be opened, or git cannot be asked.
-    pub fn open(repo: &Repository, program: &Path) -> anyhow::Result<Worktree> {
-        let settings = Settings::of(repo, program)?;
+    pub fn open(repo: &Repository, git: impl Into<Git>) -> anyhow::Result<Worktree> {
+        let settings = Settings::read(&git.into().at(&repo.git_dir))?;
         let none = || NoWorktree { git_dir: repo.git_dir.clone() };
         let path = locate(repo, &settings)?.ok_or_else(none)?;
         let path = fs::canonicalize(&path).with_context(|| format!("cannot find the worktree {}", path.display()))?;
@@ -71,11 +71,11 @@ struct Settings {
 }
 
 impl Settings {
-    fn of(repo: &Repository, program: &Path) -> anyhow::Result<Settings> {
+    fn read(git: &Git) -> anyhow::Result<Settings> {
         let wanted = r"^(core\.(worktree|bare)|extensions\.objectformat)$";
-        let ran = command::run(program, &repo.git_dir, &["config", "-z", "--get-regexp", wanted], b"", None)?;
+        let ran = git.run(["config", "-z", "--get-regexp", wanted])?;
         let mut settings = Settings { hash: Hash::Sha1, is_bare: false, worktree: None };
-        for entry in ran.stdout.split(|b| *b == 0) {
+        for entry in ran.split(0) {
             let (key, value) = match entry.iter().position(|b| *b == b'\n') {
                 Some(at) => (&entry[..at], &entry[at + 1..]),
                 None => (entry, b"true".as_slice()),

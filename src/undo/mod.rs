@@ -16,13 +16,12 @@
 //! its reflog; HEAD from branch to branch, which goes with the worktree) is not reversed.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
-use crate::git::command;
-use crate::git::command::RefWrite;
-use crate::git::{RefName, RefStore, Repository, Value};
+use crate::git::update_refs::{RefWrite, write_refs_with_hooks};
+use crate::git::{Git, RefName, RefStore, Repository, Value};
 use crate::run::child_transactions;
 use crate::staging::stage;
 use crate::staging::stage::Source;
@@ -346,28 +345,22 @@ pub fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
 ///
 /// # Errors
 /// git refuses, a hook does, or git cannot be started.
-pub fn carry_out(repo: &Repository, program: &Path, step: &Step) -> anyhow::Result<()> {
+pub fn carry_out(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
     let reversal = match step.direction {
         Direction::Undo => Reversal::Undo(step.id),
         Direction::Redo => Reversal::Redo(step.id),
     };
     let message = format!("{reversal} ({})", step.operation);
     if !step.files.is_empty() {
-        return carry_out_files(repo, program, step, reversal, &message);
+        return carry_out_files(repo, git, step, reversal, &message);
     }
     let text = reversal.to_string();
-    command::write_refs_with_hooks(program, &repo.git_dir, &step.writes, &message, (crate::util::env::REVERSES, &text))
+    write_refs_with_hooks(&git.at(&repo.git_dir), &step.writes, &message, (crate::util::env::REVERSES, &text))
 }
 
 /// The same as a transaction of ours, with files.
-fn carry_out_files(
-    repo: &Repository,
-    program: &Path,
-    step: &Step,
-    reversal: Reversal,
-    message: &str,
-) -> anyhow::Result<()> {
-    let prepared = transaction(repo, program, step, reversal, message)?.prepare()?;
+fn carry_out_files(repo: &Repository, git: &Git, step: &Step, reversal: Reversal, message: &str) -> anyhow::Result<()> {
+    let prepared = transaction(repo, git, step, reversal, message)?.prepare()?;
     for file in &step.files {
         let after = prepared.files().iter().find(|f| f.path == file.path).and_then(|f| f.after);
         if after != file.to {
@@ -390,16 +383,16 @@ fn carry_out_files(
 ///
 /// # Errors
 /// [`crate::apply::Unmet`] with everything that has moved on, or a [`Refusal`].
-pub fn check_files(repo: &Repository, program: &Path, step: &Step) -> anyhow::Result<()> {
+pub fn check_files(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
     if step.files.is_empty() {
         return Ok(());
     }
-    transaction(repo, program, step, Reversal::Undo(step.id), "")?.check().map(|_| ())
+    transaction(repo, git, step, Reversal::Undo(step.id), "")?.check().map(|_| ())
 }
 
 fn transaction(
     repo: &Repository,
-    program: &Path,
+    git: &Git,
     step: &Step,
     reversal: Reversal,
     message: &str,
@@ -410,7 +403,7 @@ fn transaction(
     let repo = Repository::open(&repo.common_dir.join(inside)).map_err(|_| gone())?;
     let state = StateDir::of(&repo);
     let mut transaction = Transaction::begin(&repo, &format!("jin-txn {reversal}"))
-        .with_git(program)
+        .with_git(git.program())
         .with_message(message)
         .that_reverses(reversal)
         .in_run(step.part_of);

@@ -60,13 +60,13 @@ fn without_a_git_or_with_one_that_is_too_old_nothing_is_installed() {
     };
     insta::assert_snapshot!(install(), @"
     --- stderr
-    error: there is no git in PATH: install git 2.28 or newer
+    error: there is no git in PATH: install git 2.31 or newer
     --- exit 1
     ");
     let git = bin.join("git");
     for (answer, expected) in [
-        ("echo git version 2.20.1", "is git 2.20: jin-txn needs 2.28 or newer"),
-        ("echo git version 2.27.99", "is git 2.27: jin-txn needs 2.28 or newer"),
+        ("echo git version 2.20.1", "is git 2.20: jin-txn needs 2.31 or newer"),
+        ("echo git version 2.30.99", "is git 2.30: jin-txn needs 2.31 or newer"),
         ("printf 'gut \\033[31mversion\\n'", "which is no git version"),
         ("exit 1", "which is no git version"),
         ("kill -9 $$", "which is no git version"),

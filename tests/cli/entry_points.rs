@@ -286,7 +286,7 @@ fn the_shim_does_not_call_itself_under_another_name() {
     let alone = shim.sh(&format!("PATH={}:{scratch}/second; git version", shim.directory.display()), b"");
     insta::assert_snapshot!(shown(&shim.repo, &alone), @"
     --- stderr
-    error: there is no git in PATH: install git 2.28 or newer
+    error: there is no git in PATH: install git 2.31 or newer
     --- exit 1
     ");
 }

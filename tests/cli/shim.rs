@@ -186,7 +186,7 @@ fn without_any_other_git_it_says_so_and_does_not_call_itself() {
     };
     insta::assert_snapshot!(shown(&repo, &run(only(&[&shim, &tools]))), @"
     --- stderr
-    error: there is no git in PATH: install git 2.28 or newer
+    error: there is no git in PATH: install git 2.31 or newer
     --- exit 1
     ");
     insta::assert_snapshot!(shown(&repo, &run(only(&[&shim, &wrapper]))), @"

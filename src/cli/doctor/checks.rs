@@ -9,7 +9,7 @@ use rustix::fs::{Access, access};
 use crate::cli::doctor::locks::Evidence;
 use crate::cli::doctor::{Check, Fix};
 use crate::cli::{fsync, install};
-use crate::git::{Repository, command};
+use crate::git::{Git, Repository};
 use crate::recovery::{Finding, Report};
 use crate::setup::preferences::Preferences;
 use crate::state::directory::{Durability, StateDir};
@@ -95,7 +95,7 @@ pub(super) fn make_writable(state: &StateDir) -> anyhow::Result<String> {
 
 pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow::Result<Check> {
     const NAME: &str = "config";
-    let listed = command::run(git, &repo.git_dir, &["config", "--list"], b"", None)?;
+    let listed = Git::new(git).at(&repo.git_dir).run(["config", "--list"])?;
     if !listed.success {
         let why = listed.stderr.lines().next().unwrap_or("git does not say why").to_owned();
         let saved = state.saved_config();
@@ -145,7 +145,7 @@ pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
 
 pub(super) fn alias(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
     const NAME: &str = "alias";
-    let Some(alias) = command::config(git, repo, "alias.txn")? else {
+    let Some(alias) = Git::new(git).at(&repo.git_dir).config("alias.txn")? else {
         let check = Check::failed(NAME, "`git txn` is not set", "`jin-txn install`");
         return Ok(check.mended_by(Fix::Install));
     };

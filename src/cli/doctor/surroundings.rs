@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::doctor::Check;
 use crate::cli::doctor::checks::size;
-use crate::cli::{OLDEST_GIT, PATIENCE, path};
+use crate::cli::{PATIENCE, path};
 use crate::fs::durable;
-use crate::git::{Repository, command};
+use crate::git::{Git, Repository, exec};
 use crate::process::owner;
 use crate::state::directory::{StateDir, Wait};
 use crate::wal::Log;
@@ -29,8 +29,8 @@ pub(super) fn gits(first: &Path) -> Check {
     let mut lines = Vec::new();
     let mut too_old = None;
     for program in &programs {
-        let said = match command::version(program) {
-            Ok(version) if version < OLDEST_GIT => {
+        let said = match Git::new(program).version() {
+            Ok(version) if version < exec::OLDEST => {
                 too_old.get_or_insert_with(|| program.clone());
                 format!("{}.{}, too old: it calls no hook", version.0, version.1)
             }
@@ -45,7 +45,7 @@ pub(super) fn gits(first: &Path) -> Check {
     let rest = lines.split_off(1);
     let first_line = lines.remove(0);
     let check = match too_old {
-        Some(program) => Check::failed(NAME, first_line, format!("upgrade {} to git 2.28 or newer", program.display())),
+        Some(program) => Check::failed(NAME, first_line, format!("upgrade {} to git 2.31 or newer", program.display())),
         None => Check::ok(NAME, first_line),
     };
     check.and_say(rest)

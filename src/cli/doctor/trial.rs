@@ -11,7 +11,7 @@ use anyhow::Context;
 use crate::cli::doctor::Check;
 use crate::cli::{PATIENCE, Session, log};
 use crate::fs::durable;
-use crate::git::{RefFormat, Repository, command};
+use crate::git::{Git, RefFormat, Repository};
 use crate::process::owner;
 use crate::state::directory::{StateDir, Wait};
 use crate::wal::Log;
@@ -45,18 +45,18 @@ pub(super) fn run(session: &Session, git: &Path, repo: &Repository, state: &Stat
 
 /// Something for the ref to name, that exists already.
 fn object(git: &Path, repo: &Repository) -> anyhow::Result<String> {
-    let head = command::run(git, &repo.git_dir, &["rev-parse", "-q", "--verify", "HEAD"], b"", None)?;
+    let head = Git::new(git).at(&repo.git_dir).run(["rev-parse", "-q", "--verify", "HEAD"])?;
     let found = if head.success {
         head
     } else {
         // Every git knows the empty tree, whether or not it is stored.
-        command::run(git, &repo.git_dir, &["hash-object", "-t", "tree", "--stdin"], b"", None)?
+        Git::new(git).at(&repo.git_dir).run(["hash-object", "-t", "tree", "--stdin"])?
     };
     Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
 }
 
 fn clear(session: &Session, git: &Path, repo: &Repository) -> anyhow::Result<()> {
-    let listed = command::run(git, &repo.git_dir, &["for-each-ref", "--format=%(refname)", SCRATCH], b"", None)?;
+    let listed = Git::new(git).at(&repo.git_dir).run(["for-each-ref", "--format=%(refname)", SCRATCH])?;
     for name in String::from_utf8_lossy(&listed.stdout).lines() {
         let pid = name.rsplit('/').next().and_then(|pid| pid.parse::<u32>().ok());
         if pid.and_then(owner::Stat::of).is_none() {
@@ -95,7 +95,7 @@ fn trial(
     if !answers {
         return Ok(Check::failed(name, format!("`git txn` fails: {}", first_line(&alias)), "`jin-txn install`"));
     }
-    let version = command::version(git).map(|(major, minor)| format!(" {major}.{minor}")).unwrap_or_default();
+    let version = Git::new(git).version().map(|(major, minor)| format!(" {major}.{minor}")).unwrap_or_default();
     let path = if surroundings == Surroundings::Bare { format!(", PATH={BARE_PATH}") } else { String::new() };
     Ok(Check::ok(name, format!("{}{version}{path}: hook and `git txn` work", git.display())))
 }

@@ -1,0 +1,88 @@
+//! Objects through git: whether they are there, how long they are, what is in them.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::Context;
+
+use crate::git::Oid;
+use crate::git::exec::Git;
+
+/// Those of `oids` that the repository has; `None` when git did not answer for each of them.
+pub fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> {
+    if oids.is_empty() {
+        return Ok(Some(HashSet::new()));
+    }
+    let stdin: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
+    let ran = git.command(["cat-file", "--batch-check=%(objectname) %(objecttype)"]).stdin(stdin).run()?;
+    let lines: Vec<&[u8]> = ran.split(b'\n').collect();
+    if !ran.success || lines.len() != oids.len() {
+        return Ok(None);
+    }
+    let found = lines.into_iter().filter(|line| !line.ends_with(b" missing"));
+    Ok(Some(found.filter_map(|line| Oid::parse(line.split(|b| *b == b' ').next()?)).collect()))
+}
+
+/// The sizes of objects, in order; `None` for those that the repository does not have.
+pub fn sizes<'o>(git: &Git, oids: impl Iterator<Item = &'o str>) -> anyhow::Result<Vec<Option<u64>>> {
+    let stdin: String = oids.flat_map(|oid| [oid, "\n"]).collect();
+    if stdin.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ran = git.command(["cat-file", "--batch-check=%(objectsize)"]).stdin(stdin).run_ok()?;
+    Ok(String::from_utf8_lossy(&ran.stdout).lines().map(|line| line.parse().ok()).collect())
+}
+
+/// A git that hands out objects, one after the other.
+#[derive(Debug)]
+pub struct Batch {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Batch {
+    /// for recovery, until it uses Git
+    pub fn start(program: &Path, git_dir: &Path) -> anyhow::Result<Batch> {
+        Batch::of(&Git::new(program).at(git_dir).replacing())
+    }
+
+    /// Starts it.
+    pub fn of(git: &Git) -> anyhow::Result<Batch> {
+        let mut child = git.command(["cat-file", "--batch"]).spawn(Stdio::null())?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (input, output) = input.zip(output).context("git cat-file has no pipes")?;
+        Ok(Batch { child, input, output: BufReader::new(output) })
+    }
+
+    /// Writes the content of `object` to `to`, without ever holding all of it.
+    pub fn copy(&mut self, object: &str, to: &mut impl Write) -> anyhow::Result<()> {
+        writeln!(self.input, "{object}").and_then(|()| self.input.flush()).context("git cat-file has ended")?;
+        let mut header = String::new();
+        self.output.read_line(&mut header).context("git cat-file cannot be read")?;
+        let size = header.trim_end().rsplit_once(' ').and_then(|(_, size)| size.parse::<u64>().ok());
+        let size = size.with_context(|| format!("object {object} is not there: `{}`", header.trim_end()))?;
+        let copied = io::copy(&mut self.output.by_ref().take(size), to)?;
+        anyhow::ensure!(copied == size, "object {object} is cut");
+        // A line feed ends every answer.
+        self.output.read_exact(&mut [0]).context("git cat-file cannot be read")
+    }
+
+    /// The content of `object`.
+    pub fn content(&mut self, object: &str) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(object, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // Its input is still open: it would wait for more.
+        if self.child.kill().is_ok() && self.child.wait().is_err() {
+            // It is gone either way.
+        }
+    }
+}

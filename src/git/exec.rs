@@ -1,0 +1,363 @@
+//! Every git that we start.
+//!
+//! A [`Git`] is a program and the repository that it works on; a [`Command`] is what it is to do there. Which environment a
+//! child gets is decided in one place, [`Command::environment`], by what it is started for:
+//!
+//! ```text
+//! for         repository variables   hooks, fsmonitor, fetches, prompts, replace refs   locks that it can do without
+//! us          removed                off                                                not taken
+//! a watched   removed                as the user has them; ours log the transaction     as the user has them
+//!   write
+//! the user    kept                   as the user has them                               as the user has them
+//! ```
+//!
+//! Configuration goes through `GIT_CONFIG_COUNT`: `-c` ends a key at its first `=`, and a hook may have one in its name.
+//!
+//! Limit: a git older than 2.31 does not know `GIT_CONFIG_COUNT` and would run the user's hooks; [`OLDEST`] is refused by the
+//! commands, not by the hooks, which take the git that called them.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::util::env::{REVERSES, WITHIN};
+
+/// The oldest git that is supported.
+pub const OLDEST: (u32, u32) = (2, 31);
+
+/// The variables that tie git to a repository (`git rev-parse --local-env-vars`), and those that change what a ref update
+/// does.
+const REPOSITORY: [&str; 19] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REFLOG_ACTION",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
+/// These change what our pathspecs mean.
+const PATHSPECS: [&str; 4] =
+    ["GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS", "GIT_NOGLOB_PATHSPECS"];
+
+/// What a hook of ours would take for its own.
+const OURS: [&str; 3] = ["JIN_TXN", WITHIN, REVERSES];
+
+const NO_REPLACE_OBJECTS: &str = "GIT_NO_REPLACE_OBJECTS";
+
+/// What is switched off in the gits that work for us, by variables.
+const OFF: [(&str, &str); 9] = [
+    ("JIN_TXN", "off"),
+    (NO_REPLACE_OBJECTS, "1"),
+    ("GIT_NO_LAZY_FETCH", "1"),
+    // Before 2.45 git fetches what is missing whatever the variable above says.
+    ("GIT_ALLOW_PROTOCOL", "none"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_ASKPASS", ""),
+    ("SSH_ASKPASS", ""),
+    ("GIT_PAGER", "cat"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+];
+
+/// The same by configuration. A daemon would outlive us and inherit our locks.
+const OFF_IN_CONFIG: [(&str, &str); 2] = [("core.hooksPath", "/dev/null"), ("core.fsmonitor", "false")];
+
+/// A git program, and the repository that it works on.
+#[derive(Debug, Clone)]
+pub struct Git {
+    program: Arc<Path>,
+    git_dir: Option<Arc<Path>>,
+    worktree: Option<Arc<Path>>,
+    replacing: bool,
+}
+
+impl Git {
+    /// On no repository, or on the one around the current directory.
+    #[must_use]
+    pub fn new(program: &Path) -> Git {
+        Git { program: program.into(), git_dir: None, worktree: None, replacing: false }
+    }
+
+    /// On the git directory `git_dir`.
+    #[must_use]
+    pub fn at(&self, git_dir: &Path) -> Git {
+        Git { git_dir: Some(git_dir.into()), worktree: None, ..self.clone() }
+    }
+
+    /// In this worktree: otherwise `core.worktree` decides, and that may be another one.
+    #[must_use]
+    pub fn worktree(&self, path: &Path) -> Git {
+        Git { worktree: Some(path.into()), ..self.clone() }
+    }
+
+    /// With `refs/replace/`: objects as the user's own git shows them.
+    #[must_use]
+    pub fn replacing(&self) -> Git {
+        Git { replacing: true, ..self.clone() }
+    }
+
+    /// The git directory, if one was named.
+    #[must_use]
+    pub fn git_dir(&self) -> Option<&Path> {
+        self.git_dir.as_deref()
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// A git that works for us.
+    pub fn command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        Command {
+            git: self.clone(),
+            args: args.into_iter().map(Into::into).collect(),
+            started_for: StartedFor::Us,
+            config: Vec::new(),
+            index: None,
+            directory: self.worktree.clone(),
+            stdin: Vec::new(),
+        }
+    }
+
+    /// Runs a git that works for us, without input.
+    pub fn run<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Ran> {
+        self.command(args).run()
+    }
+
+    /// The value of a configuration setting, `None` when it is not set.
+    pub fn config(&self, key: &str) -> anyhow::Result<Option<String>> {
+        let ran = self.run(["config", "--get", key])?;
+        Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
+    }
+
+    /// The root of the worktree that `directory` lies in, as the user's own git would find it; `None` in a bare repository.
+    pub fn top_level(&self, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let ask = |what: &str| self.command(["rev-parse", what]).for_user(directory).run();
+        let top = ask("--show-toplevel")?;
+        if top.success {
+            let path = top.stdout.strip_suffix(b"\n").unwrap_or(&top.stdout);
+            return Ok(Some(OsStr::from_bytes(path).into()));
+        }
+        if ask("--is-bare-repository")?.stdout.trim_ascii() == b"true" {
+            return Ok(None);
+        }
+        anyhow::bail!("{}", top.stderr.trim_start_matches("fatal: "))
+    }
+
+    /// The version of the program, as `(major, minor)`.
+    pub fn version(&self) -> anyhow::Result<(u32, u32)> {
+        let ran = Git::new(&self.program).command(["version"]).output();
+        let ran = ran.with_context(|| format!("cannot run {}: is git installed?", self.program.display()))?;
+        let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+        let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');
+        let mut number = || numbers.next().and_then(|n| n.parse().ok());
+        number().zip(number()).with_context(|| {
+            let mut shown = String::new();
+            for c in text.chars().take(80) {
+                write!(shown, "{}", c.escape_debug()).expect("writing to a string cannot fail");
+            }
+            format!("`{} version` says {shown}, which is no git version", self.program.display())
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+enum StartedFor {
+    Us,
+    /// A ref transaction with all hooks: by this variable ours know what it belongs to.
+    WatchedWrite(&'static str, String),
+    User,
+}
+
+/// A git that has not been started.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is started yet"]
+pub struct Command {
+    git: Git,
+    args: Vec<OsString>,
+    started_for: StartedFor,
+    config: Vec<(OsString, OsString)>,
+    index: Option<PathBuf>,
+    directory: Option<Arc<Path>>,
+    stdin: Vec<u8>,
+}
+
+/// What a git printed, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code 0.
+    pub success: bool,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// What was printed, cut at each `end`; nothing for nothing.
+    pub fn split(&self, end: u8) -> impl Iterator<Item = &[u8]> {
+        self.stdout.split(move |b| *b == end).filter(|part| !part.is_empty())
+    }
+}
+
+impl Command {
+    /// With this index instead of the worktree's own.
+    pub fn index(mut self, path: &Path) -> Command {
+        self.index = Some(path.to_owned());
+        self
+    }
+
+    /// With this setting.
+    pub fn config(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Command {
+        self.config.push((key.into(), value.into()));
+        self
+    }
+
+    /// With this input.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Command {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Started in this directory.
+    pub fn directory(mut self, path: &Path) -> Command {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// It changes refs or the index: hooks that are set in the configuration (git 2.54 and newer) have to be off as well,
+    /// and only by name can they be. That costs one more git; one that only looks calls no hook.
+    pub fn without_config_hooks(mut self) -> anyhow::Result<Command> {
+        let listed = self.git.run(["config", "-z", "--name-only", "--get-regexp", r"^hook\..*\.event$"])?;
+        for key in listed.split(0) {
+            if let Some(hook) = key.strip_suffix(b".event") {
+                self = self.config(OsString::from_vec([hook, b".enabled"].concat()), "false");
+            }
+        }
+        Ok(self)
+    }
+
+    /// A ref transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
+    pub fn watched(mut self, variable: &'static str, value: &str) -> Command {
+        self.started_for = StartedFor::WatchedWrite(variable, value.to_owned());
+        self
+    }
+
+    /// It finds out what the user's own git would, in `directory`.
+    fn for_user(mut self, directory: &Path) -> Command {
+        self.started_for = StartedFor::User;
+        self.directory(directory)
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut all: Vec<OsString> = Vec::new();
+        for (option, path) in [("--git-dir", &self.git.git_dir), ("--work-tree", &self.git.worktree)] {
+            all.extend(path.iter().flat_map(|path| [option.into(), OsString::from(path.as_os_str())]));
+        }
+        all.extend(self.args.iter().cloned());
+        all
+    }
+
+    /// The variables that are set, or removed (`None`), in the child.
+    fn environment(&self) -> BTreeMap<OsString, Option<OsString>> {
+        let mut environment = BTreeMap::from([("LC_ALL".into(), Some("C".into()))]);
+        let mut config = self.config.clone();
+        let removed = |names: &[&str]| names.iter().map(|name| (name.into(), None)).collect::<Vec<_>>();
+        match &self.started_for {
+            StartedFor::User => {}
+            StartedFor::WatchedWrite(variable, value) => {
+                environment.extend(removed(&REPOSITORY));
+                environment.extend(removed(&OURS));
+                environment.insert(variable.into(), Some(value.into()));
+            }
+            StartedFor::Us => {
+                environment.extend(removed(&REPOSITORY));
+                environment.extend(removed(&PATHSPECS));
+                let off = OFF.iter().filter(|(name, _)| !(self.git.replacing && *name == NO_REPLACE_OBJECTS));
+                environment.extend(off.map(|(name, value)| (name.into(), Some(value.into()))));
+                config.extend(OFF_IN_CONFIG.map(|(key, value)| (key.into(), value.into())));
+            }
+        }
+        if !config.is_empty() {
+            environment.insert("GIT_CONFIG_COUNT".into(), Some(config.len().to_string().into()));
+        }
+        for (n, (key, value)) in config.into_iter().enumerate() {
+            environment.insert(format!("GIT_CONFIG_KEY_{n}").into(), Some(key));
+            environment.insert(format!("GIT_CONFIG_VALUE_{n}").into(), Some(value));
+        }
+        environment.extend(self.index.iter().map(|path| ("GIT_INDEX_FILE".into(), Some(path.into()))));
+        environment
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> anyhow::Result<Ran> {
+        let program = self.git.program.clone();
+        let output = self.output().with_context(|| format!("cannot run {}", program.display()))?;
+        Ok(Ran {
+            success: output.status.success(),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+
+    fn output(self) -> io::Result<Output> {
+        let mut run = duct::cmd(self.git.program.as_os_str(), self.arguments());
+        for (name, value) in self.environment() {
+            run = match value {
+                Some(value) => run.env(name, value),
+                None => run.env_remove(name),
+            };
+        }
+        if let Some(directory) = &self.directory {
+            run = run.dir(&**directory);
+        }
+        run.stdin_bytes(self.stdin).stdout_capture().stderr_capture().unchecked().run()
+    }
+
+    /// Runs it to its end; that it fails is an error.
+    pub fn run_ok(self) -> anyhow::Result<Ran> {
+        let name = self.args.first().cloned().unwrap_or_default();
+        let ran = self.run()?;
+        anyhow::ensure!(ran.success, "git {} failed: {}", name.display(), ran.stderr);
+        Ok(ran)
+    }
+
+    /// Starts it, with pipes for input and output.
+    pub fn spawn(&self, stderr: Stdio) -> anyhow::Result<Child> {
+        let mut command = std::process::Command::new(&*self.git.program);
+        command.args(self.arguments());
+        for (name, value) in self.environment() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command.spawn().with_context(|| format!("cannot run {}", self.git.program.display()))
+    }
+}

@@ -1,0 +1,198 @@
+//! Refs through git: it alone writes them, and it alone reads a reftable.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::Context;
+
+use crate::git::exec::{Command, Git};
+use crate::git::{Oid, RefName, Repository, Value};
+
+/// One ref to be written, if it still has the expected value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefWrite {
+    /// Canonical name.
+    pub name: RefName,
+    /// The value that it must have.
+    pub from: Value,
+    /// The value to give it.
+    pub to: Value,
+}
+
+/// Writes all refs, or none, as a transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
+pub fn write_refs_with_hooks(
+    git: &Git,
+    writes: &[RefWrite],
+    message: &str,
+    variable: (&'static str, &str),
+) -> anyhow::Result<()> {
+    let mut stdin = Vec::new();
+    for RefWrite { name, from, to } in writes {
+        let zero = null_of(from, to);
+        let hex = |value: &Value| value.oid().map_or_else(|| zero.clone(), |oid| oid.hex().to_owned());
+        let (from, to) = (hex(from), hex(to));
+        push_line(&mut stdin, &[b"update ", name.as_bytes(), b"\0", to.as_bytes(), b"\0", from.as_bytes(), b"\0"]);
+    }
+    let session = update_session(git, message).watched(variable.0, variable.1);
+    accepted("update-ref", session.stdin(stdin))
+}
+
+/// Writes all refs, or none, in one `git update-ref` session (symrefs one by one afterwards), without any hook. That fails when
+/// a ref has another value by now, or somebody holds its lock.
+pub fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
+    let mut stdin = Vec::new();
+    let mut symrefs = Vec::new();
+    for RefWrite { name, from, to } in writes {
+        let (name, zero) = (name.as_bytes(), null_of(from, to));
+        let old = match from {
+            Value::Oid(oid) => oid.hex().to_owned(),
+            Value::Absent => zero,
+            // The session cannot compare with a symref: nothing is compared, the caller has just read it.
+            Value::Symref(_) | Value::Broken => String::new(),
+        };
+        match to {
+            Value::Oid(new) => {
+                push_line(&mut stdin, &[b"update ", name, b"\0", new.hex().as_bytes(), b"\0", old.as_bytes(), b"\0"])
+            }
+            Value::Absent => push_line(&mut stdin, &[b"delete ", name, b"\0", old.as_bytes(), b"\0"]),
+            Value::Symref(target) => symrefs.push((name, target)),
+            Value::Broken => anyhow::bail!("a broken value cannot be written"),
+        }
+    }
+    if !stdin.is_empty() {
+        accepted("update-ref", update_session(git, message).without_config_hooks()?.stdin(stdin))?;
+    }
+    symrefs.into_iter().try_for_each(|(name, target)| write_symref(git, name, target, message))
+}
+
+/// Points a symref (a `HEAD`) to `target`, without any hook.
+pub fn write_symref(git: &Git, name: &[u8], target: &RefName, message: &str) -> anyhow::Result<()> {
+    // Another worktree's HEAD has no name that `git symbolic-ref` takes: it is asked from there.
+    let own = name.strip_prefix(b"worktrees/").and_then(|rest| rest.strip_suffix(b"/HEAD"));
+    let (git, name) = match own.zip(git.git_dir()) {
+        Some((worktree, git_dir)) => {
+            let common_dir = Repository::open(git_dir)?.common_dir;
+            (git.at(&common_dir.join("worktrees").join(OsStr::from_bytes(worktree))), b"HEAD".as_slice())
+        }
+        None => (git.clone(), name),
+    };
+    let name = std::str::from_utf8(name).context("a symref with a name that is no UTF-8")?;
+    let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is no UTF-8")?;
+    accepted("symbolic-ref", git.command(["symbolic-ref", "-m", message, name, target]).without_config_hooks()?)
+}
+
+fn update_session(git: &Git, message: &str) -> Command {
+    git.command(["update-ref", "--no-deref", "-m", message, "-z", "--stdin"])
+}
+
+fn accepted(name: &str, command: Command) -> anyhow::Result<()> {
+    let ran = command.run()?;
+    anyhow::ensure!(ran.success, "git {name} refused: {}", ran.stderr);
+    Ok(())
+}
+
+fn push_line(stdin: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| stdin.extend_from_slice(part));
+}
+
+/// Zeros of the repository's hash length, taken from whichever value there is.
+fn null_of(from: &Value, to: &Value) -> String {
+    from.oid().or(to.oid()).map_or_else(|| "0".repeat(40), Oid::null_like)
+}
+
+/// The visible values of `names`, asked from git (for reftable, which only git reads).
+pub fn read_refs(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
+    names.iter().map(|name| read_ref(git, name)).collect()
+}
+
+fn read_ref(git: &Git, name: &RefName) -> anyhow::Result<Value> {
+    let text = OsStr::from_bytes(name.as_bytes()).to_string_lossy().into_owned();
+    let symbolic = git.run(["symbolic-ref", "-q", "--no-recurse", &text]);
+    // `--no-recurse` came with 2.39; without it a symref to a symref is followed, which HEAD never is.
+    if let Ok(ran) = symbolic
+        && let Ok(target) = RefName::parse(ran.stdout.trim_ascii())
+    {
+        return Ok(Value::Symref(target));
+    }
+    let ran = git.run(["rev-parse", "-q", "--verify", &text])?;
+    Ok(Oid::parse(ran.stdout.trim_ascii()).map_or(Value::Absent, Value::Oid))
+}
+
+/// As [`read_refs`], in one process for all refs that are no symbolic ones.
+pub fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
+    let mut input = Vec::new();
+    names.iter().for_each(|name| push_line(&mut input, &[name.as_bytes(), b"\n"]));
+    let ran = git.command(["cat-file", "--batch-check=%(objectname)"]).stdin(input).run()?;
+    let mut lines = ran.stdout.split(|b| *b == b'\n');
+    let read = names.iter().map(|name| {
+        let line = lines.next().unwrap_or_default();
+        // Only what lies right below the git directory is symbolic by itself: HEAD.
+        if !name.as_bytes().starts_with(b"refs/") {
+            return read_ref(git, name);
+        }
+        Ok(Oid::parse(line).map_or(Value::Absent, Value::Oid))
+    });
+    read.collect()
+}
+
+/// The symbolic refs of a worktree, with what they point to (for reftable, which only git reads).
+pub fn symbolic_refs(git: &Git) -> anyhow::Result<HashMap<RefName, RefName>> {
+    let listed = git.run(["for-each-ref", "--format=%(if)%(symref)%(then)%(refname) %(symref)%(end)"])?;
+    let head = git.run(["symbolic-ref", "-q", "HEAD"])?;
+    let head = [b"HEAD ".as_slice(), head.stdout.trim_ascii()].concat();
+    let pair = |line: &[u8]| {
+        let space = line.iter().position(|b| *b == b' ')?;
+        Some((RefName::parse(&line[..space]).ok()?, RefName::parse(&line[space + 1..]).ok()?))
+    };
+    Ok(listed.split(b'\n').chain([head.as_slice()]).filter_map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// What `git` prints in `dir`, as a user would run it.
+    fn git(dir: &Path, args: &[&str]) -> String {
+        let mut git = std::process::Command::new("git");
+        git.current_dir(dir).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), "A").env(format!("GIT_{who}_EMAIL"), "a@example.com");
+        }
+        let output = git.output().expect("git runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn no_hook_of_the_configuration_runs_whatever_its_name() {
+        let program = Git::new(Path::new("git"));
+        if program.version().unwrap() < (2, 54) {
+            return println!("skipped: before 2.54 git has no hooks in its configuration");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
+        git(dir, &["init", "-q", "."]);
+        git(dir, &["commit", "-q", "--allow-empty", "-m", "x"]);
+        let head = git(dir, &["rev-parse", "HEAD"]);
+        let ran = dir.join("ran");
+        let command = format!("touch '{}'; exit 1; :", ran.display());
+        for name in ["plain", "a=b", "a.b = c", "jin-ä"] {
+            git(dir, &["config", &format!("hook.{name}.event"), "reference-transaction"]);
+            git(dir, &["config", &format!("hook.{name}.command"), &command]);
+        }
+        let value = |text: &str| Value::Oid(Oid::parse(text.as_bytes()).unwrap());
+        let name = RefName::parse(b"refs/heads/x").unwrap();
+        let write = RefWrite { name, from: Value::Absent, to: value(&head) };
+        let on_dir = program.at(&dir.join(".git"));
+        let refused =
+            write_refs_with_hooks(&on_dir, std::slice::from_ref(&write), "m", ("JIN_TXN_REVERSES", "")).is_err();
+        assert!(refused && ran.exists(), "the hooks run, and refuse");
+        crate::fs::durable::remove_file(&ran).unwrap();
+        write_refs(&on_dir, &[write], "m").expect("no hook refuses it");
+        write_symref(&on_dir, b"HEAD", &RefName::parse(b"refs/heads/x").unwrap(), "m").expect("no hook refuses it");
+        assert!(!ran.exists(), "no hook has run");
+        assert_eq!(git(dir, &["rev-parse", "refs/heads/x"]), head);
+    }
+}
