@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::Context;
@@ -44,13 +43,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// for recovery, until it uses Git
-    pub fn start(program: &Path, git_dir: &Path) -> anyhow::Result<Batch> {
-        Batch::of(&Git::new(program).at(git_dir).replacing())
-    }
-
     /// Starts it.
-    pub fn of(git: &Git) -> anyhow::Result<Batch> {
+    pub fn start(git: &Git) -> anyhow::Result<Batch> {
         let mut child = git.command(["cat-file", "--batch"]).spawn(Stdio::null())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (input, output) = input.zip(output).context("git cat-file has no pipes")?;

@@ -13,11 +13,10 @@ use crate::git::{Git, Oid, Value};
 
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
-pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
+pub fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
     if !has_valid_checksum(lock, new.hex().len() / 2)? {
         return Ok(false);
     }
-    let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
     let new = new.hex();
     let changed = match old {
         Value::Oid(old) => git.run(["diff-tree", "-r", "-z", "--name-only", &old.hex(), &new])?,
@@ -32,14 +31,13 @@ pub fn belongs_to(program: &Path, git_dir: &Path, lock: &Path, old: &Value, new:
 }
 
 /// Can git work with the index at `path`? Its checksum must be right, and git must be able to list it.
-pub fn is_readable(program: &Path, git_dir: &Path, path: &Path) -> anyhow::Result<bool> {
+pub fn is_readable(git: &Git, path: &Path) -> anyhow::Result<bool> {
     if !path.exists() {
         return Ok(true);
     }
     if !has_valid_checksum(path, 20)? && !has_valid_checksum(path, 32)? {
         return Ok(false);
     }
-    let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
     Ok(git.run(["ls-files", "-z"])?.success)
 }
 

@@ -4,7 +4,6 @@
 //! git itself ([`update_refs`]), and every git is started by [`exec`].
 
 pub mod cat_file;
-pub(crate) mod command;
 pub mod config;
 pub mod exec;
 pub mod hash;

@@ -75,24 +75,21 @@ pub enum Whole {
 }
 
 /// Looks for objects with holes behind them.
-pub struct Closure<'r> {
+pub struct Closure {
     git: Git,
     known: Vec<Oid>,
     all_here: bool,
-    // for recovery, until it uses Git
-    _borrowed: std::marker::PhantomData<&'r ()>,
 }
 
-impl<'r> Closure<'r> {
+impl Closure {
     /// `known`: objects whose history is taken as whole, so that only what is new is walked. `all_here`: see
     /// [`are_all_here`].
-    pub fn new(program: &'r Path, git_dir: &'r Path, known: Vec<Oid>, all_here: bool) -> anyhow::Result<Self> {
-        let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
+    pub fn new(git: Git, known: Vec<Oid>, all_here: bool) -> anyhow::Result<Self> {
         let known = match (all_here, present(&git, &known)?) {
             (true, Some(there)) => known.into_iter().filter(|oid| there.contains(oid)).collect(),
             _ => Vec::new(),
         };
-        Ok(Closure { git, known, all_here, _borrowed: std::marker::PhantomData })
+        Ok(Closure { git, known, all_here })
     }
 
     /// Those of `oids` that are certainly not there.
@@ -143,7 +140,7 @@ impl<'r> Closure<'r> {
 
 /// Has this repository all of its objects itself? A partial clone leaves some on a server, and alternates may lie on a disk
 /// that is not mounted: what is missing there is not lost.
-pub fn are_all_here(program: &Path, git_dir: &Path, common_dir: &Path) -> anyhow::Result<bool> {
+pub fn are_all_here(git: &Git, common_dir: &Path) -> anyhow::Result<bool> {
     let objects = common_dir.join("objects");
     if let Some(text) = absent_is_none(fs::read(objects.join("info/alternates")))? {
         let paths = text.split(|b| *b == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
@@ -153,7 +150,6 @@ pub fn are_all_here(program: &Path, git_dir: &Path, common_dir: &Path) -> anyhow
         }
     }
     let settings = r"^(extensions\.partialclone|remote\..*\.promisor)$";
-    let git = Git::new(program).at(git_dir); // for recovery, until it uses Git
     Ok(!git.run(["config", "--get-regexp", settings])?.success)
 }
 

@@ -4,7 +4,7 @@
 //! [`Value::Absent`]. Names are canonical: the ref's path below the common directory, so that
 //! `HEAD` of a linked worktree is `worktrees/<name>/HEAD`, whoever asks.
 //!
-//! Limit: reftable repositories are read through git only (see [`crate::git::command`]).
+//! Limit: reftable repositories are read through git only (see [`crate::git::exec`]).
 
 use crate::fs::named as fs;
 use std::borrow::Cow;

@@ -7,8 +7,8 @@
 use std::path::PathBuf;
 
 use crate::git::RefName;
-use crate::git::command::RefWrite;
 use crate::git::refs::RefSnapshot;
+use crate::git::update_refs::RefWrite;
 use crate::locks::{DeadLock, LockFile};
 use crate::recovery::power_cut::lost::{DamagedReflog, LostIndex, LostObjects};
 use crate::recovery::power_cut::repair::Repair;

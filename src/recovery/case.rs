@@ -4,7 +4,7 @@ use std::io;
 
 use crate::fs::FileId;
 use crate::git::RefName;
-use crate::git::command::RefWrite;
+use crate::git::update_refs::RefWrite;
 use crate::recovery::decide::{self, Decision, Evidence};
 use crate::recovery::evidence::Unfinished;
 use crate::recovery::history::LogOutcome;

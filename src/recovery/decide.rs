@@ -14,8 +14,8 @@
 //! Behind the commit point of a transaction of ours the direction is forward: what is missing is written, another
 //! writer's value stays and needs manual resolution.
 
-use crate::git::command::RefWrite;
 use crate::git::objects::Whole;
+use crate::git::update_refs::RefWrite;
 use crate::git::{RefName, Value};
 use crate::process::owner::Liveness;
 use crate::recovery::expected_refs::RefStatus;

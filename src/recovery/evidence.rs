@@ -3,11 +3,12 @@
 //! Authorship is proven by identity, never by equal values: git renames a lock into place, so the loose file of
 //! a ref that the transaction wrote *is* its lock: same inode, size and mtime.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::fs::FileId;
 use crate::git::refs::ResolvedRef;
-use crate::git::{RefFormat, RefName, RefStore, Repository, Value, command, reflog};
+use crate::git::{Git, update_refs};
+use crate::git::{RefFormat, RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::decide::{RefEvidence, RefState};
 use crate::recovery::expected_refs::{ExpectedRefs, RefStatus};
 use crate::recovery::history::{History, LogOutcome};
@@ -87,8 +88,8 @@ fn safe_worktree(text: &str) -> Option<PathBuf> {
 pub struct EvidenceSources<'w> {
     /// The repository.
     pub repo: &'w Repository,
-    /// The git to ask about a reftable.
-    pub program: &'w Path,
+    /// The git to ask about a reftable, in the common directory.
+    pub git: &'w Git,
     /// The log.
     pub history: &'w History<'w>,
     /// After a reboot: what the log expects of every ref.
@@ -102,7 +103,7 @@ impl EvidenceSources<'_> {
     /// The disk cannot be read.
     pub fn of_refs(&self, id: TxId, begin_at: usize, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
         if self.repo.ref_format == RefFormat::Reftable {
-            return of_reftable(self.repo, self.program, begin);
+            return of_reftable(self.git, begin);
         }
         let refs = RefStore::new(self.repo);
         let mut evidence = Vec::with_capacity(begin.refs.len());
@@ -222,9 +223,9 @@ pub(super) fn was_logged(change: &RefChange, refs: &RefStore<'_>) -> anyhow::Res
 }
 
 /// A table append is atomic: either all after-images are visible, or the transaction counts as not done.
-fn of_reftable(repo: &Repository, program: &Path, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
+fn of_reftable(git: &Git, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
     let names: Vec<&RefName> = begin.refs.iter().map(|c| &c.name).collect();
-    let values = command::read_refs(program, &repo.common_dir, &names)?;
+    let values = update_refs::read_refs(git, &names)?;
     let all_visible = begin.refs.iter().zip(&values).all(|(change, now)| change.after == *now);
     let state = if all_visible { RefState::Applied } else { RefState::Unapplied };
     let evidence = begin.refs.iter().zip(values).map(|(change, now)| RefEvidence {

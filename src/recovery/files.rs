@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::fs::{FileId, durable};
-use crate::git::command::{self, RefWrite};
+use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore};
 use crate::locks::{InTheWay, while_holding};
 use crate::recovery::site::Site;
@@ -16,7 +16,7 @@ pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], m
     if writes.is_empty() {
         return Ok(());
     }
-    command::write_refs(&site.options.git_program, git_dir, writes, message)
+    update_refs::write_refs(&site.git.at(git_dir), writes, message)
         .map_err(|error| InTheWay(format!("{error:#}")).into())
 }
 

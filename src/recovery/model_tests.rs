@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::fs::FileId;
+use crate::git::Git;
 use crate::git::refs::RefSnapshot;
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value};
 use crate::process::owner::{ExecContext, Owner, Process};
@@ -227,8 +228,8 @@ impl World {
             let id = dead.id;
             let history = History::new(&self.log);
             let (at, begin) = history.begin(TxId(id)).expect("it was logged");
-            let git = PathBuf::from("/nonexistent/git");
-            let witnesses = EvidenceSources { repo: &self.repo, program: &git, history: &history, expected: None };
+            let git = Git::new("/nonexistent/git".as_ref());
+            let witnesses = EvidenceSources { repo: &self.repo, git: &git, history: &history, expected: None };
             let evidence = witnesses.of_refs(TxId(id), at, begin).expect("the disk can be read");
             let (decision, writes) =
                 (decide(&Evidence::Watched(&evidence)), decide::writes(&Evidence::Watched(&evidence)));

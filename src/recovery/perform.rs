@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::fs::durable;
 use crate::git::RefName;
-use crate::git::command;
 use crate::git::refs::RefSnapshot;
+use crate::git::update_refs;
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};
@@ -88,7 +88,7 @@ impl Action {
             }
             Action::RenameSection { old, new } => {
                 let args = ["config", "--local", "--rename-section", &old, &new];
-                let ran = command::run(&site.options.git_program, &site.repo.common_dir, &args, b"", None)?;
+                let ran = site.git.run(args)?;
                 if !ran.success {
                     return Err(InTheWay(format!("git config refused: {}", ran.stderr)).into());
                 }
@@ -184,7 +184,7 @@ impl Snapshot {
 fn follow_rename(site: &Site<'_>, git_dir: &Path, old: &RefName, new: &RefName) -> anyhow::Result<()> {
     let message = format!("Branch: renamed {old} to {new}");
     reflogs::trim_arrival(site, git_dir, message.as_bytes())?;
-    command::write_symref(&site.options.git_program, git_dir, b"HEAD", new, &message)
+    update_refs::write_symref(&site.git.at(git_dir), b"HEAD", new, &message)
         .map_err(|error| InTheWay(format!("{error:#}")).into())
 }
 

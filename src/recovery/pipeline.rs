@@ -57,8 +57,7 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
         power_cut::end(site, 0, &report, Vec::new())?;
         expected = None;
     }
-    let program = &site.options.git_program;
-    let sources = EvidenceSources { repo: site.repo, program, history: &history, expected: expected.as_ref() };
+    let sources = EvidenceSources { repo: site.repo, git: &site.git, history: &history, expected: expected.as_ref() };
     let unfinished = gather::gather(&sources, transactions)?;
     look_for_lost_records(site, &unfinished, &mut report)?;
     let mut cases = decide(unfinished, &report);

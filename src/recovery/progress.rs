@@ -1,6 +1,6 @@
 //! What a list of actions has come to.
 
-use crate::git::command::RefWrite;
+use crate::git::update_refs::RefWrite;
 use crate::git::{RefName, Value};
 use crate::recovery::power_cut::repair::{Repair, short};
 use crate::wal::{Lsn, Outcome};

@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::git::refs::ResolvedRef;
-use crate::git::{RefFormat, RefStore, Repository, Value, command};
+use crate::git::{RefFormat, RefStore, Repository, Value, update_refs};
 use crate::recovery::action::Action;
 use crate::recovery::case::Case;
 use crate::recovery::decide::{RefEvidence, RefState};
@@ -75,7 +75,7 @@ fn of_refs(
     let repo = witnesses.repo;
     let seen: Vec<ResolvedRef> = if repo.ref_format == RefFormat::Reftable {
         let names: Vec<_> = begin.refs.iter().map(|c| &c.name).collect();
-        let values = command::read_refs_at_once(witnesses.program, &repo.common_dir, &names)?;
+        let values = update_refs::read_refs_at_once(witnesses.git, &names)?;
         values.into_iter().map(|value| ResolvedRef { value, loose: None, packed: None }).collect()
     } else {
         let refs = RefStore::new(repo);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::git::{RefName, Repository};
+use crate::git::{Git, RefName, Repository};
 use crate::process::owner::ExecContext;
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
@@ -72,10 +72,18 @@ pub(crate) struct Site<'r> {
     pub(crate) state: &'r StateDir,
     pub(crate) options: &'r Options,
     pub(crate) log: Log<'r>,
+    /// The git to run, in the common directory.
+    pub(crate) git: Git,
 }
 
 impl<'r> Site<'r> {
     pub(crate) fn new(repo: &'r Repository, state: &'r StateDir, options: &'r Options, here: &ExecContext) -> Site<'r> {
-        Site { repo, state, options, log: Log::new(state, &here.boot, Wait::UpTo(PATIENCE)) }
+        Site {
+            repo,
+            state,
+            options,
+            log: Log::new(state, &here.boot, Wait::UpTo(PATIENCE)),
+            git: Git::new(&options.git_program).at(&repo.common_dir),
+        }
     }
 }

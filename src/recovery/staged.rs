@@ -71,7 +71,7 @@ fn redo_files<'b>(
         return Ok(left("its worktree is gone"));
     }
     let repo = Repository { git_dir: git_dir.to_owned(), ..site.repo.clone() };
-    let Ok(worktree) = Worktree::open(&repo, &site.options.git_program) else {
+    let Ok(worktree) = Worktree::open(&repo, &site.git.at(&repo.git_dir)) else {
         return Ok(left("its worktree cannot be opened"));
     };
     let Some(stage) = stage::open(site.state, id)? else { return Ok(left("what was staged is lost")) };

@@ -80,8 +80,7 @@ fn is_index_of_one(site: &Site<'_>, lock: &DeadLock, cases: &[Case]) -> anyhow::
             continue;
         }
         let Some((before, after)) = head_move(site.repo, &git_dir, begin)? else { continue };
-        let program = &site.options.git_program;
-        if crate::git::index::belongs_to(program, &git_dir, &file.path, &before, &after)? {
+        if crate::git::index::belongs_to(&site.git.at(&git_dir), &file.path, &before, &after)? {
             return Ok(true);
         }
     }

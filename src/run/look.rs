@@ -65,12 +65,7 @@ fn overlap(one: &[u8], other: &[u8]) -> bool {
 
 impl Status {
     /// Asks git, with `index` instead of the worktree's own if it is given.
-    pub fn read(
-        repo: &Repository,
-        git: impl Into<Git>,
-        worktree: &Path,
-        index: Option<&Path>,
-    ) -> anyhow::Result<Status> {
+    pub fn read(repo: &Repository, git: &Git, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
         const ARGS: [&str; 7] = [
             "status",
             "--porcelain=v2",
@@ -80,7 +75,7 @@ impl Status {
             "--no-renames",
             "--ignore-submodules=all",
         ];
-        let ran = in_worktree(&git.into().at(&repo.git_dir).worktree(worktree), &ARGS, index)?;
+        let ran = in_worktree(&git.at(&repo.git_dir).worktree(worktree), &ARGS, index)?;
         let mut status = Status { git_dirs: git_dirs_below(repo, worktree)?, ..Status::default() };
         for line in ran.split(0) {
             status.add(line).with_context(|| format!("git status says `{}`", line.escape_ascii()))?;
@@ -170,8 +165,8 @@ fn entries(git: &Git, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
 }
 
 /// Paths that the index at `index` keeps out of the worktree (a sparse checkout).
-pub fn skipped(repo: &Repository, git: impl Into<Git>, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
-    let all = entries(&git.into().at(&repo.git_dir).worktree(worktree), Some(index))?;
+pub fn skipped(repo: &Repository, git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
+    let all = entries(&git.at(&repo.git_dir).worktree(worktree), Some(index))?;
     Ok(all.into_iter().filter(|e| e.tag.eq_ignore_ascii_case(&b'S')).map(|e| e.path).collect())
 }
 

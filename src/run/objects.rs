@@ -93,7 +93,7 @@ pub fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Re
 }
 
 /// Puts back the packs that are gone, and the loose objects that are nowhere any more.
-pub fn restore(repo: &Repository, git: impl Into<Git>, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
     let root = links(state, id);
     for name in in_order(pack_files(&root)?) {
@@ -111,7 +111,7 @@ pub fn restore(repo: &Repository, git: impl Into<Git>, state: &StateDir, id: TxI
             }
         }
     }
-    let known = sizes(&git.into().at(&repo.git_dir), gone.iter().map(|(oid, _, _)| oid.as_str()))?;
+    let known = sizes(&git.at(&repo.git_dir), gone.iter().map(|(oid, _, _)| oid.as_str()))?;
     for ((_, from, place), _) in gone.iter().zip(known).filter(|(_, size)| size.is_none()) {
         put_back(state, id, from, place)?;
     }

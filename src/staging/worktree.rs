@@ -46,8 +46,8 @@ impl Worktree {
     ///
     /// # Errors
     /// [`NoWorktree`], or it cannot be opened, or git cannot be asked.
-    pub fn open(repo: &Repository, git: impl Into<Git>) -> anyhow::Result<Worktree> {
-        let settings = Settings::read(&git.into().at(&repo.git_dir))?;
+    pub fn open(repo: &Repository, git: &Git) -> anyhow::Result<Worktree> {
+        let settings = Settings::read(&git.at(&repo.git_dir))?;
         let none = || NoWorktree { git_dir: repo.git_dir.clone() };
         let path = locate(repo, &settings)?.ok_or_else(none)?;
         let path = fs::canonicalize(&path).with_context(|| format!("cannot find the worktree {}", path.display()))?;

@@ -16,8 +16,8 @@ mod look;
 use std::path::Path;
 
 use crate::fs::{FileId, read_small};
-use crate::git::command::{self, RefWrite};
 use crate::git::reflog::{self, RENAMED_LOG};
+use crate::git::update_refs::RefWrite;
 use crate::git::{Oid, RefName, RefStore, Value};
 use crate::locks::{Holder, InTheWay, Judge, LockFile, Verdict};
 use crate::process::owner::ExecContext;
@@ -235,8 +235,7 @@ fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<
 }
 
 fn has_section(site: &Site<'_>, section: &str) -> anyhow::Result<bool> {
-    let (program, git_dir) = (&site.options.git_program, &site.repo.common_dir);
-    let listed = command::run(program, git_dir, &["config", "--local", "--list", "--name-only"], b"", None)?;
+    let listed = site.git.run(["config", "--local", "--list", "--name-only"])?;
     let prefix = format!("{section}.");
     // Only the last dot ends the section's name: a branch name may hold dots itself.
     Ok(String::from_utf8_lossy(&listed.stdout)
@@ -298,8 +297,8 @@ fn may_be_under_way(site: &Site<'_>) -> anyhow::Result<bool> {
 fn home_of_log(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<RefName>> {
     let Some(newest) = reflog::newest_value(log)? else { return Ok(None) };
     let Some(oid) = Oid::parse(newest.as_bytes()) else { return Ok(None) };
-    let args = ["for-each-ref", "--format=%(refname)", "--points-at", &oid.hex()];
-    let listed = command::run(&site.options.git_program, &site.repo.common_dir, &args, b"", None)?;
+    let hex = oid.hex();
+    let listed = site.git.run(["for-each-ref", "--format=%(refname)", "--points-at", &*hex])?;
     let refs = RefStore::new(site.repo);
     let mut homes = Vec::new();
     for line in listed.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::fs::durable;
 use crate::fs::named as fs;
-use crate::git::{Oid, RefName, command, reflog};
+use crate::git::{Oid, RefName, reflog};
 use crate::recovery::files::{set_aside, while_locked};
 use crate::recovery::progress::Progress;
 use crate::recovery::site::Site;
@@ -63,18 +63,18 @@ impl LostObjects {
 
     /// Writes them again: blobs if the files still have that content, and the trees.
     pub(crate) fn write(&self, site: &Site<'_>, progress: &mut Progress) -> anyhow::Result<()> {
-        let program = &site.options.git_program;
         let Some(worktree) = worktree_of(&self.git_dir) else { return Ok(()) };
+        let git = site.git.at(&self.git_dir);
         for (oid, name) in &self.blobs {
             let args = ["hash-object", "-w", "--", name];
-            let written = command::run_at(program, &self.git_dir, &worktree, &args)?;
+            let written = git.worktree(&worktree).run(args)?;
             if Oid::parse(written.stdout.trim_ascii()) != Some(*oid) {
                 progress.losses.push(format!("{}: what was staged of {name} is lost: `git add` it again", self.shown));
             }
         }
         if self.trees {
             // It makes missing trees anew. What cannot be a tree (a conflict) needs none.
-            command::run(program, &self.git_dir, &["write-tree"], b"", None)?;
+            git.run(["write-tree"])?;
         }
         progress.lines.push(format!("wrote objects again that {} names and that were lost", self.shown));
         Ok(())
@@ -113,8 +113,8 @@ impl LostIndex {
         };
         set_aside(site, &self.path)?;
         // With a path it moves no ref and writes no reflog.
-        let args = ["reset", "--quiet", "--", ":/"];
-        let ran = command::run_at(&site.options.git_program, &self.git_dir, &worktree, &args)?;
+        let git = site.git.at(&self.git_dir).worktree(&worktree).replacing();
+        let ran = git.run(["reset", "--quiet", "--", ":/"])?;
         if ran.success {
             progress.lines.push(self.line());
         } else {

@@ -1,7 +1,7 @@
 //! Writes refs again that a power cut took back.
 
 use crate::fs::FileId;
-use crate::git::command::RefWrite;
+use crate::git::update_refs::RefWrite;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::locks::InTheWay;
 use crate::recovery::files::{keep_copy, put, set_aside, while_locked, write_refs};

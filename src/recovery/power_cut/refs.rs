@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use crate::fs::FileId;
-use crate::git::command::{self};
 use crate::git::objects::{self, Closure, Whole};
 use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{Oid, RefName, RefStore, Repository, Value, reflog};
@@ -32,7 +31,7 @@ struct Findings {
 pub(crate) fn mend_refs(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
-    closure: &Closure<'_>,
+    closure: &Closure,
     report: &mut Report,
 ) -> anyhow::Result<Option<Vec<RefSnapshot>>> {
     let Findings { repairs, unseen, losses, is_partial } = findings(site, expected, closure)?;
@@ -51,7 +50,7 @@ pub(crate) fn mend_refs(
     Ok((repaired.len() == wanted && !is_partial).then_some(settled))
 }
 
-fn findings(site: &Site<'_>, expected: &ExpectedRefs<'_>, closure: &Closure<'_>) -> anyhow::Result<Findings> {
+fn findings(site: &Site<'_>, expected: &ExpectedRefs<'_>, closure: &Closure) -> anyhow::Result<Findings> {
     let candidates = candidates(site, expected)?;
     let wanted_of = |(name, now, standing): &(RefName, ResolvedRef, RefStatus)| wanted(expected, name, now, *standing);
     let all: Vec<Oid> = candidates.iter().filter_map(wanted_of).collect();
@@ -107,7 +106,7 @@ fn candidates(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::Result<Ve
 fn fall_back(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
-    closure: &Closure<'_>,
+    closure: &Closure,
     findings: &mut Findings,
     (name, now, oid): (RefName, ResolvedRef, Option<Oid>),
 ) -> anyhow::Result<()> {
@@ -128,7 +127,7 @@ fn newest_whole(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
     name: &RefName,
-    closure: &Closure<'_>,
+    closure: &Closure,
 ) -> anyhow::Result<Option<Value>> {
     let generation = expected.refs.get(name);
     let logged = generation.into_iter().flat_map(|g| {
@@ -148,12 +147,11 @@ fn newest_whole(
 }
 
 /// What was there before the last checkpoint, and what nobody touched since, is taken as whole.
-pub(crate) fn closure<'r>(site: &Site<'r>, expected: &ExpectedRefs<'_>) -> anyhow::Result<Closure<'r>> {
-    let (options, repo) = (site.options, site.repo);
-    let (program, git_dir) = (&options.git_program, &repo.git_dir);
+pub(crate) fn closure(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::Result<Closure> {
+    let git = site.git.at(&site.repo.git_dir);
     let oldest = expected.refs.values().filter_map(|g| g.earlier.first().or(g.word.as_ref().map(|w| &w.value)));
     let mut known: Vec<Oid> = oldest.filter_map(|value| value.oid().copied()).collect();
-    let listed = command::run(program, git_dir, &["for-each-ref", "--format=%(objectname) %(refname)"], b"", None)?;
+    let listed = git.run(["for-each-ref", "--format=%(objectname) %(refname)"])?;
     for entry in listed.stdout.split(|b| *b == b'\n') {
         let Some(at) = entry.iter().position(|b| *b == b' ') else { continue };
         let (oid, name) = (&entry[..at], &entry[at + 1..]);
@@ -163,8 +161,8 @@ pub(crate) fn closure<'r>(site: &Site<'r>, expected: &ExpectedRefs<'_>) -> anyho
         });
         known.extend(Oid::parse(oid).filter(|_| untouched));
     }
-    let here = !site.options.objects_elsewhere && objects::are_all_here(program, git_dir, &site.repo.common_dir)?;
-    Closure::new(program, git_dir, known, here)
+    let here = !site.options.objects_elsewhere && objects::are_all_here(&git, &site.repo.common_dir)?;
+    Closure::new(git, known, here)
 }
 
 /// The object that has to be whole for `name` to be as it should.

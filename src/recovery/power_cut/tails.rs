@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::fs::FileId;
 use crate::git::objects::Closure;
-use crate::git::{Oid, RefStore, Repository, command, index, reflog};
+use crate::git::{Oid, RefStore, Repository, index, reflog};
 use crate::recovery::action::Action;
 use crate::recovery::decide::{Decision, Evidence, decide};
 use crate::recovery::expected_refs::ExpectedRefs;
@@ -21,7 +21,7 @@ const NEWEST_ENTRIES: usize = 100;
 pub(crate) fn mend_reflogs(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
-    closure: &Closure<'_>,
+    closure: &Closure,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let mut logs = Vec::new();
@@ -52,10 +52,9 @@ pub(crate) fn mend_reflogs(
 pub(crate) fn mend_indexes(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
-    closure: &Closure<'_>,
+    closure: &Closure,
     report: &mut Report,
 ) -> anyhow::Result<bool> {
-    let program = &site.options.git_program;
     let mut done = true;
     for git_dir in site.repo.all_git_dirs() {
         let path = git_dir.join("index");
@@ -64,8 +63,8 @@ pub(crate) fn mend_indexes(
             continue;
         }
         let shown = site.repo.relative(&path);
-        let actions = if index::is_readable(program, &git_dir, &path)? {
-            lost_objects(program, &git_dir, shown, closure)?.map(Action::WriteStaged)
+        let actions = if index::is_readable(&site.git.at(&git_dir), &path)? {
+            lost_objects(site, &git_dir, shown, closure)?.map(Action::WriteStaged)
         } else {
             let in_progress = index::in_progress(&git_dir);
             let locked = git_dir.join("index.lock").exists();
@@ -94,12 +93,12 @@ pub(crate) fn mend_indexes(
 
 /// Objects that only the index names and that are lost.
 fn lost_objects(
-    program: &Path,
+    site: &Site<'_>,
     git_dir: &Path,
     shown: String,
-    closure: &Closure<'_>,
+    closure: &Closure,
 ) -> anyhow::Result<Option<LostObjects>> {
-    let listed = command::run(program, git_dir, &["ls-files", "--stage", "-z"], b"", None)?;
+    let listed = site.git.at(git_dir).run(["ls-files", "--stage", "-z"])?;
     let staged: Vec<(Oid, &[u8])> = listed.stdout.split(|b| *b == 0).filter_map(staged_entry).collect();
     let trees = index::cached_trees(&git_dir.join("index"))?;
     let named: Vec<Oid> = staged.iter().map(|(oid, _)| *oid).chain(trees.iter().copied()).collect();

@@ -14,10 +14,9 @@ use crate::fs::FileId;
 use crate::fs::absent_is_none;
 use crate::fs::durable;
 use crate::fs::named as fs;
-use crate::git::command;
-use crate::git::command::RefWrite;
 use crate::git::refs::RefSnapshot;
 use crate::git::refs::is_per_worktree;
+use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::files::while_locked;
 use crate::recovery::run_rollback::dead_run::DeadRun;
@@ -145,10 +144,9 @@ pub(crate) fn restore_refs(
 ) -> anyhow::Result<Vec<RefSnapshot>> {
     let (id, repo) = (run.id, &run.repo);
     let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
-    let program = &site.options.git_program;
     let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
         for (git_dir, writes) in by_worktree(repo, writes)? {
-            command::write_refs(program, &git_dir, &writes, &message)?;
+            update_refs::write_refs(&site.git.at(&git_dir), &writes, &message)?;
         }
         Ok(())
     };

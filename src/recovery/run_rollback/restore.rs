@@ -52,7 +52,7 @@ fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
 fn context<'s>(site: &'s Site<'_>, run: &'s DeadRun) -> RestoreContext<'s> {
     RestoreContext {
         repo: &run.repo,
-        program: &site.options.git_program,
+        git: site.git.at(&run.repo.git_dir),
         manifest: &run.manifest,
         run: site.state.tx(run.id),
         copies: snapshot::copies_dir(site.state, run.id),
@@ -99,7 +99,6 @@ pub(crate) fn restore(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -
 }
 
 fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> anyhow::Result<()> {
-    let program = &site.options.git_program;
     let Look { found, plan, limit, decision } = look_at(site, run)?;
     if decision != Decision::RollBack {
         progress.is_void = true;
@@ -114,7 +113,7 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         Ok(durable::set_modified(&note, crate::util::clock::now())?)
     };
     beat()?;
-    objects::restore(&run.repo, program, site.state, run.id)?;
+    objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id)?;
     let (put, moved) = context(site, run).restore(&found, limit, &beat)?;
     let heads = child_transactions::heads(&run.records, run.id);
     let retired = refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside)?;

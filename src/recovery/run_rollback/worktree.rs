@@ -9,9 +9,8 @@ use crate::fs::FileId;
 use crate::fs::beneath::{Kind, RelPath};
 use crate::fs::durable;
 use crate::fs::named as fs;
-use crate::git::Repository;
-use crate::git::command;
-use crate::git::command::Batch;
+use crate::git::cat_file::Batch;
+use crate::git::{Git, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
@@ -20,7 +19,7 @@ use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
 /// Everything that restoring needs to know.
 pub(crate) struct RestoreContext<'s> {
     pub(crate) repo: &'s Repository,
-    pub(crate) program: &'s Path,
+    pub(crate) git: Git,
     pub(crate) manifest: &'s Manifest,
     /// The run's directory, and its copies.
     pub(crate) run: PathBuf,
@@ -123,7 +122,7 @@ impl RestoreContext<'_> {
         place: &RestoreTarget<'_>,
         found: &mut Difference,
     ) -> anyhow::Result<()> {
-        let status = Status::read(self.repo, self.program, worktree, Some(&self.saved_index()))?;
+        let status = Status::read(self.repo, &self.git, worktree, Some(&self.saved_index()))?;
         let kept: HashMap<&RelPath, &Kept> = self.manifest.files.iter().map(|k| (&k.path, k)).collect();
         let ignored: HashSet<&RelPath> = self.manifest.ignored.iter().map(|i| &i.path).collect();
         for kept in &self.manifest.files {
@@ -132,7 +131,7 @@ impl RestoreContext<'_> {
             }
         }
         let skipped: HashSet<RelPath> =
-            skipped(self.repo, self.program, worktree, &self.saved_index())?.into_iter().collect();
+            skipped(self.repo, &self.git, worktree, &self.saved_index())?.into_iter().collect();
         let is_known = |path: &RelPath| kept.contains_key(path) || skipped.contains(path);
         for changed in status.changed.into_iter().filter(|c| !is_known(&c.path)) {
             // A gitlink is a directory of its own.
@@ -206,7 +205,7 @@ impl RestoreContext<'_> {
     ) -> anyhow::Result<(usize, usize)> {
         let mut place = self.place(worktree, "worktree")?;
         let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
-        let mut blobs = Batch::start(self.program, &self.repo.git_dir)?;
+        let mut blobs = Batch::start(&self.git)?;
         // What decides about ignored files comes first: what is new is only known by the old rules.
         let is_rule = |path: &RelPath| path.name() == ".gitignore";
         for kept in found.files.iter().filter(|k| is_rule(&k.path)) {
@@ -268,7 +267,7 @@ impl RestoreContext<'_> {
 
     /// What the index tracks now, before it goes back.
     fn tracked_now(&self, worktree: &Path) -> anyhow::Result<HashSet<RelPath>> {
-        let ran = command::run_at(self.program, &self.repo.git_dir, worktree, &["ls-files", "-z"])?;
+        let ran = self.git.worktree(worktree).run(["ls-files", "-z"])?;
         anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
         let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
         Ok(paths.collect::<Result<_, _>>()?)
