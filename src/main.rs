@@ -76,7 +76,7 @@ fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path, which: &foreign:
         Err(error) => {
             eprintln!(
                 "jin-txn: error: cannot run {}: {error}",
-                jin_txn::util::text::printable(&other.to_string_lossy())
+                jin_txn::util::text::one_line(&other.to_string_lossy())
             );
             ExitCode::FAILURE
         }
@@ -118,7 +118,7 @@ fn answer(reply: &Reply) -> u8 {
     let mut stderr = std::io::stderr().lock();
     for line in &reply.messages {
         // Nobody is left to tell when stderr is gone.
-        if writeln!(stderr, "{}", jin_txn::util::text::printable(line)).is_err() {
+        if writeln!(stderr, "{}", jin_txn::util::text::one_line(line)).is_err() {
             break;
         }
     }

@@ -11,7 +11,8 @@ use crate::cli::{PATIENCE, Session, exit, path};
 use crate::git::Repository;
 use crate::recovery;
 use crate::recovery::Options;
-use crate::state::directory::{Busy, StateDir, Wait};
+use crate::state::{Busy, StateDir, Wait};
+use crate::util::text::one_line;
 
 /// Check, recover if need be, then run git with these arguments
 ///
@@ -149,7 +150,7 @@ fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> 
 /// git runs even when nobody can be told anything.
 fn tell(line: &str) {
     use std::io::Write;
-    if writeln!(std::io::stderr(), "{}", crate::util::text::printable(line)).is_err() {
+    if writeln!(std::io::stderr(), "{}", one_line(line)).is_err() {
         // A closed or full stderr is the user's choice.
     }
 }

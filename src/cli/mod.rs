@@ -37,7 +37,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::git::repository::NotFound;
 use crate::git::{Config, Repository, command};
 use crate::recovery::{Options, Report};
-use crate::state::directory::{Busy, Wait};
+use crate::state::{Busy, Wait};
+use crate::util::text::{json, one_line};
 
 /// Exit codes, the same for every command.
 pub mod exit {
@@ -281,10 +282,10 @@ impl Session {
         }
     }
 
-    /// Data, on stdout.
+    /// A line of data, on stdout.
     pub fn print(&self, line: &str) {
         let mut stdout = std::io::stdout().lock();
-        let colours = self.color.colours(&stdout) && !self.json;
+        let colours = self.color.colours(&stdout);
         print_line(&mut stdout, line, colours);
     }
 
@@ -297,11 +298,8 @@ impl Session {
     }
 
     /// Data as JSON, on stdout.
-    ///
-    /// # Errors
-    /// Encoding fails only when memory does.
     pub fn print_json(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
-        self.print(&serde_json::to_string_pretty(value)?);
+        self.print_as_is(&(json(&serde_json::to_string_pretty(value)?).into_owned() + "\n"));
         Ok(())
     }
 }
@@ -318,7 +316,7 @@ fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
 
 /// A closed pipe (`jin-txn log | head`) is no error.
 fn print_line(out: &mut impl Write, line: &str, colours: bool) {
-    let line = crate::util::text::printable(line);
+    let line = one_line(line);
     let line = if colours { color::paint(&line) } else { line.as_ref().into() };
     if writeln!(out, "{line}").is_err() {
         std::process::exit(0);
@@ -328,12 +326,11 @@ fn print_line(out: &mut impl Write, line: &str, colours: bool) {
 fn print_error(error: &anyhow::Error, color: color::When) -> u8 {
     let mut stderr = std::io::stderr().lock();
     let colours = color.colours(&stderr);
-    print_line(&mut stderr, &format!("error: {error}"), colours);
-    for cause in error.chain().skip(1) {
-        print_line(&mut stderr, &format!("caused by: {cause}"), colours);
-    }
-    if let Some(hint) = hint(error) {
-        print_line(&mut stderr, &format!("hint: {hint}"), colours);
+    let causes = error.chain().skip(1).map(|cause| format!("caused by: {cause}"));
+    let hint = hint(error).map(|hint| format!("hint: {hint}"));
+    // The line breaks of an error are its own: names in it are on one line.
+    for text in std::iter::once(format!("error: {error}")).chain(causes).chain(hint) {
+        text.split('\n').for_each(|line| print_line(&mut stderr, line, colours));
     }
     if error.is::<Busy>() { exit::BUSY } else { exit::FAILED }
 }

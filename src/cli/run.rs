@@ -15,9 +15,10 @@ use crate::recovery::{Finding, Options};
 use crate::run::child;
 use crate::run::child::Ended;
 use crate::run::{Intent, Occupied, Run, mark};
+use crate::state::StateDir;
 use crate::state::TxId;
-use crate::state::directory::StateDir;
 use crate::state::marker::{Entry, State};
+use crate::util::text::{one_line, shortened};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -160,10 +161,8 @@ fn cannot_run(args: &Args) -> String {
 }
 
 fn operation(command: &[OsString]) -> String {
-    const LONGEST: usize = 500;
     let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
-    let line = format!("jin-txn run -- {}", words.join(" "));
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+    shortened(&format!("jin-txn run -- {}", words.join(" ")), 500)
 }
 
 /// Waits for what the command has left running, then restores.
@@ -198,7 +197,7 @@ fn take_back(
 fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duration> {
     let Some(text) = command::config(program, repo, "jin.runGrace")? else { return Ok(GRACE) };
     let seconds: u64 =
-        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", text.escape_debug()))?;
+        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", one_line(&text)))?;
     Ok(std::time::Duration::from_secs(seconds))
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -440,10 +439,7 @@ pub fn version(program: &Path) -> anyhow::Result<(u32, u32)> {
     let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');
     let mut number = || numbers.next().and_then(|n| n.parse().ok());
     number().zip(number()).with_context(|| {
-        let mut shown = String::new();
-        for c in text.chars().take(80) {
-            write!(shown, "{}", c.escape_debug()).expect("writing to a string cannot fail");
-        }
+        let shown = crate::util::text::shortened(&text, 80);
         format!("`{} version` says {shown}, which is no git version", program.display())
     })
 }

@@ -668,13 +668,10 @@ fn receives(git: &Git) -> bool {
 
 /// What git was asked to do, fit to be shown.
 fn operation(git: &Git) -> String {
-    const LONGEST: usize = 500;
     let Some((program, rest)) = git.argv.split_first() else { return git.stat.comm.clone() };
     let program = program.rsplit('/').next().unwrap_or(program);
     let words = std::iter::once(program).chain(rest.iter().map(String::as_str));
-    let line: String =
-        words.collect::<Vec<_>>().join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    line.chars().take(LONGEST).collect()
+    crate::util::text::shortened(&words.collect::<Vec<_>>().join(" "), 500)
 }
 
 /// `preparing` and `prepared` answer with the exit code, the others are not asked.

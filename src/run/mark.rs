@@ -194,5 +194,5 @@ fn has_open(pid: u32, lock: &Path) -> io::Result<bool> {
 fn what(stat: &Stat) -> String {
     let argv = owner::argv(stat.pid).unwrap_or_default();
     let text = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect()
+    crate::util::text::shortened(&text, 80)
 }

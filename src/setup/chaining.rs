@@ -474,7 +474,6 @@ pub fn hindered(directory: &Path, name: &str) -> Option<String> {
 
 /// The program that a script of ours runs.
 fn program(script: &str) -> Option<PathBuf> {
-    let line = script.lines().find_map(|line| Some(line.split_once(" -x '")?.1))?;
-    let quoted = line.split_once("' ] ")?.0;
-    Some(PathBuf::from(quoted.replace(r"'\''", "'")))
+    let line = script.lines().find_map(|line| Some(line.split_once(" -x ")?.1))?;
+    shlex::split(line)?.into_iter().next().map(PathBuf::from)
 }

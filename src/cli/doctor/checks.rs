@@ -12,7 +12,8 @@ use crate::cli::{fsync, install};
 use crate::git::{Repository, command};
 use crate::recovery::{Finding, Report};
 use crate::setup::preferences::Preferences;
-use crate::state::directory::{Durability, StateDir};
+use crate::state::{Durability, StateDir};
+use crate::util::text::one_line;
 
 /// A quarantine of this many bytes is worth a note.
 const MUCH: u64 = 256 << 20;
@@ -150,12 +151,13 @@ pub(super) fn alias(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
         return Ok(check.mended_by(Fix::Install));
     };
     if !(alias.starts_with('!') && alias.contains("jin-txn")) {
-        let what = format!("`git txn` is somebody else's: `{}`", alias.escape_debug());
+        let what = format!("`git txn` is somebody else's: `{}`", one_line(&alias));
         return Ok(Check::failed(NAME, what, "rename it (`git config --edit`), then `jin-txn install`"));
     }
-    let program = alias.trim_start_matches('!').trim_matches('\'').replace(r"'\''", "'");
+    let program =
+        shlex::split(alias.trim_start_matches('!')).and_then(|words| words.into_iter().next()).unwrap_or_default();
     if Path::new(&program).is_absolute() && !Path::new(&program).exists() {
-        let what = format!("`git txn` calls {}, which is gone", program.escape_debug());
+        let what = format!("`git txn` calls {}, which is gone", one_line(&program));
         return Ok(Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install));
     }
     Ok(Check::ok(NAME, "`git txn` is ours"))
