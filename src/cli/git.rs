@@ -7,10 +7,12 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use crate::cli::{PATIENCE, Session, exit, path};
+use crate::cli::{PATIENCE, Session, exit, path_variable};
 use crate::git::Repository;
 use crate::recovery;
 use crate::recovery::Options;
+use crate::setup::path;
+use crate::setup::shim::{CGI, SERVER_PROGRAMS};
 use crate::state::{Busy, StateDir, Wait};
 use crate::util::text::one_line;
 
@@ -24,12 +26,6 @@ pub struct Args {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }
-
-/// Programs of git that a server is called by: each is a command of git. Its last argument names the repository, but the CGI
-/// program's environment does.
-pub(super) const SERVER_PROGRAMS: [&str; 4] = ["git-receive-pack", "git-upload-pack", "git-upload-archive", CGI];
-
-const CGI: &str = "git-http-backend";
 
 /// Ends our own options after the word `git`, so that none of git's is taken for one of them.
 pub(super) fn keep_together(mut args: Vec<OsString>) -> Vec<OsString> {
@@ -109,7 +105,7 @@ fn check_and_exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
 }
 
 fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
-    let next = path::next_git()?;
+    let next = path::next_git(&path_variable(), &std::env::var(path::CHAIN).unwrap_or_default())?;
     let mut command = Command::new(&next.program);
     command.args(args).current_dir(here).env(path::CHAIN, next.chain);
     if crate::cli::alias_git_dir_is_redundant(here) {

@@ -6,21 +6,16 @@ pub mod check;
 mod color;
 pub mod demo;
 pub mod doctor;
-mod fsync;
 pub mod git;
 pub mod install;
 pub mod log;
 pub mod manual;
-mod path;
 mod progress;
 pub mod recover;
 pub mod run;
 pub mod shell_init;
-mod shim;
 pub mod show;
 pub mod status;
-mod submodules;
-mod template;
 pub mod undo;
 pub mod uninstall;
 pub mod wal;
@@ -37,6 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::git::repository::NotFound;
 use crate::git::{Config, Repository, command};
 use crate::recovery::{Options, Report};
+use crate::setup::path;
 use crate::state::{Busy, Wait};
 use crate::util::text::{json, one_line};
 
@@ -392,7 +388,11 @@ pub fn git_of_hook() -> PathBuf {
 /// # Errors
 /// There is none.
 pub fn real_git() -> anyhow::Result<PathBuf> {
-    path::first_git()
+    path::first_git(&path_variable())
+}
+
+fn path_variable() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
 /// Refuses a git that has no reference-transaction hook.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::cli::{Session, exit, install};
+use crate::cli::{Session, exit};
 use crate::git::{Config, RefFormat, Repository, command};
 use crate::process::owner;
 use crate::recovery;
@@ -15,9 +15,9 @@ use crate::recovery::{Finding, Options};
 use crate::run::child;
 use crate::run::child::Ended;
 use crate::run::{Intent, Occupied, Run, mark};
-use crate::state::StateDir;
-use crate::state::TxId;
+use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
+use crate::state::{StateDir, TxId};
 use crate::util::text::{one_line, shortened};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
@@ -64,7 +64,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     // Behind recovery, which may have put the configuration back.
     let config = Config::read(&options.git_program, &repo.git_dir)?;
-    if let Some(problem) = install::problems_by(&options.git_program, &repo, &config)?.into_iter().next() {
+    if let Some(problem) = hooks::why_unprotected_by(&options.git_program, &repo, &config)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
     }
     let worktree = session.worktree(&options.git_program, &config)?;

@@ -1,7 +1,7 @@
 //! `jin-txn shell-init`: a `git` function and a prompt segment for the user's shell.
 
 use crate::cli::{Session, exit};
-use crate::setup::hooks::this_binary;
+use crate::setup::names::this_binary;
 use crate::util::text::shell_quoted;
 
 /// Print shell code that looks before each git command, and a prompt segment

@@ -8,7 +8,7 @@ use std::path::Path;
 use camino::Utf8Path;
 
 use crate::git::Config;
-use crate::setup::hooks::{NAMES, command_lines};
+use crate::setup::names::{NAMES, command_lines};
 
 /// The name below `hook.` for each of our hooks.
 const SECTIONS: [&str; 2] = ["jin-txn", "jin-txn-checkout"];
