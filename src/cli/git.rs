@@ -58,22 +58,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 }
 
 /// Is `name` one that the shim is called by?
-#[must_use]
-pub fn is_shim_name(name: &OsStr) -> bool {
+pub(super) fn is_shim_name(name: &OsStr) -> bool {
     name == "git" || SERVER_PROGRAMS.iter().any(|program| name == *program)
 }
 
 /// Called under the name `called_as`: the arguments are git's, ours are none.
-#[must_use]
-pub fn shim(called_as: &OsStr, args: &[OsString]) -> ExitCode {
+pub(super) fn shim(called_as: &OsStr, args: &[OsString]) -> ExitCode {
     let command = called_as.to_str().and_then(|name| name.strip_prefix("git-"));
     let git_args: Vec<OsString> = command.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
     ended(check_and_exec(&here(), &git_args))
 }
 
 /// Called by the function `git` of the user's shell.
-#[must_use]
-pub fn from_shell(args: &[OsString]) -> ExitCode {
+pub(super) fn from_shell(args: &[OsString]) -> ExitCode {
     // Prompts and completions call git as well, and throw its messages away: nothing is recovered behind the user's back.
     if stderr_is_thrown_away() { ended(exec(&here(), args)) } else { ended(check_and_exec(&here(), args)) }
 }
