@@ -1,116 +1,11 @@
-//! Who am I called as? Hook, git shim or command line; run; exit code.
+//! Called by git as a hook, in the place of git, or by a user.
 
 #![forbid(unsafe_code)]
 
-use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-use jin_txn::cli;
-use jin_txn::hook::{Environment, Reply, chain as foreign, dispatch};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
-    let name = Path::new(&called_as).file_name().map(OsString::from).unwrap_or_default();
-    let rest: Vec<OsString> = args.collect();
-    if let Some(hook_name) = hook_of(&name) {
-        return hook(hook_name.as_ref(), &rest, &mut Stdin).into();
-    }
-    if cli::git::is_shim_name(&name) {
-        return cli::git::shim(&name, &rest);
-    }
-    if let [command, from, end_of_options, git_args @ ..] = rest.as_slice()
-        && (command == "git" && from == "--from-shell" && end_of_options == "--")
-    {
-        return cli::git::from_shell(git_args);
-    }
-    match rest.split_first() {
-        Some((command, [then, other, hook_name, hook_args @ ..])) if command == "hook" && then == "--then" => {
-            hook_and_then(hook_name, hook_args, Path::new(other), &foreign::Which::Other)
-        }
-        Some((command, [rest, own, hook_name, hook_args @ ..])) if command == "hook" && rest == "--rest" => {
-            hook_and_then(hook_name, hook_args, Path::new(own), &foreign::Which::Rest)
-        }
-        Some((command, [hook_name, hook_args @ ..])) if command == "hook" => {
-            hook(hook_name, hook_args, &mut Stdin).into()
-        }
-        _ => cli::run(called_as, rest),
-    }
-}
-
-/// What git sends. The standard library's handle has a buffer of its own, for which there is no use and which has to be made.
-struct Stdin;
-
-impl Read for Stdin {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?)
-    }
-}
-
-/// Hook managers rename the hook that they find (`post-checkout.legacy`) and go on to call it.
-fn hook_of(name: &OsStr) -> Option<&'static str> {
-    let name = name.to_str()?;
-    let rest = |hook: &str| name.strip_prefix(hook).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    ["reference-transaction", "post-checkout", "pre-receive"].into_iter().find(|hook| rest(hook))
-}
-
-/// Ours first, then the hook that was there before, or what else the script has that called us.
-fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path, which: &foreign::Which) -> ExitCode {
-    let mut input = None;
-    if name == "reference-transaction" || name == "pre-receive" {
-        let mut bytes = Vec::new();
-        if let Err(error) = Stdin.read_to_end(&mut bytes) {
-            eprintln!("jin-txn: error: cannot read what git sends to the hook: {error}");
-            return ExitCode::FAILURE;
-        }
-        input = Some(bytes);
-    }
-    let code = hook(name, args, &mut input.as_deref().unwrap_or_default());
-    if code != 0 {
-        return code.into();
-    }
-    match foreign::become_hook(other, which, args, input.as_deref()) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!(
-                "jin-txn: error: cannot run {}: {error}",
-                jin_txn::util::text::printable(&other.to_string_lossy())
-            );
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// No clap, no allocator tricks, no child process: this runs several times in every git command.
-fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
-    if std::env::var_os("JIN_TXN").is_some_and(|v| v == "off") {
-        return 0;
-    }
-    let Ok(cwd) = std::env::current_dir() else { return 0 };
-    let environment = Environment {
-        git_dir: std::env::var_os("GIT_DIR").map(PathBuf::from),
-        cwd,
-        git_program: cli::git_of_hook(),
-        quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
-        objects_elsewhere: cli::objects_elsewhere(),
-        within: std::env::var(jin_txn::util::env::WITHIN).ok().and_then(|text| text.parse().ok()),
-        reverses: std::env::var(jin_txn::util::env::REVERSES).ok().and_then(|text| text.parse().ok()),
-        runs: std::env::var(jin_txn::util::env::RUN).ok(),
-    };
-    let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-    let reply = dispatch::run(name, &args, input, &environment);
-    answer(&reply)
-}
-
-fn answer(reply: &Reply) -> u8 {
-    let mut stderr = std::io::stderr().lock();
-    for line in &reply.messages {
-        // Nobody is left to tell when stderr is gone.
-        if writeln!(stderr, "{}", jin_txn::util::text::printable(line)).is_err() {
-            break;
-        }
-    }
-    reply.exit_code()
+    jin_txn::cli::main(called_as, args.collect())
 }

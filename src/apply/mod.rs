@@ -432,7 +432,5 @@ impl Open {
 
 /// Reflogs have one line for each entry, the log shows one for each transaction.
 fn one_line(text: &str) -> String {
-    const LONGEST: usize = 500;
-    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(LONGEST).collect::<String>().trim().to_owned()
+    crate::util::text::shortened(text, 500).trim().to_owned()
 }

@@ -27,7 +27,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.print_json(&crate::cli::status::Described::new(&report, exit_code(&report)))?;
     } else {
         // To know that, git is asked for its configuration: not where nobody is told.
-        let problems = if session.quiet { Vec::new() } else { crate::cli::install::problems(&repo)? };
+        let problems = if session.quiet {
+            Vec::new()
+        } else {
+            crate::setup::hooks::why_unprotected(&crate::cli::real_git()?, &repo)?
+        };
         for problem in problems {
             session.say(&format!("jin-txn: not protected: {problem}"));
         }

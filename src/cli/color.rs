@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io::IsTerminal;
+
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -42,24 +45,24 @@ impl When {
         }
     }
 
-    /// Is `stream` to be coloured?
-    pub(super) fn colours(self, stream: &impl IsTerminal) -> bool {
-        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
-        match self {
-            When::Always => true,
-            When::Never => false,
-            When::Auto => stream.is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|t| t != "dumb"),
-        }
+    /// `stream`, which shows colours or not.
+    pub(super) fn stream<S: RawStream>(self, stream: S) -> AutoStream<S> {
+        let choice = match self {
+            When::Auto => ColorChoice::Auto,
+            When::Always => ColorChoice::Always,
+            When::Never => ColorChoice::Never,
+        };
+        AutoStream::new(stream, choice)
     }
 }
 
-const RED: &str = "1;31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-const CYAN: &str = "36";
+const RED: Style = AnsiColor::Red.on_default().bold();
+const GREEN: Style = AnsiColor::Green.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const CYAN: Style = AnsiColor::Cyan.on_default();
 
 /// Words at the beginning of a line, and how they are shown.
-const WORDS: [(&str, &str); 14] = [
+const WORDS: [(&str, Style); 14] = [
     ("error:", RED),
     ("caused by:", YELLOW),
     ("hint:", CYAN),
@@ -76,10 +79,10 @@ const WORDS: [(&str, &str); 14] = [
     ("                     mend:", CYAN),
 ];
 
-/// Colours the word that a line begins with.
+/// Colours the word that a line begins with; a stream without colours leaves them out.
 pub(super) fn paint(line: &str) -> Cow<'_, str> {
     match WORDS.iter().find(|(word, _)| line.starts_with(word)) {
-        Some((word, colour)) => format!("\u{1b}[{colour}m{word}\u{1b}[0m{}", &line[word.len()..]).into(),
+        Some((word, colour)) => format!("{colour}{word}{colour:#}{}", &line[word.len()..]).into(),
         None => line.into(),
     }
 }
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn only_the_first_word_is_coloured() {
-        assert_eq!(paint("error: clean: x"), "\u{1b}[1;31merror:\u{1b}[0m clean: x");
+        assert_eq!(paint("error: clean: x"), "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m clean: x");
         assert_eq!(paint("tx-1: needs you"), "tx-1: needs you");
     }
 }

@@ -32,19 +32,21 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     session.print("A repository with five branches, protected. One `git update-ref --stdin` moves all five at once.");
     let (old, new) = scratch.prepare()?;
     scratch.kill_in_mid_transaction(&old, &new)?;
-    session.print("git is killed (SIGKILL) between the second and the third:\n");
+    session.print("git is killed (SIGKILL) between the second and the third:");
+    session.print("");
     let torn = scratch.show(session, &old)?;
     anyhow::ensure!(torn, "the kill left no torn transaction: please report this");
 
-    session.print("\njin-txn recover:\n");
+    ["", "jin-txn recover:", ""].into_iter().for_each(|line| session.print(line));
     let recovered = scratch.jin(&["recover"])?;
-    session.print(recovered.trim_end());
-    session.print("\nand now:\n");
+    recovered.trim_end().lines().for_each(|line| session.print(line));
+    ["", "and now:", ""].into_iter().for_each(|line| session.print(line));
     let still_torn = scratch.show(session, &old)?;
     let fsck = scratch.git(&["fsck", "--full"]).is_ok();
     anyhow::ensure!(!still_torn && fsck, "the repository is not whole again: please report this");
     scratch.git(&["commit", "--allow-empty", "-q", "-m", "life goes on"])?;
-    session.print("\nAll five are where they were, no lock is left, `git fsck` is clean, and a commit works.");
+    session.print("");
+    session.print("All five are where they were, no lock is left, `git fsck` is clean, and a commit works.");
     if args.keep {
         session.print(&format!("The repository is {}", scratch.dir.display()));
     }

@@ -7,11 +7,14 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use crate::cli::{PATIENCE, Session, exit, path};
+use crate::cli::{PATIENCE, Session, exit, path_variable};
 use crate::git::Repository;
 use crate::recovery;
 use crate::recovery::Options;
-use crate::state::directory::{Busy, StateDir, Wait};
+use crate::setup::path;
+use crate::setup::shim::{CGI, SERVER_PROGRAMS};
+use crate::state::{Busy, StateDir, Wait};
+use crate::util::text::one_line;
 
 /// Check, recover if need be, then run git with these arguments
 ///
@@ -23,12 +26,6 @@ pub struct Args {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }
-
-/// Programs of git that a server is called by: each is a command of git. Its last argument names the repository, but the CGI
-/// program's environment does.
-pub(super) const SERVER_PROGRAMS: [&str; 4] = ["git-receive-pack", "git-upload-pack", "git-upload-archive", CGI];
-
-const CGI: &str = "git-http-backend";
 
 /// Ends our own options after the word `git`, so that none of git's is taken for one of them.
 pub(super) fn keep_together(mut args: Vec<OsString>) -> Vec<OsString> {
@@ -61,22 +58,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 }
 
 /// Is `name` one that the shim is called by?
-#[must_use]
-pub fn is_shim_name(name: &OsStr) -> bool {
+pub(super) fn is_shim_name(name: &OsStr) -> bool {
     name == "git" || SERVER_PROGRAMS.iter().any(|program| name == *program)
 }
 
 /// Called under the name `called_as`: the arguments are git's, ours are none.
-#[must_use]
-pub fn shim(called_as: &OsStr, args: &[OsString]) -> ExitCode {
+pub(super) fn shim(called_as: &OsStr, args: &[OsString]) -> ExitCode {
     let command = called_as.to_str().and_then(|name| name.strip_prefix("git-"));
     let git_args: Vec<OsString> = command.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
     ended(check_and_exec(&here(), &git_args))
 }
 
 /// Called by the function `git` of the user's shell.
-#[must_use]
-pub fn from_shell(args: &[OsString]) -> ExitCode {
+pub(super) fn from_shell(args: &[OsString]) -> ExitCode {
     // Prompts and completions call git as well, and throw its messages away: nothing is recovered behind the user's back.
     if stderr_is_thrown_away() { ended(exec(&here(), args)) } else { ended(check_and_exec(&here(), args)) }
 }
@@ -108,7 +102,7 @@ fn check_and_exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
 }
 
 fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
-    let next = path::next_git()?;
+    let next = path::next_git(&path_variable(), &std::env::var(path::CHAIN).unwrap_or_default())?;
     let mut command = Command::new(&next.program);
     command.args(args).current_dir(here).env(path::CHAIN, next.chain);
     if crate::cli::alias_git_dir_is_redundant(here) {
@@ -149,7 +143,7 @@ fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> 
 /// git runs even when nobody can be told anything.
 fn tell(line: &str) {
     use std::io::Write;
-    if writeln!(std::io::stderr(), "{}", crate::util::text::printable(line)).is_err() {
+    if writeln!(std::io::stderr(), "{}", one_line(line)).is_err() {
         // A closed or full stderr is the user's choice.
     }
 }

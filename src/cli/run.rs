@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::cli::{Session, exit, install};
+use crate::cli::{Session, exit};
 use crate::git::{Config, Git, RefFormat, Repository};
 use crate::process::owner;
 use crate::recovery;
@@ -15,9 +15,10 @@ use crate::recovery::{Finding, Options};
 use crate::run::child;
 use crate::run::child::Ended;
 use crate::run::{Intent, Occupied, Run, mark};
-use crate::state::TxId;
-use crate::state::directory::StateDir;
+use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
+use crate::state::{StateDir, TxId};
+use crate::util::text::{one_line, shortened};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -64,7 +65,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     // Behind recovery, which may have put the configuration back.
     let git = Git::new(&options.git_program);
     let config = Config::read(&git.at(&repo.git_dir))?;
-    if let Some(problem) = install::problems_by(&options.git_program, &repo, &config)?.into_iter().next() {
+    if let Some(problem) = hooks::why_unprotected_by(&options.git_program, &repo, &config)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
     }
     let worktree = session.worktree(&options.git_program, &config)?;
@@ -161,10 +162,8 @@ fn cannot_run(args: &Args) -> String {
 }
 
 fn operation(command: &[OsString]) -> String {
-    const LONGEST: usize = 500;
     let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
-    let line = format!("jin-txn run -- {}", words.join(" "));
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+    shortened(&format!("jin-txn run -- {}", words.join(" ")), 500)
 }
 
 /// Waits for what the command has left running, then restores.
@@ -199,7 +198,7 @@ fn take_back(
 fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duration> {
     let Some(text) = Git::new(program).at(&repo.git_dir).config("jin.runGrace")? else { return Ok(GRACE) };
     let seconds: u64 =
-        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", text.escape_debug()))?;
+        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", one_line(&text)))?;
     Ok(std::time::Duration::from_secs(seconds))
 }
 

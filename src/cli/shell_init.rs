@@ -1,7 +1,8 @@
 //! `jin-txn shell-init`: a `git` function and a prompt segment for the user's shell.
 
 use crate::cli::{Session, exit};
-use crate::setup::hooks::this_binary;
+use crate::setup::names::this_binary;
+use crate::util::text::shell_quoted;
 
 /// Print shell code that looks before each git command, and a prompt segment
 ///
@@ -33,13 +34,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 fn code(shell: Shell, binary: &str) -> String {
     match shell {
-        Shell::Bash | Shell::Zsh => include_str!("shell/init.sh").replace(BINARY, &posix_quoted(binary)),
+        Shell::Bash | Shell::Zsh => include_str!("shell/init.sh").replace(BINARY, &shell_quoted(binary)),
         Shell::Fish => include_str!("shell/init.fish").replace(BINARY, &fish_quoted(binary)),
     }
-}
-
-fn posix_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// In fish a backslash escapes inside of single quotes, too.
@@ -56,7 +53,7 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let code = code(shell, "/opt/it's/jin-txn");
             assert!(!code.contains("@JIN_TXN@"), "{shell:?}: {code}");
-            let quoted = if matches!(shell, Shell::Fish) { r"'/opt/it\'s/jin-txn'" } else { r"'/opt/it'\''s/jin-txn'" };
+            let quoted = if matches!(shell, Shell::Fish) { r"'/opt/it\'s/jin-txn'" } else { r#""/opt/it's/jin-txn""# };
             assert_eq!(code.matches(quoted).count(), 1, "{shell:?}: {code}");
         }
     }

@@ -1,5 +1,7 @@
 //! `jin-txn show`
 
+use std::fmt::Display;
+
 use anyhow::Context;
 use serde::Serialize;
 
@@ -81,16 +83,22 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     for change in &told.begin.refs {
         let before = change.before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
-        session.print(&format!("{}\n  before  {before}\n  after   {}", change.name, change.after));
+        print_change(session, &change.name, &before, &change.after);
     }
     for moved in child_transactions::moves(&scan.records, id) {
-        session.print(&format!("{}\n  before  {}\n  after   {}", moved.name, moved.before, moved.after));
+        print_change(session, &moved.name, &moved.before, &moved.after);
     }
     for file in &told.begin.files {
         let image = |image: &Option<crate::wal::FileImage>| {
             image.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)
         };
-        session.print(&format!("{}\n  before  {}\n  after   {}", file.path, image(&file.before), image(&file.after)));
+        print_change(session, &file.path, &image(&file.before), &image(&file.after));
     }
     Ok(super::exit::DONE)
+}
+
+fn print_change(session: &Session, what: &dyn Display, before: &dyn Display, after: &dyn Display) {
+    session.print(&what.to_string());
+    session.print(&format!("  before  {before}"));
+    session.print(&format!("  after   {after}"));
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::{Session, exit_code, fsync, install, progress, real_git};
+use crate::cli::{Session, exit_code, progress, real_git};
 use crate::recovery;
 use crate::recovery::{Finding, Report};
-use crate::setup::hooks;
+use crate::setup::{fsync, hooks};
 use crate::state::directory::{Durability, StateDir};
 
 /// Say whether the repository is protected, and what is unfinished
@@ -51,7 +51,7 @@ impl Described {
 
 pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
-    let problems = install::problems(&repo)?;
+    let problems = hooks::why_unprotected(&real_git()?, &repo)?;
     let options = session.recovery_options()?;
     let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
     let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };

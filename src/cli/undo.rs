@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use crate::cli::{Session, exit, install, real_git};
+use crate::cli::{Session, exit, real_git};
 use crate::git::{Git, Value};
 use crate::process::owner;
 use crate::recovery;
+use crate::setup::hooks;
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
 use crate::undo;
@@ -69,7 +70,7 @@ pub(super) fn redo(session: &Session, args: &RedoArgs) -> anyhow::Result<u8> {
 
 fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u8> {
     let repo = session.repository()?;
-    if let Some(problem) = install::problems(&repo)?.into_iter().next() {
+    if let Some(problem) = hooks::why_unprotected(&real_git()?, &repo)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this would not be logged: {problem}", repo.common_dir.display());
     }
     // What is unfinished is settled first: only what has ended can be reversed.

@@ -71,8 +71,8 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     open_regular(path, options).map(|(file, _)| file)
 }
 
-/// The file and its size.
-fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64)> {
+/// As [`open_own`], and what is known of the file then.
+pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, fs::Metadata)> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).expect("open flags fit into an int");
     let no_file = || io::Error::other(format!("{} is no regular file", path.display()));
@@ -80,7 +80,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64
     match options.custom_flags(flags).open(path) {
         Ok(file) => {
             let metadata = at(path, file.metadata())?;
-            if metadata.is_file() { Ok((file, metadata.len())) } else { Err(no_file()) }
+            if metadata.is_file() { Ok((file, metadata)) } else { Err(no_file()) }
         }
         Err(e) if e.kind() != io::ErrorKind::NotFound && is_other() => Err(no_file()),
         Err(e) => at(path, Err(e)),
@@ -93,7 +93,8 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64
 /// As for [`open_own`], and when it is larger.
 pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let (mut file, len) = open_regular(path, OpenOptions::new().read(true))?;
+    let (mut file, metadata) = open_regular(path, OpenOptions::new().read(true))?;
+    let len = metadata.len();
     if len > most {
         return Err(io::Error::other(format!("{} is larger than {most} bytes", path.display())));
     }

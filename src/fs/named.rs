@@ -22,7 +22,7 @@ struct Named {
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.error)
+        write!(f, "{}: {}", crate::util::text::shown(&self.path), self.error)
     }
 }
 

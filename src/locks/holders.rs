@@ -183,7 +183,7 @@ impl Candidate {
     fn new(stat: &Stat) -> Candidate {
         let argv = owner::argv(stat.pid).unwrap_or_default();
         let what = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
-        let what = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect();
+        let what = crate::util::text::shortened(&what, 80);
         let uses_index = !changes_no_index(&argv);
         Candidate { pid: stat.pid, started: owner::realtime_of_start(stat.start), what, uses_index }
     }

@@ -9,15 +9,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::FlockOperation;
 
 use crate::process::owner;
 use crate::process::owner::{Process, Stat};
 use crate::state::TxId;
 use crate::state::directory::StateDir;
+use crate::state::flock;
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
 const ALIVE: &str = "alive";
@@ -87,10 +85,7 @@ impl Lease {
     /// # Errors
     /// What the file system said.
     pub fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
-        let path = path(state, id);
-        let file = crate::fs::durable::create_new(&path, b"")?;
-        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        crate::fs::named::at(&path, locked.map_err(Into::into))?;
+        let file = flock::create_locked(&path(state, id))?;
         let inherited = rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?;
         rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
         Ok(Lease { file, _inherited: inherited })
@@ -122,19 +117,12 @@ pub fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
     Ok(crate::fs::FileId::at(&path(state, id))?.map(|id| id.mtime))
 }
 
-/// Has anybody the lock of the run `id`?
+/// Does anybody hold the lock of the run `id`?
 ///
 /// # Errors
-/// The file cannot be opened.
+/// Whatever is there is no lock file, or cannot be asked.
 pub fn is_held(state: &StateDir, id: TxId) -> io::Result<bool> {
-    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("open flags fit into an int");
-    let options = OpenOptions::new().read(true).custom_flags(nofollow).open(path(state, id));
-    let Some(file) = crate::fs::absent_is_none(options)? else { return Ok(false) };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-        Err(errno) => Err(errno.into()),
-    }
+    flock::is_held(&path(state, id))
 }
 
 /// A process of a run.
@@ -206,5 +194,5 @@ fn has_open(pid: u32, lock: &Path) -> io::Result<bool> {
 fn what(stat: &Stat) -> String {
     let argv = owner::argv(stat.pid).unwrap_or_default();
     let text = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect()
+    crate::util::text::shortened(&text, 80)
 }

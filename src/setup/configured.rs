@@ -8,7 +8,7 @@ use std::path::Path;
 use camino::Utf8Path;
 
 use crate::git::Config;
-use crate::setup::hooks::{NAMES, command_lines};
+use crate::setup::names::{NAMES, command_lines};
 
 /// The name below `hook.` for each of our hooks.
 const SECTIONS: [&str; 2] = ["jin-txn", "jin-txn-checkout"];
@@ -55,8 +55,7 @@ pub fn state(config: &Config) -> State {
 
 /// The program that one of our commands runs.
 fn program(command: &str) -> Option<String> {
-    let quoted = command.strip_prefix("test -x '")?.split_once("' || exit 0; exec ")?.0;
-    Some(quoted.replace(r"'\''", "'"))
+    shlex::split(command.strip_prefix("test -x ")?)?.into_iter().next()
 }
 
 #[cfg(test)]

@@ -14,22 +14,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use camino::Utf8Path;
 
 use crate::git::{Config, Git, Repository};
+use crate::setup::names::{ALL_NAMES, CONFIG_HOOKS, NAMES, RECEIVING, command_lines};
 use crate::setup::places::HooksLocation;
 use crate::setup::{chaining, configured, places};
-use crate::util::text::{one_line, shell_quoted, shown};
-
-/// The hooks that we are in every repository.
-pub const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
-
-/// And in a bare one, which is there to be pushed to: up to git 2.53 nothing else is called before refs are locked.
-pub const RECEIVING: &str = "pre-receive";
-
-/// All that we may be.
-pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
+use crate::state::StateDir;
+use crate::util::text::{one_line, shown};
 
 /// The hooks that we are in `repo`.
 ///
@@ -42,9 +34,6 @@ pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static
 fn names_by(config: &Config) -> &'static [&'static str] {
     if config.get("core.bare").is_some_and(|value| value == "true") { &ALL_NAMES } else { &NAMES }
 }
-
-/// The oldest git that runs hooks which are set in its configuration.
-pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
 
 /// How git will be brought to call us.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,17 +104,30 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
     text
 }
 
-/// A missing program must not veto: git would refuse every change of a ref.
-pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
-    let binary = shell_quoted(binary.as_str());
-    [format!("test -x {binary} || exit 0"), format!("exec {binary} hook {name}")]
-}
-
-/// Why git does not call us; empty when it does. `config` is that of the worktree that `repo` is.
+/// Why the repository is not protected; empty when it is.
 ///
 /// # Errors
 /// git cannot be asked, or the hooks cannot be read.
-pub fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
+pub fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+    match Config::read(&Git::new(git).at(&repo.git_dir)) {
+        Ok(config) => why_unprotected_by(git, repo, &config),
+        Err(error) => Ok(vec![error.to_string()]),
+    }
+}
+
+/// As [`why_unprotected`], when the configuration has been read.
+///
+/// # Errors
+/// git cannot be asked, or the hooks cannot be read.
+pub fn why_unprotected_by(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
+    if !StateDir::of(repo).exists() {
+        return Ok(vec!["it has no .jin directory: run `jin-txn install`".to_owned()]);
+    }
+    problems(git, repo, config)
+}
+
+/// Why git does not call us; empty when it does. `config` is that of the worktree that `repo` is.
+fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
     let configured = configured::state(config);
     // Most repositories have no hooks there: then no version matters.
     let version = if configured == configured::State::Absent { None } else { Some(Git::new(git).version()?) };
@@ -187,14 +189,4 @@ pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> 
         found.extend(needed.then(|| chaining::problem(&directory, RECEIVING)).flatten());
     }
     Ok(found)
-}
-
-/// The path of this very program: what the hooks and the alias point to.
-///
-/// # Errors
-/// It cannot be found out, or is no UTF-8.
-pub fn this_binary() -> anyhow::Result<camino::Utf8PathBuf> {
-    let exe = std::env::current_exe().context("cannot find out where this program lies")?;
-    let exe = camino::Utf8PathBuf::from_path_buf(exe);
-    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))
 }

@@ -47,7 +47,7 @@ impl Preferences {
             }
         };
         if let Err(expected) = set {
-            self.invalid.push(format!("{key} is `{}`: it should be {expected}", value.escape_debug()));
+            self.invalid.push(format!("{key} is `{}`: it should be {expected}", crate::util::text::one_line(value)));
         }
     }
 }

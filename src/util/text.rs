@@ -1,4 +1,7 @@
 //! Text that comes from elsewhere: bytes that survive as text, and text that is safe to print.
+//!
+//! Names and command lines come from the repository and from other processes. None of them may speak to the terminal, change
+//! the order in which a line is read, or begin a line of its own.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -53,35 +56,55 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Names and command lines come from the repository and from other processes: none of them speaks to the terminal.
+/// `text` on one line: what is not fit for a terminal is escaped, line feeds included.
 #[must_use]
-pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    if text.chars().all(harmless) {
-        return text.into();
-    }
-    text.chars()
-        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
-        .collect::<String>()
-        .into()
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_unfit, |c| c.escape_default().to_string())
 }
 
-/// One word for a shell.
+/// Text whose line breaks are meant: each line is fit for a terminal.
 #[must_use]
-pub fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+pub fn lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_unfit(c) && !matches!(c, '\n' | '\t'), |c| c.escape_default().to_string())
+}
+
+/// JSON that is fit for a terminal, and means the same.
+#[must_use]
+pub fn json(text: &str) -> Cow<'_, str> {
+    // Line breaks are between values; those in strings are escaped already.
+    escaped(text, |c| is_unfit(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+/// At most `limit` characters of `text` on one line, for what is only a reminder: what is not fit for a terminal is a blank.
+#[must_use]
+pub fn shortened(text: &str, limit: usize) -> String {
+    text.chars().map(|c| if is_unfit(c) { ' ' } else { c }).take(limit).collect()
 }
 
 /// A path on one line.
 #[must_use]
 pub fn shown(path: &Path) -> String {
-    one_line(&path.display().to_string())
+    one_line(&path.display().to_string()).into_owned()
 }
 
-/// Text on one line: control characters are escaped.
+/// One word for a POSIX shell.
 #[must_use]
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+pub fn shell_quoted(text: &str) -> Cow<'_, str> {
+    shlex::try_quote(text).expect("neither a path nor an argument contains NUL")
+}
+
+/// Controls of the terminal, and those that change the direction of text.
+fn is_unfit(c: char) -> bool {
+    let changes_direction =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || changes_direction(c)
+}
+
+fn escaped(text: &str, unfit: impl Fn(char) -> bool, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.chars().any(&unfit) {
+        return text.into();
+    }
+    text.chars().map(|c| if unfit(c) { escape(c) } else { c.to_string() }).collect::<String>().into()
 }
 
 #[cfg(test)]
@@ -96,5 +119,47 @@ mod tests {
             assert_eq!(unescape(&text).unwrap(), bytes);
         }
         assert_eq!(unescape("a\\x4"), None, "a cut escape is none");
+    }
+
+    #[test]
+    fn a_name_stays_on_its_line_and_does_not_speak_to_the_terminal() {
+        for (text, shown) in [
+            ("a.lock", "a.lock"),
+            ("ä\\ö", "ä\\ö"),
+            ("a\nhint: run evil.lock", r"a\nhint: run evil.lock"),
+            ("\u{1b}[2J\r", r"\u{1b}[2J\r"),
+            ("\u{202e}kcol.a\u{2066}\u{200f}\u{61c}", r"\u{202e}kcol.a\u{2066}\u{200f}\u{61c}"),
+            ("\u{7f}\u{9b}", r"\u{7f}\u{9b}"),
+        ] {
+            assert_eq!(one_line(text), shown, "{text:?}");
+        }
+        assert_eq!(lines("error: a\u{1b}\nhint:\tb\u{202d}"), "error: a\\u{1b}\nhint:\tb\\u{202d}");
+    }
+
+    #[test]
+    fn json_that_is_fit_for_a_terminal_means_the_same() {
+        let name = "a\u{7f}\u{9b}\u{202e}\n\u{1b}\\";
+        let text = serde_json::to_string_pretty(&[name]).unwrap();
+        let shown = json(&text);
+        assert!(!shown.chars().any(|c| is_unfit(c) && c != '\n'), "{shown}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [name]);
+    }
+
+    #[test]
+    fn a_reminder_is_cut_at_its_limit() {
+        for (text, limit, expected) in
+            [("git commit", 80, "git commit"), ("git commit", 3, "git"), ("ä\nö\u{202e}", 3, "ä ö"), ("", 3, "")]
+        {
+            assert_eq!(shortened(text, limit), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_shell_reads_a_quoted_word_as_it_was() {
+        for word in ["/bin/jin-txn", "", "it's", "a \"b\" $HOME;`x` \\ \n!*", "-x=~"] {
+            let script = format!("printf %s {}", shell_quoted(word));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word, "{script}");
+        }
     }
 }

@@ -71,11 +71,11 @@ fn install_links_the_hooks_sets_the_alias_and_the_next_commit_is_logged() {
     insta::assert_snapshot!(script.replace(&jin_txn().display().to_string(), "[BIN]"), @r#"
     #!/bin/sh
     # Written by `jin-txn install`; `jin-txn uninstall` takes it out again. What follows below runs after it.
-    [ "${JIN_TXN_THEN-}" = $$ ] || [ ! -x '[BIN]' ] || exec '[BIN]' hook --rest "$0" post-checkout "$@"
+    [ "${JIN_TXN_THEN-}" = $$ ] || [ ! -x [BIN] ] || exec [BIN] hook --rest "$0" post-checkout "$@"
     unset JIN_TXN_THEN
     "#);
     let alias = repo.read(["config", "--local", "alias.txn"]);
-    assert_eq!(alias, format!("!'{}'", jin_txn().display()), "`git txn` is this very binary");
+    assert_eq!(alias, format!("!{}", jin_txn().display()), "`git txn` is this very binary");
     assert!(repo.git_dir().join(".jin/wal").is_dir(), "the log is begun");
 
     repo.commit_all("two");

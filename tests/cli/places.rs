@@ -128,6 +128,28 @@ fn in_every_layout_the_hooks_of_others_are_afterwards_as_they_were_with_their_ti
 }
 
 #[test]
+fn nobody_but_the_owner_and_a_sharing_group_may_open_a_lock_file() {
+    const CREATE_A_BRANCH: &str = "umask $1 && \"$2\" install -q && git branch made-under-$1";
+    for (sharing, umask, expected) in
+        [("umask", "0", 0o660), ("umask", "077", 0o600), ("group", "0", 0o660), ("group", "077", 0o660)]
+    {
+        let repo = unprotected();
+        repo.git(["init", "-q", "--template=", &format!("--shared={sharing}"), "../other"]);
+        let other = repo.sibling("other");
+        other.commit_all("one");
+        // Under umask 0 the group may write to the directories of every repository.
+        let mut shell = other.command("sh".as_ref());
+        let made = shell.args(["-c", CREATE_A_BRANCH, "sh", umask]).arg(jin_txn()).status();
+        assert!(made.is_ok_and(|status| status.success()), "{sharing}, umask {umask}");
+        for name in ["append.lock", "recovery.lock"] {
+            let lock = other.git_dir().join(".jin").join(name);
+            let mode = fs::metadata(&lock).expect("it is there").mode() & 0o7777;
+            assert_eq!(mode, expected, "{sharing}, umask {umask}: {name} has mode {mode:o}");
+        }
+    }
+}
+
+#[test]
 fn what_a_group_shares_stays_writable_for_the_group() {
     let repo = unprotected();
     repo.git(["init", "-q", "--template=", "--shared=group", "../shared"]);

@@ -8,11 +8,12 @@ use rustix::fs::{Access, access};
 
 use crate::cli::doctor::locks::Evidence;
 use crate::cli::doctor::{Check, Fix};
-use crate::cli::{fsync, install};
 use crate::git::{Git, Repository};
 use crate::recovery::{Finding, Report};
 use crate::setup::preferences::Preferences;
-use crate::state::directory::{Durability, StateDir};
+use crate::setup::{alias, fsync, hooks};
+use crate::state::{Durability, StateDir};
+use crate::util::text::{one_line, shown};
 
 /// A quarantine of this many bytes is worth a note.
 const MUCH: u64 = 256 << 20;
@@ -122,14 +123,14 @@ pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow:
 }
 
 pub(super) fn binary() -> anyhow::Result<Check> {
-    let program = crate::setup::hooks::this_binary()?;
+    let program = crate::setup::names::this_binary()?;
     let version = env!("CARGO_PKG_VERSION");
     Ok(Check::ok("binary", format!("{program}, version {version}")))
 }
 
 pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
     const NAME: &str = "hooks";
-    let mut problems = install::problems(repo)?;
+    let mut problems = hooks::why_unprotected(&crate::cli::real_git()?, repo)?;
     if problems.is_empty() {
         problems = crate::setup::hooks::hindrances(&crate::cli::real_git()?, repo)?;
     }
@@ -143,19 +144,18 @@ pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
     Ok(Check::failed(NAME, what, remedy).and_say(more.iter().cloned()).mended_by(Fix::Install))
 }
 
-pub(super) fn alias(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
+pub(super) fn git_txn(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
     const NAME: &str = "alias";
-    let Some(alias) = Git::new(git).at(&repo.git_dir).config("alias.txn")? else {
+    let Some(set) = Git::new(git).at(&repo.git_dir).config(alias::KEY)? else {
         let check = Check::failed(NAME, "`git txn` is not set", "`jin-txn install`");
         return Ok(check.mended_by(Fix::Install));
     };
-    if !(alias.starts_with('!') && alias.contains("jin-txn")) {
-        let what = format!("`git txn` is somebody else's: `{}`", alias.escape_debug());
+    if !alias::is_ours(&set) {
+        let what = format!("`git txn` is somebody else's: `{}`", one_line(&set));
         return Ok(Check::failed(NAME, what, "rename it (`git config --edit`), then `jin-txn install`"));
     }
-    let program = alias.trim_start_matches('!').trim_matches('\'').replace(r"'\''", "'");
-    if Path::new(&program).is_absolute() && !Path::new(&program).exists() {
-        let what = format!("`git txn` calls {}, which is gone", program.escape_debug());
+    if let Some(program) = alias::program(&set).filter(|program| program.is_absolute() && !program.exists()) {
+        let what = format!("`git txn` calls {}, which is gone", shown(&program));
         return Ok(Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install));
     }
     Ok(Check::ok(NAME, "`git txn` is ours"))

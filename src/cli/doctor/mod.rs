@@ -190,7 +190,7 @@ fn examine(session: &Session, repo: &Repository) -> anyhow::Result<Findings> {
     checks.push(surroundings::gits(&git));
     if readable {
         checks.push(made("hooks", checks::hooks(repo)));
-        checks.push(made("alias", checks::alias(&git, repo)));
+        checks.push(made("alias", checks::git_txn(&git, repo)));
         checks.push(made("durability", checks::durability(&git, repo)));
     }
     let (report, locks) = match unfinished(session, repo, &state) {

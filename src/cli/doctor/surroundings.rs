@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::doctor::Check;
 use crate::cli::doctor::checks::size;
-use crate::cli::{PATIENCE, path};
+use crate::cli::{PATIENCE, path_variable};
 use crate::fs::durable;
 use crate::git::{Git, Repository, exec};
 use crate::process::owner;
+use crate::setup::path;
 use crate::state::directory::{StateDir, Wait};
 use crate::wal::Log;
 
@@ -21,7 +22,7 @@ pub(super) fn gits(first: &Path) -> Check {
     const NAME: &str = "git";
     let mut programs = vec![first.to_owned()];
     let usual = ["/usr/bin/git", "/usr/local/bin/git"].map(PathBuf::from);
-    for program in path::all_gits().into_iter().chain(usual.into_iter().filter(|p| p.is_file())) {
+    for program in path::all_gits(&path_variable()).into_iter().chain(usual.into_iter().filter(|p| p.is_file())) {
         if !programs.iter().any(|known| same(known, &program)) && !path::is_this_program(&program) {
             programs.push(program);
         }

@@ -246,13 +246,13 @@ fn an_older_git_is_refused_with_lines_that_work_when_they_are_copied() {
 
       /etc/our\u{1b}[31mhooks/reference-transaction:
         #!/bin/sh
-        test -x '[BIN]' || exit 0
-        exec '[BIN]' hook reference-transaction "$@"
+        test -x [BIN] || exit 0
+        exec [BIN] hook reference-transaction "$@"
 
       /etc/our\u{1b}[31mhooks/post-checkout:
         #!/bin/sh
-        test -x '[BIN]' || exit 0
-        exec '[BIN]' hook post-checkout "$@"
+        test -x [BIN] || exit 0
+        exec [BIN] hook post-checkout "$@"
     --- exit 1
     "#);
 }

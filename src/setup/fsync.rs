@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::git::{Git, Repository};
-use crate::state::directory::{Durability, StateDir};
+use crate::state::{Durability, StateDir};
+use crate::util::text::one_line;
 
 /// What `install` sets, in addition to what git syncs by default: contents of objects and of the index before they get
 /// their names. Refs are not among them: their new values are in the log.
-pub(super) const SETTING: &str = "loose-object,index";
+pub(crate) const SETTING: &str = "loose-object,index";
 
 const LOOSE: u8 = 1;
 const PACK: u8 = 2;
@@ -23,23 +24,20 @@ const DEFAULT: u8 = PACK | METADATA | GRAPH;
 const NEEDED: u8 = LOOSE | PACK | METADATA | GRAPH | INDEX;
 
 /// Does git sync all that is needed with `core.fsync` set to `value`?
-pub(super) fn is_strong(value: &Option<String>) -> bool {
+pub(crate) fn is_strong(value: &Option<String>) -> bool {
     let components = value.as_deref().map_or(DEFAULT, components);
     components & NEEDED == NEEDED
 }
 
 /// What is weaker than `install` left it; empty when nothing is, or when it is not meant to be strong.
-///
-/// # Errors
-/// git cannot be started.
-pub(super) fn weaknesses(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+pub(crate) fn weaknesses(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     if StateDir::of(repo).durability() == Durability::Process {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
     let set = Git::new(git).at(&repo.git_dir).config("core.fsync")?;
     if !is_strong(&set) {
-        let is = set.map_or_else(|| "not set".to_owned(), |v| format!("`{}`", v.escape_debug()));
+        let is = set.map_or_else(|| "not set".to_owned(), |v| format!("`{}`", one_line(&v)));
         found.push(format!("core.fsync is {is}: a power cut may damage staged files; run `jin-txn install`"));
     }
     let method = Git::new(git).at(&repo.git_dir).config("core.fsyncMethod")?;

@@ -7,7 +7,7 @@
 //! Limit: a wrapper that is a script and means to be gone through more than [`SCRIPT_LIMIT`] times, one inside of the
 //! other, is passed over from then on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,7 +18,7 @@ use anyhow::Context;
 use crate::process::owner::Stat;
 
 /// Names, for the processes below, the gits that were run by us: words of `pid:device:inode`.
-pub(super) const CHAIN: &str = "JIN_TXN_CHAIN";
+pub(crate) const CHAIN: &str = "JIN_TXN_CHAIN";
 
 /// How often a program may stand above us that was asked for git and runs something else (an interpreter, say).
 const SCRIPT_LIMIT: usize = 3;
@@ -45,33 +45,27 @@ struct Link {
 
 /// The git to become.
 #[derive(Debug)]
-pub(super) struct Next {
+pub(crate) struct Next {
     pub program: PathBuf,
     /// The value of [`CHAIN`] for it.
     pub chain: String,
 }
 
-/// The first git in PATH that is not this program under another name.
-///
-/// # Errors
-/// There is none.
-pub(super) fn first_git() -> anyhow::Result<PathBuf> {
-    Ok(candidates().next().context("there is no git in PATH: install git 2.31 or newer")?.program)
+/// The first git in `path`, a list of directories as PATH, that is not this program under another name.
+pub(crate) fn first_git(path: &OsStr) -> anyhow::Result<PathBuf> {
+    Ok(candidates(path).next().context("there is no git in PATH: install git 2.31 or newer")?.program)
 }
 
-/// Every git in PATH that is not this program under another name.
-pub(super) fn all_gits() -> Vec<PathBuf> {
-    candidates().map(|candidate| candidate.program).collect()
+/// Every git in `path` that is not this program under another name.
+pub(crate) fn all_gits(path: &OsStr) -> Vec<PathBuf> {
+    candidates(path).map(|candidate| candidate.program).collect()
 }
 
-/// The git to become: the first in PATH that does not lead back to us.
-///
-/// # Errors
-/// There is none, or only such that do.
-pub(super) fn next_git() -> anyhow::Result<Next> {
-    let chain = std::env::var(CHAIN).map_or_else(|_| Vec::new(), |text| above_us(&text));
+/// The git to become: the first in `path` that does not lead back to us. `chain` is the value of [`CHAIN`].
+pub(crate) fn next_git(path: &OsStr, chain: &str) -> anyhow::Result<Next> {
+    let chain = above_us(chain);
     let mut leads_back = None;
-    for candidate in candidates() {
+    for candidate in candidates(path) {
         if !chain.is_empty() && comes_back(&chain, &candidate) {
             leads_back = Some(candidate);
             continue;
@@ -122,11 +116,9 @@ fn parse_link(word: &str) -> Option<Link> {
     Some(Link { pid: u32::try_from(number()?).ok()?, id: (number()?, number()?) })
 }
 
-/// Programs called git in PATH that are not this one, in order.
-fn candidates() -> impl Iterator<Item = Candidate> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    dirs.into_iter().filter_map(|dir| {
+/// Programs called git in `path` that are not this one, in order.
+fn candidates(path: &OsStr) -> impl Iterator<Item = Candidate> {
+    std::env::split_paths(path).filter_map(|dir| {
         let program = dir.join("git");
         let metadata = fs::metadata(&program).ok()?;
         let runs = metadata.is_file() && metadata.permissions().mode() & 0o111 != 0;
@@ -136,7 +128,7 @@ fn candidates() -> impl Iterator<Item = Candidate> {
 }
 
 /// Is `file` this program: the same file, a link to a jin-txn, or a copy?
-pub(super) fn is_this_program(file: &Path) -> bool {
+pub(crate) fn is_this_program(file: &Path) -> bool {
     let (Ok(theirs), Ok(ours)) = (fs::metadata(file), fs::metadata("/proc/self/exe")) else { return false };
     if (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()) {
         return true;

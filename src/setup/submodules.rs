@@ -5,19 +5,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::git::{Git, Repository};
+use crate::setup::places;
 
 /// The repositories of all submodules that are checked out, each once, in the order of their paths.
-///
-/// # Errors
-/// The repository has no worktree, or git cannot be asked.
-pub fn of(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Repository>> {
+pub(crate) fn of(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Repository>> {
     let mut found = Vec::new();
     collect(git, repo, &mut found)?;
     Ok(found)
 }
 
 fn collect(git: &Path, repo: &Repository, found: &mut Vec<Repository>) -> anyhow::Result<()> {
-    let asked = crate::setup::places::worktree_of(git, repo, &repo.git_dir)?;
+    let asked = places::worktree_of(git, repo, &repo.git_dir)?;
     let top = asked.with_context(|| format!("{} has no worktree, and so no submodules", repo.git_dir.display()))?;
     for path in gitlinks(git, repo, &top)? {
         // One that is not checked out has nothing to protect.

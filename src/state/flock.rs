@@ -1,0 +1,274 @@
+//! Locks of `.jin`: `flock`s on files that are never deleted, so that a dead holder's lock is gone with it.
+//!
+//! ```text
+//! append.lock      held for microseconds, while the log is written
+//! recovery.lock    held by the one process that recovers, and by the gits that it has started, should it be killed
+//! files.lock       held by a transaction with files, from prepare to commit
+//! tx/<id>/alive    held by all processes of a run
+//! ```
+//! Whoever may open a file may lock it, and block the repository. So these files can be opened by their owner only, and by
+//! the group where the repository is shared with it (`core.sharedRepository`), whatever the umask.
+//!
+//! Limit: a member of that group can block the others.
+
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use fd_lock::{RwLock, RwLockWriteGuard};
+
+use crate::fs::absent_is_none;
+use crate::fs::durable;
+use crate::fs::named;
+use crate::state::directory::StateDir;
+
+const APPEND_LOCK: &str = "append.lock";
+const RECOVERY_LOCK: &str = "recovery.lock";
+const FILES_LOCK: &str = "files.lock";
+
+const OWNER: u32 = 0o600;
+const GROUP: u32 = 0o060;
+
+/// The pauses between two tries: `flock` has no timeout of its own.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long to wait for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// At most this long.
+    UpTo(Duration),
+    /// As long as `jin.lockTimeout` says, which is looked up only when there is something to wait for.
+    AsConfigured,
+}
+
+/// A lock that could not be had in time.
+#[derive(Debug, thiserror::Error)]
+#[error("another process holds {}", path.display())]
+pub struct Busy {
+    /// The lock file.
+    pub path: PathBuf,
+}
+
+#[derive(PartialEq, Eq)]
+enum Inherit {
+    Yes,
+    No,
+}
+
+impl StateDir {
+    /// Runs `work` under `append.lock`.
+    ///
+    /// # Errors
+    /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
+    pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        // Before anything is written: a part that is a link would lead out of the repository.
+        Self::require_directories([self.path().to_owned(), self.wal()])?;
+        self.open_lock(APPEND_LOCK, Inherit::No)?.held(|| self.limit(wait), |_held| work())
+    }
+
+    /// Runs `work` as the only process that recovers. Children of `work` inherit the lock: when this process is killed, it
+    /// holds until the last of them is gone. When `work` returns it is released, in children that still run as well.
+    ///
+    /// # Errors
+    /// [`Busy`] when another process recovers; otherwise what `work` says.
+    pub fn while_recovering<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.open_lock(RECOVERY_LOCK, Inherit::Yes)?.held(|| self.limit(wait), |_held| work())
+    }
+
+    /// Lets nobody else prepare a transaction with files until the returned file is closed.
+    ///
+    /// # Errors
+    /// [`Busy`] when the lock cannot be had in time.
+    pub fn hold_files(&self, wait: Wait) -> anyhow::Result<File> {
+        let mut lock = self.open_lock(FILES_LOCK, Inherit::No)?;
+        lock.held(
+            || self.limit(wait),
+            |held| {
+                until_closed(held);
+                Ok(())
+            },
+        )?;
+        Ok(lock.file.into_inner())
+    }
+
+    /// Makes those that every repository needs.
+    pub(super) fn create_locks(&self) -> anyhow::Result<()> {
+        [APPEND_LOCK, RECOVERY_LOCK].into_iter().try_for_each(|name| self.open_lock(name, Inherit::No).map(drop))
+    }
+
+    fn limit(&self, wait: Wait) -> Duration {
+        match wait {
+            Wait::No => Duration::ZERO,
+            Wait::UpTo(limit) => limit,
+            Wait::AsConfigured => self.settings().lock_timeout,
+        }
+    }
+
+    fn open_lock(&self, name: &str, inherit: Inherit) -> anyhow::Result<LockFile> {
+        let path = self.path().join(name);
+        let file = open(&path, inherit).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(LockFile { path, file: RwLock::new(file) })
+    }
+}
+
+/// An open lock file.
+struct LockFile {
+    path: PathBuf,
+    file: RwLock<File>,
+}
+
+impl LockFile {
+    /// Runs `work` with the lock, which the guard releases: in all processes that have inherited it.
+    fn held<T>(
+        &mut self,
+        limit: impl Fn() -> Duration,
+        work: impl FnOnce(RwLockWriteGuard<'_, File>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut pause = FIRST_PAUSE;
+        let mut started = None;
+        loop {
+            match self.file.try_write() {
+                Ok(guard) => return work(guard),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Err(e).with_context(|| format!("cannot lock {}", self.path.display())),
+            }
+            if started.get_or_insert_with(Instant::now).elapsed() >= limit() {
+                return Err(Busy { path: self.path.clone() }.into());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Makes the lock file `path`, which must not exist, and locks it until it is closed here and in every child that has
+/// inherited it.
+///
+/// # Errors
+/// `AlreadyExists` when it is there.
+pub(crate) fn create_locked(path: &Path) -> io::Result<File> {
+    let file = make(path, OpenOptions::new().write(true).create_new(true))?;
+    let mut lock = RwLock::new(file);
+    until_closed(named::at(path, lock.try_write())?);
+    Ok(lock.into_inner())
+}
+
+/// Does anybody hold the lock file `path`? Not when there is none.
+pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
+    let opened = match durable::open_own(path, OpenOptions::new().read(true)) {
+        // Of somebody else's repository that is unknown. Nobody here can recover it either.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
+        other => absent_is_none(other)?,
+    };
+    let Some(file) = opened else { return Ok(false) };
+    match RwLock::new(file).try_read() {
+        Ok(_) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+/// Without its guard a lock is released when the last process that has the file open closes it.
+fn until_closed(guard: RwLockWriteGuard<'_, File>) {
+    std::mem::forget(guard);
+}
+
+fn open(path: &Path, inherit: Inherit) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    let file = match durable::open_regular(path, &mut options) {
+        Ok((file, found)) => {
+            narrow(&file, &found, path)?;
+            file
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => make(path, options.create(true).truncate(false))?,
+        Err(e) => return Err(e),
+    };
+    if inherit == Inherit::Yes {
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+    }
+    Ok(file)
+}
+
+fn make(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let (file, found) = durable::open_regular(path, options.mode(OWNER))?;
+    set_mode(&file, &found, allowed(path)?)?;
+    Ok(file)
+}
+
+/// Takes from a file that exists what is allowed to nobody.
+fn narrow(file: &File, found: &Metadata, path: &Path) -> io::Result<()> {
+    match found.mode() & 0o7777 {
+        OWNER => Ok(()),
+        mode => set_mode(file, found, mode & allowed(path)?),
+    }
+}
+
+/// What is allowed for a lock file: a directory that the group may write to is shared with it.
+fn allowed(path: &Path) -> io::Result<u32> {
+    let directory = named::metadata(path.parent().unwrap_or(Path::new("/")))?;
+    Ok(if directory.mode() & 0o020 == 0 { OWNER } else { OWNER | GROUP })
+}
+
+fn set_mode(file: &File, found: &Metadata, mode: u32) -> io::Result<()> {
+    if found.mode() & 0o7777 == mode || found.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    match file.set_permissions(Permissions::from_mode(mode)) {
+        // A file system without modes.
+        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("it is there").mode() & 0o7777
+    }
+
+    #[test]
+    fn a_lock_file_that_others_may_open_is_narrowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        for (directory, before, after) in [
+            (0o755, None, 0o600),
+            (0o755, Some(0o644), 0o600),
+            (0o755, Some(0o666), 0o600),
+            (0o700, Some(0o660), 0o600),
+            (0o2775, None, 0o660),
+            (0o2775, Some(0o666), 0o660),
+            (0o2777, Some(0o664), 0o660),
+            (0o2775, Some(0o600), 0o600),
+        ] {
+            std::fs::set_permissions(dir.path(), Permissions::from_mode(directory)).unwrap();
+            durable::remove_file(&path).unwrap();
+            if let Some(before) = before {
+                durable::create_new(&path, b"").unwrap().set_permissions(Permissions::from_mode(before)).unwrap();
+            }
+            open(&path, Inherit::No).unwrap();
+            assert_eq!(mode(&path), after, "{before:?} in a directory with mode {directory:o}");
+        }
+    }
+
+    #[test]
+    fn what_is_locked_until_closed_stays_locked_in_a_copy_of_the_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alive");
+        assert!(!is_held(&path).unwrap(), "there is none");
+        let file = create_locked(&path).unwrap();
+        let copy = file.try_clone().unwrap();
+        drop(file);
+        assert!(is_held(&path).unwrap(), "a child would hold it");
+        drop(copy);
+        assert!(!is_held(&path).unwrap());
+    }
+}
