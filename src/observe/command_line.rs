@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_the_locks_are_is_read_from_the_command_line() {
+    fn who_owns_the_locks_is_read_from_the_command_line() {
         let argv = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         for (line, locks) in [
             ("git fetch origin", Locks::Batched),

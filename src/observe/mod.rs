@@ -21,12 +21,12 @@ use crate::wal::{RefChange, Rename};
 pub use command_line::Locks;
 pub use observed::Observed;
 
-/// Observes the transaction at `prepared`: locks are held, nothing is changed yet. `whose` are the locks? That is asked only
-/// once, and not at all when no ref is there: git deletes pseudo-refs that are none in every commit.
+/// Observes the transaction at `prepared`: locks are held, nothing is changed yet. `locks` is called once, and not at all when
+/// nothing but absent refs is deleted: git deletes absent pseudo-refs in every commit.
 pub fn observe(
     repo: &Repository,
     payload: &Payload<'_>,
-    whose: impl FnOnce() -> io::Result<Locks>,
+    locks: impl FnOnce() -> io::Result<Locks>,
 ) -> anyhow::Result<Observed> {
     if repo.ref_format == RefFormat::Reftable {
         return observe_reftable(repo, payload);
@@ -34,11 +34,11 @@ pub fn observe(
     // Nearly always every line is a change; growing on the way would leave holes behind.
     let mut seen = Observed { changes: Vec::with_capacity(payload.count()), ..Observed::default() };
     let mut observer = Observer::new(repo, payload)?;
-    let mut whose = Some(whose);
+    let mut locks = Some(locks);
     for line in payload.lines() {
         let update = observer.look_at(line)?;
-        if let Some(whose) = whose.take_if(|_| !update.deletes_nothing()) {
-            observer.locks = whose()?;
+        if let Some(locks) = locks.take_if(|_| !update.deletes_nothing()) {
+            observer.locks = locks()?;
         }
         observer.observe(update, &mut seen)?;
     }

@@ -9,7 +9,7 @@ use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
 use crate::git::Oid;
 
-/// git's modes of what is no directory.
+/// git's modes of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileMode {
     /// A regular file.

@@ -2,22 +2,22 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | [`record`], [`files`] | what a record says |
+//! | `record`, `files` | what a record says |
 //! | [`codec`] | a record as bytes; no I/O |
 //! | `segments` | the files of the log: naming, finding, reading, the torn tail |
 //! | [`scan`] | which records of a segment count, and what is missing; no I/O |
 //! | `head` | `log-head`: where the log ends |
 //! | `rotate` | a new segment; old ones go |
-//! | [`log`] | appending, under `append.lock` |
+//! | `log` | appending, under `append.lock` |
 //!
 //! A record counts only if its checksum matches. A bad *tail* (nothing valid behind it) is a torn write:
 //! it is cut off. A bad line with valid ones behind it is damage, and so is a number that is missing: both are reported.
 
 pub mod codec;
-pub mod files;
+mod files;
 mod head;
-pub mod log;
-pub mod record;
+mod log;
+mod record;
 mod rotate;
 pub mod scan;
 mod segments;

@@ -55,7 +55,7 @@ pub struct Watched {
 /// The transaction deletes a branch that is being renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rename {
-    /// The reflog on its way, at `logs/refs/.tmp-renamed-log`; `None` when the branch has none.
+    /// The reflog that git has moved aside, at `logs/refs/.tmp-renamed-log`; `None` when the branch has none.
     pub log: Option<FileId>,
     /// The new name, as the command line has it.
     pub to: Option<RefName>,
@@ -203,9 +203,9 @@ pub enum Outcome {
     Committed,
     /// Some of it had been applied and was taken back, or nothing had been.
     RolledBack,
-    /// It waits for a human: somebody else's value is in the way.
+    /// It needs manual resolution: somebody else's value is in the way.
     NeedsHuman,
-    /// A human has seen it.
+    /// Closed by `recover --acknowledge`.
     Acknowledged,
 }
 
@@ -230,12 +230,12 @@ pub enum Body {
         /// The other one.
         by: TxId,
     },
-    /// A `pack-refs` took the loose file away: from here on the packed entry speaks for this transaction.
+    /// A `pack-refs` took the loose file away: from here on the packed entry is the evidence for its writer.
     Moved {
         /// The refs that moved.
         refs: Vec<RefSnapshot>,
     },
-    /// Recovery settled the transaction; this is the newest word on its refs.
+    /// Recovery ended the transaction, and left its refs as listed.
     Recovered {
         /// How.
         outcome: Outcome,
@@ -287,8 +287,8 @@ pub struct Record {
 }
 
 impl Body {
-    /// What a transaction says about its refs, where that counts as a word for others: an `apply` that was begun and never
-    /// decided has said nothing.
+    /// The refs that the transaction changes, as far as others may build on that: an `apply` that was begun and not decided
+    /// changes none.
     #[must_use]
     pub fn word(&self) -> Option<&Begin> {
         match self {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::wal::codec;
 use crate::wal::record::{Body, Lsn, Record};
 
-/// A place of the log that does not count, or where something is missing.
+/// A damaged place of the log: a line that does not count, or records that are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The segment.
@@ -89,7 +89,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// Says what stands where it was not written, and sorts.
+    /// Reports records that are out of place or there twice, and sorts.
     fn look_at_order(&mut self, Bounds { first, end, newest }: Bounds) {
         let mut highest = 0;
         let next = end.filter(|_| !newest);
@@ -122,7 +122,7 @@ impl Reading {
         });
     }
 
-    /// Says which lines are no records, and which records are not there. A bad line tells of what is missing in its place.
+    /// Reports bad lines and missing records; of those that are missing where a bad line is, the line alone.
     fn look_for_gaps(&mut self, bounds: Bounds, len: usize) {
         let (mut expected, mut from) = (bounds.first, 0);
         for (offset, record) in self.good.iter().filter(|(_, record)| record.lsn >= bounds.first) {
