@@ -3,12 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use crate::support::observe::{assert_same, calm, look_and_recover, shown, tree};
-use crate::support::repo::{Git, Options, Repo, jin_txn, text};
-
-const NOBODY: u32 = 65534;
+use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text};
 
 fn protected() -> Repo {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
@@ -113,14 +111,11 @@ fn a_state_directory_that_cannot_be_written_vetoes() {
         println!("skipped: only root can give the state directory to somebody else");
         return;
     }
-    let status = Command::new("chown").args(["-R", "nobody"]).arg(repo.scratch()).status();
-    assert!(status.is_ok_and(|status| status.success()), "the repository can be given away");
-    let status = Command::new("chown").args(["-R", "root"]).arg(repo.git_dir().join(".jin")).status();
-    assert!(status.is_ok_and(|status| status.success()), "the state directory can be kept");
+    give_to(NOBODY, repo.scratch());
+    give_to(0, &repo.git_dir().join(".jin"));
     let as_nobody = |program: &Path, arguments: &[&str], off: bool| {
-        let mut command = repo.command("setpriv".as_ref());
-        let identity = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
-        command.args(identity).arg(program).args(arguments);
+        let mut command = repo.as_nobody(program.as_os_str());
+        command.args(arguments);
         if off {
             command.env("JIN_TXN", "off");
         }

@@ -7,10 +7,8 @@ use std::process::{Command, Output};
 
 use crate::support::hanging::Case;
 use crate::support::observe::{Tree, assert_same, calm, shown, tree};
-use crate::support::repo::{Git, Options, Repo, jin_txn, text};
+use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text};
 use serde_json::Value;
-
-const NOBODY: u32 = 65534;
 
 fn json(output: &Output) -> Value {
     let stdout = text(&output.stdout);
@@ -305,13 +303,9 @@ fn a_state_directory_that_its_owner_may_not_write_is_mended() {
     }
     let case = Case::new();
     let locked = jin(&case);
-    let status = Command::new("chown").args(["-R", "nobody"]).arg(case.repo.scratch()).status();
-    assert!(status.is_ok_and(|status| status.success()), "the repository can be given away");
-    let as_nobody = |arguments: &[&str]| {
-        let mut command = case.repo.command("setpriv".as_ref());
-        let identity = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
-        command.args(identity).arg(jin_txn()).args(arguments).output().expect("setpriv runs")
-    };
+    give_to(NOBODY, case.repo.scratch());
+    let as_nobody =
+        |arguments: &[&str]| case.repo.as_nobody(jin_txn().as_os_str()).args(arguments).output().expect("setpriv runs");
     fs::set_permissions(locked.join("wal"), fs::Permissions::from_mode(0o555)).expect("the mode can be set");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).expect("the mode can be set");
     let found = failed(&json(&as_nobody(&["doctor", "--json"])));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::support::observe::{age, assert_same, shown, times, tree};
-use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
+use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text, write_file};
 
 fn unprotected() -> Repo {
     let repo = Repo::new(Options::default());
@@ -398,11 +398,7 @@ fn what_belongs_to_others_is_gits_to_judge() {
         return;
     }
     let repo = unprotected();
-    let chown = |who: &str, what: &Path| {
-        let status = Command::new("chown").args(["-R", who]).arg(what).status();
-        assert!(status.is_ok_and(|status| status.success()), "it can be given away");
-    };
-    chown("nobody", repo.path());
+    give_to(NOBODY, repo.path());
     let said = refused(&repo, repo.path());
     assert!(said.contains("dubious ownership") && said.contains("safe.directory"), "git's words: {said}");
     let named = repo.run(jin_txn().as_os_str(), repo.scratch(), ["install", "repo"], b"");
@@ -411,14 +407,12 @@ fn what_belongs_to_others_is_gits_to_judge() {
     repo.jin(&["install"]);
     repo.jin(&["uninstall", "--purge"]);
 
-    chown("root", repo.path());
+    give_to(0, repo.path());
     fs::create_dir(repo.git_dir().join("hooks")).expect("it can be made");
-    chown("nobody", repo.scratch());
-    chown("root", &repo.git_dir().join("hooks"));
+    give_to(NOBODY, repo.scratch());
+    give_to(0, &repo.git_dir().join("hooks"));
     let before = tree(repo.scratch());
-    let mut command = repo.command("setpriv".as_ref());
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(jin_txn()).arg("install");
-    let output = command.output().expect("setpriv runs");
+    let output = repo.as_nobody(jin_txn().as_os_str()).arg("install").output().expect("setpriv runs");
     assert_same(&before, &tree(repo.scratch()), "refused, and yet something changed");
     insta::assert_snapshot!(shown(&repo, &output), @"
     --- stderr

@@ -8,14 +8,14 @@ use crate::support::invariants;
 use crate::support::point::let_the_clock_tick;
 use crate::support::reboot;
 use crate::support::repo::{Git, Options, Repo};
-use crate::support::table::{seed, stride};
+use crate::support::table::{start, stride};
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
 
 /// Points by default.
-const SAMPLE: usize = 20;
+const SAMPLE: usize = 14;
 
 /// Points in each of the other kinds of repository.
-const SMALL_SAMPLE: usize = 9;
+const SMALL_SAMPLE: usize = 6;
 
 /// One command that is killed, in copies of a template that a preparation has been run in.
 struct Bench<'b> {
@@ -128,7 +128,8 @@ fn kill_sample(bench: &Bench<'_>, name: &str, action: Action, role: Option<Role>
     let points: Vec<usize> = events.iter().filter(is_wanted).map(|event| event.n).collect();
     let step = stride("JIN_KILL", points.len().div_ceil(sample));
     let (mut before, mut after, mut bad) = (0, 0, Vec::new());
-    for n in points.iter().copied().skip(seed("JIN_KILL_SEED") % step).step_by(step) {
+    let first = start(&format!("{name}{action:?}"), step, "JIN_KILL_SEED");
+    for n in points.iter().copied().skip(first).step_by(step) {
         let repo = bench.fresh();
         bench.kill(&repo, n, action);
         match bench.judge(&repo) {

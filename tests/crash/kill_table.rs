@@ -10,8 +10,8 @@ use crate::support::table::{self, Budget};
 use crate::support::tracer::Event;
 
 const UNGUARDED: Budget = Budget { tree: 2, hook: 0, container: 0 };
-const EXPLICIT: Budget = Budget { tree: 8, hook: 3, container: 1 };
-const BY_THE_WAY: Budget = Budget { tree: 3, hook: 0, container: 0 };
+const EXPLICIT: Budget = Budget { tree: 6, hook: 2, container: 1 };
+const BY_THE_WAY: Budget = Budget { tree: 2, hook: 0, container: 0 };
 const IN_RECOVERY: usize = 8;
 
 /// A test of each operation: it recovers by hand, by the shim, and by the hooks of a plain git that has them early enough.

@@ -12,7 +12,7 @@ use crate::support::table;
 use crate::support::tracer::{self, Action, Event, Isolation};
 
 /// How many places of a scene are killed by default; `JIN_KILL=all` takes all.
-const PLACES: usize = 8;
+const PLACES: usize = 6;
 
 /// How many places of a recovery.
 const IN_RECOVERY: usize = 6;
@@ -124,7 +124,7 @@ fn nothing_is_bad(name: &str) {
     for (index, victim) in VICTIMS.into_iter().enumerate() {
         // The victims take turns, so that together they come to different places.
         let stride = if stride == 1 { 1 } else { stride * VICTIMS.len() };
-        let first = 1 + (index * stride / VICTIMS.len() + table::seed("JIN_KILL_SEED")) % stride;
+        let first = 1 + (index * stride / VICTIMS.len() + table::start(name, stride, "JIN_KILL_SEED")) % stride;
         points.extend((first..=bench.events).step_by(stride).map(|place| (victim, place)));
     }
     if let Some(wanted) = table::wanted_point() {

@@ -10,14 +10,12 @@ use crate::support::crash::{git, is_ref_rename, jin, kill_at, nth};
 use crate::support::hanging::Case;
 use crate::support::observe::{Tree, assert_same, calm, shown, tree};
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::{Options, Repo, jin_txn, text};
+use crate::support::repo::{NOBODY, Options, Repo, give_to, jin_txn, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::Action;
 use crate::support::wait::{comes_true, wait_until};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
-
-const NOBODY: u32 = 65534;
 
 fn protected() -> Repo {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
@@ -199,11 +197,6 @@ fn a_state_directory_that_anybody_may_write_is_told() {
     repo.commit_all("three");
 }
 
-fn chown(path: &Path, uid: u32) {
-    let status = Command::new("chown").args(["-R", &uid.to_string()]).arg(path).status();
-    assert!(status.is_ok_and(|status| status.success()), "it can be given away");
-}
-
 #[test]
 fn a_repository_of_somebody_else_is_not_touched_by_root() {
     if !nix::unistd::geteuid().is_root() {
@@ -219,7 +212,7 @@ fn a_repository_of_somebody_else_is_not_touched_by_root() {
         fs::write(hook, format!("#!/bin/sh\ntouch {}\n", trap.display())).expect("it can be written")
     });
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
-    chown(repo.path(), NOBODY);
+    give_to(NOBODY, repo.path());
     let before = tree(repo.path());
     for arguments in [
         &["status"][..],

@@ -244,7 +244,7 @@ fn the_program_sees_damage_of_the_log_and_makes_nothing_worse() {
         fs::write(&segment, change(fs::read(&segment).expect("it is there"))).expect("it can be written");
     };
     // Odd strides, so that all parts of lines are met.
-    for at in (0..len).step_by(stride(997)) {
+    for at in (0..len).step_by(stride(1499)) {
         let flip = |mut bytes: Vec<u8>| {
             let at = at.min(bytes.len() - 1);
             bytes[at] ^= 1;
@@ -254,7 +254,7 @@ fn the_program_sees_damage_of_the_log_and_makes_nothing_worse() {
         trial(&scene, &format!("byte {at} flipped"), Told::Damage, |repo| rewrite(repo, &flip), violations);
         counts.flips += 1;
     }
-    for left in (0..len).step_by(stride(1499)) {
+    for left in (0..len).step_by(stride(2203)) {
         let cut = |mut bytes: Vec<u8>| {
             bytes.truncate(left);
             bytes
@@ -265,7 +265,7 @@ fn the_program_sees_damage_of_the_log_and_makes_nothing_worse() {
     }
     let count = lines.ranges.len();
     // The newest lines, which are about the killed transaction, and some of the others.
-    let chosen = (0..count).filter(|n| n % stride(9).min(9) == 0 || n + 2 >= count);
+    let chosen = (0..count).filter(|n| n % stride(13).min(13) == 0 || n + 2 >= count);
     for n in chosen {
         type Change = fn(&mut Vec<Vec<u8>>, usize);
         let changes: [(&str, Change); 3] = [
@@ -331,7 +331,7 @@ fn the_program_sees_damage_of_a_marker_and_makes_nothing_worse() {
     let scene = Scene::new();
     let len = fs::read(Scene::marker(&scene.copy())).expect("it is there").len();
     let mut counts = Counts::default();
-    for at in (0..len).step_by(stride(13)) {
+    for at in (0..len).step_by(stride(23)) {
         for bits in [0x01, 0x08] {
             let flip = |repo: &Repo| {
                 let marker = Scene::marker(repo);
@@ -345,7 +345,7 @@ fn the_program_sees_damage_of_a_marker_and_makes_nothing_worse() {
             counts.flips += 1;
         }
     }
-    for left in (0..len).step_by(stride(67)) {
+    for left in (0..len).step_by(stride(101)) {
         let cut = |repo: &Repo| {
             let marker = Scene::marker(repo);
             let bytes = fs::read(&marker).expect("it is there");

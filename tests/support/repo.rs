@@ -101,6 +101,15 @@ impl Scratch {
     }
 }
 
+/// A user who is not the one that runs the tests.
+pub const NOBODY: u32 = 65534;
+
+/// Gives a file, and all that lies below it, to a user; only root can.
+pub fn give_to(user: u32, path: &Path) {
+    let status = Command::new("chown").args(["-hR", &user.to_string()]).arg(path).status();
+    assert!(status.is_ok_and(|status| status.success()), "root can give files away");
+}
+
 /// How a repository is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -225,6 +234,14 @@ impl Repo {
         S: AsRef<OsStr>,
     {
         self.git_with_input(arguments, "")
+    }
+
+    /// A program run by [`NOBODY`]; only root can.
+    pub fn as_nobody(&self, program: &OsStr) -> Command {
+        let mut command = self.command("setpriv".as_ref());
+        let identity = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
+        command.args(identity).arg(program);
+        command
     }
 
     /// Runs git here with something on its standard input.

@@ -196,7 +196,8 @@ pub fn every(points: &[Point], budget: usize) -> Vec<Point> {
     };
     let variable = if first.after == After::Nothing { "JIN_KILL_PLAIN" } else { "JIN_KILL" };
     let stride = stride(variable, points.len().div_ceil(budget.max(1)));
-    points.iter().copied().skip(offset(first, stride)).step_by(stride).collect()
+    let name = format!("{}{:?}{:?}", first.operation, first.victim, first.after);
+    points.iter().copied().skip(start(&name, stride, "JIN_KILL_SEED")).step_by(stride).collect()
 }
 
 /// Returns the distance between two points that the environment asks for.
@@ -213,15 +214,13 @@ pub fn seed(variable: &str) -> usize {
     env::var(variable).ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
 }
 
-/// Returns where a stride starts; it differs by operation, victim and recovery, so that together they cover
-/// different places.
-fn offset(point: &Point, stride: usize) -> usize {
-    let name = format!("{}{:?}{:?}", point.operation, point.victim, point.after);
+/// Returns where a stride starts: elsewhere for each name, so that together they cover different places, and moved by a seed.
+pub fn start(name: &str, stride: usize, seed_variable: &str) -> usize {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    let offset = usize::try_from(hash % u64::try_from(stride).expect("a stride is small"));
-    (offset.expect("less than the stride") + seed("JIN_KILL_SEED")) % stride
+    let start = usize::try_from(hash % u64::try_from(stride).expect("a stride is small"));
+    (start.expect("less than the stride") + seed(seed_variable)) % stride
 }
 
 /// Replaces or adds the operation's line in the table file.

@@ -13,7 +13,7 @@ use crate::support::tracer::{self, Action, Isolation};
 use crate::support::{reboot, table};
 
 /// How many places of a recovery are killed by default; `JIN_KILL=all` takes all.
-const PLACES: usize = 16;
+const PLACES: usize = 12;
 
 #[test]
 fn a_commit_that_was_still_being_cleaned_up_when_another_one_verified_stays() {
