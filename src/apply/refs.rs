@@ -71,9 +71,6 @@ pub(crate) fn resolve(repo: &Repository, git: &Git, items: &[RefItem], zeros: &s
 }
 
 /// The values of the targets, as any reader sees them.
-///
-/// # Errors
-/// They cannot be read.
 pub(crate) fn values(repo: &Repository, git: &Git, targets: &[Target]) -> anyhow::Result<Vec<Value>> {
     if repo.ref_format == RefFormat::Reftable {
         let names: Vec<&RefName> = targets.iter().map(|t| &t.given).collect();

@@ -51,9 +51,6 @@ impl GitSession {
     }
 
     /// Hands over the updates and lets git take all locks and ask the hooks. Nothing is changed yet.
-    ///
-    /// # Errors
-    /// What git says.
     pub fn prepare(&mut self, targets: &[Target]) -> anyhow::Result<()> {
         let mut input = b"start\0".to_vec();
         targets.iter().for_each(|target| push(&mut input, target));

@@ -63,9 +63,6 @@ pub(crate) fn of_refs(targets: &[Target], values: &[Value]) -> Vec<UnmetItem> {
 }
 
 /// Looks at every file, and at where it is to be.
-///
-/// # Errors
-/// A directory or file cannot be looked at.
 pub(crate) fn look_at_files(
     worktree: &Worktree,
     items: &[FileItem],

@@ -56,7 +56,6 @@ pub mod exit {
 
 /// The oldest git that has the reference-transaction hook.
 
-
 /// How long commands wait for another recovery, and for a hook that outlived its git.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -29,9 +29,6 @@ impl PackedRefs {
     const SMALL: u64 = 64 << 10;
 
     /// Opens the file below `common_dir`.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub(super) fn load(common_dir: &Path) -> io::Result<PackedRefs> {
         let path = common_dir.join("packed-refs");
         let Some(mut file) = absent_is_none(fs::open(&path))? else {
@@ -61,9 +58,6 @@ impl PackedRefs {
     }
 
     /// The value of the entry `name`.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
         if let Some(large) = &self.large {
             return large.find(name);

@@ -74,9 +74,6 @@ pub enum Tail {
 }
 
 /// Looks at what was appended to `log` since it had `recorded` bytes (`None`: it did not exist).
-///
-/// # Errors
-/// The log cannot be read.
 pub fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Tail> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Tail::Nothing) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -95,9 +92,6 @@ pub fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> b
 }
 
 /// The first entry behind the recorded size, and whether more follow: proof of what a transaction did there.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String, String, bool)>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -109,9 +103,6 @@ pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String,
 }
 
 /// The first whole line behind the recorded size, without its line feed, if it is the last one as well.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -121,9 +112,6 @@ pub fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>>
 }
 
 /// Is the first whole line behind the recorded size one that `wanted` recognises?
-///
-/// # Errors
-/// The log cannot be read.
 pub fn goes_on_with(log: &Path, recorded: Option<u64>, wanted: impl Fn(&LogLine<'_>) -> bool) -> io::Result<bool> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -132,18 +120,12 @@ pub fn goes_on_with(log: &Path, recorded: Option<u64>, wanted: impl Fn(&LogLine<
 }
 
 /// The value that the last complete entry of a log leads to.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn newest_value(log: &Path) -> io::Result<Option<String>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     Ok(last_line(&content).map(|l| String::from_utf8_lossy(l.new).into_owned()))
 }
 
 /// The values that the last entries of a log speak of, zeros excepted.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Vec::new()) };
     let lines = content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).take(entries);
@@ -153,9 +135,6 @@ pub fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
 
 /// The size of a log without the NULs, half lines, garbage, and entries about objects that `is_there` does not know, at its
 /// end; `None` when there are none.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Option<u64>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let is_known = |value: &[u8]| Oid::parse(value).is_some_and(|oid| oid.is_null() || is_there(&oid));
@@ -169,9 +148,6 @@ pub fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Opt
 }
 
 /// The branch that HEAD's reflog last says HEAD moved to.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     Ok(content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).find_map(|line| moved_to(&line)))
@@ -179,9 +155,6 @@ pub fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
 
 /// The size of a log without those of its last entries, `at_most` so many, that `unwanted` recognises (or that are cut);
 /// `None` when there is nothing to take away.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn size_without_last(
     log: &Path,
     at_most: usize,
@@ -198,9 +171,6 @@ pub fn size_without_last(
 }
 
 /// Did recovery write the last complete entry?
-///
-/// # Errors
-/// The log cannot be read.
 pub fn ends_with_ours(log: &Path) -> io::Result<bool> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
     Ok(last_line(&content).is_some_and(|l| l.is_ours()))

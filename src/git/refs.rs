@@ -49,9 +49,6 @@ impl Value {
     }
 
     /// Parses a value as the hook's stdin has it: zeros are `Absent`, `ref:<target>` a symref.
-    ///
-    /// # Errors
-    /// It is neither.
     pub fn of_payload(text: &[u8]) -> Result<Value, BadName> {
         if let Some(target) = text.strip_prefix(b"ref:") {
             return RefName::parse(target).map(Value::Symref);
@@ -156,9 +153,6 @@ impl<'r> RefStore<'r> {
     }
 
     /// The canonical name of a ref that git named from the worktree of `repo`.
-    ///
-    /// # Errors
-    /// It is no valid name.
     pub fn canonical(&self, name: &[u8]) -> Result<RefName, BadName> {
         if let Some(main) = name.strip_prefix(b"main-worktree/") {
             return RefName::parse(main);
@@ -192,9 +186,6 @@ impl<'r> RefStore<'r> {
     }
 
     /// What a reader sees of `name`.
-    ///
-    /// # Errors
-    /// A file cannot be read for another reason than not being there.
     pub fn read(&self, name: &RefName) -> io::Result<ResolvedRef> {
         if let Some((content, id)) = read_small(&self.file(name))? {
             return Ok(ResolvedRef { value: Value::of_file(&content), loose: Some(id), packed: None });
@@ -204,9 +195,6 @@ impl<'r> RefStore<'r> {
     }
 
     /// HEAD of the worktree, as it is; `None` with a reftable, or when it has no sense.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub fn head(&self) -> io::Result<Option<RefSnapshot>> {
         let Ok(name) = self.canonical(b"HEAD") else { return Ok(None) };
         if self.repo.ref_format == RefFormat::Reftable {
@@ -218,9 +206,6 @@ impl<'r> RefStore<'r> {
     }
 
     /// The entry in `packed-refs`, whether or not a loose file hides it.
-    ///
-    /// # Errors
-    /// `packed-refs` cannot be read.
     pub fn packed_value(&self, name: &RefName) -> io::Result<Option<Value>> {
         if !name.as_bytes().starts_with(b"refs/") {
             return Ok(None);

@@ -64,9 +64,6 @@ impl std::error::Error for NotFound {}
 
 impl Repository {
     /// Opens the git directory `git_dir` (a worktree's own or the main one), or the one that a `.git` file names.
-    ///
-    /// # Errors
-    /// It is no git directory.
     pub fn open(git_dir: &Path) -> Result<Repository, NotFound> {
         let broken = || NotFound::NotAGitDir(git_dir.to_owned());
         let git_dir = fs::canonicalize(git_dir).map_err(|_| broken())?;
@@ -102,9 +99,6 @@ impl Repository {
     }
 
     /// Finds the repository that `dir` lies in, going upwards.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn discover(dir: &Path) -> Result<Repository, NotFound> {
         Self::find(dir).map(|(repo, _)| repo)
     }
@@ -138,9 +132,6 @@ impl Repository {
     }
 
     /// Finds the repository as git tells its hooks: `GIT_DIR` when set (relative to `cwd`), else `cwd`.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn of_environment(git_dir: Option<&Path>, cwd: &Path) -> Result<Repository, NotFound> {
         match git_dir {
             Some(dir) => Self::open(&cwd.join(dir)),
@@ -174,9 +165,6 @@ impl Repository {
     }
 
     /// Does the git directory belong to another user than the one we run as?
-    ///
-    /// # Errors
-    /// The git directory cannot be looked at.
     pub fn is_foreign(&self) -> io::Result<bool> {
         Ok(fs::metadata(&self.common_dir)?.uid() != rustix::process::geteuid().as_raw())
     }

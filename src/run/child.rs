@@ -50,9 +50,6 @@ impl std::fmt::Display for Ended {
 }
 
 /// Runs `command` to its end; `beat` is called now and then meanwhile. `None`: how it ended cannot be told.
-///
-/// # Errors
-/// It cannot be started.
 pub fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Option<Ended>> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Handlers first: a signal in between would end the runner and leave the command.
@@ -116,9 +113,6 @@ fn reap(pid: Pid) -> io::Result<Option<Ended>> {
 }
 
 /// Reaps whoever of the tree has ended.
-///
-/// # Errors
-/// What the kernel said.
 pub fn reap_all() -> io::Result<()> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {

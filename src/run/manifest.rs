@@ -106,9 +106,6 @@ pub struct Manifest {
 
 impl Manifest {
     /// Writes it down for the run `id`.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn store(&self, state: &StateDir, id: TxId) -> anyhow::Result<()> {
         let text = serde_json::to_vec(&Manifest { version: VERSION, ..self.clone() })?;
         Ok(durable::create_new(&state.tx(id).join(NAME), &text).map(|_| ())?)

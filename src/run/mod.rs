@@ -146,9 +146,6 @@ impl<'r> Run<'r> {
     }
 
     /// Notes that it is alive now.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn beat(&self) -> io::Result<()> {
         self.lease.beat()
     }
@@ -176,9 +173,6 @@ impl<'r> Run<'r> {
 }
 
 /// A run that is at work, in whichever worktree.
-///
-/// # Errors
-/// The state directory cannot be read.
 pub fn at_work(state: &StateDir) -> anyhow::Result<Option<TxId>> {
     Ok(all_at_work(state)?.first().map(|marker| marker.id))
 }
@@ -206,9 +200,6 @@ fn refuse_another(state: &StateDir, worktree: &str, own: Option<TxId>) -> anyhow
 }
 
 /// The run is over: its snapshot goes, then its marker.
-///
-/// # Errors
-/// What the file system said.
 pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
     if entry.state == State::InProgress {
         entry.settle(to)?;
@@ -219,9 +210,6 @@ pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()
 }
 
 /// The run is closed as it is: its snapshot goes to quarantine.
-///
-/// # Errors
-/// What the file system said.
 pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     objects::forget_packs(repo, state, id)?;
     let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::util::clock::unix_time()));
@@ -248,9 +236,6 @@ pub fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Result<Liven
 }
 
 /// A path that lies behind a link, or in what is no directory, has nothing at it.
-///
-/// # Errors
-/// Anything else that the file system said.
 pub(crate) fn reachable(parent: io::Result<Option<Parent>>) -> io::Result<Option<Parent>> {
     match parent {
         Err(error) if beneath::refusal(&error).is_some() => Ok(None),

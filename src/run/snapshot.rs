@@ -227,9 +227,6 @@ fn keep_reflogs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result
 }
 
 /// Gives the reflog of `name`, which lies at `log`, a second name for the run `id`, unless it has one.
-///
-/// # Errors
-/// What the file system said.
 pub fn keep_reflog(log: &Path, state: &StateDir, id: TxId, name: RefName) -> anyhow::Result<KeptLog> {
     // Its size first: what is appended in between is not ours to take back.
     let size = FileId::at(log)?.map(|id| id.size);

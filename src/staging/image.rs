@@ -20,9 +20,6 @@ pub enum Found {
 
 impl Found {
     /// The image, `None` for nothing; an error for what is no file.
-    ///
-    /// # Errors
-    /// What it is.
     pub fn image(&self) -> Result<Option<FileImage>, Kind> {
         match self {
             Found::Nothing => Ok(None),
@@ -69,9 +66,6 @@ pub fn mode_of(stat: &Stat) -> FileMode {
 }
 
 /// The size of an open regular file.
-///
-/// # Errors
-/// It is none, or cannot be looked at.
 pub fn regular_size(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     if metadata.is_file() { Ok(metadata.len()) } else { Err(io::Error::other("it is no regular file")) }

@@ -327,9 +327,6 @@ pub fn check(repo: &Repository, step: &Step) -> anyhow::Result<()> {
 }
 
 /// Branches that a worktree has checked out.
-///
-/// # Errors
-/// A HEAD cannot be read.
 pub fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
     let mut branches = Vec::new();
     for git_dir in repo.all_git_dirs() {
@@ -342,9 +339,6 @@ pub fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
 }
 
 /// Writes it, all or nothing.
-///
-/// # Errors
-/// git refuses, a hook does, or git cannot be started.
 pub fn carry_out(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
     let reversal = match step.direction {
         Direction::Undo => Reversal::Undo(step.id),
