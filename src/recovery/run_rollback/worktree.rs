@@ -205,7 +205,7 @@ impl RestoreContext<'_> {
     ) -> anyhow::Result<(usize, usize)> {
         let mut place = self.place(worktree, "worktree")?;
         let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
-        let mut blobs = Batch::start(&self.git)?;
+        let mut blobs = Batch::start(&self.git.replacing())?;
         // What decides about ignored files comes first: what is new is only known by the old rules.
         let is_rule = |path: &RelPath| path.name() == ".gitignore";
         for kept in found.files.iter().filter(|k| is_rule(&k.path)) {
