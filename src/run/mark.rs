@@ -40,9 +40,6 @@ impl std::fmt::Display for Mark {
 
 impl Mark {
     /// The mark of the run `id`.
-    ///
-    /// # Errors
-    /// The state directory cannot be looked at.
     pub fn of(state: &StateDir, id: TxId) -> io::Result<Mark> {
         Ok(Mark { id, state_dir: state.birth()?.ino })
     }
@@ -81,9 +78,6 @@ pub struct Lease {
 
 impl Lease {
     /// Takes the lock of the run `id`, whose directory exists.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
         let file = flock::create_locked(&path(state, id))?;
         let inherited = rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?;
@@ -92,27 +86,18 @@ impl Lease {
     }
 
     /// Notes that the run is alive now.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn beat(&self) -> io::Result<()> {
         self.file.set_modified(std::time::SystemTime::now())
     }
 }
 
 /// Notes that the run is alive now, for one that has no runner any more.
-///
-/// # Errors
-/// What the file system said.
 pub fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
     crate::fs::durable::open_own(&path(state, id), OpenOptions::new().write(true))?
         .set_modified(std::time::SystemTime::now())
 }
 
 /// When the run was last known to live, in nanoseconds since the epoch; `None` when its directory is gone.
-///
-/// # Errors
-/// What the file system said.
 pub fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
     Ok(crate::fs::FileId::at(&path(state, id))?.map(|id| id.mtime))
 }
