@@ -42,17 +42,11 @@ impl Session {
     }
 
     /// The repository in, or around, `dir`.
-    ///
-    /// # Errors
-    /// As for [`Session::repository`].
     pub fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
         trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?, dir)
     }
 
     /// The repository, whoever owns it.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn locate(&self) -> Result<Repository, NotFound> {
         match &self.git_dir {
             Some(dir) => Repository::open(dir),
@@ -61,18 +55,12 @@ impl Session {
     }
 
     /// Options for recovery by a command.
-    ///
-    /// # Errors
-    /// There is no git.
     pub fn recovery_options(&self) -> anyhow::Result<Options> {
         let objects_elsewhere = objects_elsewhere();
         Ok(Options { wait: Wait::UpTo(PATIENCE), objects_elsewhere, ..Options::new(real_git()?) })
     }
 
     /// The root of the worktree that we are in; `None` in a bare repository.
-    ///
-    /// # Errors
-    /// git finds no worktree.
     pub fn worktree(&self, git: &Path, config: &Config) -> anyhow::Result<Option<PathBuf>> {
         const DECIDING: [&str; 3] = ["GIT_WORK_TREE", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"];
         let decided = self.git_dir.is_some()

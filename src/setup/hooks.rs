@@ -24,9 +24,6 @@ use crate::state::StateDir;
 use crate::util::text::{one_line, shown};
 
 /// The hooks that we are in `repo`.
-///
-/// # Errors
-/// git cannot be asked.
 pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
     Ok(names_by(&Config::read(&Git::new(git).at(&repo.git_dir))?))
 }
@@ -105,9 +102,6 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
 }
 
 /// Why the repository is not protected; empty when it is.
-///
-/// # Errors
-/// git cannot be asked, or the hooks cannot be read.
 pub fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     match Config::read(&Git::new(git).at(&repo.git_dir)) {
         Ok(config) => why_unprotected_by(git, repo, &config),
@@ -116,9 +110,6 @@ pub fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Stri
 }
 
 /// As [`why_unprotected`], when the configuration has been read.
-///
-/// # Errors
-/// git cannot be asked, or the hooks cannot be read.
 pub fn why_unprotected_by(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
     if !StateDir::of(repo).exists() {
         return Ok(vec!["it has no .jin directory: run `jin-txn install`".to_owned()]);
@@ -172,9 +163,6 @@ fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Ve
 
 /// What does not work although git calls us, with what to do: what others have in our hooks and git does not run, and the
 /// hook that only helps.
-///
-/// # Errors
-/// git cannot be asked.
 pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     let config = Config::read(&Git::new(git).at(&repo.git_dir))?;
     let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();

@@ -24,9 +24,6 @@ pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
 }
 
 /// The path of this very program: what the hooks and the alias point to.
-///
-/// # Errors
-/// It cannot be found out, or is no UTF-8.
 pub fn this_binary() -> anyhow::Result<Utf8PathBuf> {
     let exe = std::env::current_exe().context("cannot find out where this program lies")?;
     let exe = Utf8PathBuf::from_path_buf(exe);

@@ -123,9 +123,6 @@ fn require_directory(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Refuses before anything is changed what would fail in the middle.
-///
-/// # Errors
-/// The directory, or the one to create it in, cannot be written.
 pub fn require_writable(directory: &Path) -> anyhow::Result<()> {
     let existing = directory.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -140,9 +137,6 @@ pub fn require_writable(directory: &Path) -> anyhow::Result<()> {
 
 /// Does somebody version, or manage, what lies in this directory? The one above counts too: managers keep what they generate
 /// in a directory beside what they version (husky's `_`).
-///
-/// # Errors
-/// git cannot be asked.
 pub fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<bool> {
     let Some((repo, top)) = worktree_around(directory) else { return Ok(false) };
     let Ok(inside) = directory.strip_prefix(&top) else { return Ok(false) };
@@ -169,9 +163,6 @@ fn worktree_around(directory: &Path) -> Option<(Repository, PathBuf)> {
 }
 
 /// The worktree of a git directory, where hooks run; `None` when it is bare.
-///
-/// # Errors
-/// git cannot be asked.
 pub fn worktree_of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Result<Option<PathBuf>> {
     if git_dir != repo.common_dir {
         let Ok(text) = fs::read_to_string(git_dir.join("gitdir")) else { return Ok(None) };

@@ -44,9 +44,6 @@ pub struct File<'f> {
 
 impl File<'_> {
     /// The value of `key` in this file alone.
-    ///
-    /// # Errors
-    /// git cannot be started.
     pub fn get(&self, key: &str) -> anyhow::Result<Option<String>> {
         let ran = self.run(&["--get", key])?;
         Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
@@ -87,9 +84,6 @@ impl Settings {
 
     /// Makes the settings `wanted`, and takes those back that we made and are not wanted any more. `store` is called before
     /// the file changes and after: what will be put back has to be durable first.
-    ///
-    /// # Errors
-    /// git cannot be started, or cannot write the file.
     pub fn apply(
         &mut self,
         file: &File<'_>,
@@ -142,9 +136,6 @@ impl Settings {
     }
 
     /// Takes everything back.
-    ///
-    /// # Errors
-    /// git cannot be started, or the file cannot be written.
     pub fn take_back(&self, file: &File<'_>) -> anyhow::Result<()> {
         let now = file.read()?;
         if let (Some(before), Some(after), Some(now)) = (&self.before, &self.after, &now)
@@ -178,9 +169,6 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// A setting in the configuration of the repository with the common directory `common_dir`.
-///
-/// # Errors
-/// git cannot be started.
 pub fn local(git: &Path, common_dir: &Path, key: &str) -> anyhow::Result<Option<String>> {
     File { git, path: common_dir.join("config") }.get(key)
 }

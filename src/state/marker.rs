@@ -223,9 +223,6 @@ impl Entry {
 
     /// The marker under the name that it has by now; `None` when it is gone. Who ends a transaction takes its marker away
     /// before it ends itself: asked after a death, this tells what was left behind.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn now(&self) -> io::Result<Option<Entry>> {
         for entry in self.names() {
             if crate::fs::FileId::at(&entry.path)?.is_some() {
@@ -263,17 +260,11 @@ impl Entry {
 
     /// As [`Entry::become_state`], but one that is gone is fine: a hook that outlived its git may settle its transaction at the
     /// same time as recovery, to the same end.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn settle(&mut self, state: State) -> io::Result<()> {
         crate::fs::absent_is_none(self.become_state(state)).map(|_| ())
     }
 
     /// Moves the marker into `state`: one rename that replaces nothing.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn become_state(&mut self, state: State) -> io::Result<()> {
         if self.state == state {
             return Ok(());
@@ -286,9 +277,6 @@ impl Entry {
     }
 
     /// Removes the marker: everything about the transaction is done.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn remove(self) -> io::Result<()> {
         durable::remove_file(&self.path)
     }
@@ -296,9 +284,6 @@ impl Entry {
 
 impl Marker {
     /// The marker of a transaction that this very process makes.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read.
     pub fn of_this_process(id: TxId, origin: TxKind, operation: &str) -> io::Result<Marker> {
         let myself = owner::myself()?;
         Ok(Marker {
@@ -318,9 +303,6 @@ impl Marker {
     }
 
     /// Publishes the marker as in progress; fails when there is one of that id.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn create(&self, state_dir: &Path) -> anyhow::Result<Entry> {
         let entry = Entry::new(state_dir, State::InProgress, self.id);
         durable::publish_new(state_dir, &self.tmp_name(), &file_name(entry.state, self.id), &self.encode()?)?;
@@ -328,9 +310,6 @@ impl Marker {
     }
 
     /// Publishes the next phase of a marker that this owner published before.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn update(&self, state_dir: &Path) -> anyhow::Result<Entry> {
         let entry = Entry::new(state_dir, State::InProgress, self.id);
         durable::publish(state_dir, &self.tmp_name(), &file_name(entry.state, self.id), &self.encode()?)?;

@@ -78,9 +78,6 @@ impl StateDir {
 
     /// The name of the note that the boot `boot` has verified what the one before left. It names the directory as well, so
     /// that a copy is verified again.
-    ///
-    /// # Errors
-    /// The state directory cannot be looked at.
     pub fn verified_name(&self, boot: &str) -> io::Result<String> {
         Ok(format!("{VERIFIED}{boot}.{}", self.birth()?.ino))
     }
