@@ -161,9 +161,6 @@ fn why_not_writable(worktree: &Worktree, path: &RelPath, device: u64) -> anyhow:
 }
 
 /// Has any file changed since it was looked at? Asked once more right before the commit point.
-///
-/// # Errors
-/// [`Unmet`], or a file cannot be looked at.
 pub(crate) fn recheck(worktree: &Worktree, files: &[FileChange]) -> anyhow::Result<()> {
     let mut items = Vec::new();
     for change in files {

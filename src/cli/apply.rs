@@ -39,7 +39,7 @@ const LARGEST: u64 = 256 << 20;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 #[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "it is the text of --help")]
-pub struct Args {
+pub(crate) struct Args {
     /// The file with the commands or the manifest; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,

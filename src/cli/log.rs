@@ -13,7 +13,7 @@ use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
 
 /// List transactions, newest first
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Show at most N transactions
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     limit: usize,

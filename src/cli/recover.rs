@@ -12,7 +12,7 @@ use crate::state::TxId;
 /// processes go to quarantine in .git/.jin/quarantine. Somebody else's values are never touched. Running it
 /// again changes nothing.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,

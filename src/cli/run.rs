@@ -31,7 +31,7 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 ///
 /// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Keep what the command did although it failed
     #[arg(long)]
     keep_on_failure: bool,

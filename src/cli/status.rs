@@ -14,7 +14,7 @@ use crate::state::directory::{Durability, StateDir};
 ///
 /// The exit code is that of `check`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
 #[derive(Serialize)]
 struct Status {
@@ -31,7 +31,7 @@ struct Status {
 
 /// A report as JSON has it.
 #[derive(Serialize)]
-pub struct Described {
+pub(crate) struct Described {
     version: u32,
     state: &'static str,
     #[serde(flatten)]
@@ -41,7 +41,7 @@ pub struct Described {
 impl Described {
     /// Describes `report`, of a command that ends with `code`.
     #[must_use]
-    pub fn new(report: &Report, code: u8) -> Described {
+    pub(crate) fn new(report: &Report, code: u8) -> Described {
         let state = state_name(code);
         let mut report = report.clone();
         report.transactions.retain(|t| !t.quiet);
@@ -109,7 +109,7 @@ fn wal_bytes(wal: &PathBuf) -> u64 {
 
 /// The word for an exit code of `check`.
 #[must_use]
-pub fn state_name(code: u8) -> &'static str {
+pub(crate) fn state_name(code: u8) -> &'static str {
     match code {
         crate::cli::exit::DONE => "clean",
         crate::cli::exit::INTERRUPTED => "interrupted",
@@ -120,7 +120,7 @@ pub fn state_name(code: u8) -> &'static str {
 
 /// A report in words: what is there, and what to do next.
 #[must_use]
-pub fn describe(report: &Report) -> Vec<String> {
+pub(crate) fn describe(report: &Report) -> Vec<String> {
     if report.is_clean() {
         return vec!["clean: nothing is unfinished".to_owned()];
     }
@@ -154,7 +154,7 @@ pub fn describe(report: &Report) -> Vec<String> {
 
 /// What recovery had to leave, in words.
 #[must_use]
-pub fn obstacles(report: &Report) -> Vec<String> {
+pub(crate) fn obstacles(report: &Report) -> Vec<String> {
     let held = report.told_locks().filter(|l| l.held).map(|l| format!("jin-txn: left {} alone: {}", l.path, l.because));
     held.chain(report.busy.iter().map(|b| format!("jin-txn: {b}"))).collect()
 }

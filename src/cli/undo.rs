@@ -18,14 +18,14 @@ use crate::wal::Log;
 /// Its refs go back to where they were, all or none, as a new transaction; the next undo takes back the one before.
 /// Refused when a ref has moved on since. Index and worktree stay as they are, as after `git reset --soft`.
 #[derive(clap::Args)]
-pub struct UndoArgs {
+pub(crate) struct UndoArgs {
     #[command(flatten)]
     args: Args,
 }
 
 /// Do again what was undone last, or one that you name
 #[derive(clap::Args)]
-pub struct RedoArgs {
+pub(crate) struct RedoArgs {
     #[command(flatten)]
     args: Args,
 }

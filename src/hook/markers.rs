@@ -119,9 +119,6 @@ impl Call<'_> {
     }
 
     /// The run that started this git, if one did and is in progress.
-    ///
-    /// # Errors
-    /// Its marker cannot be read: what is not known to be a part of a run would stay when the run is rolled back.
     pub(super) fn run(&self) -> anyhow::Result<Option<TxId>> {
         use anyhow::Context;
         let named = self.environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &self.state));

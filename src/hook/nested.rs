@@ -12,10 +12,6 @@ use crate::state::marker;
 use crate::state::marker::{Listing, State};
 
 /// Was this git started by a transaction of ours that is in progress?
-///
-/// # Errors
-/// The marker or `/proc` cannot be read. A second transaction for what the first one does would be rolled back although that
-/// is kept.
 pub(super) fn is_within_ours(environment: &Environment, listing: &Listing) -> anyhow::Result<bool> {
     let Some(id) = environment.within else { return Ok(false) };
     let Some((git, _)) = owner::nearest_git()? else { return Ok(false) };

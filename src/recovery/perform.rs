@@ -74,8 +74,8 @@ impl Action {
             Action::TrimReflog(trim) => progress.lines.extend(trim.execute(site)?),
             Action::DropReflog { name, size } => progress.lines.extend(reflogs::drop_log(site, &name, size)?),
             Action::CompleteHeadLog(begin) => {
-                if let Some((head, size, line)) = staged::missing_head_entry(site, &begin)? {
-                    progress.lines.extend(reflogs::complete(site, &head, size, &line)?);
+                if let Some(missing) = staged::missing_head_entry(site, &begin)? {
+                    progress.lines.extend(reflogs::complete(site, &missing.head, missing.size, &missing.line)?);
                 }
             }
             Action::WriteRefs { git_dir, writes, message, verb } => {

@@ -19,7 +19,7 @@ use crate::state::quarantine;
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
 #[must_use]
-pub fn saved_log_name(index: usize) -> String {
+pub(crate) fn saved_log_name(index: usize) -> String {
     format!("reflog.{index}")
 }
 

@@ -15,7 +15,7 @@ use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// With this exit code.
     Exited(u8),
     /// By this signal.
@@ -25,7 +25,7 @@ pub enum Ended {
 impl Ended {
     /// The exit code that a shell would report.
     #[must_use]
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Ended::Exited(code) => code,
             Ended::Killed(signal) => 128_u8.wrapping_add(u8::try_from(signal).unwrap_or(0)),
@@ -50,7 +50,7 @@ impl std::fmt::Display for Ended {
 }
 
 /// Runs `command` to its end; `beat` is called now and then meanwhile. `None`: how it ended cannot be told.
-pub fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Option<Ended>> {
+pub(crate) fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Option<Ended>> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Handlers first: a signal in between would end the runner and leave the command.
     let mut signals = SignalsInfo::<WithOrigin>::new(to_watch())?;
@@ -113,7 +113,7 @@ fn reap(pid: Pid) -> io::Result<Option<Ended>> {
 }
 
 /// Reaps whoever of the tree has ended.
-pub fn reap_all() -> io::Result<()> {
+pub(crate) fn reap_all() -> io::Result<()> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}

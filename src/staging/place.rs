@@ -46,10 +46,7 @@ const CLOCK_GRAIN: i64 = 50_000_000;
 
 impl Placing<'_> {
     /// Puts the `index`-th file into place.
-    ///
-    /// # Errors
-    /// What the file system said; nothing is lost then.
-    pub fn place(&self, index: usize, change: &FileChange) -> io::Result<Placed> {
+    pub(crate) fn place(&self, index: usize, change: &FileChange) -> io::Result<Placed> {
         if self.worktree.is_gits_own(&change.path) {
             return Ok(Placed::Left("it lies in the git directory".to_owned()));
         }

@@ -149,9 +149,6 @@ impl LockFile {
 
 /// Makes the lock file `path`, which must not exist, and locks it until it is closed here and in every child that has
 /// inherited it.
-///
-/// # Errors
-/// `AlreadyExists` when it is there.
 pub(crate) fn create_locked(path: &Path) -> io::Result<File> {
     let file = make(path, OpenOptions::new().write(true).create_new(true))?;
     let mut lock = RwLock::new(file);

@@ -121,7 +121,7 @@ pub struct Entry {
 
 /// A marker on its way; its name says who is writing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Temporary {
+pub(crate) struct Temporary {
     /// The pid namespace of the writer.
     pub pidns: u64,
     /// The writer.
@@ -141,7 +141,7 @@ impl Temporary {
 
 /// What one `readdir` of the state directory shows.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Markers, oldest transaction first.
     pub markers: Vec<Entry>,
     /// Files that somebody was writing aside, to be renamed into place at once.
@@ -152,10 +152,7 @@ pub struct Listing {
 
 impl Listing {
     /// Reads the state directory once. One that does not exist has no markers.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn read(state_dir: &Path) -> io::Result<Listing> {
+    pub(crate) fn read(state_dir: &Path) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let Some(open) = crate::fs::absent_is_none(fs::open_dir(state_dir))? else { return Ok(listing) };
         // Every hook call does this: on the stack, what is nearly always enough to be read at once.
@@ -181,7 +178,7 @@ impl Listing {
 
 /// Of an error of [`Entry::read`]: could the marker not be read, which says nothing about what is in it?
 #[must_use]
-pub fn is_unreadable(error: &anyhow::Error) -> bool {
+pub(crate) fn is_unreadable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<io::Error>())
 }
 

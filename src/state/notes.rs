@@ -17,7 +17,7 @@ const SETTINGS: &str = "settings";
 const PACKED: &str = "packed-refs-synced";
 
 /// Prefix of the note that this boot has verified what the one before left.
-pub const VERIFIED: &str = "verified.";
+pub(crate) const VERIFIED: &str = "verified.";
 
 /// What the repository survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::state::TxKind;
 use crate::wal::files::FileChange;
 
 /// Log sequence number: the position of a record in the repository's history, counted from 1.
-pub type Lsn = u64;
+pub(crate) type Lsn = u64;
 
 /// One ref of a transaction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -49,10 +49,7 @@ const MARGIN: u64 = 2;
 
 /// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at, and
 /// on a file system that several machines share another boot id may be another machine's: there nothing is looked at.
-///
-/// # Errors
-/// The boot id or the state directory cannot be read.
-pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
+pub(crate) fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
     let noted = match &listing.verified {
         Some(note) => *note == state.verified_name(&owner::boot_id()?)?,
         None => !state.exists(),
