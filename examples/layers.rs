@@ -7,11 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-use jin_txn::FileMode;
-use jin_txn::RelPath;
-use jin_txn::Source;
-use jin_txn::{Expected, Transaction};
-use jin_txn::{Oid, RefName, Repository};
+use jin_txn::{Expected, FileMode, Oid, RefName, RelPath, Repository, Source, Transaction};
 
 fn main() -> anyhow::Result<()> {
     let scratch = std::env::temp_dir().join(format!("jin-layers-{}", std::process::id()));

@@ -5,20 +5,12 @@
 
 use std::path::Path;
 
-use jin_txn::RefName;
-use jin_txn::RelPath;
-use jin_txn::Value;
-use jin_txn::internals::Marker;
-use jin_txn::internals::PackedRefs;
-use jin_txn::internals::Payload;
-use jin_txn::internals::Snapshot;
-use jin_txn::internals::codec;
-use jin_txn::internals::codec::FORMAT;
-use jin_txn::internals::manifest;
-use jin_txn::internals::{Begin, Body, Record};
-use jin_txn::internals::{Bounds, read_segment};
-use jin_txn::internals::{Ends, Item, Parser};
-use jin_txn::internals::{escape, unescape};
+use jin_txn::internals::codec::{self, FORMAT};
+use jin_txn::internals::{
+    Begin, Body, Bounds, Ends, Item, Marker, PackedRefs, Parser, Payload, Record, Snapshot, escape, manifest,
+    read_segment, unescape,
+};
+use jin_txn::{RefName, RelPath, Value};
 
 /// A target and its name, which is that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));

@@ -75,11 +75,9 @@ use anyhow::Context;
 
 use crate::fs::beneath::RelPath;
 use crate::fs::durable;
-use crate::git::refs::RefSnapshot;
-use crate::git::refs::Value;
+use crate::git::refs::{RefSnapshot, Value};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
-use crate::recovery;
-use crate::recovery::Options;
+use crate::recovery::{self, Options};
 use crate::state::TxId;
 use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{Entry, State};

@@ -3,8 +3,7 @@
 use std::io;
 
 use crate::apply::queue::{Expected, FileItem};
-use crate::apply::refs;
-use crate::apply::refs::Target;
+use crate::apply::refs::{self, Target};
 use crate::fs::FileId;
 use crate::fs::beneath::{Kind, Parent, RelPath, refusal};
 use crate::git::refs::Value;

@@ -9,8 +9,7 @@ use anyhow::Context;
 
 use crate::cli::{PATIENCE, Session, exit, path_variable};
 use crate::git::Repository;
-use crate::recovery;
-use crate::recovery::Options;
+use crate::recovery::{self, Options};
 use crate::setup::path;
 use crate::setup::shim::{CGI, SERVER_PROGRAMS};
 use crate::state::{Busy, StateDir, Wait};

@@ -2,8 +2,7 @@
 
 use crate::cli::status::Described;
 use crate::cli::{Session, exit, exit_code, progress};
-use crate::recovery;
-use crate::recovery::Options;
+use crate::recovery::{self, Options};
 use crate::state::TxId;
 
 /// Recover interrupted transactions and remove stale locks

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::{Session, exit_code, progress, real_git};
-use crate::recovery;
-use crate::recovery::{Finding, Report};
+use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
 use crate::state::directory::{Durability, StateDir};
 

@@ -9,8 +9,7 @@ use crate::recovery;
 use crate::setup::hooks;
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
-use crate::undo;
-use crate::undo::{Direction, Step};
+use crate::undo::{self, Direction, Step};
 use crate::wal::Log;
 
 /// Take back the newest transaction, or one that you name

@@ -16,22 +16,20 @@
 pub(crate) mod path;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 pub(crate) use path::RelPath;
 
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
 use crate::fs::named::at;
+use crate::fs::{FileId, absent_is_none};
 
 /// Opens directories for reading only: they can be synced.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -14,8 +14,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
 
-use crate::fs::named;
-use crate::fs::named::at;
+use crate::fs::named::{self, at};
 
 /// Makes the *names* in `dir` durable (created, renamed and removed entries).
 pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {

@@ -3,11 +3,10 @@
 //! The system says what went wrong, not with what. What reads files does it through here, under the name `fs`; what
 //! writes them is [`crate::fs::durable`], which uses [`at`] as well. The kind of an error stays what it was.
 
-use std::fmt;
 use std::fs::ReadDir;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use rustix::fs::{Mode, OFlags};
 

@@ -7,11 +7,9 @@ use crate::hook::call::Call;
 use crate::hook::recover::{is_abandoned, liveness_of};
 use crate::process::owner::{ExecContext, Liveness, Process};
 use crate::run::mark;
-use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::StateDir;
-use crate::state::marker;
-use crate::state::marker::{Entry, Listing, Marker, PayloadKey, Phase, State};
+use crate::state::marker::{self, Entry, Listing, Marker, PayloadKey, Phase, State};
+use crate::state::{TxId, TxKind};
 use crate::util::text;
 
 #[derive(Default)]

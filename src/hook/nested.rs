@@ -4,12 +4,9 @@
 //! alone proves nothing: it is inherited by whatever a hook starts, and anybody may set it.
 
 use crate::hook::Environment;
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Stat};
-use crate::state::TxId;
-use crate::state::TxKind;
-use crate::state::marker;
-use crate::state::marker::{Listing, State};
+use crate::process::owner::{self, ExecContext, Stat};
+use crate::state::marker::{self, Listing, State};
+use crate::state::{TxId, TxKind};
 
 /// Was this git started by a transaction of ours that is in progress?
 pub(super) fn is_within_ours(environment: &Environment, listing: &Listing) -> anyhow::Result<bool> {

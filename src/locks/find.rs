@@ -5,8 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, absent_is_none};
+use crate::fs::{FileId, absent_is_none, named as fs};
 use crate::git::Repository;
 
 /// A lock file.

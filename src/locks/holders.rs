@@ -9,18 +9,16 @@
 //! Limit: what another user's process has open is not shown to us. One that is not named git, and has a lock open, is not seen.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use crate::fs::FileId;
 use crate::git::Repository;
 use crate::locks::find::{LockFile, is_lock_path};
 use crate::locks::works_here::{is_ourselves, works_here};
 use crate::process::git_argv::{changes_no_index, is_lockless};
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Liveness, Stat};
+use crate::process::owner::{self, ExecContext, Liveness, Stat};
 
 /// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
 /// a file's time lags by up to another one.

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use crate::fs::named as fs;
-use crate::fs::{absent_is_none, durable};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefStore, Repository};
 use crate::process::owner::ExecContext;

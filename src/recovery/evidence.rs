@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use crate::fs::FileId;
 use crate::git::refs::ResolvedRef;
-use crate::git::{Git, update_refs};
-use crate::git::{RefFormat, RefName, RefStore, Repository, Value, reflog};
+use crate::git::{Git, RefFormat, RefName, RefStore, Repository, Value, reflog, update_refs};
 use crate::recovery::decide::{RefEvidence, RefState};
 use crate::recovery::expected_refs::{ExpectedRefs, RefStatus};
 use crate::recovery::history::{History, LogOutcome};

@@ -17,14 +17,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use crate::fs::Birth;
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
-use crate::git::refs::RefSnapshot;
-use crate::git::refs::ResolvedRef;
+use crate::fs::{Birth, FileId, absent_is_none};
+use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Repository, Value};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Outcome, Record};
 
 /// The newest word of the log on a ref.

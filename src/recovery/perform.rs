@@ -7,9 +7,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::fs::durable;
-use crate::git::RefName;
 use crate::git::refs::RefSnapshot;
-use crate::git::update_refs;
+use crate::git::{RefName, update_refs};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};

@@ -13,15 +13,14 @@ use crate::locks::{Judge, Known};
 use crate::process::owner::{self, ExecContext};
 use crate::recovery::case::{self, Case};
 use crate::recovery::decide::{Decision, Question};
-use crate::recovery::ending;
 use crate::recovery::evidence::{EvidenceSources, Unfinished};
 use crate::recovery::expected_refs::ExpectedRefs;
 use crate::recovery::find_dead::{self, Dead};
-use crate::recovery::history::{History, LogOutcome};
+use crate::recovery::history::{self, History, LogOutcome};
 use crate::recovery::report::Report;
 use crate::recovery::site::{Mode, Options, Site};
 use crate::recovery::{
-    branch_rename, close, gather, history, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
+    branch_rename, close, ending, gather, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
 };
 use crate::state::directory::StateDir;
 use crate::state::marker::Listing;

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, durable, read_small};
+use crate::fs::{FileId, durable, named as fs, read_small};
 use crate::git::reflog::{self, LogLine, Tail};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::locks::holders::CLOCK_MARGIN;

@@ -4,9 +4,8 @@
 //! lost. Signals from the keyboard reach the command by themselves, it is in the same process group; those that somebody
 //! sends to the runner alone are passed on. What was ignored when the runner started stays ignored.
 
-use std::fs;
-use std::io;
 use std::process::Command;
+use std::{fs, io};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Outcome, Record};
 
 /// One ref that a run moved.

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
 use crate::fs::beneath::RelPath;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, named as fs};
 use crate::git::cat_file::sizes;
 use crate::git::exec::Ran;
 use crate::git::{Config, Git, Repository, index};

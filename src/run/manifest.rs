@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
-use crate::fs::durable;
+use crate::fs::{FileId, durable};
 use crate::git::{RefName, Value};
 use crate::state::TxId;
 use crate::state::directory::StateDir;

@@ -11,11 +11,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::process::owner;
-use crate::process::owner::{Process, Stat};
-use crate::state::TxId;
+use crate::process::owner::{self, Process, Stat};
 use crate::state::directory::StateDir;
-use crate::state::flock;
+use crate::state::{TxId, flock};
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
 const ALIVE: &str = "alive";

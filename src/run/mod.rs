@@ -27,16 +27,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::fs::beneath;
-use crate::fs::beneath::Parent;
+use crate::fs::beneath::{self, Parent};
 use crate::fs::durable;
 use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
-use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::{Durability, StateDir, Wait};
-use crate::state::marker;
-use crate::state::marker::{Entry, Listing, Marker, State};
+use crate::state::marker::{self, Entry, Listing, Marker, State};
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Flush, Log};
 
 use manifest::path_text;

@@ -16,16 +16,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
 use crate::fs::beneath::{Kind, RelPath, Root};
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::{RefName, RefStore, Repository};
-use crate::run::Intent;
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
-use crate::run::objects;
+use crate::run::{Intent, objects};
 use crate::state::TxId;
 use crate::state::directory::StateDir;
 

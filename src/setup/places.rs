@@ -1,8 +1,7 @@
 //! Where git looks for the hooks of a repository, worktree by worktree, and whose that place is.
 
-use std::fmt;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::Context;
 

@@ -13,8 +13,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::fs::FileId;
-use crate::fs::beneath;
-use crate::fs::beneath::{Parent, RelPath, RenameMode, Root, Stat};
+use crate::fs::beneath::{self, Parent, RelPath, RenameMode, Root, Stat};
 use crate::staging::image::{Found, look};
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;

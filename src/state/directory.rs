@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::Birth;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{Birth, durable, named as fs};
 use crate::git::Repository;
 use crate::state::TxId;
 

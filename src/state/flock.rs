@@ -20,9 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fd_lock::{RwLock, RwLockWriteGuard};
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named;
+use crate::fs::{absent_is_none, durable, named};
 use crate::state::directory::StateDir;
 
 const APPEND_LOCK: &str = "append.lock";

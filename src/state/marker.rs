@@ -18,14 +18,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::RawDir;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::FileId;
-use crate::fs::durable;
-use crate::fs::named as fs;
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Owner, Process};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::fs::{FileId, durable, named as fs};
+use crate::process::owner::{self, ExecContext, Owner, Process};
 use crate::state::directory::SMALL;
+use crate::state::{TxId, TxKind};
 use crate::util::clock::unix_time;
 
 const PREFIX: &str = ".transaction_";

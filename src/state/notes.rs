@@ -4,9 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fs::FileId;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, durable, named as fs};
 use crate::state::directory::{SMALL, StateDir};
 use crate::state::settings::Settings;
 

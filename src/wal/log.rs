@@ -14,21 +14,17 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::Listing;
 use crate::util::clock;
 use crate::wal::codec::{Encoded, TOO_LARGE};
-use crate::wal::head;
-use crate::wal::head::{BootSum, Head, Note};
+use crate::wal::head::{self, BootSum, Head, Note};
 use crate::wal::record::{Body, Lsn, Record};
 use crate::wal::rotate;
 use crate::wal::scan::Scan;
-use crate::wal::segments;
-use crate::wal::segments::Extent;
+use crate::wal::segments::{self, Extent};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

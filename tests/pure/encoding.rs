@@ -1,16 +1,11 @@
 //! Whatever is written down is read back the same: records, markers, names, paths.
 
-use jin_txn::FileId;
-use jin_txn::RefChange;
-use jin_txn::TxId;
-use jin_txn::internals::RefSnapshot;
-use jin_txn::internals::TxKind;
 use jin_txn::internals::codec::{TOO_LARGE, decode, decode_header};
-use jin_txn::internals::{Begin, Body, Checkout, Outcome, Record, Reversal, Watched};
-use jin_txn::internals::{ExecContext, Owner, Process};
-use jin_txn::internals::{Marker, PayloadKey, Phase};
-use jin_txn::internals::{escape, unescape};
-use jin_txn::{Oid, RefName, Value};
+use jin_txn::internals::{
+    Begin, Body, Checkout, ExecContext, Marker, Outcome, Owner, PayloadKey, Phase, Process, Record, RefSnapshot,
+    Reversal, TxKind, Watched, escape, unescape,
+};
+use jin_txn::{FileId, Oid, RefChange, RefName, TxId, Value};
 use proptest::prelude::*;
 
 fn name() -> impl Strategy<Value = RefName> {

@@ -24,8 +24,7 @@ mod tails;
 
 use std::path::{Path, PathBuf};
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, absent_is_none, read_small};
+use crate::fs::{FileId, absent_is_none, named as fs, read_small};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefFormat, RefName, RefStore, Value};
 use crate::locks::DeadLock;

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::FileId;
 use crate::fs::beneath::{Kind, RelPath};
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, durable, named as fs};
 use crate::git::cat_file::Batch;
 use crate::git::{Git, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;

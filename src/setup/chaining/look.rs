@@ -1,9 +1,8 @@
 //! What is wrong with our hooks in a directory, and what to do about it.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 use crate::setup::chaining::script::*;
 use crate::setup::names::{ALL_NAMES, NAMES};

@@ -15,16 +15,14 @@ mod look;
 mod script;
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::Context;
 use camino::Utf8Path;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
+use crate::fs::{absent_is_none, durable};
 use crate::setup::names::{ALL_NAMES, NAMES};
 
 pub(crate) use look::{hindered, is_in_front, is_restless, problem};
