@@ -195,7 +195,6 @@ fn alias_git_dir_is_redundant(here: &Path) -> bool {
 }
 
 /// The exit code of a command that looked, or recovered.
-#[must_use]
 pub(crate) fn exit_code(report: &Report) -> u8 {
     if report.needs_human() {
         exit::NEEDS_HUMAN

@@ -39,7 +39,6 @@ pub(crate) struct Described {
 
 impl Described {
     /// Describes `report`, of a command that ends with `code`.
-    #[must_use]
     pub(crate) fn new(report: &Report, code: u8) -> Described {
         let state = state_name(code);
         let mut report = report.clone();
@@ -107,7 +106,6 @@ fn wal_bytes(wal: &PathBuf) -> u64 {
 }
 
 /// The word for an exit code of `check`.
-#[must_use]
 pub(crate) fn state_name(code: u8) -> &'static str {
     match code {
         crate::cli::exit::DONE => "clean",
@@ -118,7 +116,6 @@ pub(crate) fn state_name(code: u8) -> &'static str {
 }
 
 /// A report in words: what is there, and what to do next.
-#[must_use]
 pub(crate) fn describe(report: &Report) -> Vec<String> {
     if report.is_clean() {
         return vec!["clean: nothing is unfinished".to_owned()];
@@ -152,7 +149,6 @@ pub(crate) fn describe(report: &Report) -> Vec<String> {
 }
 
 /// What recovery had to leave, in words.
-#[must_use]
 pub(crate) fn obstacles(report: &Report) -> Vec<String> {
     let held = report.told_locks().filter(|l| l.held).map(|l| format!("jin-txn: left {} alone: {}", l.path, l.because));
     held.chain(report.busy.iter().map(|b| format!("jin-txn: {b}"))).collect()

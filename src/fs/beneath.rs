@@ -121,7 +121,6 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// The refusal in an error of this module, if it is one.
-#[must_use]
 pub(crate) fn refusal(error: &io::Error) -> Option<&Refused> {
     error.get_ref()?.downcast_ref()
 }
@@ -244,7 +243,6 @@ fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {
 
 impl Parent {
     /// The entry's path with that of the root, for people.
-    #[must_use]
     pub(crate) fn whole(&self) -> PathBuf {
         self.root.join(self.path.as_path())
     }

@@ -237,7 +237,6 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 
 /// Is `path` on a file system that only one machine can have mounted? Only there everybody who could work on it runs
 /// on this machine, and another boot means that they are all dead.
-#[must_use]
 pub(crate) fn is_local_disk(path: &Path) -> bool {
     // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
     const LOCAL: [u32; 8] =

@@ -110,7 +110,6 @@ pub(crate) fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
 }
 
 /// `path` with `suffix` appended to its last component.
-#[must_use]
 pub(crate) fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
     let mut name = path.into_os_string();
     name.push(suffix);

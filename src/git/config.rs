@@ -57,13 +57,11 @@ impl Config {
     }
 
     /// The value of `key`, whose section and name are in lower case.
-    #[must_use]
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.last(key, |scope| scope != Scope::Command)
     }
 
     /// The value of `key` in the repository's own configuration.
-    #[must_use]
     pub(crate) fn local(&self, key: &str) -> Option<String> {
         self.last(key, |scope| scope == Scope::Local)
     }

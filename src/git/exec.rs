@@ -93,37 +93,31 @@ pub(crate) struct Git {
 
 impl Git {
     /// On no repository, or on the one around the current directory.
-    #[must_use]
     pub(crate) fn new(program: &Path) -> Git {
         Git { program: program.into(), git_dir: None, worktree: None, replacing: false }
     }
 
     /// On the git directory `git_dir`.
-    #[must_use]
     pub(crate) fn at(&self, git_dir: &Path) -> Git {
         Git { git_dir: Some(git_dir.into()), worktree: None, ..self.clone() }
     }
 
     /// In this worktree: otherwise `core.worktree` decides, and that may be another one.
-    #[must_use]
     pub(crate) fn worktree(&self, path: &Path) -> Git {
         Git { worktree: Some(path.into()), ..self.clone() }
     }
 
     /// With `refs/replace/`: objects as the user's own git shows them.
-    #[must_use]
     pub(crate) fn replacing(&self) -> Git {
         Git { replacing: true, ..self.clone() }
     }
 
     /// The git directory, if one was named.
-    #[must_use]
     pub(crate) fn git_dir(&self) -> Option<&Path> {
         self.git_dir.as_deref()
     }
 
     /// The program.
-    #[must_use]
     pub(crate) fn program(&self) -> &Path {
         &self.program
     }

@@ -26,7 +26,6 @@ enum Sum {
 
 impl Hasher {
     /// The hash of all that was written.
-    #[must_use]
     pub(crate) fn finish(self) -> Oid {
         match self.0 {
             Sum::Sha1(sum) => Oid::Sha1(sum.finalize().into()),
@@ -55,7 +54,6 @@ impl Write for Hasher {
 
 impl Hash {
     /// Begins a hash.
-    #[must_use]
     pub(crate) fn start(self) -> Hasher {
         Hasher(match self {
             Hash::Sha1 => Sum::Sha1(Sha1::new()),
@@ -70,7 +68,6 @@ impl Hash {
     }
 
     /// The name of the blob with these bytes.
-    #[must_use]
     pub(crate) fn blob(self, bytes: &[u8]) -> Oid {
         let mut hasher = self.start_blob(bytes.len() as u64);
         hasher.update(bytes);

@@ -151,7 +151,6 @@ fn flagged(content: &[u8], hash_len: usize) -> Option<bool> {
 }
 
 /// What a command has left for later in this worktree, so that its index cannot be made anew.
-#[must_use]
 pub(crate) fn in_progress(git_dir: &Path) -> Option<&'static str> {
     const STATES: [(&str, &str); 6] = [
         ("MERGE_HEAD", "a merge"),

@@ -32,7 +32,6 @@ pub(crate) struct LogLine<'l> {
 
 impl<'l> LogLine<'l> {
     /// Parses a line without its line feed.
-    #[must_use]
     pub(crate) fn parse(line: &'l [u8]) -> Option<LogLine<'l>> {
         let first = line.iter().position(|b| *b == b' ')?;
         let second = first + 1 + line[first + 1..].iter().position(|b| *b == b' ')?;
@@ -41,7 +40,6 @@ impl<'l> LogLine<'l> {
     }
 
     /// Did recovery write it?
-    #[must_use]
     pub(crate) fn is_ours(&self) -> bool {
         self.message.starts_with(OUR_MESSAGE.as_bytes())
     }
@@ -49,7 +47,6 @@ impl<'l> LogLine<'l> {
 
 /// The branch that a line says HEAD moved to: `checkout: moving from a to b`, `rebase (finish): returning to
 /// refs/heads/b`, `Branch: renamed refs/heads/a to refs/heads/b`.
-#[must_use]
 pub(crate) fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
     let moves = [b"checkout: moving from ".as_slice(), b"rebase (finish): returning to ", b"Branch: renamed "];
     // A renamed branch is logged twice: that it is gone (zeros), and that HEAD follows.

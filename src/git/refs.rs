@@ -140,13 +140,11 @@ pub(crate) struct RefStore<'r> {
 
 impl<'r> RefStore<'r> {
     /// A reader for `repo`.
-    #[must_use]
     pub(crate) fn new(repo: &'r Repository) -> Self {
         RefStore { repo, packed: RefCell::new(None), locked: false }
     }
 
     /// A reader of refs whose locks git holds, so that nobody moves them meanwhile: `packed-refs` is looked at once.
-    #[must_use]
     pub(crate) fn under_locks(repo: &'r Repository) -> Self {
         RefStore { locked: true, ..RefStore::new(repo) }
     }
@@ -167,19 +165,16 @@ impl<'r> RefStore<'r> {
     }
 
     /// The path of the loose file.
-    #[must_use]
     pub(crate) fn file(&self, name: &RefName) -> PathBuf {
         self.repo.common_dir.join(name.as_path())
     }
 
     /// The path of the lock file.
-    #[must_use]
     pub(crate) fn lock(&self, name: &RefName) -> PathBuf {
         with_suffix(self.file(name), ".lock")
     }
 
     /// The path of the reflog: shared refs log into the common directory, others into their worktree's.
-    #[must_use]
     pub(crate) fn log(&self, name: &RefName) -> PathBuf {
         log_path(&self.repo.common_dir, name)
     }
@@ -221,14 +216,12 @@ impl<'r> RefStore<'r> {
 }
 
 /// Refs that every worktree has its own of (git's `is_per_worktree_ref` and pseudo-refs).
-#[must_use]
 pub(crate) fn is_per_worktree(name: &[u8]) -> bool {
     let own = [b"refs/bisect/".as_slice(), b"refs/worktree/", b"refs/rewritten/"];
     !name.starts_with(b"refs/") || own.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The reflog of the ref `name` below `common_dir`.
-#[must_use]
 pub(crate) fn log_path(common_dir: &Path, name: &RefName) -> PathBuf {
     let bytes = name.as_bytes();
     if let Some(rest) = bytes.strip_prefix(b"worktrees/")

@@ -170,7 +170,6 @@ impl Repository {
 }
 
 /// The git directory that a `.git` file names, whether or not it is one.
-#[must_use]
 pub(crate) fn gitfile_target(file: &Path) -> Option<PathBuf> {
     let target = read_gitfile(file).ok()?;
     Some(file.parent()?.join(target))

@@ -70,7 +70,6 @@ impl Environment {
 
     /// Is the repository being made? `git init` calls hooks that come from its template before there is all that a git
     /// directory has, and nothing can be lost yet.
-    #[must_use]
     pub(crate) fn repository_is_being_made(&self) -> bool {
         let git_dir = self.git_dir.as_ref().map(|dir| self.cwd.join(dir));
         let lacks = |dir: &PathBuf| ["HEAD", "objects", "refs"].iter().any(|n| dir.join(n).symlink_metadata().is_err());
@@ -98,7 +97,6 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// The exit code of the hook.
-    #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
         match self.answer {
             Answer::Go => 0,
@@ -107,7 +105,6 @@ impl Reply {
     }
 
     /// Go on, in silence.
-    #[must_use]
     pub(crate) fn go() -> Reply {
         Reply { answer: Answer::Go, messages: Vec::new() }
     }

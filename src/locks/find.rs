@@ -18,7 +18,6 @@ pub(crate) struct LockFile {
 }
 
 /// Locks that block nearly every command; looked at in every check.
-#[must_use]
 pub(crate) fn well_known(repo: &Repository) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = ["index.lock", "HEAD.lock"].iter().map(|n| repo.git_dir.join(n)).collect();
     let shared = ["packed-refs.lock", "packed-refs.new", "config.lock", "shallow.lock", "reftable/tables.list.lock"];

@@ -65,7 +65,6 @@ pub(crate) struct Processes {
 impl Processes {
     /// Looks at every process once. `steady_since`: from when on (realtime, nanoseconds) file times and process starts
     /// can be compared, if at all.
-    #[must_use]
     pub(crate) fn scan(repo: &Repository, ancestors: &[Stat], steady_since: Option<i64>) -> Processes {
         let myself = std::process::id();
         let mut scan = Processes {
@@ -136,13 +135,11 @@ impl Processes {
     }
 
     /// Is what was seen too old to judge `lock`? A process that started since could have made it.
-    #[must_use]
     pub(crate) fn are_older_than(&self, lock: &LockFile) -> bool {
         lock.id.ctime + CLOCK_MARGIN >= self.scanned_at
     }
 
     /// Who could hold `lock`? `None` when nobody is left that could.
-    #[must_use]
     pub(crate) fn holder_of(&self, lock: &LockFile) -> Option<Holder> {
         let alive = |because| Some(Holder { liveness: Liveness::Alive, because });
         // A lock that is older than a process above us is not that one's own. Of index.lock even that is not

@@ -16,7 +16,6 @@ pub(crate) enum Locks {
 
 impl Locks {
     /// Of the git with this command line.
-    #[must_use]
     pub(crate) fn of(argv: &[String]) -> Locks {
         match () {
             () if git_argv::packs_refs(argv) => Locks::OfOthers,

@@ -97,7 +97,6 @@ pub(crate) struct Stat {
 
 impl Stat {
     /// Reads `/proc/PID/stat`; `None` when nothing can be learned from it. Whose death matters is [looked](Stat::look) for.
-    #[must_use]
     pub(crate) fn of(pid: u32) -> Option<Stat> {
         Self::look(pid).ok().flatten()
     }
@@ -134,33 +133,28 @@ impl Stat {
     }
 
     /// Zombies and processes being torn down (`PF_EXITING`) execute nothing any more.
-    #[must_use]
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x') || self.flags & 0x4 != 0
     }
 
     /// `PF_KTHREAD`: the kernel's own threads hold no lock files.
-    #[must_use]
     pub(crate) fn is_kernel_thread(&self) -> bool {
         self.flags & 0x0020_0000 != 0
     }
 
     /// Does `process` live, or is that unknown?
-    #[must_use]
     pub(crate) fn may_live(process: Process) -> bool {
         let is_it = |stat: Option<Stat>| stat.is_some_and(|stat| stat.start == process.start && !stat.is_gone());
         Self::look(process.pid).map_or(true, is_it)
     }
 
     /// The process that this describes.
-    #[must_use]
     pub(crate) fn process(&self) -> Process {
         Process { pid: self.pid, start: self.start }
     }
 }
 
 /// Of an error in `/proc/PID`: does it say that there is no such process?
-#[must_use]
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
@@ -174,7 +168,6 @@ pub(crate) fn unless_hidden<T>(found: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// The arguments of a process, as far as they can be read.
-#[must_use]
 pub(crate) fn argv(pid: u32) -> Option<Vec<String>> {
     read_argv(pid).ok()
 }
@@ -205,7 +198,6 @@ pub(crate) fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// Is this a git process, by name? `git`, `git-receive-pack`, ...
-#[must_use]
 pub(crate) fn is_git_name(name: &str) -> bool {
     let base = name.rsplit('/').next().unwrap_or(name);
     base == "git" || base.starts_with("git-")
@@ -284,7 +276,6 @@ pub(crate) fn myself() -> io::Result<Process> {
 }
 
 /// The process that started this one; 0 when it is outside of our pid namespace.
-#[must_use]
 pub(crate) fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs())
 }
@@ -323,7 +314,6 @@ pub(crate) fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
 
 /// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
 /// something else: a hook manager that is a script called `git-...`.
-#[must_use]
 pub(crate) fn may_be_git(stat: &Stat) -> bool {
     is_git(stat, argv(stat.pid).as_deref())
 }
@@ -383,7 +373,6 @@ fn namespace_is_dead(pidns: u64, since: u64) -> bool {
 }
 
 /// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
-#[must_use]
 pub(crate) fn is_nested(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -401,7 +390,6 @@ pub(crate) fn all_pids() -> io::Result<Vec<u32>> {
 
 /// Realtime (Unix epoch, nanoseconds) of a start time in clock ticks since boot. The true start lies at
 /// most one tick (10 ms) later.
-#[must_use]
 pub(crate) fn realtime_of_start(start: u64) -> i64 {
     let booted = crate::util::clock::clock_offset();
     let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);

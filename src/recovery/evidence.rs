@@ -39,26 +39,22 @@ impl Unfinished {
     }
 
     /// The transaction.
-    #[must_use]
     pub(crate) fn id(&self) -> TxId {
         self.entry.id
     }
 
     /// It may have had a record that the log does not have (any more).
-    #[must_use]
     pub(crate) fn lost_its_record(&self) -> bool {
         self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == Phase::Prepared)
     }
 
     /// We made it, and the log does not say that it was decided: it may have, in a part that is damaged.
-    #[must_use]
     pub(crate) fn may_have_lost_its_decision(&self) -> bool {
         let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::state::TxKind::Apply);
         made && !self.decided && self.ending == LogOutcome::None
     }
 
     /// What the owner was asked to do.
-    #[must_use]
     pub(crate) fn operation(&self) -> &str {
         match (&self.begin, &self.marker) {
             (Some(begin), _) => &begin.operation,
@@ -68,7 +64,6 @@ impl Unfinished {
     }
 
     /// The git directory of the worktree that it was made in.
-    #[must_use]
     pub(crate) fn git_dir(&self, repo: &Repository) -> PathBuf {
         let inside = self.begin.as_ref().map_or("", |b| b.worktree.as_str());
         let dir = safe_worktree(inside).map_or_else(|| repo.common_dir.clone(), |d| repo.common_dir.join(d));

@@ -97,7 +97,6 @@ impl<'l> Reading<'l> {
 
 impl<'l> ExpectedRefs<'l> {
     /// Reads `records`, in the order of the log; `boot` is the present one, in which alone a transaction may be alive.
-    #[must_use]
     pub(crate) fn of(records: &'l [Record], boot: &str) -> ExpectedRefs<'l> {
         let mut this = ExpectedRefs { clock_is_steady: true, ..ExpectedRefs::default() };
         let mut reading = Reading::default();

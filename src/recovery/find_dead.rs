@@ -36,7 +36,6 @@ pub(crate) struct DeadMarker {
 }
 
 /// Is anybody still working on the transaction of `marker`?
-#[must_use]
 pub(crate) fn liveness_of(marker: &Marker, here: &ExecContext, state: &StateDir) -> Liveness {
     let local = is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
@@ -53,7 +52,6 @@ fn of_run(state: &StateDir, id: TxId, owner: Liveness) -> Liveness {
 }
 
 /// Did the writer of a marker die before it could rename it into place?
-#[must_use]
 pub(crate) fn is_abandoned(temporary: &Temporary, here: &ExecContext, state: &StateDir) -> bool {
     // The name does not say which machine it was, nor which boot.
     if !is_local_disk(state.path()) {

@@ -27,7 +27,6 @@ pub(crate) struct History<'l> {
 
 impl<'l> History<'l> {
     /// Indexes `records` (in the order of the log).
-    #[must_use]
     pub(crate) fn new(records: &'l [Record]) -> Self {
         let mut by_ref: HashMap<&RefName, Vec<usize>> = HashMap::new();
         for (at, record) in records.iter().enumerate() {
@@ -39,7 +38,6 @@ impl<'l> History<'l> {
     }
 
     /// The `begin` of a transaction, with its place.
-    #[must_use]
     pub(crate) fn begin(&self, id: TxId) -> Option<(usize, &'l Begin)> {
         self.records.iter().enumerate().rev().find_map(|(at, record)| match &record.body {
             // What was read under the locks says more than what was read before.
@@ -49,13 +47,11 @@ impl<'l> History<'l> {
     }
 
     /// Is the transaction past its commit point?
-    #[must_use]
     pub(crate) fn is_decided(&self, id: TxId) -> bool {
         self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Decided(_)))
     }
 
     /// How the log says that `id` ended, after its `begin`.
-    #[must_use]
     pub(crate) fn ending(&self, id: TxId, begin_at: usize) -> LogOutcome {
         let mine = self.records[begin_at..].iter().rev().filter(|r| r.tx == Some(id));
         let ending = mine.filter_map(|r| match &r.body {

@@ -17,7 +17,6 @@ use crate::recovery::site::Site;
 use crate::state::quarantine;
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
-#[must_use]
 pub(crate) fn saved_log_name(index: usize) -> String {
     format!("reflog.{index}")
 }

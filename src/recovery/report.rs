@@ -84,14 +84,12 @@ pub(crate) struct Report {
 
 impl Report {
     /// Is there nothing that recovery would have to mend?
-    #[must_use]
     pub(crate) fn is_clean(&self) -> bool {
         let quiet = self.transactions.iter().all(|t| t.quiet);
         quiet && self.locks.is_empty() && self.busy.is_empty() && !self.needs_human() && self.notes.is_empty()
     }
 
     /// Does something wait for recovery? (of a dry run)
-    #[must_use]
     pub(crate) fn has_work(&self) -> bool {
         let open = |t: &TxFinding| !t.quiet && !matches!(t.finding, Finding::NeedsHuman | Finding::Left);
         self.transactions.iter().any(open)
@@ -100,7 +98,6 @@ impl Report {
     }
 
     /// Must a human decide something?
-    #[must_use]
     pub(crate) fn needs_human(&self) -> bool {
         !self.damage.is_empty()
             || !self.losses.is_empty()
@@ -108,14 +105,12 @@ impl Report {
     }
 
     /// Is somebody at work, or not to be seen, whose transaction or lock is in the way?
-    #[must_use]
     pub(crate) fn is_busy(&self) -> bool {
         let held = self.locks.iter().any(|l| l.held);
         held || !self.busy.is_empty() || self.transactions.iter().any(|t| t.finding == Finding::Left)
     }
 
     /// One line per transaction, lock without a transaction, and note, for stderr.
-    #[must_use]
     pub(crate) fn headlines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.transactions.iter().filter(|t| !t.quiet).map(TxFinding::headline).collect();
         let removed: Vec<&str> = self.paths(Finding::Removed).collect();
@@ -173,7 +168,6 @@ impl TxFinding {
 }
 
 /// `1 lock`, `2 locks`.
-#[must_use]
 pub(crate) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }

@@ -48,7 +48,6 @@ pub(crate) struct Options {
 
 impl Options {
     /// For a hook: wait for nothing.
-    #[must_use]
     pub(crate) fn new(git_program: PathBuf) -> Options {
         Options {
             mode: Mode::Command,

@@ -23,7 +23,6 @@ pub(crate) enum Ended {
 
 impl Ended {
     /// The exit code that a shell would report.
-    #[must_use]
     pub(crate) fn code(self) -> u8 {
         match self {
             Ended::Exited(code) => code,

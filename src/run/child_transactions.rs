@@ -28,14 +28,12 @@ pub(crate) struct Move {
 }
 
 /// Does the ref belong to what a run takes back by its log? HEADs and pseudo-refs go with the worktree.
-#[must_use]
 pub(crate) fn is_shared(name: &RefName) -> bool {
     let name = name.as_bytes();
     name.starts_with(b"refs/") || (name.starts_with(b"worktrees/") && name.windows(6).any(|w| w == b"/refs/"))
 }
 
 /// The parts of the run `id`, oldest first, with what each changed and whether that came to be.
-#[must_use]
 pub(crate) fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
     let mut parts = Vec::new();
     for record in records {
@@ -49,7 +47,6 @@ pub(crate) fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
 }
 
 /// The HEADs that the run `id` moved or made, of whichever worktree.
-#[must_use]
 pub(crate) fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
     let moved = of(records, id).into_iter().flat_map(|(_, begin)| begin.refs.iter().map(|c| c.name.clone()));
     // Up to 2.45 git makes a worktree's HEAD outside of any transaction, but tells the post-checkout hook.
@@ -61,7 +58,6 @@ pub(crate) fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
 }
 
 /// What the run `id` did to refs, in the order in which it first touched them.
-#[must_use]
 pub(crate) fn moves(records: &[Record], id: TxId) -> Vec<Move> {
     let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
     let mut open: HashMap<TxId, &Begin> = HashMap::new();
@@ -102,7 +98,6 @@ fn is_over(body: &Body) -> bool {
 }
 
 /// Has somebody else moved the ref `name` since the run `id` began?
-#[must_use]
 pub(crate) fn is_moved_by_others(records: &[Record], id: TxId, name: &RefName) -> bool {
     let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
     let others: HashSet<TxId> = records[begun..]

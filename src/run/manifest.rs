@@ -156,7 +156,6 @@ impl Manifest {
 }
 
 /// A path of the machine as text.
-#[must_use]
 pub(crate) fn path_text(path: &std::path::Path) -> String {
     escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).into_owned()
 }

@@ -43,7 +43,6 @@ impl Mark {
     }
 
     /// What [`RUN`](crate::util::env::RUN) is for the processes of this run, when it was `outer` before.
-    #[must_use]
     pub(crate) fn within(&self, outer: Option<&str>) -> String {
         match outer {
             Some(outer) if !outer.is_empty() => format!("{outer} {self}"),
@@ -53,7 +52,6 @@ impl Mark {
 }
 
 /// The run of the repository that `variable` names, if it does: the innermost.
-#[must_use]
 pub(crate) fn named_in(variable: &str, state: &StateDir) -> Option<TxId> {
     let own = state.birth().ok()?.ino;
     let marks = variable.split(' ').filter_map(|word| {

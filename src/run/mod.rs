@@ -134,7 +134,6 @@ impl<'r> Run<'r> {
     }
 
     /// Its id.
-    #[must_use]
     pub(crate) fn id(&self) -> TxId {
         self.entry.id
     }

@@ -35,13 +35,11 @@ pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-mer
 const TRIES: usize = 5;
 
 /// Where copies of the run `id` lie.
-#[must_use]
 pub(crate) fn copies_dir(state: &StateDir, id: TxId) -> PathBuf {
     state.tx(id).join("copies")
 }
 
 /// Where reflogs of the run `id` have their second names.
-#[must_use]
 pub(crate) fn reflog_copy(state: &StateDir, id: TxId, name: &RefName) -> PathBuf {
     use sha1::Digest;
     let sum = sha1::Sha1::digest(name.as_bytes());

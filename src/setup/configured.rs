@@ -25,7 +25,6 @@ pub(crate) enum State {
 }
 
 /// What to set so that git calls `binary`.
-#[must_use]
 pub(crate) fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
     let setting = |(section, name): (&str, &str)| {
         let command = command_lines(binary, name).join("; ");
@@ -35,7 +34,6 @@ pub(crate) fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
 }
 
 /// Looks.
-#[must_use]
 pub(crate) fn state(config: &Config) -> State {
     for (section, name) in SECTIONS.into_iter().zip(NAMES) {
         let ask = |what: &str| config.local(&format!("hook.{section}.{what}"));

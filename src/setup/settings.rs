@@ -69,14 +69,12 @@ impl File<'_> {
 
 impl Settings {
     /// Settings that we made where nothing was.
-    #[must_use]
     pub(crate) fn made(settings: Vec<(String, String)>) -> Settings {
         let changed = settings.into_iter().map(|(key, ours)| Changed { key, ours, before: None }).collect();
         Settings { changed, ..Settings::default() }
     }
 
     /// Did we make this setting, and has it that value still?
-    #[must_use]
     pub(crate) fn is_still_ours(&self, key: &str, now: Option<&str>) -> bool {
         self.changed.iter().any(|c| c.key == key && Some(c.ours.as_str()) == now)
     }

@@ -53,7 +53,6 @@ pub(crate) fn look(parent: &Parent, hash: Hash) -> io::Result<Found> {
 }
 
 /// git's mode of a file or link.
-#[must_use]
 pub(crate) fn mode_of(stat: &Stat) -> FileMode {
     match stat.kind {
         Kind::Symlink => FileMode::Symlink,

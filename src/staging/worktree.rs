@@ -55,7 +55,6 @@ impl Worktree {
     }
 
     /// Does `path` lie in the git directory, whatever that is called?
-    #[must_use]
     pub(crate) fn is_gits_own(&self, path: &RelPath) -> bool {
         self.own.iter().any(|dir| path.as_path().starts_with(dir) || dir.starts_with(path.as_path()))
     }

@@ -173,7 +173,6 @@ impl Listing {
 }
 
 /// Of an error of [`Entry::read`]: could the marker not be read, which says nothing about what is in it?
-#[must_use]
 pub(crate) fn is_unreadable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<io::Error>())
 }

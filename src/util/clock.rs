@@ -3,7 +3,6 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// Unix time in seconds.
-#[must_use]
 pub(crate) fn unix_time() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
@@ -15,7 +14,6 @@ fn clock(id: ClockId) -> i64 {
 
 /// Realtime minus time since boot, in nanoseconds: when this machine booted, by its present clock. It changes only when
 /// the clock is set.
-#[must_use]
 pub(crate) fn clock_offset() -> i64 {
     // Realtime first: an interruption in between makes processes look older, which is the safe side.
     let now = clock(ClockId::Realtime);
@@ -23,7 +21,6 @@ pub(crate) fn clock_offset() -> i64 {
 }
 
 /// Realtime now (Unix epoch, nanoseconds).
-#[must_use]
 pub(crate) fn now() -> i64 {
     clock(ClockId::Realtime)
 }

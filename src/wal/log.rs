@@ -54,7 +54,6 @@ struct Written {
 
 impl<'s> Log<'s> {
     /// The log in `state`. `boot` is this boot's id: what was remembered in another one is checked again.
-    #[must_use]
     pub(crate) fn new(state: &'s StateDir, boot: &str, wait: Wait) -> Self {
         Log { state, boot: boot.to_owned(), wait }
     }

@@ -9,19 +9,16 @@ use crate::setup::names::{ALL_NAMES, NAMES};
 use crate::util::text::shown;
 
 /// Is ours in front of the lines of the hook that was there?
-#[must_use]
 pub(crate) fn is_in_front(directory: &Path, name: &str) -> bool {
     fs::symlink_metadata(with(&aside_directory(directory).join(name), WHOLE)).is_ok()
 }
 
 /// Does a hook manager work here that takes its places back whenever one of its hooks runs?
-#[must_use]
 pub(crate) fn is_restless(directory: &Path) -> bool {
     ALL_NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
 }
 
 /// What is wrong with our hook in `directory`, and what to do.
-#[must_use]
 pub(crate) fn problem(directory: &Path, name: &str) -> Option<String> {
     let path = directory.join(name);
     if fs::symlink_metadata(&path).is_err() {
@@ -50,7 +47,6 @@ pub(crate) fn problem(directory: &Path, name: &str) -> Option<String> {
 }
 
 /// Whose lines do not run because of our hook in `directory`, and what to do.
-#[must_use]
 pub(crate) fn hindered(directory: &Path, name: &str) -> Option<String> {
     let hook = directory.join(name);
     if name == NAMES[0] && is_ours(&hook) && fs::read_link(&hook).is_ok() && others_add_lines(directory) {
