@@ -52,7 +52,11 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let problems = hooks::why_unprotected(&real_git()?, &repo)?;
     let options = session.recovery_options()?;
     let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
-    let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };
+    let weaknesses = if problems.is_empty() {
+        fsync::weaknesses(&real_git()?, &repo)?.iter().map(ToString::to_string).collect()
+    } else {
+        Vec::new()
+    };
     let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo)? } else { Vec::new() };
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
