@@ -129,6 +129,7 @@ impl Action {
             }
             Action::Close { entry, state } => close::close(site, entry, state)?,
             Action::CloseRun { entry, state } => crate::run::close(site.state, entry, state)?,
+            Action::Sweep(abandoned) => close::sweep(site, &abandoned)?,
             Action::RestoreRun(run) => restore::restore(site, &run, progress)?,
             Action::RemoveLock(lock) => progress.is_void = !lock.remove(site.state, site.repo)?,
             Action::FinishLock { lock, keep } => {
