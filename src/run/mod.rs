@@ -71,21 +71,14 @@ pub(crate) struct Intent<'i> {
 }
 
 /// Another run is at work in this worktree.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{id} (`{operation}`) is at work in this worktree")]
 pub(crate) struct Occupied {
     /// That run.
     pub id: TxId,
     /// What it does.
     pub operation: String,
 }
-
-impl std::fmt::Display for Occupied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (`{}`) is at work in this worktree", self.id, self.operation)
-    }
-}
-
-impl std::error::Error for Occupied {}
 
 impl<'r> Run<'r> {
     /// Takes the snapshot and logs the run.

@@ -76,7 +76,7 @@ pub(crate) struct FileStep {
 }
 
 /// Why a transaction is not reversed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// There is none left.
     NothingLeft(Direction),
@@ -113,8 +113,6 @@ impl std::fmt::Display for Refusal {
         }
     }
 }
-
-impl std::error::Error for Refusal {}
 
 /// The transactions of a log that can be reversed.
 struct History<'l> {
