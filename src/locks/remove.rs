@@ -11,8 +11,7 @@ use anyhow::Context;
 use crate::fs::{FileId, durable};
 use crate::git::Repository;
 use crate::locks::proof::{DeadLock, RECOVERY_LOCK};
-use crate::state::directory::StateDir;
-use crate::state::quarantine;
+use crate::state::{StateDir, quarantine};
 
 /// Something that is in the way right now; what it concerns stays for the next run.
 #[derive(Debug, thiserror::Error)]

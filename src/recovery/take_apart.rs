@@ -1,8 +1,7 @@
 //! Taking apart what a cut `git worktree add` has made.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::Context;
 

@@ -31,9 +31,8 @@ use crate::fs::beneath::{self, Parent};
 use crate::fs::durable;
 use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
-use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{self, Entry, Listing, Marker, State};
-use crate::state::{TxId, TxKind};
+use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::wal::{Begin, Body, Flush, Log};
 
 use manifest::path_text;

@@ -24,8 +24,7 @@ use crate::git::update_refs::{RefWrite, write_refs_with_hooks};
 use crate::git::{Git, RefName, RefStore, Repository, Value};
 use crate::run::child_transactions;
 use crate::staging::stage::{self, Source};
-use crate::state::directory::StateDir;
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind};
 use crate::util::text::unescape;
 use crate::wal::{Begin, Body, FileChange, FileImage, Outcome, Record, Reversal};
 
