@@ -7,11 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-use jin_txn::apply::{Expected, Transaction};
-use jin_txn::fs::beneath::RelPath;
-use jin_txn::git::{Oid, RefName, Repository};
-use jin_txn::staging::stage::Source;
-use jin_txn::wal::FileMode;
+use jin_txn::{Expected, FileMode, Oid, RefName, RelPath, Repository, Source, Transaction};
 
 fn main() -> anyhow::Result<()> {
     let scratch = std::env::temp_dir().join(format!("jin-layers-{}", std::process::id()));

@@ -15,41 +15,64 @@
 //!                 go                 rolled back
 //! ```
 //!
-//! Read the modules in this order: [`named`] (errors that name files), [`durable`] (the only door to disk), [`beneath`] (the same for a
-//! worktree), [`checksum`], [`owner`]
-//! (who is alive), [`git`] (how repositories look), [`settings`], [`state_dir`], [`marker`], [`wal`] (what we keep), [`hook`] (the
-//! protocol with git), [`recovery`] (evidence, plan, execution), [`txn`] (declared refs and files as one transaction), [`run`]
-//! (any command as one), [`undo`]. [`cli`] is the surface.
-//!
-//! # Invariants
-//! - I1 nothing executes before its record is durable
-//! - I2 after recovery every transaction is wholly before or wholly after
-//! - I3 no acknowledged transaction is lost: to a killed process always, to a power cut on ext4, XFS and btrfs
-//! - I4 no ref names an object that is missing or corrupt
-//! - I5 no lock of a dead owner remains where proof is possible; no lock of a live one is touched
-//! - I6 recovery twice is recovery once; killed anywhere and run again it comes to the same end
-//! - I7 somebody else's value is never overwritten; no ref is deleted without proof
-//! - I8 uncommitted work is never lost by us
-//! - I9 damage of the log never goes unnoticed and never panics
-//! - I10 nothing outside of the git directory and the worktree is written, whatever the log says
-//! - I11 a healthy repository sees no output
-//! - I12 log, markers and quarantine stay bounded
+//! The program `jin-txn` is the main user of this crate. For other programs there is [`Transaction`]: refs *and* files, all of
+//! them or none, as `jin-txn apply` makes them. How the crate is built, with its invariants, is in `ARCHITECTURE.md`.
 
 #![forbid(unsafe_code)]
+// What users of the library need is re-exported below; everything else is for this crate.
+#![cfg_attr(not(test), warn(unreachable_pub))]
 
-pub mod apply;
-pub mod cli;
-pub mod fs;
-pub mod git;
-pub mod hook;
-pub mod locks;
-pub mod observe;
-pub mod process;
-pub mod recovery;
-pub mod run;
-pub mod setup;
-pub mod staging;
-pub mod state;
-pub mod undo;
-pub mod util;
-pub mod wal;
+mod apply;
+mod cli;
+mod fs;
+mod git;
+mod hook;
+mod locks;
+mod observe;
+mod process;
+mod recovery;
+mod run;
+mod setup;
+mod staging;
+mod state;
+mod undo;
+mod util;
+mod wal;
+
+pub use apply::queue::{Clash, Deref, Expected};
+pub use apply::unmet::{Unmet, UnmetItem};
+pub use apply::{Committed, Prepared, Transaction};
+pub use fs::beneath::path::{BadPath, RelPath};
+pub use fs::identity::FileId;
+pub use git::name::{BadName, RefName};
+pub use git::oid::Oid;
+pub use git::refs::Value;
+pub use git::repository::{NotFound, RefFormat, Repository};
+pub use staging::stage::Source;
+pub use staging::worktree::NoWorktree;
+pub use state::flock::Busy;
+pub use state::id::TxId;
+pub use wal::files::{FileChange, FileImage, FileMode};
+pub use wal::record::RefChange;
+
+#[doc(hidden)]
+pub use cli::entry::main;
+
+/// Formats and readers, for our own tests and fuzzers: anything in here may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::apply::language::{Ends, Item, Parser};
+    pub use crate::apply::manifest;
+    pub use crate::git::packed_refs::PackedRefs;
+    pub use crate::git::refs::RefSnapshot;
+    pub use crate::observe::payload::Payload;
+    pub use crate::process::owner::{ExecContext, Owner, Process};
+    pub use crate::run::manifest::Manifest as Snapshot;
+    pub use crate::state::directory::StateDir;
+    pub use crate::state::kind::TxKind;
+    pub use crate::state::marker::{Marker, PayloadKey, Phase};
+    pub use crate::util::text::{escape, unescape};
+    pub use crate::wal::codec;
+    pub use crate::wal::record::{Begin, Body, Checkout, Outcome, Record, Reversal, Watched};
+    pub use crate::wal::scan::{Bounds, Scan, read_segment};
+}

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
-    jin_txn::cli::main(called_as, args.collect())
+    jin_txn::main(called_as, args.collect())
 }

@@ -5,20 +5,12 @@
 
 use std::path::Path;
 
-use jin_txn::apply::language::{Ends, Item, Parser};
-use jin_txn::apply::manifest;
-use jin_txn::fs::beneath::RelPath;
-use jin_txn::git::RefName;
-use jin_txn::git::packed_refs::PackedRefs;
-use jin_txn::git::refs::Value;
-use jin_txn::observe::payload::Payload;
-use jin_txn::run::manifest::Manifest as Snapshot;
-use jin_txn::state::marker::Marker;
-use jin_txn::util::text::{escape, unescape};
-use jin_txn::wal::codec;
-use jin_txn::wal::codec::FORMAT;
-use jin_txn::wal::scan::{Bounds, read_segment};
-use jin_txn::wal::{Begin, Body, Record};
+use jin_txn::internals::codec::{self, FORMAT};
+use jin_txn::internals::{
+    Begin, Body, Bounds, Ends, Item, Marker, PackedRefs, Parser, Payload, Record, Snapshot, escape, manifest,
+    read_segment, unescape,
+};
+use jin_txn::{RefName, RelPath, Value};
 
 /// A target and its name, which is that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));

@@ -19,10 +19,10 @@ use crate::git::RefName;
 use crate::wal::FileMode;
 
 /// The longest line or field, in bytes.
-pub const LONGEST_LINE: usize = 16 << 10;
+pub(crate) const LONGEST_LINE: usize = 16 << 10;
 
 /// An object as somebody wrote it: its name, or anything that `git rev-parse` understands.
-pub type Revision = Vec<u8>;
+pub(crate) type Revision = Vec<u8>;
 
 /// What is expected, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]

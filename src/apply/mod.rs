@@ -31,9 +31,7 @@
 //! # git(&["init", "-q"])?;
 //! # git(&["commit", "-q", "--allow-empty", "-m", "first"])?;
 //! # let commit = git(&["rev-parse", "HEAD"])?;
-//! use jin_txn::fs::beneath::RelPath;
-//! use jin_txn::git::{Oid, RefName, Repository};
-//! use jin_txn::apply::{Expected, FileMode, Source, Transaction};
+//! use jin_txn::{Expected, FileMode, Oid, RefName, RelPath, Repository, Source, Transaction};
 //!
 //! let repo = Repository::discover(scratch.path())?;
 //! let commit = Oid::parse(commit.as_bytes()).expect("git prints object names");
@@ -62,13 +60,13 @@
 //! - A file and what is below its name cannot change places in one transaction.
 //! - The worktree has to be on the file system of the git directory: files are renamed into place.
 
-pub mod language;
+pub(crate) mod language;
 pub mod manifest;
 mod prepare;
-mod queue;
+pub(crate) mod queue;
 mod refs;
 mod session;
-mod unmet;
+pub(crate) mod unmet;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,21 +75,18 @@ use anyhow::Context;
 
 use crate::fs::beneath::RelPath;
 use crate::fs::durable;
-use crate::git::refs::RefSnapshot;
-use crate::git::refs::Value;
+use crate::git::refs::{RefSnapshot, Value};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
-use crate::recovery;
-use crate::recovery::Options;
+use crate::recovery::{self, Options};
 use crate::state::TxId;
 use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{Entry, State};
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Reversal};
 
-pub use crate::staging::stage::Source;
-pub use crate::staging::worktree::NoWorktree;
-pub use crate::wal::{FileChange, FileImage, FileMode};
-pub use queue::{Clash, Deref, Expected};
-pub use unmet::{Unmet, UnmetItem};
+pub(crate) use crate::staging::stage::Source;
+pub(crate) use crate::wal::{FileChange, FileMode};
+pub(crate) use queue::{Deref, Expected};
+pub(crate) use unmet::Unmet;
 
 use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;

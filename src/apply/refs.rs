@@ -107,9 +107,6 @@ pub(crate) fn intended(targets: &[Target], values: &[Value]) -> Vec<RefChange> {
 }
 
 /// Reads everything again while git holds its locks.
-///
-/// # Errors
-/// A symbolic ref points elsewhere by now, or git has not locked what it should have.
 pub(crate) fn locked(repo: &Repository, git: &Git, targets: &[Target]) -> anyhow::Result<Locked> {
     if repo.ref_format == RefFormat::Reftable {
         let values = values(repo, git, targets)?;

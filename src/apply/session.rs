@@ -31,7 +31,7 @@ pub(crate) struct GitSession {
 
 impl GitSession {
     /// Starts git, which waits for its orders.
-    pub fn start(git: &Git, directory: &Path, id: TxId, message: &str) -> anyhow::Result<GitSession> {
+    pub(super) fn start(git: &Git, directory: &Path, id: TxId, message: &str) -> anyhow::Result<GitSession> {
         let session = git.command(["update-ref", "--no-deref", "-z", "--stdin", "-m", message]).directory(directory);
         // The log has the new values: they need no sync of their own, one barrier serves them all.
         let session = session.config("core.fsync", "-reference").watched(crate::util::env::WITHIN, &id.to_string());
@@ -45,13 +45,13 @@ impl GitSession {
     }
 
     /// The process.
-    pub fn process(&self) -> anyhow::Result<Process> {
+    pub(super) fn process(&self) -> anyhow::Result<Process> {
         let stat = Stat::of(self.child.id()).context("git has gone already")?;
         Ok(stat.process())
     }
 
     /// Hands over the updates and lets git take all locks and ask the hooks. Nothing is changed yet.
-    pub fn prepare(&mut self, targets: &[Target]) -> anyhow::Result<()> {
+    pub(super) fn prepare(&mut self, targets: &[Target]) -> anyhow::Result<()> {
         let mut input = b"start\0".to_vec();
         targets.iter().for_each(|target| push(&mut input, target));
         input.extend_from_slice(b"prepare\0");
@@ -61,10 +61,7 @@ impl GitSession {
     }
 
     /// Lets git put the new values into place.
-    ///
-    /// # Errors
-    /// What git says; some of the refs may have been written.
-    pub fn commit(mut self) -> anyhow::Result<String> {
+    pub(super) fn commit(mut self) -> anyhow::Result<String> {
         let _ended = self.send(b"commit\0");
         let answered = self.expect("commit: ok");
         self.stdin = None;
@@ -76,7 +73,7 @@ impl GitSession {
     }
 
     /// Lets git give up: it releases its locks, and nothing was changed.
-    pub fn abort(mut self) -> io::Result<()> {
+    pub(super) fn abort(mut self) -> io::Result<()> {
         self.end()
     }
 

@@ -3,8 +3,7 @@
 use std::io;
 
 use crate::apply::queue::{Expected, FileItem};
-use crate::apply::refs;
-use crate::apply::refs::Target;
+use crate::apply::refs::{self, Target};
 use crate::fs::FileId;
 use crate::fs::beneath::{Kind, Parent, RelPath, refusal};
 use crate::git::refs::Value;
@@ -161,9 +160,6 @@ fn why_not_writable(worktree: &Worktree, path: &RelPath, device: u64) -> anyhow:
 }
 
 /// Has any file changed since it was looked at? Asked once more right before the commit point.
-///
-/// # Errors
-/// [`Unmet`], or a file cannot be looked at.
 pub(crate) fn recheck(worktree: &Worktree, files: &[FileChange]) -> anyhow::Result<()> {
     let mut items = Vec::new();
     for change in files {

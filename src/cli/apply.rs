@@ -10,8 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::apply::language::{Bytes, Ends, Item, LONGEST_LINE, Old, Parser};
-use crate::apply::manifest;
-use crate::apply::manifest::Manifest;
+use crate::apply::manifest::{self, Manifest};
 use crate::apply::{Expected, Transaction};
 use crate::cli::{Session, exit, real_git};
 use crate::git::{Git, Oid, Repository};
@@ -19,8 +18,7 @@ use crate::recovery;
 use crate::staging::stage::Source;
 use crate::state::TxId;
 use crate::state::directory::StateDir;
-use crate::wal::RefChange;
-use crate::wal::{FileChange, FileImage};
+use crate::wal::{FileChange, FileImage, RefChange};
 
 /// The largest input, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -39,7 +37,7 @@ const LARGEST: u64 = 256 << 20;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 #[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "it is the text of --help")]
-pub struct Args {
+pub(crate) struct Args {
     /// The file with the commands or the manifest; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,

@@ -9,7 +9,7 @@ use crate::state::directory::StateDir;
 /// Exit code: 0 clean; 3 something was interrupted and waits for recovery; 4 a human has to decide; 5 a live (or
 /// unknowable) transaction or lock is in the way.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// For a prompt: one word, and nothing at all when there is nothing to say
     #[arg(long, hide = true)]
     pub(super) prompt: bool,

@@ -1,8 +1,7 @@
 //! Dates for people, in UTC.
 
 /// `2026-11-22 20:18:05Z`.
-#[must_use]
-pub fn utc(unix: u64) -> String {
+pub(crate) fn utc(unix: u64) -> String {
     let (days, seconds) = (unix / 86_400, unix % 86_400);
     // Civil date from days since 1970-01-01, counted in eras of 400 years that begin in March.
     let shifted = days + 719_468;

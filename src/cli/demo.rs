@@ -15,7 +15,7 @@ use crate::locks::{Depth, find};
 
 /// Kill a real git in mid-transaction in a scratch repository, show the damage, recover, show the proof
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Keep the scratch repository and say where it is
     #[arg(long)]
     keep: bool,

@@ -9,8 +9,7 @@ use anyhow::Context;
 
 use crate::cli::{PATIENCE, Session, exit, path_variable};
 use crate::git::Repository;
-use crate::recovery;
-use crate::recovery::Options;
+use crate::recovery::{self, Options};
 use crate::setup::path;
 use crate::setup::shim::{CGI, SERVER_PROGRAMS};
 use crate::state::{Busy, StateDir, Wait};
@@ -21,7 +20,7 @@ use crate::util::text::one_line;
 /// git gets the arguments, the terminal and the environment unchanged, and its exit code is passed through. Whatever comes
 /// after the word `git` is git's, `-C`, `-v` and `--help` included.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// git's arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,

@@ -19,7 +19,7 @@ use crate::util::text::{shell_quoted, shown};
 /// Hooks of others that have the same names go on to run, after ours. Running it again repairs and upgrades. `jin-txn
 /// uninstall` puts everything back.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The repository (default: the one we are in)
     #[arg(value_name = "REPO")]
     repo: Option<PathBuf>,

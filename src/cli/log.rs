@@ -6,14 +6,13 @@ use crate::cli::{Session, utc};
 use crate::git::Value;
 use crate::process::owner;
 use crate::run::child_transactions;
-use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::{StateDir, Wait};
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
 
 /// List transactions, newest first
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Show at most N transactions
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     limit: usize,

@@ -14,7 +14,7 @@ use crate::fs::durable;
 /// bash: into ~/.local/share/bash-completion/completions/jin-txn. zsh: as _jin-txn into a directory in fpath. fish: into
 /// ~/.config/fish/completions/jin-txn.fish. powershell: into the profile. install.sh does this for the first three.
 #[derive(clap::Args)]
-pub struct CompletionArgs {
+pub(crate) struct CompletionArgs {
     /// The shell
     #[arg(value_parser = ["bash", "zsh", "fish", "powershell"])]
     shell: String,
@@ -22,7 +22,7 @@ pub struct CompletionArgs {
 
 /// Print the manual page, or write all pages into a directory
 #[derive(clap::Args)]
-pub struct ManArgs {
+pub(crate) struct ManArgs {
     /// Write jin-txn.1, a page for each command, and git-txn.1 into DIR
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,

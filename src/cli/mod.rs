@@ -1,27 +1,27 @@
 //! The command line. One file per command: its arguments (the doc comments are the help) and its run.
 //! Only this layer prints, reads the environment and knows exit codes.
 
-pub mod apply;
-pub mod check;
+pub(crate) mod apply;
+pub(crate) mod check;
 mod color;
 mod date;
-pub mod demo;
-pub mod doctor;
-mod entry;
-pub mod git;
-pub mod install;
-pub mod log;
-pub mod manual;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod entry;
+pub(crate) mod git;
+pub(crate) mod install;
+pub(crate) mod log;
+pub(crate) mod manual;
 mod progress;
-pub mod recover;
-pub mod run;
+pub(crate) mod recover;
+pub(crate) mod run;
 mod session;
-pub mod shell_init;
-pub mod show;
-pub mod status;
-pub mod undo;
-pub mod uninstall;
-pub mod wal;
+pub(crate) mod shell_init;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod undo;
+pub(crate) mod uninstall;
+pub(crate) mod wal;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,26 +35,23 @@ use crate::git::{Git, Repository, exec};
 use crate::recovery::Report;
 use crate::setup::path;
 
-pub use date::utc;
-pub use entry::main;
-pub use session::Session;
+pub(crate) use date::utc;
+pub(crate) use session::Session;
 use session::print_error;
 
 /// Exit codes, the same for every command.
-pub mod exit {
+pub(crate) mod exit {
     /// Done, or clean.
-    pub const DONE: u8 = 0;
+    pub(crate) const DONE: u8 = 0;
     /// The command failed.
-    pub const FAILED: u8 = 1;
+    pub(crate) const FAILED: u8 = 1;
     /// An interrupted transaction or a stale lock waits for recovery.
-    pub const INTERRUPTED: u8 = 3;
+    pub(crate) const INTERRUPTED: u8 = 3;
     /// A human has to decide.
-    pub const NEEDS_HUMAN: u8 = 4;
+    pub(crate) const NEEDS_HUMAN: u8 = 4;
     /// A live or unknowable owner is in the way.
-    pub const BUSY: u8 = 5;
+    pub(crate) const BUSY: u8 = 5;
 }
-
-/// The oldest git that has the reference-transaction hook.
 
 /// How long commands wait for another recovery, and for a hook that outlived its git.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -198,8 +195,7 @@ fn alias_git_dir_is_redundant(here: &Path) -> bool {
 }
 
 /// The exit code of a command that looked, or recovered.
-#[must_use]
-pub fn exit_code(report: &Report) -> u8 {
+pub(crate) fn exit_code(report: &Report) -> u8 {
     if report.needs_human() {
         exit::NEEDS_HUMAN
     } else if report.has_work() {

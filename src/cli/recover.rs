@@ -2,8 +2,7 @@
 
 use crate::cli::status::Described;
 use crate::cli::{Session, exit, exit_code, progress};
-use crate::recovery;
-use crate::recovery::Options;
+use crate::recovery::{self, Options};
 use crate::state::TxId;
 
 /// Recover interrupted transactions and remove stale locks
@@ -12,7 +11,7 @@ use crate::state::TxId;
 /// processes go to quarantine in .git/.jin/quarantine. Somebody else's values are never touched. Running it
 /// again changes nothing.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,

@@ -10,10 +10,8 @@ use anyhow::Context;
 use crate::cli::{Session, exit};
 use crate::git::{Config, Git, RefFormat, Repository};
 use crate::process::owner;
-use crate::recovery;
-use crate::recovery::{Finding, Options};
-use crate::run::child;
-use crate::run::child::Ended;
+use crate::recovery::{self, Finding, Options};
+use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
 use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
@@ -31,7 +29,7 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 ///
 /// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Keep what the command did although it failed
     #[arg(long)]
     keep_on_failure: bool,

@@ -13,7 +13,7 @@ use crate::state::{Busy, Wait};
 use crate::util::text::{json, one_line};
 
 /// What every command gets.
-pub struct Session {
+pub(crate) struct Session {
     /// Where we run, `-C` included.
     pub directory: PathBuf,
     /// `--git-dir` or `GIT_DIR`, absolute.
@@ -30,10 +30,7 @@ pub struct Session {
 
 impl Session {
     /// The repository to work on.
-    ///
-    /// # Errors
-    /// There is none, or it belongs to somebody else and git would not touch it either.
-    pub fn repository(&self) -> anyhow::Result<Repository> {
+    pub(crate) fn repository(&self) -> anyhow::Result<Repository> {
         match &self.git_dir {
             // Who names the git directory is trusted to know it, by git too.
             Some(_) => Ok(self.locate()?),
@@ -42,18 +39,12 @@ impl Session {
     }
 
     /// The repository in, or around, `dir`.
-    ///
-    /// # Errors
-    /// As for [`Session::repository`].
-    pub fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
+    pub(crate) fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
         trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?, dir)
     }
 
     /// The repository, whoever owns it.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn locate(&self) -> Result<Repository, NotFound> {
+    pub(crate) fn locate(&self) -> Result<Repository, NotFound> {
         match &self.git_dir {
             Some(dir) => Repository::open(dir),
             None => Repository::discover(&self.directory),
@@ -61,19 +52,13 @@ impl Session {
     }
 
     /// Options for recovery by a command.
-    ///
-    /// # Errors
-    /// There is no git.
-    pub fn recovery_options(&self) -> anyhow::Result<Options> {
+    pub(crate) fn recovery_options(&self) -> anyhow::Result<Options> {
         let objects_elsewhere = objects_elsewhere();
         Ok(Options { wait: Wait::UpTo(PATIENCE), objects_elsewhere, ..Options::new(real_git()?) })
     }
 
     /// The root of the worktree that we are in; `None` in a bare repository.
-    ///
-    /// # Errors
-    /// git finds no worktree.
-    pub fn worktree(&self, git: &Path, config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    pub(crate) fn worktree(&self, git: &Path, config: &Config) -> anyhow::Result<Option<PathBuf>> {
         const DECIDING: [&str; 3] = ["GIT_WORK_TREE", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"];
         let decided = self.git_dir.is_some()
             || DECIDING.iter().any(|name| std::env::var_os(name).is_some())
@@ -90,19 +75,19 @@ impl Session {
     }
 
     /// A line for people, on stderr.
-    pub fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         if !self.quiet {
             print_line(&mut self.color.stream(std::io::stderr().lock()), line);
         }
     }
 
     /// A line of data, on stdout.
-    pub fn print(&self, line: &str) {
+    pub(crate) fn print(&self, line: &str) {
         print_line(&mut self.color.stream(std::io::stdout().lock()), line);
     }
 
     /// Text of our own for another program, on stdout: nothing of it is escaped, and no line feed is added.
-    pub fn print_as_is(&self, text: &str) {
+    pub(crate) fn print_as_is(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
             std::process::exit(0);
@@ -110,7 +95,7 @@ impl Session {
     }
 
     /// Data as JSON, on stdout.
-    pub fn print_json(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    pub(crate) fn print_json(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
         self.print_as_is(&(json(&serde_json::to_string_pretty(value)?).into_owned() + "\n"));
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::util::text::shell_quoted;
 /// jin-txn shell-init fish | source. It defines a function `git`, which recovers what was interrupted and then becomes
 /// git, and a function `jin_txn_prompt`, which prints nothing as long as all is well.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,

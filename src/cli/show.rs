@@ -14,7 +14,7 @@ use crate::wal::{Body, Log};
 
 /// Show one transaction: who made it, what it changed, how it ended
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The transaction, e.g. tx-7
     #[arg(value_name = "ID")]
     id: TxId,

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::{Session, exit_code, progress, real_git};
-use crate::recovery;
-use crate::recovery::{Finding, Report};
+use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
 use crate::state::directory::{Durability, StateDir};
 
@@ -14,7 +13,7 @@ use crate::state::directory::{Durability, StateDir};
 ///
 /// The exit code is that of `check`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
 #[derive(Serialize)]
 struct Status {
@@ -31,7 +30,7 @@ struct Status {
 
 /// A report as JSON has it.
 #[derive(Serialize)]
-pub struct Described {
+pub(crate) struct Described {
     version: u32,
     state: &'static str,
     #[serde(flatten)]
@@ -40,8 +39,7 @@ pub struct Described {
 
 impl Described {
     /// Describes `report`, of a command that ends with `code`.
-    #[must_use]
-    pub fn new(report: &Report, code: u8) -> Described {
+    pub(crate) fn new(report: &Report, code: u8) -> Described {
         let state = state_name(code);
         let mut report = report.clone();
         report.transactions.retain(|t| !t.quiet);
@@ -54,7 +52,11 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     let problems = hooks::why_unprotected(&real_git()?, &repo)?;
     let options = session.recovery_options()?;
     let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
-    let weaknesses = if problems.is_empty() { fsync::weaknesses(&real_git()?, &repo)? } else { Vec::new() };
+    let weaknesses = if problems.is_empty() {
+        fsync::weaknesses(&real_git()?, &repo)?.iter().map(ToString::to_string).collect()
+    } else {
+        Vec::new()
+    };
     let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo)? } else { Vec::new() };
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
@@ -108,8 +110,7 @@ fn wal_bytes(wal: &PathBuf) -> u64 {
 }
 
 /// The word for an exit code of `check`.
-#[must_use]
-pub fn state_name(code: u8) -> &'static str {
+pub(crate) fn state_name(code: u8) -> &'static str {
     match code {
         crate::cli::exit::DONE => "clean",
         crate::cli::exit::INTERRUPTED => "interrupted",
@@ -119,8 +120,7 @@ pub fn state_name(code: u8) -> &'static str {
 }
 
 /// A report in words: what is there, and what to do next.
-#[must_use]
-pub fn describe(report: &Report) -> Vec<String> {
+pub(crate) fn describe(report: &Report) -> Vec<String> {
     if report.is_clean() {
         return vec!["clean: nothing is unfinished".to_owned()];
     }
@@ -153,8 +153,7 @@ pub fn describe(report: &Report) -> Vec<String> {
 }
 
 /// What recovery had to leave, in words.
-#[must_use]
-pub fn obstacles(report: &Report) -> Vec<String> {
+pub(crate) fn obstacles(report: &Report) -> Vec<String> {
     let held = report.told_locks().filter(|l| l.held).map(|l| format!("jin-txn: left {} alone: {}", l.path, l.because));
     held.chain(report.busy.iter().map(|b| format!("jin-txn: {b}"))).collect()
 }

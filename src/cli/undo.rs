@@ -9,8 +9,7 @@ use crate::recovery;
 use crate::setup::hooks;
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
-use crate::undo;
-use crate::undo::{Direction, Step};
+use crate::undo::{self, Direction, Step};
 use crate::wal::Log;
 
 /// Take back the newest transaction, or one that you name
@@ -18,14 +17,14 @@ use crate::wal::Log;
 /// Its refs go back to where they were, all or none, as a new transaction; the next undo takes back the one before.
 /// Refused when a ref has moved on since. Index and worktree stay as they are, as after `git reset --soft`.
 #[derive(clap::Args)]
-pub struct UndoArgs {
+pub(crate) struct UndoArgs {
     #[command(flatten)]
     args: Args,
 }
 
 /// Do again what was undone last, or one that you name
 #[derive(clap::Args)]
-pub struct RedoArgs {
+pub(crate) struct RedoArgs {
     #[command(flatten)]
     args: Args,
 }

@@ -16,7 +16,7 @@ use crate::util::text::shown;
 /// Hooks and configuration are as they were before `install`. The log and the quarantine stay in .git/.jin unless
 /// you say --purge.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Remove .git/.jin as well: the log, and everything in quarantine
     #[arg(long)]
     purge: bool,

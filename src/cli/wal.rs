@@ -9,7 +9,7 @@ use crate::wal::{Log, Scan};
 
 /// Look at the write-ahead log itself: is it whole, what is in it
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }

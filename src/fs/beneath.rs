@@ -13,39 +13,37 @@
 //! Limit: a directory that is moved out of the root while it is open is still written to, as by every program.
 //! An ancestor that somebody else may write to can be renamed at any time.
 
-mod path;
+pub(crate) mod path;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-pub use path::{BadPath, LONGEST, RelPath};
+pub(crate) use path::RelPath;
 
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
 use crate::fs::named::at;
+use crate::fs::{FileId, absent_is_none};
 
 /// Opens directories for reading only: they can be synced.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The open root.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     dir: OwnedFd,
     path: Arc<Path>,
 }
 
 /// The open directory that an entry lies in, and the entry's name in it.
 #[derive(Debug)]
-pub struct Parent {
+pub(crate) struct Parent {
     dir: OwnedFd,
     name: OsString,
     path: RelPath,
@@ -54,7 +52,7 @@ pub struct Parent {
 
 /// What kind of thing an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A regular file.
     File,
     /// A symbolic link.
@@ -67,7 +65,7 @@ pub enum Kind {
 
 /// An entry, itself: links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// What it is.
     pub kind: Kind,
     /// Permission bits (the lower twelve).
@@ -80,7 +78,7 @@ pub struct Stat {
 
 /// How a renamed entry takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RenameMode {
+pub(crate) enum RenameMode {
     /// Whatever is there is replaced.
     Replace,
     /// Something there is an error ([`io::ErrorKind::AlreadyExists`]).
@@ -91,7 +89,7 @@ pub enum RenameMode {
 
 /// A path that leads somewhere else: the inner error of an [`io::Error`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The path.
     pub path: RelPath,
     /// What is in the way.
@@ -100,7 +98,7 @@ pub struct Refused {
 
 /// What is in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Obstacle {
+pub(crate) enum Obstacle {
     /// One of the directories on the way is a symbolic link.
     Symlink,
     /// One of the directories on the way is a file.
@@ -123,8 +121,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// The refusal in an error of this module, if it is one.
-#[must_use]
-pub fn refusal(error: &io::Error) -> Option<&Refused> {
+pub(crate) fn refusal(error: &io::Error) -> Option<&Refused> {
     error.get_ref()?.downcast_ref()
 }
 
@@ -145,27 +142,18 @@ fn named(path: &Path, error: impl Into<io::Error>) -> io::Error {
 
 impl Root {
     /// Opens `dir`, which may be reached through links: the root is where the caller says.
-    ///
-    /// # Errors
-    /// It is no directory, or cannot be opened.
-    pub fn open(dir: &Path) -> io::Result<Root> {
+    pub(crate) fn open(dir: &Path) -> io::Result<Root> {
         let open = at(dir, rustix::fs::open(dir, DIRECTORY, Mode::empty()).map_err(Into::into))?;
         Ok(Root { dir: open, path: dir.into() })
     }
 
     /// The file system of the root, within this boot.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn device(&self) -> io::Result<u64> {
+    pub(crate) fn device(&self) -> io::Result<u64> {
         Ok(rustix::fs::fstat(&self.dir)?.st_dev)
     }
 
     /// Opens the directory that `path` lies in; `None` when it is not there.
-    ///
-    /// # Errors
-    /// A [`Refused`] when the way leads through a link, a file, or out; else what the file system said.
-    pub fn parent(&self, path: &RelPath) -> io::Result<Option<Parent>> {
+    pub(crate) fn parent(&self, path: &RelPath) -> io::Result<Option<Parent>> {
         let dir = match path.parent() {
             None => self.open_dir(Path::new(".")),
             Some(parent) => self.open_dir(parent.as_path()),
@@ -182,10 +170,7 @@ impl Root {
 
     /// As [`Root::parent`], and makes the directories that are missing, with `mode` (before the umask). `made` gets each
     /// that was made, the outermost first, also when an error follows.
-    ///
-    /// # Errors
-    /// As for [`Root::parent`].
-    pub fn make_parent(&self, path: &RelPath, mode: u32, made: &mut Vec<RelPath>) -> io::Result<Parent> {
+    pub(crate) fn make_parent(&self, path: &RelPath, mode: u32, made: &mut Vec<RelPath>) -> io::Result<Parent> {
         if let Some(parent) = self.parent(path)? {
             return Ok(parent);
         }
@@ -201,10 +186,7 @@ impl Root {
     }
 
     /// Removes the directories that `path` lies in while they are empty, the innermost first; says which went.
-    ///
-    /// # Errors
-    /// What the file system said, other than "not empty" and "not there".
-    pub fn remove_empty_parents(&self, path: &RelPath) -> io::Result<Vec<RelPath>> {
+    pub(crate) fn remove_empty_parents(&self, path: &RelPath) -> io::Result<Vec<RelPath>> {
         let mut gone = Vec::new();
         for dir in path.ancestors().rev() {
             let is_there = self.parent(&dir)?.map_or(Ok(None), |parent| parent.stat())?.is_some();
@@ -218,10 +200,7 @@ impl Root {
     }
 
     /// Removes the directory `dir` if it is empty; says whether it went.
-    ///
-    /// # Errors
-    /// What the file system said, other than "not empty" and "not there".
-    pub fn remove_empty(&self, dir: &RelPath) -> io::Result<bool> {
+    pub(crate) fn remove_empty(&self, dir: &RelPath) -> io::Result<bool> {
         let Some(parent) = self.parent(dir)? else { return Ok(false) };
         match rustix::fs::unlinkat(&parent.dir, parent.name.as_os_str(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
@@ -263,15 +242,8 @@ fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {
 }
 
 impl Parent {
-    /// The entry's path, from the root.
-    #[must_use]
-    pub fn path(&self) -> &RelPath {
-        &self.path
-    }
-
     /// The entry's path with that of the root, for people.
-    #[must_use]
-    pub fn whole(&self) -> PathBuf {
+    pub(crate) fn whole(&self) -> PathBuf {
         self.root.join(self.path.as_path())
     }
 
@@ -280,26 +252,17 @@ impl Parent {
     }
 
     /// The entry; `None` when there is none.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn stat(&self) -> io::Result<Option<Stat>> {
+    pub(crate) fn stat(&self) -> io::Result<Option<Stat>> {
         stat_at(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
     }
 
     /// The file system of the directory, within this boot.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn device(&self) -> io::Result<u64> {
+    pub(crate) fn device(&self) -> io::Result<u64> {
         Ok(rustix::fs::fstat(&self.dir)?.st_dev)
     }
 
     /// Why no names can be added to the directory, or taken from it; `None` when they can.
-    ///
-    /// # Errors
-    /// It cannot be asked.
-    pub fn why_not_writable(&self) -> io::Result<Option<io::Error>> {
+    pub(crate) fn why_not_writable(&self) -> io::Result<Option<io::Error>> {
         use rustix::fs::Access;
         match rustix::fs::accessat(&self.dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
             Ok(()) => Ok(None),
@@ -309,10 +272,7 @@ impl Parent {
     }
 
     /// What the symbolic link says; `None` when there is nothing, or no link.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn read_link(&self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn read_link(&self) -> io::Result<Option<Vec<u8>>> {
         match rustix::fs::readlinkat(&self.dir, self.name.as_os_str(), Vec::new()) {
             Ok(target) => Ok(Some(target.into_bytes())),
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
@@ -321,18 +281,12 @@ impl Parent {
     }
 
     /// Opens the regular file for reading; `None` when there is nothing, or something else. A fifo does not hang us.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn open(&self) -> io::Result<Option<File>> {
+    pub(crate) fn open(&self) -> io::Result<Option<File>> {
         open_regular(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
     }
 
     /// Makes a new, empty file with `mode` (before the umask).
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
-    pub fn create_new(&self, mode: u32) -> io::Result<File> {
+    pub(crate) fn create_new(&self, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
         let made = rustix::fs::openat(&self.dir, self.name.as_os_str(), flags, mode);
@@ -340,19 +294,13 @@ impl Parent {
     }
 
     /// Makes a symbolic link that says `target`, whatever that is.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
-    pub fn symlink(&self, target: &[u8]) -> io::Result<()> {
+    pub(crate) fn symlink(&self, target: &[u8]) -> io::Result<()> {
         let made = rustix::fs::symlinkat(OsStr::from_bytes(target), &self.dir, self.name.as_os_str());
         made.map_err(|errno| self.named(errno))
     }
 
     /// Renames `name` in the directory `from` into place.
-    ///
-    /// # Errors
-    /// What the file system said: [`io::ErrorKind::Unsupported`] where it cannot do [`RenameMode::Exchange`].
-    pub fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: RenameMode) -> io::Result<()> {
+    pub(crate) fn put(&self, from: BorrowedFd<'_>, name: &OsStr, how: RenameMode) -> io::Result<()> {
         let flags = match how {
             RenameMode::Replace => RenameFlags::empty(),
             RenameMode::NoReplace => {
@@ -370,47 +318,26 @@ impl Parent {
     }
 
     /// Renames the entry away, to `name` in the directory `to`, where nothing may be.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
-    pub fn take_out(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn take_out(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         rename_new((self.dir.as_fd(), &self.name), (to, name)).map_err(|error| self.named(error))
     }
 
     /// Gives the entry (a file or a link, itself) a second name, `name` in the directory `to`.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something is there; else what the file system said.
-    pub fn link_to(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn link_to(&self, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         let linked = rustix::fs::linkat(&self.dir, self.name.as_os_str(), to, name, AtFlags::empty());
         linked.map_err(|errno| self.named(errno))
     }
 
     /// Removes the file or link; one that is gone already is fine.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn unlink(&self) -> io::Result<()> {
+    pub(crate) fn unlink(&self) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.dir, self.name.as_os_str(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.named(errno)),
         }
     }
 
-    /// Sets the permission bits of the regular file that is there. A link, or anything else, is left as it is.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        let Some(file) = self.open()? else { return Ok(()) };
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|errno| self.named(errno))
-    }
-
     /// Makes the names in the directory durable.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn fsync(&self) -> io::Result<()> {
+    pub(crate) fn fsync(&self) -> io::Result<()> {
         match rustix::fs::fsync(&self.dir) {
             // Some file systems (network, FUSE) cannot sync a directory.
             Err(Errno::INVAL) => crate::fs::durable::sync_filesystem(&File::from(self.dir.try_clone()?)),
@@ -439,10 +366,7 @@ fn rename_new(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> i
 }
 
 /// What `name` in the open directory `dir` is; `None` when there is nothing.
-///
-/// # Errors
-/// What the file system said.
-pub fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
     use rustix::fs::FileType;
     let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
     let Some(found) = absent_is_none(found)? else { return Ok(None) };
@@ -465,10 +389,7 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
 }
 
 /// Opens the regular file `name` in the open directory `dir`; `None` when there is nothing, or something else.
-///
-/// # Errors
-/// What the file system said.
-pub fn open_regular(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<File>> {
+pub(crate) fn open_regular(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(file) => {

@@ -14,14 +14,10 @@ use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
 
-use crate::fs::named;
-use crate::fs::named::at;
+use crate::fs::named::{self, at};
 
 /// Makes the *names* in `dir` durable (created, renamed and removed entries).
-///
-/// # Errors
-/// The directory cannot be opened or synced.
-pub fn fsync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {
     let open = at(dir, File::open(dir))?;
     match open.sync_all() {
         // Some file systems (network, FUSE) cannot sync a directory.
@@ -32,10 +28,7 @@ pub fn fsync_dir(dir: &Path) -> io::Result<()> {
 
 /// Makes everything on the file system of `file` durable: contents, names, sizes, whoever wrote them. One call does for
 /// all objects, locks and directories of a transaction what one fsync for each would do.
-///
-/// # Errors
-/// A write to the file system failed.
-pub fn sync_filesystem(file: &File) -> io::Result<()> {
+pub(crate) fn sync_filesystem(file: &File) -> io::Result<()> {
     match rustix::fs::syncfs(file) {
         // Not there: all file systems then. Linux waits until the disks have answered, but tells no errors.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {
@@ -47,27 +40,18 @@ pub fn sync_filesystem(file: &File) -> io::Result<()> {
 }
 
 /// The same for the file system that `path` lies on.
-///
-/// # Errors
-/// It cannot be opened, or a write to the file system failed.
-pub fn sync_filesystem_of(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_filesystem_of(path: &Path) -> io::Result<()> {
     at(path, File::open(path).and_then(|file| sync_filesystem(&file)))
 }
 
 /// Makes the content of the file at `path` durable.
-///
-/// # Errors
-/// It cannot be opened or synced.
-pub fn fsync_file(path: &Path) -> io::Result<()> {
+pub(crate) fn fsync_file(path: &Path) -> io::Result<()> {
     at(path, File::open(path).and_then(|file| file.sync_all()))
 }
 
 /// Opens a file of our own: a regular one that lies where it should. What somebody put in its place is refused: a link would
 /// lead out of the repository, a FIFO would keep us waiting for ever.
-///
-/// # Errors
-/// It is something else, or what the file system said.
-pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     open_regular(path, options).map(|(file, _)| file)
 }
 
@@ -88,10 +72,7 @@ pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result
 }
 
 /// Reads a file of our own, which has at most `most` bytes: nobody lets us fill the memory.
-///
-/// # Errors
-/// As for [`open_own`], and when it is larger.
-pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let (mut file, metadata) = open_regular(path, OpenOptions::new().read(true))?;
     let len = metadata.len();
@@ -118,19 +99,13 @@ pub fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 /// Publishes `bytes` under `dir/name`: the file appears whole or not at all, and never replaces one.
 /// No fsync: what is published here is a hint that the log backs up.
-///
-/// # Errors
-/// `AlreadyExists` when `dir/name` exists; otherwise what the file system said.
-pub fn publish_new(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn publish_new(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let tmp = write_tmp(dir, tmp_name, bytes)?;
     rename_new(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
 }
 
 /// Like [`publish_new`], but replaces a file of that name.
-///
-/// # Errors
-/// What the file system said; the old file is then still in place.
-pub fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let tmp = write_tmp(dir, tmp_name, bytes)?;
     rename(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
 }
@@ -151,10 +126,7 @@ fn discard(path: &Path) {
 }
 
 /// Renames `from` to `to` and fails with `AlreadyExists` when `to` is there.
-///
-/// # Errors
-/// What the file system said.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         // File systems without RENAME_NOREPLACE (and old kernels): link refuses to replace as well.
@@ -167,42 +139,27 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Renames `from` over `to`.
-///
-/// # Errors
-/// What the file system said.
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     at(to, fs::rename(from, to))
 }
 
 /// Gives the file `original` a second name.
-///
-/// # Errors
-/// What the file system said (`AlreadyExists` when `link` is there).
-pub fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
+pub(crate) fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
     at(link, fs::hard_link(original, link))
 }
 
 /// Removes a file; one that is gone already is fine.
-///
-/// # Errors
-/// What the file system said.
-pub fn remove_file(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     absent_is_fine(at(path, fs::remove_file(path)))
 }
 
 /// Removes a directory of ours with everything in it; one that is gone already is fine.
-///
-/// # Errors
-/// What the file system said.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     absent_is_fine(at(path, fs::remove_dir_all(path)))
 }
 
 /// Removes a directory when it is empty; says whether it went.
-///
-/// # Errors
-/// What the file system said, other than "not empty" and "not there".
-pub fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
+pub(crate) fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(false),
@@ -218,28 +175,19 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// Creates a directory and its parents with `mode` (before umask).
-///
-/// # Errors
-/// What the file system said.
-pub fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
     at(path, DirBuilder::new().recursive(true).mode(mode).create(path))
 }
 
 /// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
-///
-/// # Errors
-/// `AlreadyExists` when it is there; otherwise what the file system said.
-pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = at(path, OpenOptions::new().write(true).create_new(true).mode(0o666).open(path))?;
     at(path, file.write_all(bytes))?;
     Ok(file)
 }
 
 /// Copies what `source` holds into a new file at `path`: shares the blocks where the file system can, streams otherwise.
-///
-/// # Errors
-/// `AlreadyExists` when it is there; otherwise what the file system said.
-pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
+pub(crate) fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
     let mut copy = at(path, OpenOptions::new().write(true).create_new(true).mode(mode).open(path))?;
     if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
         at(path, io::copy(&mut &*source, &mut copy))?;
@@ -248,55 +196,37 @@ pub fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Sets the modification time of a file, in nanoseconds since the epoch.
-///
-/// # Errors
-/// What the file system said.
-pub fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
+pub(crate) fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
     at(path, OpenOptions::new().write(true).open(path).and_then(|file| file.set_modified(time)))
 }
 
 /// Appends to a file, makes it if need be, and syncs it.
-///
-/// # Errors
-/// What the file system said.
-pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = at(path, OpenOptions::new().append(true).create(true).mode(0o666).open(path))?;
     at(path, file.write_all(bytes).and_then(|()| file.sync_data()))
 }
 
 /// Cuts a file to `len` bytes and syncs it.
-///
-/// # Errors
-/// What the file system said.
-pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
+pub(crate) fn truncate(path: &Path, len: u64) -> io::Result<()> {
     let file = open_own(path, OpenOptions::new().write(true))?;
     at(path, file.set_len(len).and_then(|()| file.sync_all()))
 }
 
 /// Empties a file that need not stay so if the machine stops. It asks the disk for no space.
-///
-/// # Errors
-/// What the file system said.
-pub fn empty(path: &Path) -> io::Result<()> {
+pub(crate) fn empty(path: &Path) -> io::Result<()> {
     open_own(path, OpenOptions::new().write(true)).and_then(|file| at(path, file.set_len(0)))
 }
 
 /// Replaces `path` with `bytes` durably: the old content or the new one, never a mixture.
-///
-/// # Errors
-/// What the file system said; the old content is then still in place.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = at(path, atomic_write_file::OpenOptions::new().open(path))?;
     at(path, file.write_all(bytes))?;
     at(path, file.commit())
 }
 
 /// Makes `link` a symbolic link to `target`, replacing what is there by one rename.
-///
-/// # Errors
-/// What the file system said; the old entry is then still in place.
-pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     let mut tmp = link.as_os_str().to_owned();
     tmp.push(format!(".jin-tmp.{}", std::process::id()));
     let tmp = std::path::PathBuf::from(tmp);
@@ -307,8 +237,7 @@ pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 
 /// Is `path` on a file system that only one machine can have mounted? Only there everybody who could work on it runs
 /// on this machine, and another boot means that they are all dead.
-#[must_use]
-pub fn is_local_disk(path: &Path) -> bool {
+pub(crate) fn is_local_disk(path: &Path) -> bool {
     // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
     const LOCAL: [u32; 8] =
         [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
@@ -319,10 +248,7 @@ pub fn is_local_disk(path: &Path) -> bool {
 
 /// Gives a file or directory that we made the access that its directory gives (`core.sharedRepository`): what the
 /// umask took from the group comes back when the group may write to the directory.
-///
-/// # Errors
-/// What the file system said.
-pub fn share_like_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn share_like_directory(path: &Path) -> io::Result<()> {
     let parent = named::metadata(path.parent().unwrap_or(Path::new("/")))?.mode();
     let own = named::metadata(path)?;
     let shared = if own.is_dir() { parent & 0o2077 } else { parent & 0o066 };
@@ -333,10 +259,7 @@ pub fn share_like_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Gives `original` a second name, or copies it where the file system or the kernel's policy refuses links.
-///
-/// # Errors
-/// What the file system said (`AlreadyExists` when `second` is there).
-pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
+pub(crate) fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
     match hard_link(original, second) {
         Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
             copy_new(&named::open(original)?, second, 0o666).map(|_| ())
@@ -346,10 +269,7 @@ pub fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
 }
 
 /// Puts the program `bytes` (a script) at `path` by one rename, durably; what was there is replaced.
-///
-/// # Errors
-/// What the file system said; the old file is then still in place.
-pub fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut tmp = path.as_os_str().to_owned();
     tmp.push(format!(".jin-tmp.{}", std::process::id()));
     let tmp = std::path::PathBuf::from(tmp);
@@ -361,10 +281,7 @@ pub fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Takes the permission to write a file away from everybody, if it is ours to take.
-///
-/// # Errors
-/// What the file system said, other than that the file belongs to somebody else.
-pub fn make_read_only(path: &Path) -> io::Result<()> {
+pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.mode() & 0o7777;
     if mode & 0o222 == 0 {
         return Ok(());
@@ -378,10 +295,7 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
 }
 
 /// Sets the modification time of a directory (Unix seconds and nanoseconds).
-///
-/// # Errors
-/// What the file system said.
-pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
+pub(crate) fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let modified = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = rustix::fs::Timestamps { last_access: omit, last_modification: modified };
@@ -390,10 +304,7 @@ pub fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i6
 }
 
 /// Copies everything below `from` to below `to`: directories, files with their modes, links as links.
-///
-/// # Errors
-/// What the file system said.
-pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     for entry in named::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));

@@ -84,10 +84,7 @@ pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> 
 }
 
 /// Reads a file that should be small, with its identity; `None` when there is no such *file*.
-///
-/// # Errors
-/// What the file system said, other than "not there" and "is a directory".
-pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
+pub(crate) fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
     // NONBLOCK: a FIFO in the place of a ref must not hang us.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map(File::from);
@@ -113,8 +110,7 @@ pub fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
 }
 
 /// `path` with `suffix` appended to its last component.
-#[must_use]
-pub fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
     let mut name = path.into_os_string();
     name.push(suffix);
     PathBuf::from(name)

@@ -3,15 +3,14 @@
 //! The system says what went wrong, not with what. What reads files does it through here, under the name `fs`; what
 //! writes them is [`crate::fs::durable`], which uses [`at`] as well. The kind of an error stays what it was.
 
-use std::fmt;
 use std::fs::ReadDir;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use rustix::fs::{Mode, OFlags};
 
-pub use std::fs::{DirEntry, Metadata, Permissions};
+pub(crate) use std::fs::{DirEntry, Metadata, Permissions};
 
 /// An error with the file that it is about.
 #[derive(Debug)]
@@ -29,10 +28,7 @@ impl fmt::Display for Named {
 impl std::error::Error for Named {}
 
 /// Names `path` in an error that names nothing yet.
-///
-/// # Errors
-/// That of `result`.
-pub fn at<T>(path: impl AsRef<Path>, result: io::Result<T>) -> io::Result<T> {
+pub(crate) fn at<T>(path: impl AsRef<Path>, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| match error.get_ref() {
         Some(_) => error,
         None => io::Error::new(error.kind(), Named { path: path.as_ref().to_owned(), error }),
@@ -40,75 +36,48 @@ pub fn at<T>(path: impl AsRef<Path>, result: io::Result<T>) -> io::Result<T> {
 }
 
 /// As [`std::fs::read`].
-///
-/// # Errors
-/// It cannot be read.
-pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     at(&path, std::fs::read(&path))
 }
 
 /// As [`std::fs::read_to_string`].
-///
-/// # Errors
-/// It cannot be read, or is no text.
-pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     at(&path, std::fs::read_to_string(&path))
 }
 
 /// As [`std::fs::read_dir`].
-///
-/// # Errors
-/// It cannot be opened.
-pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
+pub(crate) fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     at(&path, std::fs::read_dir(&path))
 }
 
 /// Opens a directory to be listed with [`rustix::fs::RawDir`].
-///
-/// # Errors
-/// It cannot be opened, or is none.
-pub fn open_dir(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+pub(crate) fn open_dir(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     at(&path, rustix::fs::open(path.as_ref(), flags, Mode::empty()).map_err(Into::into))
 }
 
 /// As [`std::fs::read_link`].
-///
-/// # Errors
-/// It cannot be read, or is no link.
-pub fn read_link(path: impl AsRef<Path>) -> io::Result<PathBuf> {
+pub(crate) fn read_link(path: impl AsRef<Path>) -> io::Result<PathBuf> {
     at(&path, std::fs::read_link(&path))
 }
 
 /// As [`std::fs::metadata`].
-///
-/// # Errors
-/// It cannot be looked at.
-pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+pub(crate) fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     at(&path, std::fs::metadata(&path))
 }
 
 /// As [`std::fs::symlink_metadata`].
-///
-/// # Errors
-/// It cannot be looked at.
-pub fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+pub(crate) fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     at(&path, std::fs::symlink_metadata(&path))
 }
 
 /// As [`std::fs::canonicalize`].
-///
-/// # Errors
-/// A part of it is not there, or cannot be searched.
-pub fn canonicalize(path: impl AsRef<Path>) -> io::Result<PathBuf> {
+pub(crate) fn canonicalize(path: impl AsRef<Path>) -> io::Result<PathBuf> {
     at(&path, std::fs::canonicalize(&path))
 }
 
 /// As [`std::fs::File::open`].
-///
-/// # Errors
-/// It cannot be opened.
-pub fn open(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
+pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
     at(&path, std::fs::File::open(&path))
 }
 

@@ -10,7 +10,7 @@ use crate::git::Oid;
 use crate::git::exec::Git;
 
 /// Those of `oids` that the repository has; `None` when git did not answer for each of them.
-pub fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> {
+pub(crate) fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> {
     if oids.is_empty() {
         return Ok(Some(HashSet::new()));
     }
@@ -25,7 +25,7 @@ pub fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> 
 }
 
 /// The sizes of objects, in order; `None` for those that the repository does not have.
-pub fn sizes<'o>(git: &Git, oids: impl Iterator<Item = &'o str>) -> anyhow::Result<Vec<Option<u64>>> {
+pub(crate) fn sizes<'o>(git: &Git, oids: impl Iterator<Item = &'o str>) -> anyhow::Result<Vec<Option<u64>>> {
     let stdin: String = oids.flat_map(|oid| [oid, "\n"]).collect();
     if stdin.is_empty() {
         return Ok(Vec::new());
@@ -36,7 +36,7 @@ pub fn sizes<'o>(git: &Git, oids: impl Iterator<Item = &'o str>) -> anyhow::Resu
 
 /// A git that hands out objects, one after the other.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -44,7 +44,7 @@ pub struct Batch {
 
 impl Batch {
     /// Starts it.
-    pub fn start(git: &Git) -> anyhow::Result<Batch> {
+    pub(crate) fn start(git: &Git) -> anyhow::Result<Batch> {
         let mut child = git.command(["cat-file", "--batch"]).spawn(Stdio::null())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (input, output) = input.zip(output).context("git cat-file has no pipes")?;
@@ -52,7 +52,7 @@ impl Batch {
     }
 
     /// Writes the content of `object` to `to`, without ever holding all of it.
-    pub fn copy(&mut self, object: &str, to: &mut impl Write) -> anyhow::Result<()> {
+    pub(crate) fn copy(&mut self, object: &str, to: &mut impl Write) -> anyhow::Result<()> {
         writeln!(self.input, "{object}").and_then(|()| self.input.flush()).context("git cat-file has ended")?;
         let mut header = String::new();
         self.output.read_line(&mut header).context("git cat-file cannot be read")?;
@@ -65,7 +65,7 @@ impl Batch {
     }
 
     /// The content of `object`.
-    pub fn content(&mut self, object: &str) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn content(&mut self, object: &str) -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.copy(object, &mut bytes)?;
         Ok(bytes)

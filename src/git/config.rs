@@ -4,7 +4,7 @@ use crate::git::Git;
 
 /// Every setting that git knows for a repository, in the order in which it reads them: a later one wins.
 #[derive(Debug, Clone, Default)]
-pub struct Config {
+pub(crate) struct Config {
     settings: Vec<Setting>,
 }
 
@@ -28,7 +28,7 @@ enum Scope {
 
 impl Config {
     /// Asks git.
-    pub fn read(git: &Git) -> anyhow::Result<Config> {
+    pub(crate) fn read(git: &Git) -> anyhow::Result<Config> {
         let ran = git.run(["config", "--list", "-z", "--show-scope"])?;
         anyhow::ensure!(ran.success, "git cannot read its configuration: {}", ran.stderr.trim());
         Ok(Config::parse(&ran.stdout))
@@ -57,14 +57,12 @@ impl Config {
     }
 
     /// The value of `key`, whose section and name are in lower case.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<String> {
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.last(key, |scope| scope != Scope::Command)
     }
 
     /// The value of `key` in the repository's own configuration.
-    #[must_use]
-    pub fn local(&self, key: &str) -> Option<String> {
+    pub(crate) fn local(&self, key: &str) -> Option<String> {
         self.last(key, |scope| scope == Scope::Local)
     }
 }

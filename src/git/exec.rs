@@ -30,7 +30,7 @@ use anyhow::Context;
 use crate::util::env::{REVERSES, WITHIN};
 
 /// The oldest git that is supported.
-pub const OLDEST: (u32, u32) = (2, 31);
+pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
 /// The variables that tie git to a repository (`git rev-parse --local-env-vars`), and those that change what a ref update
 /// does.
@@ -84,7 +84,7 @@ const OFF_IN_CONFIG: [(&str, &str); 2] = [("core.hooksPath", "/dev/null"), ("cor
 
 /// A git program, and the repository that it works on.
 #[derive(Debug, Clone)]
-pub struct Git {
+pub(crate) struct Git {
     program: Arc<Path>,
     git_dir: Option<Arc<Path>>,
     worktree: Option<Arc<Path>>,
@@ -93,43 +93,37 @@ pub struct Git {
 
 impl Git {
     /// On no repository, or on the one around the current directory.
-    #[must_use]
-    pub fn new(program: &Path) -> Git {
+    pub(crate) fn new(program: &Path) -> Git {
         Git { program: program.into(), git_dir: None, worktree: None, replacing: false }
     }
 
     /// On the git directory `git_dir`.
-    #[must_use]
-    pub fn at(&self, git_dir: &Path) -> Git {
+    pub(crate) fn at(&self, git_dir: &Path) -> Git {
         Git { git_dir: Some(git_dir.into()), worktree: None, ..self.clone() }
     }
 
     /// In this worktree: otherwise `core.worktree` decides, and that may be another one.
-    #[must_use]
-    pub fn worktree(&self, path: &Path) -> Git {
+    pub(crate) fn worktree(&self, path: &Path) -> Git {
         Git { worktree: Some(path.into()), ..self.clone() }
     }
 
     /// With `refs/replace/`: objects as the user's own git shows them.
-    #[must_use]
-    pub fn replacing(&self) -> Git {
+    pub(crate) fn replacing(&self) -> Git {
         Git { replacing: true, ..self.clone() }
     }
 
     /// The git directory, if one was named.
-    #[must_use]
-    pub fn git_dir(&self) -> Option<&Path> {
+    pub(crate) fn git_dir(&self) -> Option<&Path> {
         self.git_dir.as_deref()
     }
 
     /// The program.
-    #[must_use]
-    pub fn program(&self) -> &Path {
+    pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
     /// A git that works for us.
-    pub fn command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         Command {
             git: self.clone(),
             args: args.into_iter().map(Into::into).collect(),
@@ -142,18 +136,18 @@ impl Git {
     }
 
     /// Runs a git that works for us, without input.
-    pub fn run<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Ran> {
+    pub(crate) fn run<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Ran> {
         self.command(args).run()
     }
 
     /// The value of a configuration setting, `None` when it is not set.
-    pub fn config(&self, key: &str) -> anyhow::Result<Option<String>> {
+    pub(crate) fn config(&self, key: &str) -> anyhow::Result<Option<String>> {
         let ran = self.run(["config", "--get", key])?;
         Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
     }
 
     /// The root of the worktree that `directory` lies in, as the user's own git would find it; `None` in a bare repository.
-    pub fn top_level(&self, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+    pub(crate) fn top_level(&self, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
         let ask = |what: &str| self.command(["rev-parse", what]).for_user(directory).run();
         let top = ask("--show-toplevel")?;
         if top.success {
@@ -167,7 +161,7 @@ impl Git {
     }
 
     /// The version of the program, as `(major, minor)`.
-    pub fn version(&self) -> anyhow::Result<(u32, u32)> {
+    pub(crate) fn version(&self) -> anyhow::Result<(u32, u32)> {
         let ran = Git::new(&self.program).command(["version"]).output();
         let ran = ran.with_context(|| format!("cannot run {}: is git installed?", self.program.display()))?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
@@ -194,7 +188,7 @@ enum StartedFor {
 /// A git that has not been started.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is started yet"]
-pub struct Command {
+pub(crate) struct Command {
     git: Git,
     args: Vec<OsString>,
     started_for: StartedFor,
@@ -206,7 +200,7 @@ pub struct Command {
 
 /// What a git printed, and how it ended.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     /// Exit code 0.
     pub success: bool,
     /// Standard output.
@@ -217,39 +211,39 @@ pub struct Ran {
 
 impl Ran {
     /// What was printed, cut at each `end`; nothing for nothing.
-    pub fn split(&self, end: u8) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn split(&self, end: u8) -> impl Iterator<Item = &[u8]> {
         self.stdout.split(move |b| *b == end).filter(|part| !part.is_empty())
     }
 }
 
 impl Command {
     /// With this index instead of the worktree's own.
-    pub fn index(mut self, path: &Path) -> Command {
+    pub(crate) fn index(mut self, path: &Path) -> Command {
         self.index = Some(path.to_owned());
         self
     }
 
     /// With this setting.
-    pub fn config(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Command {
+    pub(crate) fn config(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Command {
         self.config.push((key.into(), value.into()));
         self
     }
 
     /// With this input.
-    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Command {
+    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Command {
         self.stdin = bytes.into();
         self
     }
 
     /// Started in this directory.
-    pub fn directory(mut self, path: &Path) -> Command {
+    pub(crate) fn directory(mut self, path: &Path) -> Command {
         self.directory = Some(path.into());
         self
     }
 
     /// It changes refs or the index: hooks that are set in the configuration (git 2.54 and newer) have to be off as well,
     /// and only by name can they be. That costs one more git; one that only looks calls no hook.
-    pub fn without_config_hooks(mut self) -> anyhow::Result<Command> {
+    pub(crate) fn without_config_hooks(mut self) -> anyhow::Result<Command> {
         let listed = self.git.run(["config", "-z", "--name-only", "--get-regexp", r"^hook\..*\.event$"])?;
         for key in listed.split(0) {
             if let Some(hook) = key.strip_suffix(b".event") {
@@ -260,7 +254,7 @@ impl Command {
     }
 
     /// A ref transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
-    pub fn watched(mut self, variable: &'static str, value: &str) -> Command {
+    pub(crate) fn watched(mut self, variable: &'static str, value: &str) -> Command {
         self.started_for = StartedFor::WatchedWrite(variable, value.to_owned());
         self
     }
@@ -312,7 +306,7 @@ impl Command {
     }
 
     /// Runs it to its end.
-    pub fn run(self) -> anyhow::Result<Ran> {
+    pub(crate) fn run(self) -> anyhow::Result<Ran> {
         let program = self.git.program.clone();
         let output = self.output().with_context(|| format!("cannot run {}", program.display()))?;
         Ok(Ran {
@@ -337,7 +331,7 @@ impl Command {
     }
 
     /// Runs it to its end; that it fails is an error.
-    pub fn run_ok(self) -> anyhow::Result<Ran> {
+    pub(crate) fn run_ok(self) -> anyhow::Result<Ran> {
         let name = self.args.first().cloned().unwrap_or_default();
         let ran = self.run()?;
         anyhow::ensure!(ran.success, "git {} failed: {}", name.display(), ran.stderr);
@@ -345,7 +339,7 @@ impl Command {
     }
 
     /// Starts it, with pipes for input and output.
-    pub fn spawn(&self, stderr: Stdio) -> anyhow::Result<Child> {
+    pub(crate) fn spawn(&self, stderr: Stdio) -> anyhow::Result<Child> {
         let mut command = std::process::Command::new(&*self.git.program);
         command.args(self.arguments());
         for (name, value) in self.environment() {

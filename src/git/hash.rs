@@ -9,7 +9,7 @@ use crate::git::Oid;
 
 /// How a repository names its objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hash {
+pub(crate) enum Hash {
     /// 40 hex digits.
     Sha1,
     /// 64 hex digits.
@@ -17,7 +17,7 @@ pub enum Hash {
 }
 
 /// A hash over what is written to it.
-pub struct Hasher(Sum);
+pub(crate) struct Hasher(Sum);
 
 enum Sum {
     Sha1(Sha1),
@@ -26,8 +26,7 @@ enum Sum {
 
 impl Hasher {
     /// The hash of all that was written.
-    #[must_use]
-    pub fn finish(self) -> Oid {
+    pub(crate) fn finish(self) -> Oid {
         match self.0 {
             Sum::Sha1(sum) => Oid::Sha1(sum.finalize().into()),
             Sum::Sha256(sum) => Oid::Sha256(sum.finalize().into()),
@@ -55,8 +54,7 @@ impl Write for Hasher {
 
 impl Hash {
     /// Begins a hash.
-    #[must_use]
-    pub fn start(self) -> Hasher {
+    pub(crate) fn start(self) -> Hasher {
         Hasher(match self {
             Hash::Sha1 => Sum::Sha1(Sha1::new()),
             Hash::Sha256 => Sum::Sha256(Sha256::new()),
@@ -70,15 +68,14 @@ impl Hash {
     }
 
     /// The name of the blob with these bytes.
-    #[must_use]
-    pub fn blob(self, bytes: &[u8]) -> Oid {
+    pub(crate) fn blob(self, bytes: &[u8]) -> Oid {
         let mut hasher = self.start_blob(bytes.len() as u64);
         hasher.update(bytes);
         hasher.finish()
     }
 
     /// Copies `size` bytes of `from` to `to` and names what was copied; `None` when there were more or fewer.
-    pub fn copy_blob(self, from: &mut impl Read, size: u64, to: &mut impl Write) -> io::Result<Option<Oid>> {
+    pub(crate) fn copy_blob(self, from: &mut impl Read, size: u64, to: &mut impl Write) -> io::Result<Option<Oid>> {
         let mut hasher = self.start_blob(size);
         let mut buffer = vec![0; 1 << 16];
         let mut copied = 0;

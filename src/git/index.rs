@@ -13,7 +13,7 @@ use crate::git::{Git, Oid, Value};
 
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
-pub fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
+pub(crate) fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
     if !has_valid_checksum(lock, new.hex().len() / 2)? {
         return Ok(false);
     }
@@ -31,7 +31,7 @@ pub fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyhow::Res
 }
 
 /// Can git work with the index at `path`? Its checksum must be right, and git must be able to list it.
-pub fn is_readable(git: &Git, path: &Path) -> anyhow::Result<bool> {
+pub(crate) fn is_readable(git: &Git, path: &Path) -> anyhow::Result<bool> {
     if !path.exists() {
         return Ok(true);
     }
@@ -42,7 +42,7 @@ pub fn is_readable(git: &Git, path: &Path) -> anyhow::Result<bool> {
 }
 
 /// The trees that an index says it stands for (its `TREE` extension): git takes them for granted.
-pub fn cached_trees(path: &Path) -> io::Result<Vec<Oid>> {
+pub(crate) fn cached_trees(path: &Path) -> io::Result<Vec<Oid>> {
     let content = fs::read(path)?;
     let mut from = content.len();
     // Extensions follow the entries; the last `TREE` that can be read as one is one.
@@ -79,7 +79,7 @@ fn read_trees(extension: &[u8], hash_len: usize) -> Option<Vec<Oid>> {
 
 /// What one look at an index file tells, without git.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Glance {
+pub(crate) struct Glance {
     /// Some entries are flagged: git does not look at their files (assume-unchanged, skip-worktree).
     pub has_flagged: bool,
     /// Some path ends with `.gitattributes`.
@@ -87,7 +87,7 @@ pub struct Glance {
 }
 
 /// Looks at the index file at `path`; `None` when it is not understood.
-pub fn glance(path: &Path) -> io::Result<Option<Glance>> {
+pub(crate) fn glance(path: &Path) -> io::Result<Option<Glance>> {
     let Some(content) = crate::fs::absent_is_none(fs::read(path))? else { return Ok(Some(Glance::default())) };
     let has_flagged = [20, 32].into_iter().find_map(|hash_len| flagged(&content, hash_len));
     let has_attributes = find(&content, b".gitattributes");
@@ -151,8 +151,7 @@ fn flagged(content: &[u8], hash_len: usize) -> Option<bool> {
 }
 
 /// What a command has left for later in this worktree, so that its index cannot be made anew.
-#[must_use]
-pub fn in_progress(git_dir: &Path) -> Option<&'static str> {
+pub(crate) fn in_progress(git_dir: &Path) -> Option<&'static str> {
     const STATES: [(&str, &str); 6] = [
         ("MERGE_HEAD", "a merge"),
         ("CHERRY_PICK_HEAD", "a cherry-pick"),

@@ -3,22 +3,22 @@
 //! Reading happens here without child processes (hooks are called several times in every command); refs are *written* only by
 //! git itself ([`update_refs`]), and every git is started by [`exec`].
 
-pub mod cat_file;
-pub mod config;
-pub mod exec;
-pub mod hash;
-pub mod index;
-pub mod name;
-pub mod objects;
-pub mod oid;
-pub mod packed_refs;
-pub mod reflog;
-pub mod refs;
-pub mod repository;
-pub mod update_refs;
+pub(crate) mod cat_file;
+pub(crate) mod config;
+pub(crate) mod exec;
+pub(crate) mod hash;
+pub(crate) mod index;
+pub(crate) mod name;
+pub(crate) mod objects;
+pub(crate) mod oid;
+pub(crate) mod packed_refs;
+pub(crate) mod reflog;
+pub(crate) mod refs;
+pub(crate) mod repository;
+pub(crate) mod update_refs;
 
-pub use config::Config;
-pub use exec::Git;
-pub use oid::Oid;
-pub use refs::{RefName, RefStore, Value};
-pub use repository::{RefFormat, Repository};
+pub(crate) use config::Config;
+pub(crate) use exec::Git;
+pub(crate) use oid::Oid;
+pub(crate) use refs::{RefName, RefStore, Value};
+pub(crate) use repository::{RefFormat, Repository};

@@ -19,7 +19,7 @@ use flate2::read::ZlibDecoder;
 
 /// The loose objects below `common_dir` that came (or were renewed) at `since` (Unix seconds) or later and do not
 /// inflate to what their name says.
-pub fn corrupt_loose(common_dir: &Path, since: u64) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn corrupt_loose(common_dir: &Path, since: u64) -> io::Result<Vec<PathBuf>> {
     let since = i64::try_from(since).unwrap_or(i64::MAX);
     let mut corrupt = Vec::new();
     let Some(fan_out) = absent_is_none(fs::read_dir(common_dir.join("objects")))? else { return Ok(corrupt) };
@@ -65,7 +65,7 @@ fn is_intact(path: &Path, oid: &[u8]) -> io::Result<bool> {
 
 /// Is everything there that an object reaches?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whole {
+pub(crate) enum Whole {
     /// Yes.
     Yes,
     /// No: git named an object that is missing, and a second look confirmed it.
@@ -75,7 +75,7 @@ pub enum Whole {
 }
 
 /// Looks for objects with holes behind them.
-pub struct Closure {
+pub(crate) struct Closure {
     git: Git,
     known: Vec<Oid>,
     all_here: bool,
@@ -84,7 +84,7 @@ pub struct Closure {
 impl Closure {
     /// `known`: objects whose history is taken as whole, so that only what is new is walked. `all_here`: see
     /// [`are_all_here`].
-    pub fn new(git: Git, known: Vec<Oid>, all_here: bool) -> anyhow::Result<Self> {
+    pub(crate) fn new(git: Git, known: Vec<Oid>, all_here: bool) -> anyhow::Result<Self> {
         let known = match (all_here, present(&git, &known)?) {
             (true, Some(there)) => known.into_iter().filter(|oid| there.contains(oid)).collect(),
             _ => Vec::new(),
@@ -93,7 +93,7 @@ impl Closure {
     }
 
     /// Those of `oids` that are certainly not there.
-    pub fn missing(&self, oids: &[Oid]) -> anyhow::Result<HashSet<Oid>> {
+    pub(crate) fn missing(&self, oids: &[Oid]) -> anyhow::Result<HashSet<Oid>> {
         if !self.all_here {
             return Ok(HashSet::new());
         }
@@ -102,7 +102,7 @@ impl Closure {
     }
 
     /// Is everything there that these objects reach?
-    pub fn ask(&self, wanted: &[Oid]) -> anyhow::Result<Whole> {
+    pub(crate) fn ask(&self, wanted: &[Oid]) -> anyhow::Result<Whole> {
         if !self.all_here {
             return Ok(Whole::Unknown);
         }
@@ -140,7 +140,7 @@ impl Closure {
 
 /// Has this repository all of its objects itself? A partial clone leaves some on a server, and alternates may lie on a disk
 /// that is not mounted: what is missing there is not lost.
-pub fn are_all_here(git: &Git, common_dir: &Path) -> anyhow::Result<bool> {
+pub(crate) fn are_all_here(git: &Git, common_dir: &Path) -> anyhow::Result<bool> {
     let objects = common_dir.join("objects");
     if let Some(text) = absent_is_none(fs::read(objects.join("info/alternates")))? {
         let paths = text.split(|b| *b == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));

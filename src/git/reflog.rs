@@ -14,14 +14,14 @@ use crate::git::Oid;
 use crate::git::refs::RefName;
 
 /// The message that recovery leaves with its own updates, by which it knows them again.
-pub const OUR_MESSAGE: &str = "jin-txn: ";
+pub(crate) const OUR_MESSAGE: &str = "jin-txn: ";
 
 /// Where git keeps a reflog that is on its way to a new name.
-pub const RENAMED_LOG: &str = "logs/refs/.tmp-renamed-log";
+pub(crate) const RENAMED_LOG: &str = "logs/refs/.tmp-renamed-log";
 
 /// A parsed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine<'l> {
+pub(crate) struct LogLine<'l> {
     /// Value before (hex).
     pub old: &'l [u8],
     /// Value after (hex).
@@ -32,8 +32,7 @@ pub struct LogLine<'l> {
 
 impl<'l> LogLine<'l> {
     /// Parses a line without its line feed.
-    #[must_use]
-    pub fn parse(line: &'l [u8]) -> Option<LogLine<'l>> {
+    pub(crate) fn parse(line: &'l [u8]) -> Option<LogLine<'l>> {
         let first = line.iter().position(|b| *b == b' ')?;
         let second = first + 1 + line[first + 1..].iter().position(|b| *b == b' ')?;
         let message = line.iter().position(|b| *b == b'\t').map_or(&[][..], |tab| &line[tab + 1..]);
@@ -41,16 +40,14 @@ impl<'l> LogLine<'l> {
     }
 
     /// Did recovery write it?
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.message.starts_with(OUR_MESSAGE.as_bytes())
     }
 }
 
 /// The branch that a line says HEAD moved to: `checkout: moving from a to b`, `rebase (finish): returning to
 /// refs/heads/b`, `Branch: renamed refs/heads/a to refs/heads/b`.
-#[must_use]
-pub fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
+pub(crate) fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
     let moves = [b"checkout: moving from ".as_slice(), b"rebase (finish): returning to ", b"Branch: renamed "];
     // A renamed branch is logged twice: that it is gone (zeros), and that HEAD follows.
     let leaves = line.new.iter().all(|b| *b == b'0');
@@ -64,7 +61,7 @@ pub fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
 
 /// What lies behind the recorded size of a reflog.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tail {
+pub(crate) enum Tail {
     /// Nothing, or the log is shorter than recorded (expired since): not ours to touch.
     Nothing,
     /// Only entries that `known` recognised, or a cut one: safe to take away.
@@ -74,7 +71,7 @@ pub enum Tail {
 }
 
 /// Looks at what was appended to `log` since it had `recorded` bytes (`None`: it did not exist).
-pub fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Tail> {
+pub(crate) fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Tail> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Tail::Nothing) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     // A log that did not exist and is empty now: git died between creating it and its first entry.
@@ -92,7 +89,7 @@ pub fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> b
 }
 
 /// The first entry behind the recorded size, and whether more follow: proof of what a transaction did there.
-pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String, String, bool)>> {
+pub(crate) fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String, String, bool)>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let mut lines = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n');
@@ -103,7 +100,7 @@ pub fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String,
 }
 
 /// The first whole line behind the recorded size, without its line feed, if it is the last one as well.
-pub fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let mut lines = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n');
@@ -112,7 +109,11 @@ pub fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>>
 }
 
 /// Is the first whole line behind the recorded size one that `wanted` recognises?
-pub fn goes_on_with(log: &Path, recorded: Option<u64>, wanted: impl Fn(&LogLine<'_>) -> bool) -> io::Result<bool> {
+pub(crate) fn goes_on_with(
+    log: &Path,
+    recorded: Option<u64>,
+    wanted: impl Fn(&LogLine<'_>) -> bool,
+) -> io::Result<bool> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let first = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n').next();
@@ -120,13 +121,13 @@ pub fn goes_on_with(log: &Path, recorded: Option<u64>, wanted: impl Fn(&LogLine<
 }
 
 /// The value that the last complete entry of a log leads to.
-pub fn newest_value(log: &Path) -> io::Result<Option<String>> {
+pub(crate) fn newest_value(log: &Path) -> io::Result<Option<String>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     Ok(last_line(&content).map(|l| String::from_utf8_lossy(l.new).into_owned()))
 }
 
 /// The values that the last entries of a log speak of, zeros excepted.
-pub fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
+pub(crate) fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Vec::new()) };
     let lines = content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).take(entries);
     let values = lines.flat_map(|line| [Oid::parse(line.old), Oid::parse(line.new)]);
@@ -135,7 +136,7 @@ pub fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
 
 /// The size of a log without the NULs, half lines, garbage, and entries about objects that `is_there` does not know, at its
 /// end; `None` when there are none.
-pub fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Option<u64>> {
+pub(crate) fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Option<u64>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     let is_known = |value: &[u8]| Oid::parse(value).is_some_and(|oid| oid.is_null() || is_there(&oid));
     let is_sound = |line: &&[u8]| {
@@ -148,14 +149,14 @@ pub fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Opt
 }
 
 /// The branch that HEAD's reflog last says HEAD moved to.
-pub fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
+pub(crate) fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
     Ok(content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).find_map(|line| moved_to(&line)))
 }
 
 /// The size of a log without those of its last entries, `at_most` so many, that `unwanted` recognises (or that are cut);
 /// `None` when there is nothing to take away.
-pub fn size_without_last(
+pub(crate) fn size_without_last(
     log: &Path,
     at_most: usize,
     unwanted: impl Fn(&LogLine<'_>) -> bool,
@@ -171,7 +172,7 @@ pub fn size_without_last(
 }
 
 /// Did recovery write the last complete entry?
-pub fn ends_with_ours(log: &Path) -> io::Result<bool> {
+pub(crate) fn ends_with_ours(log: &Path) -> io::Result<bool> {
     let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
     Ok(last_line(&content).is_some_and(|l| l.is_ours()))
 }

@@ -10,15 +10,14 @@ use crate::fs::named as fs;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fmt;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::fs::{FileId, read_small, with_suffix};
-pub use crate::git::name::{BadName, RefName};
+pub(crate) use crate::git::name::{BadName, RefName};
 use crate::git::oid::Oid;
 use crate::git::packed_refs::PackedRefs;
 use crate::git::repository::{RefFormat, Repository};
@@ -109,7 +108,7 @@ impl<'de> Deserialize<'de> for Value {
 
 /// What a reader sees of a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResolvedRef {
+pub(crate) struct ResolvedRef {
     /// The visible value.
     pub value: Value,
     /// The loose file, if there is one.
@@ -133,7 +132,7 @@ pub struct RefSnapshot {
 
 /// Reads refs of the files backend. `packed-refs` is read when first needed, and again when it is another file: between two
 /// looks a `git pack-refs` may have moved a ref there and taken its loose file away.
-pub struct RefStore<'r> {
+pub(crate) struct RefStore<'r> {
     repo: &'r Repository,
     packed: RefCell<Option<PackedRefs>>,
     locked: bool,
@@ -141,19 +140,17 @@ pub struct RefStore<'r> {
 
 impl<'r> RefStore<'r> {
     /// A reader for `repo`.
-    #[must_use]
-    pub fn new(repo: &'r Repository) -> Self {
+    pub(crate) fn new(repo: &'r Repository) -> Self {
         RefStore { repo, packed: RefCell::new(None), locked: false }
     }
 
     /// A reader of refs whose locks git holds, so that nobody moves them meanwhile: `packed-refs` is looked at once.
-    #[must_use]
-    pub fn under_locks(repo: &'r Repository) -> Self {
+    pub(crate) fn under_locks(repo: &'r Repository) -> Self {
         RefStore { locked: true, ..RefStore::new(repo) }
     }
 
     /// The canonical name of a ref that git named from the worktree of `repo`.
-    pub fn canonical(&self, name: &[u8]) -> Result<RefName, BadName> {
+    pub(crate) fn canonical(&self, name: &[u8]) -> Result<RefName, BadName> {
         if let Some(main) = name.strip_prefix(b"main-worktree/") {
             return RefName::parse(main);
         }
@@ -168,25 +165,22 @@ impl<'r> RefStore<'r> {
     }
 
     /// The path of the loose file.
-    #[must_use]
-    pub fn file(&self, name: &RefName) -> PathBuf {
+    pub(crate) fn file(&self, name: &RefName) -> PathBuf {
         self.repo.common_dir.join(name.as_path())
     }
 
     /// The path of the lock file.
-    #[must_use]
-    pub fn lock(&self, name: &RefName) -> PathBuf {
+    pub(crate) fn lock(&self, name: &RefName) -> PathBuf {
         with_suffix(self.file(name), ".lock")
     }
 
     /// The path of the reflog: shared refs log into the common directory, others into their worktree's.
-    #[must_use]
-    pub fn log(&self, name: &RefName) -> PathBuf {
+    pub(crate) fn log(&self, name: &RefName) -> PathBuf {
         log_path(&self.repo.common_dir, name)
     }
 
     /// What a reader sees of `name`.
-    pub fn read(&self, name: &RefName) -> io::Result<ResolvedRef> {
+    pub(crate) fn read(&self, name: &RefName) -> io::Result<ResolvedRef> {
         if let Some((content, id)) = read_small(&self.file(name))? {
             return Ok(ResolvedRef { value: Value::of_file(&content), loose: Some(id), packed: None });
         }
@@ -195,7 +189,7 @@ impl<'r> RefStore<'r> {
     }
 
     /// HEAD of the worktree, as it is; `None` with a reftable, or when it has no sense.
-    pub fn head(&self) -> io::Result<Option<RefSnapshot>> {
+    pub(crate) fn head(&self) -> io::Result<Option<RefSnapshot>> {
         let Ok(name) = self.canonical(b"HEAD") else { return Ok(None) };
         if self.repo.ref_format == RefFormat::Reftable {
             return Ok(None);
@@ -206,7 +200,7 @@ impl<'r> RefStore<'r> {
     }
 
     /// The entry in `packed-refs`, whether or not a loose file hides it.
-    pub fn packed_value(&self, name: &RefName) -> io::Result<Option<Value>> {
+    pub(crate) fn packed_value(&self, name: &RefName) -> io::Result<Option<Value>> {
         if !name.as_bytes().starts_with(b"refs/") {
             return Ok(None);
         }
@@ -222,15 +216,13 @@ impl<'r> RefStore<'r> {
 }
 
 /// Refs that every worktree has its own of (git's `is_per_worktree_ref` and pseudo-refs).
-#[must_use]
-pub fn is_per_worktree(name: &[u8]) -> bool {
+pub(crate) fn is_per_worktree(name: &[u8]) -> bool {
     let own = [b"refs/bisect/".as_slice(), b"refs/worktree/", b"refs/rewritten/"];
     !name.starts_with(b"refs/") || own.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The reflog of the ref `name` below `common_dir`.
-#[must_use]
-pub fn log_path(common_dir: &Path, name: &RefName) -> PathBuf {
+pub(crate) fn log_path(common_dir: &Path, name: &RefName) -> PathBuf {
     let bytes = name.as_bytes();
     if let Some(rest) = bytes.strip_prefix(b"worktrees/")
         && let Some(slash) = rest.iter().position(|b| *b == b'/')

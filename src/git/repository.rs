@@ -6,11 +6,10 @@
 //! Limit: `safe.directory` is git's to judge; callers that were not started by git ask it when
 //! [`Repository::is_foreign`] says that the repository belongs to somebody else.
 
-use std::fs;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// How a repository stores its refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,8 +170,7 @@ impl Repository {
 }
 
 /// The git directory that a `.git` file names, whether or not it is one.
-#[must_use]
-pub fn gitfile_target(file: &Path) -> Option<PathBuf> {
+pub(crate) fn gitfile_target(file: &Path) -> Option<PathBuf> {
     let target = read_gitfile(file).ok()?;
     Some(file.parent()?.join(target))
 }

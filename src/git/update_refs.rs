@@ -11,7 +11,7 @@ use crate::git::{Oid, RefName, Repository, Value};
 
 /// One ref to be written, if it still has the expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefWrite {
+pub(crate) struct RefWrite {
     /// Canonical name.
     pub name: RefName,
     /// The value that it must have.
@@ -21,7 +21,7 @@ pub struct RefWrite {
 }
 
 /// Writes all refs, or none, as a transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
-pub fn write_refs_with_hooks(
+pub(crate) fn write_refs_with_hooks(
     git: &Git,
     writes: &[RefWrite],
     message: &str,
@@ -40,7 +40,7 @@ pub fn write_refs_with_hooks(
 
 /// Writes all refs, or none, in one `git update-ref` session (symrefs one by one afterwards), without any hook. That fails when
 /// a ref has another value by now, or somebody holds its lock.
-pub fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
+pub(crate) fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
     let mut stdin = Vec::new();
     let mut symrefs = Vec::new();
     for RefWrite { name, from, to } in writes {
@@ -67,7 +67,7 @@ pub fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Resu
 }
 
 /// Points a symref (a `HEAD`) to `target`, without any hook.
-pub fn write_symref(git: &Git, name: &[u8], target: &RefName, message: &str) -> anyhow::Result<()> {
+pub(crate) fn write_symref(git: &Git, name: &[u8], target: &RefName, message: &str) -> anyhow::Result<()> {
     // Another worktree's HEAD has no name that `git symbolic-ref` takes: it is asked from there.
     let own = name.strip_prefix(b"worktrees/").and_then(|rest| rest.strip_suffix(b"/HEAD"));
     let (git, name) = match own.zip(git.git_dir()) {
@@ -102,7 +102,7 @@ fn null_of(from: &Value, to: &Value) -> String {
 }
 
 /// The visible values of `names`, asked from git (for reftable, which only git reads).
-pub fn read_refs(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn read_refs(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
     names.iter().map(|name| read_ref(git, name)).collect()
 }
 
@@ -120,7 +120,7 @@ fn read_ref(git: &Git, name: &RefName) -> anyhow::Result<Value> {
 }
 
 /// As [`read_refs`], in one process for all refs that are no symbolic ones.
-pub fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
     let mut input = Vec::new();
     names.iter().for_each(|name| push_line(&mut input, &[name.as_bytes(), b"\n"]));
     let ran = git.command(["cat-file", "--batch-check=%(objectname)"]).stdin(input).run()?;
@@ -137,7 +137,7 @@ pub fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Va
 }
 
 /// The symbolic refs of a worktree, with what they point to (for reftable, which only git reads).
-pub fn symbolic_refs(git: &Git) -> anyhow::Result<HashMap<RefName, RefName>> {
+pub(crate) fn symbolic_refs(git: &Git) -> anyhow::Result<HashMap<RefName, RefName>> {
     let listed = git.run(["for-each-ref", "--format=%(if)%(symref)%(then)%(refname) %(symref)%(end)"])?;
     let head = git.run(["symbolic-ref", "-q", "HEAD"])?;
     let head = [b"HEAD ".as_slice(), head.stdout.trim_ascii()].concat();

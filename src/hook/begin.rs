@@ -19,18 +19,15 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::FileId;
-use crate::fs::durable;
+use crate::fs::{FileId, durable};
 use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
-use crate::observe;
-use crate::observe::{Locks, Observed};
+use crate::observe::{self, Locks, Observed};
 use crate::process::owner::ExecContext;
-use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::Durability;
 use crate::state::marker::{Entry, Marker, Phase};
+use crate::state::{TxId, TxKind};
 use crate::util::text;
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Rename};
 

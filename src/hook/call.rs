@@ -6,12 +6,10 @@ use std::io;
 use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Owner, Process, Stat};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::{Listing, Marker, Phase};
+use crate::state::{TxId, TxKind};
 use crate::util::clock::unix_time;
 use crate::wal::Log;
 

@@ -16,11 +16,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 /// What the name of a directory with hooks that stepped aside ends in.
-pub const ASIDE: &str = ".before-jin-txn";
+pub(crate) const ASIDE: &str = ".before-jin-txn";
 
 /// Which hook to become.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Which {
+pub(crate) enum Which {
     /// One that stepped aside.
     Other,
     /// The script that called us, for the lines behind the one that did.
@@ -31,15 +31,12 @@ pub enum Which {
 const VARIABLE: &str = "JIN_TXN_THEN";
 
 /// The last line of ours in such a script.
-pub const END_ALONE: &str = "\nunset JIN_TXN_THEN\n";
+pub(crate) const END_ALONE: &str = "\nunset JIN_TXN_THEN\n";
 
 /// Becomes the hook at `path`, `None` when there is nothing to become: no such file, or one that git would ignore as well.
 ///
 /// `input`: what to send to its stdin; without, it gets ours.
-///
-/// # Errors
-/// The program cannot be run, or its input cannot be sent.
-pub fn become_hook(
+pub(crate) fn become_hook(
     path: &Path,
     which: &Which,
     args: &[OsString],

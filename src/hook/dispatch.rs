@@ -19,8 +19,7 @@ use crate::wal::Log;
 const USUAL_INPUT: usize = 512;
 
 /// Runs the hook `name` with git's arguments and `input` (git's stdin). In a hook or a state that is not ours git goes on.
-#[must_use]
-pub fn run(name: &OsStr, args: &[String], input: &mut dyn Read, environment: &Environment) -> Reply {
+pub(crate) fn run(name: &OsStr, args: &[String], input: &mut dyn Read, environment: &Environment) -> Reply {
     let event = match name.to_str() {
         Some("reference-transaction") => Event::of_state(args.first().map_or("", String::as_str)),
         Some("pre-receive") => Some(Event::Receiving),

@@ -1,7 +1,6 @@
 //! `committed` and `aborted`: git is done. How it ended is read from the refs, logged, and cleaned up, the marker last.
 
-use crate::fs::FileId;
-use crate::fs::durable;
+use crate::fs::{FileId, durable};
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefFormat, RefStore};

@@ -7,11 +7,9 @@ use crate::hook::call::Call;
 use crate::hook::recover::{is_abandoned, liveness_of};
 use crate::process::owner::{ExecContext, Liveness, Process};
 use crate::run::mark;
-use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::StateDir;
-use crate::state::marker;
-use crate::state::marker::{Entry, Listing, Marker, PayloadKey, Phase, State};
+use crate::state::marker::{self, Entry, Listing, Marker, PayloadKey, Phase, State};
+use crate::state::{TxId, TxKind};
 use crate::util::text;
 
 #[derive(Default)]
@@ -119,9 +117,6 @@ impl Call<'_> {
     }
 
     /// The run that started this git, if one did and is in progress.
-    ///
-    /// # Errors
-    /// Its marker cannot be read: what is not known to be a part of a run would stay when the run is rolled back.
     pub(super) fn run(&self) -> anyhow::Result<Option<TxId>> {
         use anyhow::Context;
         let named = self.environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &self.state));

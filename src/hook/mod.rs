@@ -16,8 +16,8 @@
 
 mod begin;
 mod call;
-pub mod chain;
-pub mod dispatch;
+pub(crate) mod chain;
+pub(crate) mod dispatch;
 mod ended;
 mod markers;
 mod nested;
@@ -38,7 +38,7 @@ use crate::wal::Reversal;
 
 /// What a hook takes from its environment; read once, in `main`.
 #[derive(Debug, Clone)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `GIT_DIR`.
     pub git_dir: Option<PathBuf>,
     /// The current directory.
@@ -59,10 +59,7 @@ pub struct Environment {
 
 impl Environment {
     /// The repository that git called the hook for.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be read.
-    pub fn repository(&self) -> Result<Repository, NotFound> {
+    pub(crate) fn repository(&self) -> Result<Repository, NotFound> {
         if self.git_dir.is_none()
             && let Some(repo) = Repository::in_current_dir(&self.cwd)
         {
@@ -73,8 +70,7 @@ impl Environment {
 
     /// Is the repository being made? `git init` calls hooks that come from its template before there is all that a git
     /// directory has, and nothing can be lost yet.
-    #[must_use]
-    pub fn repository_is_being_made(&self) -> bool {
+    pub(crate) fn repository_is_being_made(&self) -> bool {
         let git_dir = self.git_dir.as_ref().map(|dir| self.cwd.join(dir));
         let lacks = |dir: &PathBuf| ["HEAD", "objects", "refs"].iter().any(|n| dir.join(n).symlink_metadata().is_err());
         git_dir.is_some_and(|dir| dir.is_dir() && !dir.join("commondir").exists() && lacks(&dir))
@@ -83,7 +79,7 @@ impl Environment {
 
 /// May git go on?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Yes.
     Go,
     /// No: nothing is changed.
@@ -92,7 +88,7 @@ pub enum Answer {
 
 /// The answer of a hook, with the lines to show. A healthy repository sees none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// May git go on?
     pub answer: Answer,
     /// Lines for stderr.
@@ -101,8 +97,7 @@ pub struct Reply {
 
 impl Reply {
     /// The exit code of the hook.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self.answer {
             Answer::Go => 0,
             Answer::Veto => 1,
@@ -110,8 +105,7 @@ impl Reply {
     }
 
     /// Go on, in silence.
-    #[must_use]
-    pub fn go() -> Reply {
+    pub(crate) fn go() -> Reply {
         Reply { answer: Answer::Go, messages: Vec::new() }
     }
 

@@ -4,18 +4,11 @@
 //! alone proves nothing: it is inherited by whatever a hook starts, and anybody may set it.
 
 use crate::hook::Environment;
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Stat};
-use crate::state::TxId;
-use crate::state::TxKind;
-use crate::state::marker;
-use crate::state::marker::{Listing, State};
+use crate::process::owner::{self, ExecContext, Stat};
+use crate::state::marker::{self, Listing, State};
+use crate::state::{TxId, TxKind};
 
 /// Was this git started by a transaction of ours that is in progress?
-///
-/// # Errors
-/// The marker or `/proc` cannot be read. A second transaction for what the first one does would be rolled back although that
-/// is kept.
 pub(super) fn is_within_ours(environment: &Environment, listing: &Listing) -> anyhow::Result<bool> {
     let Some(id) = environment.within else { return Ok(false) };
     let Some((git, _)) = owner::nearest_git()? else { return Ok(false) };

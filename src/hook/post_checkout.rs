@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::git::RefStore;
 use crate::hook::{Environment, Reply, markers, recover};
-use crate::process::owner;
-use crate::process::owner::ExecContext;
+use crate::process::owner::{self, ExecContext};
 use crate::run::mark;
 use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::Listing;

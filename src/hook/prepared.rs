@@ -7,10 +7,8 @@ use crate::hook::Reply;
 use crate::hook::call::{Call, Git};
 use crate::hook::markers::{Markers, OwnMarker, Unfinished};
 use crate::hook::recover::Recovered;
-use crate::observe;
-use crate::observe::{Locks, Observed};
-use crate::process::owner;
-use crate::process::owner::Stat;
+use crate::observe::{self, Locks, Observed};
+use crate::process::owner::{self, Stat};
 
 impl Call<'_> {
     pub(super) fn prepared(&self) -> anyhow::Result<Reply> {

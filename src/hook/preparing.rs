@@ -8,10 +8,9 @@ use crate::hook::call::{Call, Git};
 use crate::hook::markers::Markers;
 use crate::hook::recover::any_unfinished_worktree;
 use crate::hook::{Answer, Reply};
-use crate::locks;
-use crate::observe;
 use crate::process::owner::ExecContext;
 use crate::state::marker::{Phase, State};
+use crate::{locks, observe};
 
 impl Call<'_> {
     /// The `pre-receive` hook: what `preparing` is before git 2.54. Only what is pushed waits in quarantine; recovery writes no

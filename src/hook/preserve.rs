@@ -2,8 +2,7 @@
 
 use anyhow::Context;
 
-use crate::fs::FileId;
-use crate::fs::durable;
+use crate::fs::{FileId, durable};
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Value};

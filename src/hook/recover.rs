@@ -8,8 +8,7 @@ use std::time::Duration;
 use crate::git::{RefName, Repository};
 use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply};
-use crate::recovery;
-use crate::recovery::{Mode, Options};
+use crate::recovery::{self, Mode, Options};
 use crate::state::directory::{Busy, Wait};
 
 pub(super) use crate::recovery::{any_unfinished_worktree, is_abandoned, is_verified, liveness_of, saved_log_name};

@@ -5,13 +5,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, absent_is_none};
+use crate::fs::{FileId, absent_is_none, named as fs};
 use crate::git::Repository;
 
 /// A lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockFile {
+pub(crate) struct LockFile {
     /// Where it lies.
     pub path: PathBuf,
     /// Which file it is.
@@ -19,8 +18,7 @@ pub struct LockFile {
 }
 
 /// Locks that block nearly every command; looked at in every check.
-#[must_use]
-pub fn well_known(repo: &Repository) -> Vec<PathBuf> {
+pub(crate) fn well_known(repo: &Repository) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = ["index.lock", "HEAD.lock"].iter().map(|n| repo.git_dir.join(n)).collect();
     let shared = ["packed-refs.lock", "packed-refs.new", "config.lock", "shallow.lock", "reftable/tables.list.lock"];
     paths.extend(shared.iter().map(|n| repo.common_dir.join(n)));
@@ -29,7 +27,7 @@ pub fn well_known(repo: &Repository) -> Vec<PathBuf> {
 
 /// How far to look for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub(crate) enum Depth {
     /// What can block a command: everything but the reflogs, which are locked together with their refs.
     Blocking,
     /// Everywhere that git makes locks.
@@ -38,10 +36,7 @@ pub enum Depth {
 
 /// Finds all lock files of the repository, where git makes them and nowhere else: other repositories (submodules) and
 /// other tools keep files of such names below a git directory, too.
-///
-/// # Errors
-/// A directory cannot be read.
-pub fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
+pub(crate) fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
     let mut found = Vec::new();
     for git_dir in repo.all_git_dirs() {
         collect(&git_dir, Below::No, is_top_level_lock, &mut found)?;

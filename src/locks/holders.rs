@@ -9,22 +9,20 @@
 //! Limit: what another user's process has open is not shown to us. One that is not named git, and has a lock open, is not seen.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use crate::fs::FileId;
 use crate::git::Repository;
 use crate::locks::find::{LockFile, is_lock_path};
 use crate::locks::works_here::{is_ourselves, works_here};
 use crate::process::git_argv::{changes_no_index, is_lockless};
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Liveness, Stat};
+use crate::process::owner::{self, ExecContext, Liveness, Stat};
 
 /// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
 /// a file's time lags by up to another one.
-pub const CLOCK_MARGIN: i64 = 30_000_000;
+pub(crate) const CLOCK_MARGIN: i64 = 30_000_000;
 
 /// Whoever started that much later than a lock was made did not make it; asked only while the clock is known to be steady.
 const YOUNGER: i64 = 2_000_000_000;
@@ -52,7 +50,7 @@ struct Open {
 }
 
 /// The processes that could hold a lock of one repository, at one moment.
-pub struct Processes {
+pub(crate) struct Processes {
     candidates: Vec<Candidate>,
     open: Vec<Open>,
     ancestors: Vec<Candidate>,
@@ -67,8 +65,7 @@ pub struct Processes {
 impl Processes {
     /// Looks at every process once. `steady_since`: from when on (realtime, nanoseconds) file times and process starts
     /// can be compared, if at all.
-    #[must_use]
-    pub fn scan(repo: &Repository, ancestors: &[Stat], steady_since: Option<i64>) -> Processes {
+    pub(crate) fn scan(repo: &Repository, ancestors: &[Stat], steady_since: Option<i64>) -> Processes {
         let myself = std::process::id();
         let mut scan = Processes {
             candidates: Vec::new(),
@@ -138,14 +135,12 @@ impl Processes {
     }
 
     /// Is what was seen too old to judge `lock`? A process that started since could have made it.
-    #[must_use]
-    pub fn are_older_than(&self, lock: &LockFile) -> bool {
+    pub(crate) fn are_older_than(&self, lock: &LockFile) -> bool {
         lock.id.ctime + CLOCK_MARGIN >= self.scanned_at
     }
 
     /// Who could hold `lock`? `None` when nobody is left that could.
-    #[must_use]
-    pub fn holder_of(&self, lock: &LockFile) -> Option<Holder> {
+    pub(crate) fn holder_of(&self, lock: &LockFile) -> Option<Holder> {
         let alive = |because| Some(Holder { liveness: Liveness::Alive, because });
         // A lock that is older than a process above us is not that one's own. Of index.lock even that is not
         // believed: git takes it before it calls any hook, so a command that uses the index has its own there.

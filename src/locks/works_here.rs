@@ -1,10 +1,9 @@
 //! Which repository does a git process work in? Only what is readable and leads elsewhere excludes it.
 
-use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::git::repository::{NotFound, Repository};
 use crate::process::git_argv::{global_options, is_lockless};

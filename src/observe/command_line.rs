@@ -5,7 +5,7 @@ use crate::process::git_argv;
 
 /// What the command line says about the locks of the refs that a payload lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Locks {
+pub(crate) enum Locks {
     /// They are this git's.
     Own,
     /// git may have rejected some of the updates, whose locks are somebody else's.
@@ -16,8 +16,7 @@ pub enum Locks {
 
 impl Locks {
     /// Of the git with this command line.
-    #[must_use]
-    pub fn of(argv: &[String]) -> Locks {
+    pub(crate) fn of(argv: &[String]) -> Locks {
         match () {
             () if git_argv::packs_refs(argv) => Locks::OfOthers,
             () if may_be_batched(argv) => Locks::Batched,

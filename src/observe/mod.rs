@@ -7,7 +7,7 @@
 mod command_line;
 mod effect;
 mod observed;
-pub mod payload;
+pub(crate) mod payload;
 
 use std::io;
 
@@ -18,12 +18,12 @@ use crate::observe::effect::Observer;
 use crate::observe::payload::Payload;
 use crate::wal::{RefChange, Rename};
 
-pub use command_line::Locks;
-pub use observed::Observed;
+pub(crate) use command_line::Locks;
+pub(crate) use observed::Observed;
 
 /// Observes the transaction at `prepared`: locks are held, nothing is changed yet. `locks` is called once, and not at all when
 /// nothing but absent refs is deleted: git deletes absent pseudo-refs in every commit.
-pub fn observe(
+pub(crate) fn observe(
     repo: &Repository,
     payload: &Payload<'_>,
     locks: impl FnOnce() -> io::Result<Locks>,
@@ -71,7 +71,7 @@ fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<
 }
 
 /// Could this transaction, still without locks, change anything? (`preparing`)
-pub fn may_change(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<bool> {
+pub(crate) fn may_change(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<bool> {
     let refs = RefStore::new(repo);
     let packed_locked = FileId::at(&repo.common_dir.join("packed-refs.lock"))?.is_some();
     for line in payload.lines() {
@@ -91,7 +91,7 @@ pub fn may_change(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<bo
 
 /// Is this deletion half of a rename by the git that was started at `git_started_at` (nanoseconds since the epoch)? The reflog
 /// that it has moved away is proof, unless it is older than that git; without one only the command line can tell.
-pub fn rename_of(
+pub(crate) fn rename_of(
     repo: &Repository,
     changes: &[RefChange],
     argv: &[String],

@@ -7,7 +7,7 @@ use crate::wal::{RefChange, Watched};
 
 /// A transaction as observed at `prepared`.
 #[derive(Debug, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// Refs whose visible value changes.
     pub changes: Vec<RefChange>,
     /// Refs that are locked or logged only.

@@ -1,14 +1,12 @@
 //! What a git process is told to do, from its arguments.
 
 /// Does this git only run an alias that is us?
-#[must_use]
-pub fn only_runs_us(argv: &[String]) -> bool {
+pub(crate) fn only_runs_us(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| matches!(c, "txn" | "tx" | "hook"))
 }
 
 /// Does this git only put refs into `packed-refs`, where others' new values are not visible yet?
-#[must_use]
-pub fn packs_refs(argv: &[String]) -> bool {
+pub(crate) fn packs_refs(argv: &[String]) -> bool {
     match global_options(argv).command {
         Some("pack-refs") => true,
         Some("refs") => argv.iter().skip_while(|word| *word != "refs").nth(1).is_some_and(|word| word == "optimize"),

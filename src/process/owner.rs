@@ -80,7 +80,7 @@ impl Liveness {
 
 /// The fields of `/proc/PID/stat` that we use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Process id.
     pub pid: u32,
     /// The kernel's name for it: the first 15 bytes of the executable's name.
@@ -97,16 +97,12 @@ pub struct Stat {
 
 impl Stat {
     /// Reads `/proc/PID/stat`; `None` when nothing can be learned from it. Whose death matters is [looked](Stat::look) for.
-    #[must_use]
-    pub fn of(pid: u32) -> Option<Stat> {
+    pub(crate) fn of(pid: u32) -> Option<Stat> {
         Self::look(pid).ok().flatten()
     }
 
     /// Reads `/proc/PID/stat`; `None` when there is certainly no such process.
-    ///
-    /// # Errors
-    /// It cannot be looked at, which says nothing about it.
-    pub fn look(pid: u32) -> io::Result<Option<Stat>> {
+    pub(crate) fn look(pid: u32) -> io::Result<Option<Stat>> {
         let path = format!("/proc/{pid}/stat");
         match read_proc(&path) {
             Ok(text) => Self::parse(&String::from_utf8_lossy(&text))
@@ -137,42 +133,34 @@ impl Stat {
     }
 
     /// Zombies and processes being torn down (`PF_EXITING`) execute nothing any more.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x') || self.flags & 0x4 != 0
     }
 
     /// `PF_KTHREAD`: the kernel's own threads hold no lock files.
-    #[must_use]
-    pub fn is_kernel_thread(&self) -> bool {
+    pub(crate) fn is_kernel_thread(&self) -> bool {
         self.flags & 0x0020_0000 != 0
     }
 
     /// Does `process` live, or is that unknown?
-    #[must_use]
-    pub fn may_live(process: Process) -> bool {
+    pub(crate) fn may_live(process: Process) -> bool {
         let is_it = |stat: Option<Stat>| stat.is_some_and(|stat| stat.start == process.start && !stat.is_gone());
         Self::look(process.pid).map_or(true, is_it)
     }
 
     /// The process that this describes.
-    #[must_use]
-    pub fn process(&self) -> Process {
+    pub(crate) fn process(&self) -> Process {
         Process { pid: self.pid, start: self.start }
     }
 }
 
 /// Of an error in `/proc/PID`: does it say that there is no such process?
-#[must_use]
-pub fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// What was found in `/proc/PID`; `None` when the process is gone, or does not let us look.
-///
-/// # Errors
-/// Anything else, which says nothing about the process.
-pub fn unless_hidden<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+pub(crate) fn unless_hidden<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         found => found.map(Some),
@@ -180,8 +168,7 @@ pub fn unless_hidden<T>(found: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// The arguments of a process, as far as they can be read.
-#[must_use]
-pub fn argv(pid: u32) -> Option<Vec<String>> {
+pub(crate) fn argv(pid: u32) -> Option<Vec<String>> {
     read_argv(pid).ok()
 }
 
@@ -196,10 +183,7 @@ fn read_argv(pid: u32) -> io::Result<Vec<String>> {
 }
 
 /// What a process has open: a link to each file, and its path. Of who is gone, or does not let us look, nothing.
-///
-/// # Errors
-/// The list cannot be read to its end.
-pub fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+pub(crate) fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let mut open = Vec::new();
     for entry in unless_hidden(fs::read_dir(format!("/proc/{pid}/fd")))?.into_iter().flatten() {
         let Some(link) = unless_hidden(entry)?.map(|entry| entry.path()) else { break };
@@ -214,8 +198,7 @@ pub fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// Is this a git process, by name? `git`, `git-receive-pack`, ...
-#[must_use]
-pub fn is_git_name(name: &str) -> bool {
+pub(crate) fn is_git_name(name: &str) -> bool {
     let base = name.rsplit('/').next().unwrap_or(name);
     base == "git" || base.starts_with("git-")
 }
@@ -244,10 +227,7 @@ impl ExecContext {
 }
 
 /// The id of this boot.
-///
-/// # Errors
-/// `/proc` is not mounted or not readable.
-pub fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     /// No process outlives its boot.
     static KNOWN: OnceLock<String> = OnceLock::new();
@@ -288,10 +268,7 @@ fn pid_namespace(pid: &str) -> io::Result<u64> {
 }
 
 /// This process.
-///
-/// # Errors
-/// `/proc` is not mounted or not readable, or is that of another pid namespace.
-pub fn myself() -> io::Result<Process> {
+pub(crate) fn myself() -> io::Result<Process> {
     const PATH: &str = "/proc/self/stat";
     let text = crate::fs::named::at(std::path::Path::new(PATH), read_proc(PATH))?;
     let stat = Stat::parse(&String::from_utf8_lossy(&text)).filter(|stat| stat.pid == std::process::id());
@@ -299,16 +276,12 @@ pub fn myself() -> io::Result<Process> {
 }
 
 /// The process that started this one; 0 when it is outside of our pid namespace.
-#[must_use]
-pub fn parent() -> u32 {
+pub(crate) fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// The ancestors of this process, nearest first.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn ancestors() -> io::Result<Vec<Stat>> {
+pub(crate) fn ancestors() -> io::Result<Vec<Stat>> {
     let mut found = Vec::new();
     let mut pid = parent();
     while pid > 0 && found.len() < MAX_ANCESTORS {
@@ -322,10 +295,7 @@ pub fn ancestors() -> io::Result<Vec<Stat>> {
 /// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
 /// parent (hook managers stand in between), and not a git that only runs an alias; with its arguments. `None` when git died
 /// already and we are an orphan.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
+pub(crate) fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
     let mut pid = parent();
     for _ in 0..MAX_ANCESTORS {
         // In a container git itself may be pid 1.
@@ -344,8 +314,7 @@ pub fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
 
 /// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
 /// something else: a hook manager that is a script called `git-...`.
-#[must_use]
-pub fn may_be_git(stat: &Stat) -> bool {
+pub(crate) fn may_be_git(stat: &Stat) -> bool {
     is_git(stat, argv(stat.pid).as_deref())
 }
 
@@ -404,18 +373,14 @@ fn namespace_is_dead(pidns: u64, since: u64) -> bool {
 }
 
 /// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
-#[must_use]
-pub fn is_nested(pid: u32) -> bool {
+pub(crate) fn is_nested(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     levels.is_none_or(|pids| pids.split_ascii_whitespace().count() > 1)
 }
 
 /// All pids that `/proc` shows.
-///
-/// # Errors
-/// `/proc` cannot be read to its end.
-pub fn all_pids() -> io::Result<Vec<u32>> {
+pub(crate) fn all_pids() -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
@@ -425,8 +390,7 @@ pub fn all_pids() -> io::Result<Vec<u32>> {
 
 /// Realtime (Unix epoch, nanoseconds) of a start time in clock ticks since boot. The true start lies at
 /// most one tick (10 ms) later.
-#[must_use]
-pub fn realtime_of_start(start: u64) -> i64 {
+pub(crate) fn realtime_of_start(start: u64) -> i64 {
     let booted = crate::util::clock::clock_offset();
     let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
     booted + i64::try_from(start).unwrap_or(i64::MAX / tick) * tick

@@ -60,6 +60,8 @@ pub(crate) enum Action {
     Close { entry: Entry, state: State },
     /// Removes what a run left in `.jin`.
     CloseRun { entry: Entry, state: State },
+    /// Removes these markers that were never published, and staged files without a marker.
+    Sweep(Vec<PathBuf>),
     /// Takes a run back.
     RestoreRun(Box<DeadRun>),
     /// Moves a lock to quarantine.

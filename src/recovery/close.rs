@@ -1,9 +1,9 @@
 //! What is left of a transaction in `.jin` when it has ended: staged files first, the marker last.
 
 use std::io;
+use std::path::PathBuf;
 
-use crate::fs::named as fs;
-use crate::fs::{absent_is_none, durable};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefStore, Repository};
 use crate::process::owner::ExecContext;
@@ -28,16 +28,17 @@ pub(crate) fn close(site: &Site<'_>, mut entry: Entry, state: State) -> anyhow::
     Ok(entry.remove()?)
 }
 
-/// Markers that were never published, and staged files without a marker: a crash while cleaning up.
-pub(crate) fn sweep(site: &Site<'_>, listing: &Listing, here: &ExecContext) -> anyhow::Result<()> {
-    if site.options.dry_run {
-        return Ok(());
-    }
+/// Markers that were never published: their writers died before they could.
+pub(crate) fn abandoned(site: &Site<'_>, listing: &Listing, here: &ExecContext) -> Vec<PathBuf> {
     // Of a disk that other machines may use a person has to say that nobody writes it any more.
     let vouched = site.options.force && !durable::is_local_disk(site.state.path());
-    for temporary in listing.temporary.iter().filter(|t| vouched || is_abandoned(t, here, site.state)) {
-        durable::remove_file(&temporary.path)?;
-    }
+    let dead = listing.temporary.iter().filter(|t| vouched || is_abandoned(t, here, site.state));
+    dead.map(|temporary| temporary.path.clone()).collect()
+}
+
+/// Removes them, and staged files without a marker: a crash while cleaning up.
+pub(crate) fn sweep(site: &Site<'_>, abandoned: &[PathBuf]) -> anyhow::Result<()> {
+    abandoned.iter().try_for_each(|path| durable::remove_file(path))?;
     sweep_staged(site.state)
 }
 

@@ -23,7 +23,7 @@ use crate::recovery::history::LogOutcome;
 
 /// How one ref of an unfinished transaction is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefState {
+pub(crate) enum RefState {
     /// The transaction wrote it, proved by identity.
     Applied,
     /// It has its before-image, or the transaction provably did not write it.
@@ -36,7 +36,7 @@ pub enum RefState {
 
 /// One ref with its images and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefEvidence {
+pub(crate) struct RefEvidence {
     /// Canonical name.
     pub name: RefName,
     /// Before-image.

@@ -8,11 +8,9 @@ use crate::recovery::evidence::Unfinished;
 use crate::recovery::history::LogOutcome;
 use crate::recovery::perform::perform;
 use crate::recovery::progress::{Progress, Verb};
-use crate::recovery::reflog_plan;
-use crate::recovery::report::Report;
-use crate::recovery::report::{Finding, TxFinding, plural};
-use crate::recovery::roll_forward;
+use crate::recovery::report::{Finding, Report, TxFinding, plural};
 use crate::recovery::site::{Mode, Site};
+use crate::recovery::{reflog_plan, roll_forward};
 use crate::state::marker::State;
 use crate::wal::{Begin, Outcome};
 

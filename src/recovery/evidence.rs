@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use crate::fs::FileId;
 use crate::git::refs::ResolvedRef;
-use crate::git::{Git, update_refs};
-use crate::git::{RefFormat, RefName, RefStore, Repository, Value, reflog};
+use crate::git::{Git, RefFormat, RefName, RefStore, Repository, Value, reflog, update_refs};
 use crate::recovery::decide::{RefEvidence, RefState};
 use crate::recovery::expected_refs::{ExpectedRefs, RefStatus};
 use crate::recovery::history::{History, LogOutcome};
@@ -18,7 +17,7 @@ use crate::wal::{Begin, Body, Record, RefChange};
 
 /// A transaction whose owner is dead and whose marker is still there.
 #[derive(Debug)]
-pub struct Unfinished {
+pub(crate) struct Unfinished {
     /// Its marker file.
     pub entry: Entry,
     /// The marker's content; `None` when it is damaged.
@@ -35,32 +34,28 @@ pub struct Unfinished {
 
 impl Unfinished {
     /// Is it behind its commit point, and has it still to be finished?
-    pub fn is_to_be_finished(&self) -> bool {
+    pub(crate) fn is_to_be_finished(&self) -> bool {
         self.decided && self.ending == LogOutcome::None
     }
 
     /// The transaction.
-    #[must_use]
-    pub fn id(&self) -> TxId {
+    pub(crate) fn id(&self) -> TxId {
         self.entry.id
     }
 
     /// It may have had a record that the log does not have (any more).
-    #[must_use]
-    pub fn lost_its_record(&self) -> bool {
+    pub(crate) fn lost_its_record(&self) -> bool {
         self.begin.is_none() && self.marker.as_ref().is_none_or(|m| m.phase == Phase::Prepared)
     }
 
     /// We made it, and the log does not say that it was decided: it may have, in a part that is damaged.
-    #[must_use]
-    pub fn may_have_lost_its_decision(&self) -> bool {
+    pub(crate) fn may_have_lost_its_decision(&self) -> bool {
         let made = self.begin.as_ref().is_some_and(|b| b.origin == crate::state::TxKind::Apply);
         made && !self.decided && self.ending == LogOutcome::None
     }
 
     /// What the owner was asked to do.
-    #[must_use]
-    pub fn operation(&self) -> &str {
+    pub(crate) fn operation(&self) -> &str {
         match (&self.begin, &self.marker) {
             (Some(begin), _) => &begin.operation,
             (None, Some(marker)) => &marker.operation,
@@ -69,8 +64,7 @@ impl Unfinished {
     }
 
     /// The git directory of the worktree that it was made in.
-    #[must_use]
-    pub fn git_dir(&self, repo: &Repository) -> PathBuf {
+    pub(crate) fn git_dir(&self, repo: &Repository) -> PathBuf {
         let inside = self.begin.as_ref().map_or("", |b| b.worktree.as_str());
         let dir = safe_worktree(inside).map_or_else(|| repo.common_dir.clone(), |d| repo.common_dir.join(d));
         if dir.join("HEAD").exists() { dir } else { repo.common_dir.clone() }
@@ -85,7 +79,7 @@ fn safe_worktree(text: &str) -> Option<PathBuf> {
 }
 
 /// Everything that can be asked about an unfinished transaction.
-pub struct EvidenceSources<'w> {
+pub(crate) struct EvidenceSources<'w> {
     /// The repository.
     pub repo: &'w Repository,
     /// The git to ask about a reftable, in the common directory.
@@ -98,10 +92,7 @@ pub struct EvidenceSources<'w> {
 
 impl EvidenceSources<'_> {
     /// The evidence about every ref of the transaction `id`, whose `begin` is the record at `begin_at`.
-    ///
-    /// # Errors
-    /// The disk cannot be read.
-    pub fn of_refs(&self, id: TxId, begin_at: usize, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
+    pub(crate) fn of_refs(&self, id: TxId, begin_at: usize, begin: &Begin) -> anyhow::Result<Vec<RefEvidence>> {
         if self.repo.ref_format == RefFormat::Reftable {
             return of_reftable(self.git, begin);
         }

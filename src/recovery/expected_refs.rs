@@ -17,19 +17,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use crate::fs::Birth;
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
-use crate::git::refs::RefSnapshot;
-use crate::git::refs::ResolvedRef;
+use crate::fs::{Birth, FileId, absent_is_none};
+use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Repository, Value};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Outcome, Record};
 
 /// The newest word of the log on a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastKnown {
+pub(crate) struct LastKnown {
     /// The value.
     pub value: Value,
     /// The loose file that showed it, as it was then.
@@ -46,7 +42,7 @@ pub struct LastKnown {
 
 /// One ref in the log.
 #[derive(Debug, Clone, Default)]
-pub struct Generation {
+pub(crate) struct Generation {
     /// The newest word.
     pub word: Option<LastKnown>,
     /// Values before it, oldest first.
@@ -56,7 +52,7 @@ pub struct Generation {
 
 /// How a ref stands to the newest word of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefStatus {
+pub(crate) enum RefStatus {
     /// It has that value, or the log has no word on it.
     AsLogged,
     /// It shows an older state of our own history, garbage, or nothing where the file was lost.
@@ -69,7 +65,7 @@ pub enum RefStatus {
 
 /// What the log expects, from its last checkpoint on.
 #[derive(Debug, Default)]
-pub struct ExpectedRefs<'l> {
+pub(crate) struct ExpectedRefs<'l> {
     /// By ref.
     pub refs: BTreeMap<&'l RefName, Generation>,
     /// What HEAD of each worktree was when it was last seen.
@@ -101,8 +97,7 @@ impl<'l> Reading<'l> {
 
 impl<'l> ExpectedRefs<'l> {
     /// Reads `records`, in the order of the log; `boot` is the present one, in which alone a transaction may be alive.
-    #[must_use]
-    pub fn of(records: &'l [Record], boot: &str) -> ExpectedRefs<'l> {
+    pub(crate) fn of(records: &'l [Record], boot: &str) -> ExpectedRefs<'l> {
         let mut this = ExpectedRefs { clock_is_steady: true, ..ExpectedRefs::default() };
         let mut reading = Reading::default();
         let mut newest = 0;
@@ -235,10 +230,7 @@ impl<'l> ExpectedRefs<'l> {
     }
 
     /// How `name`, found as `now`, stands to the log. `packed` is the identity of `packed-refs`.
-    ///
-    /// # Errors
-    /// A directory or lock cannot be looked at.
-    pub fn standing(
+    pub(crate) fn standing(
         &self,
         repo: &Repository,
         name: &RefName,
@@ -290,10 +282,7 @@ impl<'l> ExpectedRefs<'l> {
     }
 
     /// Is the lock that became the newest value still a lock?
-    ///
-    /// # Errors
-    /// It cannot be looked at.
-    pub fn rename_was_lost(&self, repo: &Repository, name: &RefName) -> io::Result<bool> {
+    pub(crate) fn rename_was_lost(&self, repo: &Repository, name: &RefName) -> io::Result<bool> {
         let word = self.refs.get(name).and_then(|g| g.word.as_ref());
         let Some(lock) = word.and_then(|w| w.lock) else { return Ok(false) };
         Ok(FileId::at(&RefStore::new(repo).lock(name))?.is_some_and(|now| now.is_same_file(&lock)))

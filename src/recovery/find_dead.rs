@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use crate::fs::durable::is_local_disk;
 use crate::process::owner::{ExecContext, Liveness, Owner, Process};
 use crate::recovery::history::{History, reaches_checkpoint};
-use crate::recovery::report::Report;
-use crate::recovery::report::{busy, busy_line};
+use crate::recovery::report::{Report, busy, busy_line};
 use crate::recovery::site::{Mode, Site};
 use crate::run::mark;
 use crate::state::directory::{StateDir, Wait};
@@ -37,8 +36,7 @@ pub(crate) struct DeadMarker {
 }
 
 /// Is anybody still working on the transaction of `marker`?
-#[must_use]
-pub fn liveness_of(marker: &Marker, here: &ExecContext, state: &StateDir) -> Liveness {
+pub(crate) fn liveness_of(marker: &Marker, here: &ExecContext, state: &StateDir) -> Liveness {
     let local = is_local_disk(state.path());
     let of = |process: Process| marker.owner.liveness(process, here, local);
     let liveness = of(marker.owner.process).and(of(marker.hook_process));
@@ -54,8 +52,7 @@ fn of_run(state: &StateDir, id: TxId, owner: Liveness) -> Liveness {
 }
 
 /// Did the writer of a marker die before it could rename it into place?
-#[must_use]
-pub fn is_abandoned(temporary: &Temporary, here: &ExecContext, state: &StateDir) -> bool {
+pub(crate) fn is_abandoned(temporary: &Temporary, here: &ExecContext, state: &StateDir) -> bool {
     // The name does not say which machine it was, nor which boot.
     if !is_local_disk(state.path()) {
         return false;

@@ -8,7 +8,7 @@ use crate::wal::{Begin, Body, Outcome, Record, RefChange, Scan};
 
 /// How the log says that a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogOutcome {
+pub(crate) enum LogOutcome {
     /// The log does not say.
     None,
     /// `committed`, or recovery found all of it applied.
@@ -20,15 +20,14 @@ pub enum LogOutcome {
 }
 
 /// The newest words of the log on each ref.
-pub struct History<'l> {
+pub(crate) struct History<'l> {
     records: &'l [Record],
     by_ref: HashMap<&'l RefName, Vec<usize>>,
 }
 
 impl<'l> History<'l> {
     /// Indexes `records` (in the order of the log).
-    #[must_use]
-    pub fn new(records: &'l [Record]) -> Self {
+    pub(crate) fn new(records: &'l [Record]) -> Self {
         let mut by_ref: HashMap<&RefName, Vec<usize>> = HashMap::new();
         for (at, record) in records.iter().enumerate() {
             for name in names(&record.body) {
@@ -39,8 +38,7 @@ impl<'l> History<'l> {
     }
 
     /// The `begin` of a transaction, with its place.
-    #[must_use]
-    pub fn begin(&self, id: TxId) -> Option<(usize, &'l Begin)> {
+    pub(crate) fn begin(&self, id: TxId) -> Option<(usize, &'l Begin)> {
         self.records.iter().enumerate().rev().find_map(|(at, record)| match &record.body {
             // What was read under the locks says more than what was read before.
             Body::Begin(begin) | Body::Decided(begin) if record.tx == Some(id) => Some((at, begin.as_ref())),
@@ -49,14 +47,12 @@ impl<'l> History<'l> {
     }
 
     /// Is the transaction past its commit point?
-    #[must_use]
-    pub fn is_decided(&self, id: TxId) -> bool {
+    pub(crate) fn is_decided(&self, id: TxId) -> bool {
         self.records.iter().any(|r| r.tx == Some(id) && matches!(r.body, Body::Decided(_)))
     }
 
     /// How the log says that `id` ended, after its `begin`.
-    #[must_use]
-    pub fn ending(&self, id: TxId, begin_at: usize) -> LogOutcome {
+    pub(crate) fn ending(&self, id: TxId, begin_at: usize) -> LogOutcome {
         let mine = self.records[begin_at..].iter().rev().filter(|r| r.tx == Some(id));
         let ending = mine.filter_map(|r| match &r.body {
             Body::Committed { .. } => Some(LogOutcome::Committed),

@@ -15,8 +15,8 @@ mod branch_rename;
 mod case;
 mod decide;
 mod ending;
-pub mod evidence;
-pub mod expected_refs;
+pub(crate) mod evidence;
+pub(crate) mod expected_refs;
 mod find_dead;
 mod gather;
 mod history;
@@ -38,12 +38,12 @@ mod reflogs;
 mod staged;
 mod take_apart;
 
-pub use find_dead::{is_abandoned, liveness_of};
-pub use power_cut::is_verified;
-pub use reflogs::saved_log_name;
-pub use report::{Finding, LockFinding, Report, TxFinding, plural};
-pub use site::{Mode, Options};
-pub use worktree_add::any_unfinished as any_unfinished_worktree;
+pub(crate) use find_dead::{is_abandoned, liveness_of};
+pub(crate) use power_cut::is_verified;
+pub(crate) use reflogs::saved_log_name;
+pub(crate) use report::{Finding, Report, TxFinding, plural};
+pub(crate) use site::{Mode, Options};
+pub(crate) use worktree_add::any_unfinished as any_unfinished_worktree;
 
 use anyhow::Context;
 
@@ -59,10 +59,7 @@ use history::{History, LogOutcome};
 use site::{PATIENCE, Site};
 
 /// Looks for anything unfinished without mending it: markers of the dead, and locks.
-///
-/// # Errors
-/// The repository or its state cannot be read.
-pub fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
+pub(crate) fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     let dry = Options { dry_run: true, ..options.clone() };
     let state = StateDir::of(repo);
     if !needs_recovery(repo)? {
@@ -82,10 +79,7 @@ pub fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// The cheap question, asked before every command: is there a marker or a lock at all?
-///
-/// # Errors
-/// A directory cannot be read.
-pub fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
+pub(crate) fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
     let listing = Listing::read(StateDir::of(repo).path())?;
     Ok(!listing.markers.is_empty()
         || !listing.temporary.is_empty()
@@ -102,10 +96,7 @@ fn damage(state: &StateDir) -> anyhow::Result<Vec<String>> {
 }
 
 /// Recovers whatever the dead left unfinished.
-///
-/// # Errors
-/// The state cannot be read or written, or another runner is at work ([`crate::state::directory::Busy`]).
-pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
+pub(crate) fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     let state = StateDir::of(repo);
     if options.dry_run {
         return check(repo, options);
@@ -117,10 +108,7 @@ pub fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
 /// Does a transaction of the dead, of which the log does not know how it ended, name a ref that the git of this hook has locked?
 /// For a hook that cannot recover it, because another process is doing that: who changed such a ref meanwhile would hide how far
 /// the dead one came. Looks only, without `recovery.lock`.
-///
-/// # Errors
-/// The state or the log cannot be read.
-pub fn is_in_the_way(repo: &Repository, options: &Options) -> anyhow::Result<bool> {
+pub(crate) fn is_in_the_way(repo: &Repository, options: &Options) -> anyhow::Result<bool> {
     let Mode::Prepared { refs } = &options.mode else { return Ok(false) };
     let state = StateDir::of(repo);
     let here = ExecContext::here()?;
@@ -142,10 +130,7 @@ pub fn is_in_the_way(repo: &Repository, options: &Options) -> anyhow::Result<boo
 }
 
 /// Closes a transaction that waits for a human, who has looked at it.
-///
-/// # Errors
-/// There is no such transaction, or it does not wait.
-pub fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Result<()> {
+pub(crate) fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
     state.while_recovering(options.wait, || {
         let waiting = Listing::read(state.path())?.markers.into_iter().find(|m| m.id == id && m.state == State::Failed);
@@ -155,4 +140,5 @@ pub fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Re
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 mod model_tests;

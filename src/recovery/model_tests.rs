@@ -9,15 +9,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::fs::FileId;
-use crate::git::Git;
 use crate::git::refs::RefSnapshot;
-use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value};
+use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository, Value};
 use crate::process::owner::{ExecContext, Owner, Process};
 use crate::recovery::decide::{self, Decision, Evidence, decide};
 use crate::recovery::evidence::EvidenceSources;
 use crate::recovery::history::History;
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Outcome, Record, RefChange};
 use proptest::prelude::*;
 

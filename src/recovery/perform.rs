@@ -7,9 +7,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::fs::durable;
-use crate::git::RefName;
 use crate::git::refs::RefSnapshot;
-use crate::git::update_refs;
+use crate::git::{RefName, update_refs};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};
@@ -74,8 +73,8 @@ impl Action {
             Action::TrimReflog(trim) => progress.lines.extend(trim.execute(site)?),
             Action::DropReflog { name, size } => progress.lines.extend(reflogs::drop_log(site, &name, size)?),
             Action::CompleteHeadLog(begin) => {
-                if let Some((head, size, line)) = staged::missing_head_entry(site, &begin)? {
-                    progress.lines.extend(reflogs::complete(site, &head, size, &line)?);
+                if let Some(missing) = staged::missing_head_entry(site, &begin)? {
+                    progress.lines.extend(reflogs::complete(site, &missing.head, missing.size, &missing.line)?);
                 }
             }
             Action::WriteRefs { git_dir, writes, message, verb } => {
@@ -130,6 +129,7 @@ impl Action {
             }
             Action::Close { entry, state } => close::close(site, entry, state)?,
             Action::CloseRun { entry, state } => crate::run::close(site.state, entry, state)?,
+            Action::Sweep(abandoned) => close::sweep(site, &abandoned)?,
             Action::RestoreRun(run) => restore::restore(site, &run, progress)?,
             Action::RemoveLock(lock) => progress.is_void = !lock.remove(site.state, site.repo)?,
             Action::FinishLock { lock, keep } => {

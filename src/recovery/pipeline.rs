@@ -11,17 +11,18 @@ use anyhow::Context;
 use crate::git::{RefName, RefStore, Repository};
 use crate::locks::{Judge, Known};
 use crate::process::owner::{self, ExecContext};
+use crate::recovery::action::Action;
 use crate::recovery::case::{self, Case};
 use crate::recovery::decide::{Decision, Question};
-use crate::recovery::ending;
 use crate::recovery::evidence::{EvidenceSources, Unfinished};
 use crate::recovery::expected_refs::ExpectedRefs;
 use crate::recovery::find_dead::{self, Dead};
-use crate::recovery::history::{History, LogOutcome};
+use crate::recovery::history::{self, History, LogOutcome};
+use crate::recovery::perform::perform;
 use crate::recovery::report::Report;
 use crate::recovery::site::{Mode, Options, Site};
 use crate::recovery::{
-    branch_rename, close, gather, history, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
+    branch_rename, close, ending, gather, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
 };
 use crate::state::directory::StateDir;
 use crate::state::marker::Listing;
@@ -97,7 +98,7 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
     end_transactions(site, &mut cases, &mut judge, &mut report)?;
     branch_rename::mend_stray_log(site, &mut judge, &cases, &mut report)?;
     worktree_add::mend(site, &mut judge, &mut report)?;
-    close::sweep(site, &listing, here)?;
+    perform(site, vec![Action::Sweep(close::abandoned(site, &listing, here))])?;
     if expected.is_some() {
         power_cut::verify(site, &mut report)?;
     }

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, durable, read_small};
+use crate::fs::{FileId, durable, named as fs, read_small};
 use crate::git::reflog::{self, LogLine, Tail};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::locks::holders::CLOCK_MARGIN;
@@ -18,8 +17,7 @@ use crate::recovery::site::Site;
 use crate::state::quarantine;
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
-#[must_use]
-pub fn saved_log_name(index: usize) -> String {
+pub(crate) fn saved_log_name(index: usize) -> String {
     format!("reflog.{index}")
 }
 

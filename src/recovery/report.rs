@@ -11,7 +11,7 @@ use crate::state::marker::Marker;
 /// What was done about something that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Finding {
+pub(crate) enum Finding {
     /// All of it was there: recorded as committed.
     Committed,
     /// Taken back, or nothing of it had happened.
@@ -28,7 +28,7 @@ pub enum Finding {
 
 /// An unfinished transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TxFinding {
+pub(crate) struct TxFinding {
     /// Its id.
     pub id: TxId,
     /// What the owner was asked to do.
@@ -46,7 +46,7 @@ pub struct TxFinding {
 
 /// A lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LockFinding {
+pub(crate) struct LockFinding {
     /// Path below the git directory.
     pub path: String,
     /// What was done.
@@ -61,7 +61,7 @@ pub struct LockFinding {
 
 /// Everything that one run of recovery found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Unfinished transactions of the dead.
     pub transactions: Vec<TxFinding>,
     /// Lock files.
@@ -84,15 +84,13 @@ pub struct Report {
 
 impl Report {
     /// Is there nothing that recovery would have to mend?
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         let quiet = self.transactions.iter().all(|t| t.quiet);
         quiet && self.locks.is_empty() && self.busy.is_empty() && !self.needs_human() && self.notes.is_empty()
     }
 
     /// Does something wait for recovery? (of a dry run)
-    #[must_use]
-    pub fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         let open = |t: &TxFinding| !t.quiet && !matches!(t.finding, Finding::NeedsHuman | Finding::Left);
         self.transactions.iter().any(open)
             || self.locks.iter().any(|l| l.finding != Finding::Left)
@@ -100,23 +98,20 @@ impl Report {
     }
 
     /// Must a human decide something?
-    #[must_use]
-    pub fn needs_human(&self) -> bool {
+    pub(crate) fn needs_human(&self) -> bool {
         !self.damage.is_empty()
             || !self.losses.is_empty()
             || self.transactions.iter().any(|t| t.finding == Finding::NeedsHuman)
     }
 
     /// Is somebody at work, or not to be seen, whose transaction or lock is in the way?
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         let held = self.locks.iter().any(|l| l.held);
         held || !self.busy.is_empty() || self.transactions.iter().any(|t| t.finding == Finding::Left)
     }
 
     /// One line per transaction, lock without a transaction, and note, for stderr.
-    #[must_use]
-    pub fn headlines(&self) -> Vec<String> {
+    pub(crate) fn headlines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.transactions.iter().filter(|t| !t.quiet).map(TxFinding::headline).collect();
         let removed: Vec<&str> = self.paths(Finding::Removed).collect();
         if !removed.is_empty() {
@@ -141,7 +136,7 @@ impl Report {
     }
 
     /// The locks that are worth a word: not the note beside one that says who holds it (`core.lockfilePid`).
-    pub fn told_locks(&self) -> impl Iterator<Item = &LockFinding> {
+    pub(crate) fn told_locks(&self) -> impl Iterator<Item = &LockFinding> {
         let is_beside_another = |path: &str| {
             let lock = path.strip_suffix("~pid.lock").map(|base| format!("{base}.lock"));
             lock.is_some_and(|lock| self.locks.iter().any(|other| other.path == lock))
@@ -173,8 +168,7 @@ impl TxFinding {
 }
 
 /// `1 lock`, `2 locks`.
-#[must_use]
-pub fn plural(count: usize, noun: &str) -> String {
+pub(crate) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 

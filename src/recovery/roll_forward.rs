@@ -24,8 +24,7 @@ use crate::recovery::progress::Verb;
 use crate::recovery::reflog_plan;
 use crate::recovery::reflogs::Told;
 use crate::recovery::site::{Mode, Site};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Record, RefChange};
 
 /// What is known of a transaction that we made and that has not ended.

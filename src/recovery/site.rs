@@ -11,7 +11,7 @@ use crate::wal::Log;
 
 /// Who asks for recovery, and so which locks are in our own way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// A command of ours: nothing is locked by those above us.
     Command,
     /// A hook, before git locks.
@@ -27,7 +27,7 @@ pub enum Mode {
 
 /// How to recover.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Who asks.
     pub mode: Mode,
     /// The git to run.
@@ -48,8 +48,7 @@ pub struct Options {
 
 impl Options {
     /// For a hook: wait for nothing.
-    #[must_use]
-    pub fn new(git_program: PathBuf) -> Options {
+    pub(crate) fn new(git_program: PathBuf) -> Options {
         Options {
             mode: Mode::Command,
             git_program,

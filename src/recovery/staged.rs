@@ -13,11 +13,15 @@ use crate::staging::worktree::Worktree;
 use crate::state::TxId;
 use crate::wal::{Begin, FileChange};
 
-/// HEAD's own log lacks an entry that its branch's log has: the log of which ref, its size, the entry.
-pub(crate) fn missing_head_entry(
-    site: &Site<'_>,
-    begin: &Begin,
-) -> anyhow::Result<Option<(RefName, Option<u64>, Vec<u8>)>> {
+/// An entry that the log of HEAD's branch has, and HEAD's own log, which ends at `size`, lacks.
+pub(crate) struct MissingEntry {
+    pub(crate) head: RefName,
+    pub(crate) size: Option<u64>,
+    pub(crate) line: Vec<u8>,
+}
+
+/// Looks whether git was killed between the two logs.
+pub(crate) fn missing_head_entry(site: &Site<'_>, begin: &Begin) -> anyhow::Result<Option<MissingEntry>> {
     let refs = RefStore::new(site.repo);
     for head in begin.watched.iter().filter(|w| w.name.is_head()) {
         let Value::Symref(branch) = refs.read(&head.name)?.value else { continue };
@@ -25,7 +29,7 @@ pub(crate) fn missing_head_entry(
         let Some(line) = reflog::line_at(&refs.log(&branch), change.log)? else { continue };
         let is_ours = reflog::LogLine::parse(&line).is_some_and(|l| l.message == begin.message.as_bytes());
         if is_ours && FileId::at(&refs.log(&head.name))?.map(|id| id.size) == head.log {
-            return Ok(Some((head.name.clone(), head.log, line)));
+            return Ok(Some(MissingEntry { head: head.name.clone(), size: head.log, line }));
         }
     }
     Ok(None)

@@ -23,8 +23,7 @@ use crate::recovery::site::Site;
 const INITIALIZING: &[u8] = b"initializing";
 
 /// Is there a worktree that is being made, or was when its maker died?
-#[must_use]
-pub fn any_unfinished(repo: &Repository) -> bool {
+pub(crate) fn any_unfinished(repo: &Repository) -> bool {
     unfinished(repo).is_ok_and(|found| !found.is_empty())
 }
 

@@ -4,9 +4,8 @@
 //! lost. Signals from the keyboard reach the command by themselves, it is in the same process group; those that somebody
 //! sends to the runner alone are passed on. What was ignored when the runner started stays ignored.
 
-use std::fs;
-use std::io;
 use std::process::Command;
+use std::{fs, io};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -15,7 +14,7 @@ use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// With this exit code.
     Exited(u8),
     /// By this signal.
@@ -24,8 +23,7 @@ pub enum Ended {
 
 impl Ended {
     /// The exit code that a shell would report.
-    #[must_use]
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Ended::Exited(code) => code,
             Ended::Killed(signal) => 128_u8.wrapping_add(u8::try_from(signal).unwrap_or(0)),
@@ -50,7 +48,7 @@ impl std::fmt::Display for Ended {
 }
 
 /// Runs `command` to its end; `beat` is called now and then meanwhile. `None`: how it ended cannot be told.
-pub fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Option<Ended>> {
+pub(crate) fn run(mut command: Command, beat: impl Fn() + Send) -> io::Result<Option<Ended>> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Handlers first: a signal in between would end the runner and leave the command.
     let mut signals = SignalsInfo::<WithOrigin>::new(to_watch())?;
@@ -113,7 +111,7 @@ fn reap(pid: Pid) -> io::Result<Option<Ended>> {
 }
 
 /// Reaps whoever of the tree has ended.
-pub fn reap_all() -> io::Result<()> {
+pub(crate) fn reap_all() -> io::Result<()> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}

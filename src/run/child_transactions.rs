@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Outcome, Record};
 
 /// One ref that a run moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Move {
+pub(crate) struct Move {
     /// The ref.
     pub name: RefName,
     /// What it was before; where it goes back to.
@@ -29,15 +28,13 @@ pub struct Move {
 }
 
 /// Does the ref belong to what a run takes back by its log? HEADs and pseudo-refs go with the worktree.
-#[must_use]
-pub fn is_shared(name: &RefName) -> bool {
+pub(crate) fn is_shared(name: &RefName) -> bool {
     let name = name.as_bytes();
     name.starts_with(b"refs/") || (name.starts_with(b"worktrees/") && name.windows(6).any(|w| w == b"/refs/"))
 }
 
 /// The parts of the run `id`, oldest first, with what each changed and whether that came to be.
-#[must_use]
-pub fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
+pub(crate) fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
     let mut parts = Vec::new();
     for record in records {
         if let (Some(tx), Body::Begin(begin)) = (record.tx, &record.body)
@@ -50,8 +47,7 @@ pub fn of(records: &[Record], id: TxId) -> Vec<(TxId, &Begin)> {
 }
 
 /// The HEADs that the run `id` moved or made, of whichever worktree.
-#[must_use]
-pub fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
+pub(crate) fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
     let moved = of(records, id).into_iter().flat_map(|(_, begin)| begin.refs.iter().map(|c| c.name.clone()));
     // Up to 2.45 git makes a worktree's HEAD outside of any transaction, but tells the post-checkout hook.
     let checked_out = records.iter().filter_map(|record| match &record.body {
@@ -62,8 +58,7 @@ pub fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
 }
 
 /// What the run `id` did to refs, in the order in which it first touched them.
-#[must_use]
-pub fn moves(records: &[Record], id: TxId) -> Vec<Move> {
+pub(crate) fn moves(records: &[Record], id: TxId) -> Vec<Move> {
     let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
     let mut open: HashMap<TxId, &Begin> = HashMap::new();
     let mut net = Net::default();
@@ -103,8 +98,7 @@ fn is_over(body: &Body) -> bool {
 }
 
 /// Has somebody else moved the ref `name` since the run `id` began?
-#[must_use]
-pub fn is_moved_by_others(records: &[Record], id: TxId, name: &RefName) -> bool {
+pub(crate) fn is_moved_by_others(records: &[Record], id: TxId, name: &RefName) -> bool {
     let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
     let others: HashSet<TxId> = records[begun..]
         .iter()

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
 use crate::fs::beneath::RelPath;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, named as fs};
 use crate::git::cat_file::sizes;
 use crate::git::exec::Ran;
 use crate::git::{Config, Git, Repository, index};
@@ -21,7 +20,7 @@ const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns";
 
 /// A tracked path that differs from the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
+pub(crate) struct Changed {
     /// The path.
     pub path: RelPath,
     /// The index's mode and blob for it; `None` while it is in conflict.
@@ -30,7 +29,7 @@ pub struct Changed {
 
 /// What `git status` says of a worktree.
 #[derive(Debug, Default)]
-pub struct Status {
+pub(crate) struct Status {
     /// Tracked, and not as the index has it.
     pub changed: Vec<Changed>,
     /// Not tracked, not ignored.
@@ -65,7 +64,7 @@ fn overlap(one: &[u8], other: &[u8]) -> bool {
 
 impl Status {
     /// Asks git, with `index` instead of the worktree's own if it is given.
-    pub fn read(repo: &Repository, git: &Git, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
+    pub(crate) fn read(repo: &Repository, git: &Git, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
         const ARGS: [&str; 7] = [
             "status",
             "--porcelain=v2",
@@ -165,7 +164,7 @@ fn entries(git: &Git, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
 }
 
 /// Paths that the index at `index` keeps out of the worktree (a sparse checkout).
-pub fn skipped(repo: &Repository, git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
+pub(crate) fn skipped(repo: &Repository, git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
     let all = entries(&git.at(&repo.git_dir).worktree(worktree), Some(index))?;
     Ok(all.into_iter().filter(|e| e.tag.eq_ignore_ascii_case(&b'S')).map(|e| e.path).collect())
 }

@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
-use crate::fs::durable;
+use crate::fs::{FileId, durable};
 use crate::git::{RefName, Value};
 use crate::state::TxId;
 use crate::state::directory::StateDir;
@@ -157,7 +156,6 @@ impl Manifest {
 }
 
 /// A path of the machine as text.
-#[must_use]
-pub fn path_text(path: &std::path::Path) -> String {
+pub(crate) fn path_text(path: &std::path::Path) -> String {
     escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).into_owned()
 }

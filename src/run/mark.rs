@@ -11,11 +11,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::process::owner;
-use crate::process::owner::{Process, Stat};
-use crate::state::TxId;
+use crate::process::owner::{self, Process, Stat};
 use crate::state::directory::StateDir;
-use crate::state::flock;
+use crate::state::{TxId, flock};
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
 const ALIVE: &str = "alive";
@@ -25,7 +23,7 @@ const HIGH: i32 = 400;
 
 /// A run, told from those of other repositories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// The run.
     pub id: TxId,
     /// Inode of the repository's state directory.
@@ -40,13 +38,12 @@ impl std::fmt::Display for Mark {
 
 impl Mark {
     /// The mark of the run `id`.
-    pub fn of(state: &StateDir, id: TxId) -> io::Result<Mark> {
+    pub(crate) fn of(state: &StateDir, id: TxId) -> io::Result<Mark> {
         Ok(Mark { id, state_dir: state.birth()?.ino })
     }
 
     /// What [`RUN`](crate::util::env::RUN) is for the processes of this run, when it was `outer` before.
-    #[must_use]
-    pub fn within(&self, outer: Option<&str>) -> String {
+    pub(crate) fn within(&self, outer: Option<&str>) -> String {
         match outer {
             Some(outer) if !outer.is_empty() => format!("{outer} {self}"),
             _ => self.to_string(),
@@ -55,8 +52,7 @@ impl Mark {
 }
 
 /// The run of the repository that `variable` names, if it does: the innermost.
-#[must_use]
-pub fn named_in(variable: &str, state: &StateDir) -> Option<TxId> {
+pub(crate) fn named_in(variable: &str, state: &StateDir) -> Option<TxId> {
     let own = state.birth().ok()?.ino;
     let marks = variable.split(' ').filter_map(|word| {
         let (id, inode) = word.split_once('@')?;
@@ -71,14 +67,14 @@ fn path(state: &StateDir, id: TxId) -> PathBuf {
 
 /// The open lock of a run that is being made: children inherit the second of the two files.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     file: File,
     _inherited: OwnedFd,
 }
 
 impl Lease {
     /// Takes the lock of the run `id`, whose directory exists.
-    pub fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
+    pub(crate) fn take(state: &StateDir, id: TxId) -> io::Result<Lease> {
         let file = flock::create_locked(&path(state, id))?;
         let inherited = rustix::io::fcntl_dupfd_cloexec(&file, HIGH)?;
         rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
@@ -86,30 +82,30 @@ impl Lease {
     }
 
     /// Notes that the run is alive now.
-    pub fn beat(&self) -> io::Result<()> {
+    pub(crate) fn beat(&self) -> io::Result<()> {
         self.file.set_modified(std::time::SystemTime::now())
     }
 }
 
 /// Notes that the run is alive now, for one that has no runner any more.
-pub fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
+pub(crate) fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
     crate::fs::durable::open_own(&path(state, id), OpenOptions::new().write(true))?
         .set_modified(std::time::SystemTime::now())
 }
 
 /// When the run was last known to live, in nanoseconds since the epoch; `None` when its directory is gone.
-pub fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
+pub(crate) fn last_beat(state: &StateDir, id: TxId) -> io::Result<Option<i64>> {
     Ok(crate::fs::FileId::at(&path(state, id))?.map(|id| id.mtime))
 }
 
 /// Does any process hold the lock of the run `id`?
-pub fn is_held(state: &StateDir, id: TxId) -> io::Result<bool> {
+pub(crate) fn is_held(state: &StateDir, id: TxId) -> io::Result<bool> {
     flock::is_held(&path(state, id))
 }
 
 /// A process of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     /// The process.
     pub process: Process,
     /// Its command line, fit to be shown.
@@ -123,10 +119,7 @@ impl std::fmt::Display for Member {
 }
 
 /// The processes of a run that live: those that carry its mark or have its lock open, and the descendants of `runner`.
-///
-/// # Errors
-/// A process cannot be looked at, which may be one of them.
-pub fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> io::Result<Vec<Member>> {
+pub(crate) fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> io::Result<Vec<Member>> {
     let myself = std::process::id();
     let lock = path(state, mark.id);
     let mut stats = Vec::new();

@@ -13,13 +13,13 @@
 //! Limit: what the command does outside of the repository (network, other directories, databases) is its own. So is what it
 //! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files.
 
-pub mod child;
-pub mod child_transactions;
-pub mod look;
-pub mod manifest;
-pub mod mark;
-pub mod objects;
-pub mod snapshot;
+pub(crate) mod child;
+pub(crate) mod child_transactions;
+pub(crate) mod look;
+pub(crate) mod manifest;
+pub(crate) mod mark;
+pub(crate) mod objects;
+pub(crate) mod snapshot;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,16 +27,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::fs::beneath;
-use crate::fs::beneath::Parent;
+use crate::fs::beneath::{self, Parent};
 use crate::fs::durable;
 use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
-use crate::state::TxId;
-use crate::state::TxKind;
 use crate::state::directory::{Durability, StateDir, Wait};
-use crate::state::marker;
-use crate::state::marker::{Entry, Listing, Marker, State};
+use crate::state::marker::{self, Entry, Listing, Marker, State};
+use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Body, Flush, Log};
 
 use manifest::path_text;
@@ -48,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A run that has begun: its snapshot is on disk, its command may start.
 #[must_use = "a run that is neither committed nor restored is restored by the next command"]
 #[derive(Debug)]
-pub struct Run<'r> {
+pub(crate) struct Run<'r> {
     state: &'r StateDir,
     entry: Entry,
     lease: Lease,
@@ -58,7 +55,7 @@ pub struct Run<'r> {
 
 /// What is to be run, as it is written down.
 #[derive(Debug, Clone)]
-pub struct Intent<'i> {
+pub(crate) struct Intent<'i> {
     /// The command line, fit to be shown.
     pub operation: &'i str,
     /// What the user says about it.
@@ -75,7 +72,7 @@ pub struct Intent<'i> {
 
 /// Another run is at work in this worktree.
 #[derive(Debug)]
-pub struct Occupied {
+pub(crate) struct Occupied {
     /// That run.
     pub id: TxId,
     /// What it does.
@@ -92,10 +89,7 @@ impl std::error::Error for Occupied {}
 
 impl<'r> Run<'r> {
     /// Takes the snapshot and logs the run.
-    ///
-    /// # Errors
-    /// [`Occupied`], or the snapshot cannot be taken or logged: nothing was run then.
-    pub fn begin(repo: &Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
+    pub(crate) fn begin(repo: &Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
         let place = ExecContext::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
@@ -140,22 +134,17 @@ impl<'r> Run<'r> {
     }
 
     /// Its id.
-    #[must_use]
-    pub fn id(&self) -> TxId {
+    pub(crate) fn id(&self) -> TxId {
         self.entry.id
     }
 
     /// Notes that it is alive now.
-    pub fn beat(&self) -> io::Result<()> {
+    pub(crate) fn beat(&self) -> io::Result<()> {
         self.lease.beat()
     }
 
     /// Keeps everything that the command did. Returns what is left to recovery, which logs that it is kept and cleans up.
-    ///
-    /// # Errors
-    /// Neither the log nor the marker takes the word that it is kept: then recovery takes the run back, unless the log turns
-    /// out to have it after all.
-    pub fn commit(mut self) -> anyhow::Result<Option<anyhow::Error>> {
+    pub(crate) fn commit(mut self) -> anyhow::Result<Option<anyhow::Error>> {
         let logged = ExecContext::here().map_err(Into::into).and_then(|place| {
             let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
             // What it did to refs its parts have told.
@@ -173,7 +162,7 @@ impl<'r> Run<'r> {
 }
 
 /// A run that is at work, in whichever worktree.
-pub fn at_work(state: &StateDir) -> anyhow::Result<Option<TxId>> {
+pub(crate) fn at_work(state: &StateDir) -> anyhow::Result<Option<TxId>> {
     Ok(all_at_work(state)?.first().map(|marker| marker.id))
 }
 
@@ -200,7 +189,7 @@ fn refuse_another(state: &StateDir, worktree: &str, own: Option<TxId>) -> anyhow
 }
 
 /// The run is over: its snapshot goes, then its marker.
-pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
+pub(crate) fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()> {
     if entry.state == State::InProgress {
         entry.settle(to)?;
     }
@@ -210,7 +199,7 @@ pub fn close(state: &StateDir, mut entry: Entry, to: State) -> anyhow::Result<()
 }
 
 /// The run is closed as it is: its snapshot goes to quarantine.
-pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub(crate) fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     objects::forget_packs(repo, state, id)?;
     let to = state.quarantine().join(format!("{}-snapshot.{id}", crate::util::clock::unix_time()));
     match durable::rename_new(&state.tx(id), &to) {
@@ -220,10 +209,7 @@ pub fn put_away(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result
 }
 
 /// Is anybody of the run alive, whose runner is known to be `owner`?
-///
-/// # Errors
-/// The run's lock cannot be asked, or a process not be looked at.
-pub fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Result<Liveness> {
+pub(crate) fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Result<Liveness> {
     if owner != Liveness::Dead {
         return Ok(owner);
     }

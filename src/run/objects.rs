@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::cat_file::sizes;
 use crate::git::{Git, Repository};
 use crate::state::TxId;
@@ -34,7 +32,7 @@ fn packs_of(objects: &Path) -> PathBuf {
 }
 
 /// Gives every loose object and every pack a second name.
-pub fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub(crate) fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
     let root = links(state, id);
     durable::create_dirs(&packs_of(&root), 0o777)?;
@@ -83,7 +81,7 @@ fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
 }
 
 /// Takes the second names of packs away that are there: of a snapshot that is only kept for a human they would be most of its size.
-pub fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub(crate) fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let root = links(state, id);
     let there = pack_files(&repo.common_dir.join("objects"))?;
     for name in pack_files(&root)?.intersection(&there) {
@@ -93,7 +91,7 @@ pub fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Re
 }
 
 /// Puts back the packs that are gone, and the loose objects that are nowhere any more.
-pub fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+pub(crate) fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let objects = repo.common_dir.join("objects");
     let root = links(state, id);
     for name in in_order(pack_files(&root)?) {

@@ -16,21 +16,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
 use crate::fs::beneath::{Kind, RelPath, Root};
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::{RefName, RefStore, Repository};
-use crate::run::Intent;
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
-use crate::run::objects;
+use crate::run::{Intent, objects};
 use crate::state::TxId;
 use crate::state::directory::StateDir;
 
 /// How many ignored files get a second name.
-pub const IGNORED: usize = 1000;
+pub(crate) const IGNORED: usize = 1000;
 
 /// Directories of a git directory that commands change as they go.
 pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-merge", "sequencer"];
@@ -39,14 +35,12 @@ pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-mer
 const TRIES: usize = 5;
 
 /// Where copies of the run `id` lie.
-#[must_use]
-pub fn copies_dir(state: &StateDir, id: TxId) -> PathBuf {
+pub(crate) fn copies_dir(state: &StateDir, id: TxId) -> PathBuf {
     state.tx(id).join("copies")
 }
 
 /// Where reflogs of the run `id` have their second names.
-#[must_use]
-pub fn reflog_copy(state: &StateDir, id: TxId, name: &RefName) -> PathBuf {
+pub(crate) fn reflog_copy(state: &StateDir, id: TxId, name: &RefName) -> PathBuf {
     use sha1::Digest;
     let sum = sha1::Sha1::digest(name.as_bytes());
     let hex: String = sum.iter().map(|b| format!("{b:02x}")).collect();
@@ -122,10 +116,7 @@ impl Copies {
 }
 
 /// Takes the snapshot for the run `id`, whose directory exists.
-///
-/// # Errors
-/// Something cannot be read or kept. Nothing was changed then.
-pub fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Intent<'_>) -> anyhow::Result<Manifest> {
+pub(crate) fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Intent<'_>) -> anyhow::Result<Manifest> {
     let mut copies = Copies { dir: copies_dir(state, id), next: 0 };
     for dir in [&copies.dir, &state.tx(id).join("reflogs")] {
         durable::create_dirs(dir, 0o777)?;
@@ -227,7 +218,7 @@ fn keep_reflogs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result
 }
 
 /// Gives the reflog of `name`, which lies at `log`, a second name for the run `id`, unless it has one.
-pub fn keep_reflog(log: &Path, state: &StateDir, id: TxId, name: RefName) -> anyhow::Result<KeptLog> {
+pub(crate) fn keep_reflog(log: &Path, state: &StateDir, id: TxId, name: RefName) -> anyhow::Result<KeptLog> {
     // Its size first: what is appended in between is not ours to take back.
     let size = FileId::at(log)?.map(|id| id.size);
     if size.is_some() {

@@ -15,7 +15,7 @@ const SECTIONS: [&str; 2] = ["jin-txn", "jin-txn-checkout"];
 
 /// Does the configuration call us?
 #[derive(Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// It does not.
     Absent,
     /// It does.
@@ -25,8 +25,7 @@ pub enum State {
 }
 
 /// What to set so that git calls `binary`.
-#[must_use]
-pub fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
+pub(crate) fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
     let setting = |(section, name): (&str, &str)| {
         let command = command_lines(binary, name).join("; ");
         [(format!("hook.{section}.command"), command), (format!("hook.{section}.event"), name.to_owned())]
@@ -35,8 +34,7 @@ pub fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
 }
 
 /// Looks.
-#[must_use]
-pub fn state(config: &Config) -> State {
+pub(crate) fn state(config: &Config) -> State {
     for (section, name) in SECTIONS.into_iter().zip(NAMES) {
         let ask = |what: &str| config.local(&format!("hook.{section}.{what}"));
         let (command, event) = (ask("command"), ask("event"));

@@ -29,22 +29,52 @@ pub(crate) fn is_strong(value: &Option<String>) -> bool {
     components & NEEDED == NEEDED
 }
 
+/// A setting of git that is weaker than `install` left it.
+pub(crate) enum Weakness {
+    /// `core.fsync` has this value, or none.
+    Objects(Option<String>),
+    /// `core.fsyncMethod` does not wait for the disk.
+    Method,
+}
+
+impl Weakness {
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Weakness::Objects(set) => {
+                let is = set.as_ref().map_or_else(|| "not set".to_owned(), |v| format!("`{}`", one_line(v)));
+                format!("core.fsync is {is}: a power cut may damage staged files")
+            }
+            Weakness::Method => "core.fsyncMethod is `writeout-only`: git does not wait for the disk".to_owned(),
+        }
+    }
+
+    pub(crate) fn remedy(&self) -> &'static str {
+        if self.is_mended_by_install() { "`jin-txn install`" } else { "unset it" }
+    }
+
+    pub(crate) fn is_mended_by_install(&self) -> bool {
+        matches!(self, Weakness::Objects(_))
+    }
+}
+
+impl std::fmt::Display for Weakness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let run = if self.is_mended_by_install() { "run " } else { "" };
+        write!(f, "{}; {run}{}", self.what(), self.remedy())
+    }
+}
+
 /// What is weaker than `install` left it; empty when nothing is, or when it is not meant to be strong.
-pub(crate) fn weaknesses(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+pub(crate) fn weaknesses(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Weakness>> {
     if StateDir::of(repo).durability() == Durability::Process {
         return Ok(Vec::new());
     }
-    let mut found = Vec::new();
-    let set = Git::new(git).at(&repo.git_dir).config("core.fsync")?;
-    if !is_strong(&set) {
-        let is = set.map_or_else(|| "not set".to_owned(), |v| format!("`{}`", one_line(&v)));
-        found.push(format!("core.fsync is {is}: a power cut may damage staged files; run `jin-txn install`"));
-    }
-    let method = Git::new(git).at(&repo.git_dir).config("core.fsyncMethod")?;
-    if method.as_deref() == Some("writeout-only") {
-        found.push("core.fsyncMethod is `writeout-only`: git does not wait for the disk; unset it".to_owned());
-    }
-    Ok(found)
+    let git = Git::new(git).at(&repo.git_dir);
+    let objects = git.config("core.fsync")?;
+    let is_weak = !is_strong(&objects);
+    let method = git.config("core.fsyncMethod")?.is_some_and(|method| method == "writeout-only");
+    let found = [is_weak.then_some(Weakness::Objects(objects)), method.then_some(Weakness::Method)];
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// git's reading of the setting: what is on by default, without what has a minus, with what has none.

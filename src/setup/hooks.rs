@@ -24,10 +24,7 @@ use crate::state::StateDir;
 use crate::util::text::{one_line, shown};
 
 /// The hooks that we are in `repo`.
-///
-/// # Errors
-/// git cannot be asked.
-pub fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
+pub(crate) fn names(git: &Path, repo: &Repository) -> anyhow::Result<&'static [&'static str]> {
     Ok(names_by(&Config::read(&Git::new(git).at(&repo.git_dir))?))
 }
 
@@ -37,7 +34,7 @@ fn names_by(config: &Config) -> &'static [&'static str] {
 
 /// How git will be brought to call us.
 #[derive(Debug, PartialEq, Eq)]
-pub enum InstallMethod {
+pub(crate) enum InstallMethod {
     /// Hooks in these directories, one for each place where a worktree looks.
     Directories(Vec<PathBuf>),
     /// The repository's configuration.
@@ -47,10 +44,7 @@ pub enum InstallMethod {
 }
 
 /// Chooses for all worktrees of a repository; nothing is changed.
-///
-/// # Errors
-/// No way leads there: what is in it, and the lines to add by hand.
-pub fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<InstallMethod> {
+pub(crate) fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<InstallMethod> {
     let places = places::of_all_worktrees(git, repo, None)?;
     let mut directories = Vec::new();
     let mut shared = None;
@@ -105,10 +99,7 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
 }
 
 /// Why the repository is not protected; empty when it is.
-///
-/// # Errors
-/// git cannot be asked, or the hooks cannot be read.
-pub fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+pub(crate) fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     match Config::read(&Git::new(git).at(&repo.git_dir)) {
         Ok(config) => why_unprotected_by(git, repo, &config),
         Err(error) => Ok(vec![error.to_string()]),
@@ -116,10 +107,7 @@ pub fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Stri
 }
 
 /// As [`why_unprotected`], when the configuration has been read.
-///
-/// # Errors
-/// git cannot be asked, or the hooks cannot be read.
-pub fn why_unprotected_by(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
+pub(crate) fn why_unprotected_by(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
     if !StateDir::of(repo).exists() {
         return Ok(vec!["it has no .jin directory: run `jin-txn install`".to_owned()]);
     }
@@ -172,10 +160,7 @@ fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Ve
 
 /// What does not work although git calls us, with what to do: what others have in our hooks and git does not run, and the
 /// hook that only helps.
-///
-/// # Errors
-/// git cannot be asked.
-pub fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
+pub(crate) fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     let config = Config::read(&Git::new(git).at(&repo.git_dir))?;
     let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();
     let names = names_by(&config);

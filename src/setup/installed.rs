@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
+use crate::fs::{absent_is_none, durable};
 use crate::setup::chaining;
 use crate::setup::names::ALL_NAMES;
 use crate::setup::settings::Settings;

@@ -6,16 +6,16 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::util::text::shell_quoted;
 
 /// The hooks that we are in every repository.
-pub const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
+pub(crate) const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
 
 /// And in a bare one, which is there to be pushed to: up to git 2.53 nothing else is called before refs are locked.
-pub const RECEIVING: &str = "pre-receive";
+pub(crate) const RECEIVING: &str = "pre-receive";
 
 /// All that we may be.
-pub const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
+pub(crate) const ALL_NAMES: [&str; 3] = [NAMES[0], NAMES[1], RECEIVING];
 
 /// The oldest git that runs hooks which are set in its configuration.
-pub const CONFIG_HOOKS: (u32, u32) = (2, 54);
+pub(crate) const CONFIG_HOOKS: (u32, u32) = (2, 54);
 
 /// A missing program must not veto: git would refuse every change of a ref.
 pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
@@ -24,10 +24,7 @@ pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
 }
 
 /// The path of this very program: what the hooks and the alias point to.
-///
-/// # Errors
-/// It cannot be found out, or is no UTF-8.
-pub fn this_binary() -> anyhow::Result<Utf8PathBuf> {
+pub(crate) fn this_binary() -> anyhow::Result<Utf8PathBuf> {
     let exe = std::env::current_exe().context("cannot find out where this program lies")?;
     let exe = Utf8PathBuf::from_path_buf(exe);
     exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))

@@ -1,8 +1,7 @@
 //! Where git looks for the hooks of a repository, worktree by worktree, and whose that place is.
 
-use std::fmt;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::Context;
 
@@ -10,7 +9,7 @@ use crate::git::{Config, Git, Repository};
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HooksLocation {
+pub(crate) enum HooksLocation {
     /// The repository's own directory; it need not exist.
     Own(PathBuf),
     /// Not ours to write to.
@@ -19,7 +18,7 @@ pub enum HooksLocation {
 
 /// A hooks directory with tracked files, or one that other repositories use as well, or may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// Where it lies.
     pub directory: PathBuf,
     /// The repository's own configuration leads there.
@@ -35,10 +34,11 @@ impl fmt::Display for Shared {
 
 /// The places of the main worktree and of all linked ones, without repetitions. `known` is the configuration of the worktree
 /// that `repo` is, if it has been read.
-///
-/// # Errors
-/// git cannot be asked; a place is a file or leads nowhere.
-pub fn of_all_worktrees(git: &Path, repo: &Repository, known: Option<&Config>) -> anyhow::Result<Vec<HooksLocation>> {
+pub(crate) fn of_all_worktrees(
+    git: &Path,
+    repo: &Repository,
+    known: Option<&Config>,
+) -> anyhow::Result<Vec<HooksLocation>> {
     let mut places = Vec::new();
     for git_dir in repo.all_git_dirs() {
         let known = known.filter(|_| git_dir == repo.git_dir);
@@ -123,10 +123,7 @@ fn require_directory(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Refuses before anything is changed what would fail in the middle.
-///
-/// # Errors
-/// The directory, or the one to create it in, cannot be written.
-pub fn require_writable(directory: &Path) -> anyhow::Result<()> {
+pub(crate) fn require_writable(directory: &Path) -> anyhow::Result<()> {
     let existing = directory.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     let may = rustix::fs::accessat(rustix::fs::CWD, existing, access, rustix::fs::AtFlags::EACCESS);
@@ -140,10 +137,7 @@ pub fn require_writable(directory: &Path) -> anyhow::Result<()> {
 
 /// Does somebody version, or manage, what lies in this directory? The one above counts too: managers keep what they generate
 /// in a directory beside what they version (husky's `_`).
-///
-/// # Errors
-/// git cannot be asked.
-pub fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<bool> {
+pub(crate) fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<bool> {
     let Some((repo, top)) = worktree_around(directory) else { return Ok(false) };
     let Ok(inside) = directory.strip_prefix(&top) else { return Ok(false) };
     if directory.starts_with(&repo.common_dir) {
@@ -169,10 +163,7 @@ fn worktree_around(directory: &Path) -> Option<(Repository, PathBuf)> {
 }
 
 /// The worktree of a git directory, where hooks run; `None` when it is bare.
-///
-/// # Errors
-/// git cannot be asked.
-pub fn worktree_of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+pub(crate) fn worktree_of(git: &Path, repo: &Repository, git_dir: &Path) -> anyhow::Result<Option<PathBuf>> {
     if git_dir != repo.common_dir {
         let Ok(text) = fs::read_to_string(git_dir.join("gitdir")) else { return Ok(None) };
         return Ok(git_dir.join(text.trim_end()).parent().map(Path::to_owned));

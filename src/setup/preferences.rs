@@ -18,9 +18,6 @@ pub(crate) struct Preferences {
 
 impl Preferences {
     /// Reads them; of several values the last one counts, as everywhere in git.
-    ///
-    /// # Errors
-    /// git cannot be started.
     pub(crate) fn read(git: &Path, repo: &Repository) -> anyhow::Result<Preferences> {
         let ran = Git::new(git).at(&repo.git_dir).run(["config", "-z", "--get-regexp", r"^jin\."])?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();

@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
+use crate::fs::{absent_is_none, durable};
 use crate::git::Git;
 use crate::git::exec::Ran;
 
 /// The changes of one file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The file before and after, where it can be put back as it was.
     before: Option<String>,
     after: Option<String>,
@@ -35,7 +34,7 @@ struct Changed {
 
 /// A configuration file, by its path.
 #[derive(Debug, Clone)]
-pub struct File<'f> {
+pub(crate) struct File<'f> {
     /// The git program.
     pub git: &'f Path,
     /// Where it lies.
@@ -44,10 +43,7 @@ pub struct File<'f> {
 
 impl File<'_> {
     /// The value of `key` in this file alone.
-    ///
-    /// # Errors
-    /// git cannot be started.
-    pub fn get(&self, key: &str) -> anyhow::Result<Option<String>> {
+    pub(crate) fn get(&self, key: &str) -> anyhow::Result<Option<String>> {
         let ran = self.run(&["--get", key])?;
         Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
     }
@@ -73,24 +69,19 @@ impl File<'_> {
 
 impl Settings {
     /// Settings that we made where nothing was.
-    #[must_use]
-    pub fn made(settings: Vec<(String, String)>) -> Settings {
+    pub(crate) fn made(settings: Vec<(String, String)>) -> Settings {
         let changed = settings.into_iter().map(|(key, ours)| Changed { key, ours, before: None }).collect();
         Settings { changed, ..Settings::default() }
     }
 
     /// Did we make this setting, and has it that value still?
-    #[must_use]
-    pub fn is_still_ours(&self, key: &str, now: Option<&str>) -> bool {
+    pub(crate) fn is_still_ours(&self, key: &str, now: Option<&str>) -> bool {
         self.changed.iter().any(|c| c.key == key && Some(c.ours.as_str()) == now)
     }
 
     /// Makes the settings `wanted`, and takes those back that we made and are not wanted any more. `store` is called before
     /// the file changes and after: what will be put back has to be durable first.
-    ///
-    /// # Errors
-    /// git cannot be started, or cannot write the file.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         file: &File<'_>,
         wanted: &[(String, String)],
@@ -142,10 +133,7 @@ impl Settings {
     }
 
     /// Takes everything back.
-    ///
-    /// # Errors
-    /// git cannot be started, or the file cannot be written.
-    pub fn take_back(&self, file: &File<'_>) -> anyhow::Result<()> {
+    pub(crate) fn take_back(&self, file: &File<'_>) -> anyhow::Result<()> {
         let now = file.read()?;
         if let (Some(before), Some(after), Some(now)) = (&self.before, &self.after, &now)
             && now == after.as_bytes()
@@ -178,9 +166,6 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// A setting in the configuration of the repository with the common directory `common_dir`.
-///
-/// # Errors
-/// git cannot be started.
-pub fn local(git: &Path, common_dir: &Path, key: &str) -> anyhow::Result<Option<String>> {
+pub(crate) fn local(git: &Path, common_dir: &Path, key: &str) -> anyhow::Result<Option<String>> {
     File { git, path: common_dir.join("config") }.get(key)
 }

@@ -14,8 +14,7 @@ use anyhow::Context;
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
+use crate::fs::{absent_is_none, durable};
 use crate::git::Git;
 use crate::setup::installed::HooksDirectory;
 use crate::setup::names::{ALL_NAMES, CONFIG_HOOKS};

@@ -9,7 +9,7 @@ use crate::wal::{FileImage, FileMode};
 
 /// What was found at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// Nothing.
     Nothing,
     /// A file or a link.
@@ -20,7 +20,7 @@ pub enum Found {
 
 impl Found {
     /// The image, `None` for nothing; an error for what is no file.
-    pub fn image(&self) -> Result<Option<FileImage>, Kind> {
+    pub(crate) fn image(&self) -> Result<Option<FileImage>, Kind> {
         match self {
             Found::Nothing => Ok(None),
             Found::File(image, _) => Ok(Some(*image)),
@@ -30,10 +30,7 @@ impl Found {
 }
 
 /// Looks at what lies where `parent` leads, and reads it.
-///
-/// # Errors
-/// It cannot be read, or changes without end while it is read.
-pub fn look(parent: &Parent, hash: Hash) -> io::Result<Found> {
+pub(crate) fn look(parent: &Parent, hash: Hash) -> io::Result<Found> {
     const TRIES: usize = 10;
     for _ in 0..TRIES {
         let Some(stat) = parent.stat()? else { return Ok(Found::Nothing) };
@@ -56,8 +53,7 @@ pub fn look(parent: &Parent, hash: Hash) -> io::Result<Found> {
 }
 
 /// git's mode of a file or link.
-#[must_use]
-pub fn mode_of(stat: &Stat) -> FileMode {
+pub(crate) fn mode_of(stat: &Stat) -> FileMode {
     match stat.kind {
         Kind::Symlink => FileMode::Symlink,
         _ if stat.mode & 0o100 != 0 => FileMode::Executable,
@@ -66,7 +62,7 @@ pub fn mode_of(stat: &Stat) -> FileMode {
 }
 
 /// The size of an open regular file.
-pub fn regular_size(file: &File) -> io::Result<u64> {
+pub(crate) fn regular_size(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     if metadata.is_file() { Ok(metadata.len()) } else { Err(io::Error::other("it is no regular file")) }
 }

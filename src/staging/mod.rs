@@ -1,6 +1,6 @@
 //! Files of a transaction: staged before the commit point, put into place behind it.
 
-pub mod image;
-pub mod place;
-pub mod stage;
-pub mod worktree;
+pub(crate) mod image;
+pub(crate) mod place;
+pub(crate) mod stage;
+pub(crate) mod worktree;

@@ -13,8 +13,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::fs::FileId;
-use crate::fs::beneath;
-use crate::fs::beneath::{Parent, RelPath, RenameMode, Root, Stat};
+use crate::fs::beneath::{self, Parent, RelPath, RenameMode, Root, Stat};
 use crate::staging::image::{Found, look};
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;
@@ -46,10 +45,7 @@ const CLOCK_GRAIN: i64 = 50_000_000;
 
 impl Placing<'_> {
     /// Puts the `index`-th file into place.
-    ///
-    /// # Errors
-    /// What the file system said; nothing is lost then.
-    pub fn place(&self, index: usize, change: &FileChange) -> io::Result<Placed> {
+    pub(crate) fn place(&self, index: usize, change: &FileChange) -> io::Result<Placed> {
         if self.worktree.is_gits_own(&change.path) {
             return Ok(Placed::Left("it lies in the git directory".to_owned()));
         }

@@ -10,11 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
 use crate::fs::beneath::{Parent, RelPath, Root};
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::Oid;
 use crate::git::hash::Hash;
 use crate::staging::image::regular_size;

@@ -13,7 +13,7 @@ use crate::git::{Git, Repository};
 
 /// An open worktree.
 #[derive(Debug)]
-pub struct Worktree {
+pub(crate) struct Worktree {
     /// The open root.
     pub root: Root,
     /// How git names blobs here.
@@ -43,10 +43,7 @@ impl Worktree {
     ///
     /// A linked worktree says itself where it lies, the main one is what `core.worktree` says, or the directory that
     /// `.git` lies in. Nothing else is believed, the log least of all.
-    ///
-    /// # Errors
-    /// [`NoWorktree`], or it cannot be opened, or git cannot be asked.
-    pub fn open(repo: &Repository, git: &Git) -> anyhow::Result<Worktree> {
+    pub(crate) fn open(repo: &Repository, git: &Git) -> anyhow::Result<Worktree> {
         let settings = Settings::read(&git.at(&repo.git_dir))?;
         let none = || NoWorktree { git_dir: repo.git_dir.clone() };
         let path = locate(repo, &settings)?.ok_or_else(none)?;
@@ -58,8 +55,7 @@ impl Worktree {
     }
 
     /// Does `path` lie in the git directory, whatever that is called?
-    #[must_use]
-    pub fn is_gits_own(&self, path: &RelPath) -> bool {
+    pub(crate) fn is_gits_own(&self, path: &RelPath) -> bool {
         self.own.iter().any(|dir| path.as_path().starts_with(dir) || dir.starts_with(path.as_path()))
     }
 }

@@ -6,20 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::Birth;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{Birth, durable, named as fs};
 use crate::git::Repository;
 use crate::state::TxId;
 
-pub use crate::state::flock::{Busy, Wait};
-pub use crate::state::notes::Durability;
+pub(crate) use crate::state::flock::{Busy, Wait};
+pub(crate) use crate::state::notes::Durability;
 
 /// Name of the state directory below the common git directory.
-pub const NAME: &str = ".jin";
+pub(crate) const NAME: &str = ".jin";
 
 /// The most that a note or a marker has, in bytes.
-pub const SMALL: u64 = 1 << 20;
+pub(crate) const SMALL: u64 = 1 << 20;
 
 /// The state directory of one repository.
 #[derive(Debug, Clone)]

@@ -20,9 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fd_lock::{RwLock, RwLockWriteGuard};
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named;
+use crate::fs::{absent_is_none, durable, named};
 use crate::state::directory::StateDir;
 
 const APPEND_LOCK: &str = "append.lock";
@@ -149,9 +147,6 @@ impl LockFile {
 
 /// Makes the lock file `path`, which must not exist, and locks it until it is closed here and in every child that has
 /// inherited it.
-///
-/// # Errors
-/// `AlreadyExists` when it is there.
 pub(crate) fn create_locked(path: &Path) -> io::Result<File> {
     let file = make(path, OpenOptions::new().write(true).create_new(true))?;
     let mut lock = RwLock::new(file);

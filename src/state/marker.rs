@@ -18,14 +18,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::RawDir;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::FileId;
-use crate::fs::durable;
-use crate::fs::named as fs;
-use crate::process::owner;
-use crate::process::owner::{ExecContext, Owner, Process};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::fs::{FileId, durable, named as fs};
+use crate::process::owner::{self, ExecContext, Owner, Process};
 use crate::state::directory::SMALL;
+use crate::state::{TxId, TxKind};
 use crate::util::clock::unix_time;
 
 const PREFIX: &str = ".transaction_";
@@ -121,7 +117,7 @@ pub struct Entry {
 
 /// A marker on its way; its name says who is writing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Temporary {
+pub(crate) struct Temporary {
     /// The pid namespace of the writer.
     pub pidns: u64,
     /// The writer.
@@ -141,7 +137,7 @@ impl Temporary {
 
 /// What one `readdir` of the state directory shows.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Markers, oldest transaction first.
     pub markers: Vec<Entry>,
     /// Files that somebody was writing aside, to be renamed into place at once.
@@ -152,10 +148,7 @@ pub struct Listing {
 
 impl Listing {
     /// Reads the state directory once. One that does not exist has no markers.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn read(state_dir: &Path) -> io::Result<Listing> {
+    pub(crate) fn read(state_dir: &Path) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let Some(open) = crate::fs::absent_is_none(fs::open_dir(state_dir))? else { return Ok(listing) };
         // Every hook call does this: on the stack, what is nearly always enough to be read at once.
@@ -180,8 +173,7 @@ impl Listing {
 }
 
 /// Of an error of [`Entry::read`]: could the marker not be read, which says nothing about what is in it?
-#[must_use]
-pub fn is_unreadable(error: &anyhow::Error) -> bool {
+pub(crate) fn is_unreadable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<io::Error>())
 }
 
@@ -223,9 +215,6 @@ impl Entry {
 
     /// The marker under the name that it has by now; `None` when it is gone. Who ends a transaction takes its marker away
     /// before it ends itself: asked after a death, this tells what was left behind.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn now(&self) -> io::Result<Option<Entry>> {
         for entry in self.names() {
             if crate::fs::FileId::at(&entry.path)?.is_some() {
@@ -263,17 +252,11 @@ impl Entry {
 
     /// As [`Entry::become_state`], but one that is gone is fine: a hook that outlived its git may settle its transaction at the
     /// same time as recovery, to the same end.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn settle(&mut self, state: State) -> io::Result<()> {
         crate::fs::absent_is_none(self.become_state(state)).map(|_| ())
     }
 
     /// Moves the marker into `state`: one rename that replaces nothing.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn become_state(&mut self, state: State) -> io::Result<()> {
         if self.state == state {
             return Ok(());
@@ -286,9 +269,6 @@ impl Entry {
     }
 
     /// Removes the marker: everything about the transaction is done.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn remove(self) -> io::Result<()> {
         durable::remove_file(&self.path)
     }
@@ -296,9 +276,6 @@ impl Entry {
 
 impl Marker {
     /// The marker of a transaction that this very process makes.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read.
     pub fn of_this_process(id: TxId, origin: TxKind, operation: &str) -> io::Result<Marker> {
         let myself = owner::myself()?;
         Ok(Marker {
@@ -318,9 +295,6 @@ impl Marker {
     }
 
     /// Publishes the marker as in progress; fails when there is one of that id.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn create(&self, state_dir: &Path) -> anyhow::Result<Entry> {
         let entry = Entry::new(state_dir, State::InProgress, self.id);
         durable::publish_new(state_dir, &self.tmp_name(), &file_name(entry.state, self.id), &self.encode()?)?;
@@ -328,9 +302,6 @@ impl Marker {
     }
 
     /// Publishes the next phase of a marker that this owner published before.
-    ///
-    /// # Errors
-    /// What the file system said.
     pub fn update(&self, state_dir: &Path) -> anyhow::Result<Entry> {
         let entry = Entry::new(state_dir, State::InProgress, self.id);
         durable::publish(state_dir, &self.tmp_name(), &file_name(entry.state, self.id), &self.encode()?)?;

@@ -1,16 +1,16 @@
 //! `.jin/`: the state directory, its locks, the markers in it and what `install` wrote down.
 
-pub mod directory;
-pub mod flock;
-pub mod id;
-pub mod kind;
-pub mod marker;
-pub mod notes;
+pub(crate) mod directory;
+pub(crate) mod flock;
+pub(crate) mod id;
+pub(crate) mod kind;
+pub(crate) mod marker;
+pub(crate) mod notes;
 pub(crate) mod quarantine;
-pub mod settings;
+pub(crate) mod settings;
 
-pub use directory::StateDir;
-pub use flock::{Busy, Wait};
-pub use id::TxId;
-pub use kind::TxKind;
-pub use notes::Durability;
+pub(crate) use directory::StateDir;
+pub(crate) use flock::{Busy, Wait};
+pub(crate) use id::TxId;
+pub(crate) use kind::TxKind;
+pub(crate) use notes::Durability;

@@ -4,9 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fs::FileId;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, durable, named as fs};
 use crate::state::directory::{SMALL, StateDir};
 use crate::state::settings::Settings;
 
@@ -17,7 +15,7 @@ const SETTINGS: &str = "settings";
 const PACKED: &str = "packed-refs-synced";
 
 /// Prefix of the note that this boot has verified what the one before left.
-pub const VERIFIED: &str = "verified.";
+pub(crate) const VERIFIED: &str = "verified.";
 
 /// What the repository survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,9 +76,6 @@ impl StateDir {
 
     /// The name of the note that the boot `boot` has verified what the one before left. It names the directory as well, so
     /// that a copy is verified again.
-    ///
-    /// # Errors
-    /// The state directory cannot be looked at.
     pub fn verified_name(&self, boot: &str) -> io::Result<String> {
         Ok(format!("{VERIFIED}{boot}.{}", self.birth()?.ino))
     }

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::absent_is_none;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, named as fs};
 use crate::state::directory::StateDir;
 use crate::util::clock::unix_time;
 

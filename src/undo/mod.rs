@@ -23,22 +23,20 @@ use crate::fs::beneath::RelPath;
 use crate::git::update_refs::{RefWrite, write_refs_with_hooks};
 use crate::git::{Git, RefName, RefStore, Repository, Value};
 use crate::run::child_transactions;
-use crate::staging::stage;
-use crate::staging::stage::Source;
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::staging::stage::{self, Source};
 use crate::state::directory::StateDir;
+use crate::state::{TxId, TxKind};
 use crate::util::text::unescape;
 use crate::wal::{Begin, Body, FileChange, FileImage, Outcome, Record, Reversal};
 
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
-pub const SCRATCH: &str = "refs/jin-txn/";
+pub(crate) const SCRATCH: &str = "refs/jin-txn/";
 
 const HEAD_MOVED: &str = "it moved HEAD from branch to branch: `git switch` takes the worktree along";
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// Back.
     Undo,
     /// Forward again.
@@ -47,7 +45,7 @@ pub enum Direction {
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// The transaction that is reversed.
     pub id: TxId,
     /// What it was.
@@ -66,7 +64,7 @@ pub struct Step {
 
 /// One file that goes back, or forward again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileStep {
+pub(crate) struct FileStep {
     /// Its path in the worktree.
     pub path: RelPath,
     /// What it has to be.
@@ -79,7 +77,7 @@ pub struct FileStep {
 
 /// Why a transaction is not reversed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// There is none left.
     NothingLeft(Direction),
     /// The log has no such finished transaction, or it is on the other side already.
@@ -260,10 +258,7 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
 }
 
 /// What to write in order to reverse `wanted`, or else the newest transaction that can be.
-///
-/// # Errors
-/// Why not.
-pub fn plan(records: &[Record], direction: Direction, wanted: Option<TxId>) -> Result<Step, Refusal> {
+pub(crate) fn plan(records: &[Record], direction: Direction, wanted: Option<TxId>) -> Result<Step, Refusal> {
     let history = History::of(records);
     let side = if direction == Direction::Undo { &history.done } else { &history.undone };
     let reversible = |id: &&TxId| matches!(history.steps.get(id), Some(Ok(_)));
@@ -305,10 +300,7 @@ fn keepers(records: &[Record], image: FileImage) -> Vec<(TxId, usize)> {
 }
 
 /// Is every ref where the step expects it, and does no checked-out branch cease to be?
-///
-/// # Errors
-/// A [`Refusal`], or a ref cannot be read.
-pub fn check(repo: &Repository, step: &Step) -> anyhow::Result<()> {
+pub(crate) fn check(repo: &Repository, step: &Step) -> anyhow::Result<()> {
     let refs = RefStore::new(repo);
     let mut moved = Vec::new();
     for write in &step.writes {
@@ -327,7 +319,7 @@ pub fn check(repo: &Repository, step: &Step) -> anyhow::Result<()> {
 }
 
 /// Branches that a worktree has checked out.
-pub fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
+pub(crate) fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
     let mut branches = Vec::new();
     for git_dir in repo.all_git_dirs() {
         let worktree = Repository { git_dir, ..repo.clone() };
@@ -339,7 +331,7 @@ pub fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
 }
 
 /// Writes it, all or nothing.
-pub fn carry_out(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
+pub(crate) fn carry_out(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
     let reversal = match step.direction {
         Direction::Undo => Reversal::Undo(step.id),
         Direction::Redo => Reversal::Redo(step.id),
@@ -374,10 +366,7 @@ fn carry_out_files(repo: &Repository, git: &Git, step: &Step, reversal: Reversal
 }
 
 /// Could a step with files be done? Changes nothing.
-///
-/// # Errors
-/// [`crate::apply::Unmet`] with everything that has moved on, or a [`Refusal`].
-pub fn check_files(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
+pub(crate) fn check_files(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
     if step.files.is_empty() {
         return Ok(());
     }

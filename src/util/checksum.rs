@@ -7,14 +7,12 @@
 const LONG: usize = 64 << 10;
 
 /// The checksum of `bytes`.
-#[must_use]
-pub fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     append(0, bytes)
 }
 
 /// The checksum of a text whose beginning has the checksum `crc`, and which goes on with `bytes`.
-#[must_use]
-pub fn append(crc: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
     if bytes.len() >= LONG {
         return ::crc32c::crc32c_append(crc, bytes);
     }
@@ -22,8 +20,7 @@ pub fn append(crc: u32, bytes: &[u8]) -> u32 {
 }
 
 /// The checksum of two texts put together: `first`, then one of `len` bytes that has the checksum `second`.
-#[must_use]
-pub fn combine(first: u32, second: u32, len: usize) -> u32 {
+pub(crate) fn combine(first: u32, second: u32, len: usize) -> u32 {
     ::crc32c::crc32c_combine(first, second, len)
 }
 

@@ -3,8 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// Unix time in seconds.
-#[must_use]
-pub fn unix_time() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
@@ -15,15 +14,13 @@ fn clock(id: ClockId) -> i64 {
 
 /// Realtime minus time since boot, in nanoseconds: when this machine booted, by its present clock. It changes only when
 /// the clock is set.
-#[must_use]
-pub fn clock_offset() -> i64 {
+pub(crate) fn clock_offset() -> i64 {
     // Realtime first: an interruption in between makes processes look older, which is the safe side.
     let now = clock(ClockId::Realtime);
     now - clock(ClockId::Boottime)
 }
 
 /// Realtime now (Unix epoch, nanoseconds).
-#[must_use]
-pub fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     clock(ClockId::Realtime)
 }

@@ -1,6 +1,6 @@
 //! What knows nothing of git or of transactions.
 
-pub mod checksum;
-pub mod clock;
-pub mod env;
-pub mod text;
+pub(crate) mod checksum;
+pub(crate) mod clock;
+pub(crate) mod env;
+pub(crate) mod text;

@@ -57,39 +57,28 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
 }
 
 /// `text` on one line: what is not fit for a terminal is escaped, line feeds included.
-#[must_use]
-pub fn one_line(text: &str) -> Cow<'_, str> {
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unfit, |c| c.escape_default().to_string())
 }
 
-/// Text whose line breaks are meant: each line is fit for a terminal.
-#[must_use]
-pub fn lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| is_unfit(c) && !matches!(c, '\n' | '\t'), |c| c.escape_default().to_string())
-}
-
 /// JSON that is fit for a terminal, and means the same.
-#[must_use]
-pub fn json(text: &str) -> Cow<'_, str> {
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
     // Line breaks are between values; those in strings are escaped already.
     escaped(text, |c| is_unfit(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c)))
 }
 
 /// At most `limit` characters of `text` on one line, for what is only a reminder: what is not fit for a terminal is a blank.
-#[must_use]
-pub fn shortened(text: &str, limit: usize) -> String {
+pub(crate) fn shortened(text: &str, limit: usize) -> String {
     text.chars().map(|c| if is_unfit(c) { ' ' } else { c }).take(limit).collect()
 }
 
 /// A path on one line.
-#[must_use]
-pub fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     one_line(&path.display().to_string()).into_owned()
 }
 
 /// One word for a POSIX shell.
-#[must_use]
-pub fn shell_quoted(text: &str) -> Cow<'_, str> {
+pub(crate) fn shell_quoted(text: &str) -> Cow<'_, str> {
     shlex::try_quote(text).expect("neither a path nor an argument contains NUL")
 }
 
@@ -133,7 +122,6 @@ mod tests {
         ] {
             assert_eq!(one_line(text), shown, "{text:?}");
         }
-        assert_eq!(lines("error: a\u{1b}\nhint:\tb\u{202d}"), "error: a\\u{1b}\nhint:\tb\\u{202d}");
     }
 
     #[test]

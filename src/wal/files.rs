@@ -86,11 +86,11 @@ mod oid_text {
 
     use crate::git::Oid;
 
-    pub fn serialize<S: Serializer>(oid: &Oid, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(oid: &Oid, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&oid.hex())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Oid, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Oid, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
         Oid::parse(text.as_bytes()).ok_or_else(|| de::Error::custom("an object name that is none"))
     }

@@ -10,9 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::directory::{SMALL, StateDir};
 use crate::util::checksum::crc32c;
 use crate::wal::record::Lsn;

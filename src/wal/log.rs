@@ -14,25 +14,21 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::TxId;
 use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::Listing;
 use crate::util::clock;
 use crate::wal::codec::{Encoded, TOO_LARGE};
-use crate::wal::head;
-use crate::wal::head::{BootSum, Head, Note};
+use crate::wal::head::{self, BootSum, Head, Note};
 use crate::wal::record::{Body, Lsn, Record};
 use crate::wal::rotate;
 use crate::wal::scan::Scan;
-use crate::wal::segments;
-use crate::wal::segments::Extent;
+use crate::wal::segments::{self, Extent};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flush {
+pub(crate) enum Flush {
     /// Yes, and with it everything else on the file system: what the record speaks of must be there, too.
     Barrier,
     /// Yes: something is about to happen, or to be forgotten, because of it.
@@ -43,7 +39,7 @@ pub enum Flush {
 
 /// The log of one repository.
 #[derive(Debug, Clone)]
-pub struct Log<'s> {
+pub(crate) struct Log<'s> {
     state: &'s StateDir,
     boot: String,
     wait: Wait,
@@ -58,8 +54,7 @@ struct Written {
 
 impl<'s> Log<'s> {
     /// The log in `state`. `boot` is this boot's id: what was remembered in another one is checked again.
-    #[must_use]
-    pub fn new(state: &'s StateDir, boot: &str, wait: Wait) -> Self {
+    pub(crate) fn new(state: &'s StateDir, boot: &str, wait: Wait) -> Self {
         Log { state, boot: boot.to_owned(), wait }
     }
 
@@ -68,12 +63,12 @@ impl<'s> Log<'s> {
     }
 
     /// Makes sure that there is a log to append to.
-    pub fn open(&self) -> anyhow::Result<()> {
+    pub(crate) fn open(&self) -> anyhow::Result<()> {
         self.state.while_appending(self.wait, || self.load_head().map(|_| ()))
     }
 
     /// A new transaction id.
-    pub fn next_id(&self) -> anyhow::Result<TxId> {
+    pub(crate) fn next_id(&self) -> anyhow::Result<TxId> {
         self.state.while_appending(self.wait, || {
             let mut head = self.load_head()?;
             let id = TxId(head.next_tx);
@@ -84,16 +79,12 @@ impl<'s> Log<'s> {
     }
 
     /// Appends a record.
-    ///
-    /// # Errors
-    /// The log cannot be written or synced (the segment is then never trusted again), or the append lock
-    /// cannot be had in time.
-    pub fn append(&self, tx: Option<TxId>, body: &Body, flush: Flush) -> anyhow::Result<Lsn> {
+    pub(crate) fn append(&self, tx: Option<TxId>, body: &Body, flush: Flush) -> anyhow::Result<Lsn> {
         self.append_if(tx, body, flush, || true)?.context("an unconditional record was not appended")
     }
 
     /// Appends a record if `wanted` still says so under the lock; `None` when it did not.
-    pub fn append_if(
+    pub(crate) fn append_if(
         &self,
         tx: Option<TxId>,
         body: &Body,
@@ -131,7 +122,7 @@ impl<'s> Log<'s> {
     }
 
     /// Makes everything on the file system durable, and notes that.
-    pub fn checkpoint(&self) -> anyhow::Result<()> {
+    pub(crate) fn checkpoint(&self) -> anyhow::Result<()> {
         let sync = || {
             durable::sync_filesystem_of(self.state.path())
                 .and_then(|()| self.sync_objects_elsewhere())
@@ -194,7 +185,7 @@ impl<'s> Log<'s> {
     }
 
     /// Are there records behind the record `last`, as far as is noted?
-    pub fn goes_on_behind(&self, last: Lsn) -> io::Result<bool> {
+    pub(crate) fn goes_on_behind(&self, last: Lsn) -> io::Result<bool> {
         Ok(self.note()?.end().is_some_and(|head| head.next_lsn > last + 1))
     }
 
@@ -242,19 +233,19 @@ impl<'s> Log<'s> {
 
     /// Since when (realtime, nanoseconds) the clock has not been set, as far back as is known; `None` when it has been:
     /// then the start of a process and the time of a file cannot be compared.
-    pub fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
+    pub(crate) fn clock_is_steady_since(&self) -> io::Result<Option<i64>> {
         const STEP: i64 = 1500;
         let steady = self.note()?.end().filter(|h| (clock::clock_offset() / 1_000_000 - h.clock).abs() < STEP);
         Ok(steady.map(|h| h.since.saturating_mul(1_000_000_000)))
     }
 
     /// Every record of the log.
-    pub fn scan(&self) -> anyhow::Result<Scan> {
+    pub(crate) fn scan(&self) -> anyhow::Result<Scan> {
         self.scan_while(|_| true)
     }
 
     /// The newest segments, going back until `enough` is satisfied by what was read so far.
-    pub fn scan_until(&self, mut enough: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
+    pub(crate) fn scan_until(&self, mut enough: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
         self.scan_while(|records| !enough(records))
     }
 

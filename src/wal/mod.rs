@@ -14,15 +14,15 @@
 //! it is cut off. A bad line with valid ones behind it is damage, and so is a number that is missing: both are reported.
 
 pub mod codec;
-mod files;
+pub(crate) mod files;
 mod head;
 mod log;
-mod record;
+pub(crate) mod record;
 mod rotate;
-pub mod scan;
+pub(crate) mod scan;
 mod segments;
 
-pub use files::{FileChange, FileImage, FileMode};
-pub use log::{Flush, Log};
-pub use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Watched};
-pub use scan::{Damage, Scan};
+pub(crate) use files::{FileChange, FileImage, FileMode};
+pub(crate) use log::{Flush, Log};
+pub(crate) use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Watched};
+pub(crate) use scan::Scan;

@@ -5,17 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fs::Birth;
-use crate::fs::FileId;
+use crate::fs::{Birth, FileId};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::process::owner::{Owner, Process};
-use crate::state::TxId;
-use crate::state::TxKind;
+use crate::state::{TxId, TxKind};
 use crate::wal::files::FileChange;
 
 /// Log sequence number: the position of a record in the repository's history, counted from 1.
-pub type Lsn = u64;
+pub(crate) type Lsn = u64;
 
 /// One ref of a transaction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

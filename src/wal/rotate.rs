@@ -9,8 +9,7 @@ use std::io;
 
 use anyhow::Context;
 
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{durable, named as fs};
 use crate::state::TxId;
 use crate::state::directory::StateDir;
 use crate::state::marker::{Listing, State};
@@ -19,8 +18,7 @@ use crate::util::clock::unix_time;
 use crate::wal::codec;
 use crate::wal::head::Head;
 use crate::wal::record::{Body, Lsn};
-use crate::wal::segments;
-use crate::wal::segments::LARGEST;
+use crate::wal::segments::{self, LARGEST};
 
 /// A segment is closed when it has this many bytes.
 pub(super) const SEGMENT_SIZE: u64 = 4 << 20;

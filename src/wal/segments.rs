@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::directory::StateDir;
 use crate::util::clock;
 use crate::wal::codec;

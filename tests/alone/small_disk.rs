@@ -1,10 +1,9 @@
 //! A disk that is full, or nearly: the repositories lie in a mount namespace of their own, as nobody else does.
 
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
+use std::{fs, thread};
 
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;

@@ -31,6 +31,8 @@ fn check_exits_3_when_git_was_killed_and_says_what_recovery_would_do() {
     tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
+      trimmed the reflog of refs/heads/alpha
+      trimmed the reflog of refs/heads/beta
     refs/heads/gamma.lock: stale (the log has it as the lock of a process that is dead)
     refs/heads/omega.lock: stale (the log has it as the lock of a process that is dead)
     hint: run `git txn recover`
@@ -121,6 +123,8 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
     tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
+      trimmed the reflog of refs/heads/alpha
+      trimmed the reflog of refs/heads/beta
     refs/heads/gamma.lock: stale (the log has it as the lock of a process that is dead)
     refs/heads/omega.lock: stale (the log has it as the lock of a process that is dead)
     hint: run `git txn recover`
@@ -192,7 +196,7 @@ fn a_branch_that_somebody_else_moved_waits_for_a_human_and_is_never_overwritten(
     ");
     insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["check"])), @"
     tx-1: needs you (`git update-ref --stdin`, pid [PID])
-      it waits for you: `git txn recover --acknowledge tx-1`
+      it needs manual resolution: `git txn recover --acknowledge tx-1`
     hint: `git txn show ID` tells what happened; `git txn recover --acknowledge ID` closes it as it is
     --- stderr
     --- exit 4

@@ -54,11 +54,11 @@ fn the_worktree_around_a_directory_is_the_one_that_git_finds() {
     let inside = ["", "sub/dir", "sub/nested", "../linked", "../linked/sub/dir", "../link", "../link/dir"];
     for directory in inside.map(|name| there.join(name)) {
         let said = git_in(&repo, &directory, &["rev-parse", "--show-toplevel"], b"");
-        let found = jin_txn::git::Repository::top_around(&directory).expect("a worktree");
+        let found = jin_txn::Repository::top_around(&directory).expect("a worktree");
         assert_eq!(found.display().to_string(), text(&said.stdout).trim_end(), "in {}", directory.display());
     }
     for directory in [".git", ".git/hooks", ".git/refs/heads", "../bare", "../bare/refs"].map(|name| there.join(name)) {
-        assert_eq!(jin_txn::git::Repository::top_around(&directory), None, "in {}", directory.display());
+        assert_eq!(jin_txn::Repository::top_around(&directory), None, "in {}", directory.display());
     }
 }
 

@@ -2,10 +2,9 @@
 //! same behind; with one git, and with several that take turns.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use crate::support::repo::{Git, Options, Repo, jin_txn, text};
 

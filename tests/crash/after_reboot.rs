@@ -13,10 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use crate::support::crash;
-use crate::support::observe;
-use crate::support::reboot;
 use crate::support::repo::{Options, Repo};
+use crate::support::{crash, observe, reboot};
 
 /// A guarded repository whose main branch has two commits, the second made under guard.
 fn guarded() -> Repo {

@@ -4,12 +4,11 @@ use std::process::Command;
 
 use crate::support::apply::{Scene, State};
 use crate::support::crash::{jin, recover, run_jin};
-use crate::support::invariants;
 use crate::support::point::let_the_clock_tick;
-use crate::support::reboot;
 use crate::support::repo::{Git, Options, Repo};
 use crate::support::table::{start, stride};
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
+use crate::support::{invariants, reboot};
 
 /// Points by default.
 const SAMPLE: usize = 14;

@@ -3,13 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::crash::{assert_fsck, recover, run_jin};
-use crate::support::invariants;
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::Repo;
 use crate::support::scenes::{ALL, Scene, Whole};
-use crate::support::snapshot;
-use crate::support::table;
 use crate::support::tracer::{self, Action, Event, Isolation};
+use crate::support::{invariants, snapshot, table};
 
 /// How many places of a scene are killed by default; `JIN_KILL=all` takes all.
 const PLACES: usize = 6;

@@ -14,10 +14,8 @@ mod judge;
 mod named;
 mod subjects;
 
-use std::env;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::{env, fmt, thread};
 
 use self::errors::{Fault, Reach};
 use self::subjects::Subject;

@@ -1,15 +1,11 @@
 //! Whatever is written down is read back the same: records, markers, names, paths.
 
-use jin_txn::fs::FileId;
-use jin_txn::git::refs::RefSnapshot;
-use jin_txn::git::{Oid, RefName, Value};
-use jin_txn::process::owner::{ExecContext, Owner, Process};
-use jin_txn::state::TxId;
-use jin_txn::state::TxKind;
-use jin_txn::state::marker::{Marker, PayloadKey, Phase};
-use jin_txn::util::text::{escape, unescape};
-use jin_txn::wal::codec::{TOO_LARGE, decode, decode_header};
-use jin_txn::wal::{Begin, Body, Checkout, Outcome, Record, RefChange, Reversal, Watched};
+use jin_txn::internals::codec::{TOO_LARGE, decode, decode_header};
+use jin_txn::internals::{
+    Begin, Body, Checkout, ExecContext, Marker, Outcome, Owner, PayloadKey, Phase, Process, Record, RefSnapshot,
+    Reversal, TxKind, Watched, escape, unescape,
+};
+use jin_txn::{FileId, Oid, RefChange, RefName, TxId, Value};
 use proptest::prelude::*;
 
 fn name() -> impl Strategy<Value = RefName> {

@@ -43,7 +43,8 @@ fn every_input_of_the_corpora_cut_anywhere_and_with_any_byte_flipped_keeps_every
 
 #[test]
 fn each_kind_of_record_reaches_the_decoder() {
-    use jin_txn::wal::{Body, codec::decode};
+    use jin_txn::internals::Body;
+    use jin_txn::internals::codec::decode;
     let mut kinds = 0;
     for (path, bytes) in corpus("record_decode") {
         let line = [format!("{:08x} ", crc32c::crc32c(&bytes)).as_bytes(), &bytes].concat();

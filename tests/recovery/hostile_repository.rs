@@ -38,6 +38,20 @@ fn run(mut command: Command, what: &str) -> Output {
     output
 }
 
+#[test]
+fn a_lock_with_a_line_feed_in_its_name_prints_no_line_of_its_own() {
+    let repo = protected();
+    let name = "a\nhint: run evil\u{202e}.lock";
+    fs::write(repo.git_dir().join("refs/heads").join(name), "").expect("it can be written");
+    let_the_clock_tick(&repo.git_dir());
+    for arguments in [&["status"][..], &["doctor"], &["recover", "--dry-run"], &["recover"]] {
+        let output = jin(&repo, arguments).output().expect("it runs");
+        let said = text(&output.stdout).into_owned() + &text(&output.stderr);
+        assert!(said.contains(r"a\nhint: run evil\u{202e}.lock"), "{arguments:?}: {said}");
+        assert!(!said.lines().any(|line| line.starts_with("hint: run evil")), "{arguments:?}: {said}");
+    }
+}
+
 /// Every command that a user may give, and a change by plain git.
 fn use_everything(repo: &Repo, what: &str) {
     for arguments in [

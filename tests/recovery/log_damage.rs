@@ -14,8 +14,7 @@ use crate::support::crash::run_jin;
 use crate::support::observe::{calm, shown};
 use crate::support::repo::{Options, Repo, text};
 use crate::support::snapshot::Snapshot;
-use jin_txn::wal::scan::{Bounds, read_segment};
-use jin_txn::wal::{Record, Scan};
+use jin_txn::internals::{Bounds, Record, Scan, read_segment};
 use serde_json::Value;
 
 /// How much was damaged, and how often that broke a promise.

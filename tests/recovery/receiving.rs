@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::crash::{self, value};
 use crate::support::http::{Backend, Server};
 use crate::support::observe::{age, assert_same, times, tree};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, Options, Repo, text, write_file};
+use crate::support::tracer::Action;
 use crate::support::wait::wait_until;
 
 fn unprotected() -> Repo {
@@ -189,6 +191,27 @@ fn after_a_push_that_was_killed_the_hooks_alone_refuse_the_next_one_at_most_once
         }
         push.assert_done(&push.of(&push.new, &server));
     }
+}
+
+/// The pusher was shown a repository without the branch: what it left out because of that would be missing.
+#[test]
+fn a_push_that_was_shown_a_cut_rename_is_refused_once() {
+    let repo = unprotected();
+    let bare = receiver(&repo);
+    let url = bare.path().display().to_string();
+    repo.git(["push", "-q", &url, "HEAD:refs/heads/a"]);
+    crash::kill_at(crash::git(&bare, &["branch", "-m", "a", "b"]), "", Action::KillTree, |event| {
+        crash::is_rename_to(event, "logs/refs/heads/b")
+    });
+    assert_eq!([value(&bare, "refs/heads/a"), value(&bare, "refs/heads/b")], ["", ""], "the rename was cut");
+    let_the_clock_tick(&bare.git_dir());
+    let refused = repo.try_git(["push", "-q", &url, "HEAD:refs/heads/c"]);
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success(), "the push is refused: {said}");
+    assert!(said.contains("this push was built on what has been recovered just now: push again"), "{said}");
+    assert_eq!(value(&bare, "refs/heads/a"), repo.read(["rev-parse", "HEAD"]), "the branch is back");
+    repo.git(["push", "-q", &url, "HEAD:refs/heads/c"]);
+    assert_eq!(value(&bare, "refs/heads/c"), repo.read(["rev-parse", "HEAD"]));
 }
 
 #[test]

@@ -16,12 +16,11 @@
 //! | again | a second recovery changed something |
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use super::operations::{Legal, Operation};
 use super::repo::{Repo, text};

@@ -1,14 +1,11 @@
 //! One crash: run an operation in a fresh copy of its template, kill it at one event, recover, judge.
 
-use std::fmt;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fmt, fs, io, thread};
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -14,16 +14,14 @@
 
 #![allow(unsafe_code, reason = "namespaces are made between fork and exec")]
 
-use std::env;
 use std::ffi::{CStr, CString, OsString};
-use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use std::{env, fs, io};
 
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};

@@ -6,11 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::crash;
 use super::observe::{Tree, tree};
-use super::operations;
 use super::repo::{Options, Repo, text};
 use super::snapshot::{Refs, Snapshot};
+use super::{crash, operations};
 
 /// A command under `jin-txn run`.
 pub struct Scene {

@@ -12,13 +12,11 @@
 //! | `JIN_TEST_TMP=<dir>` | where repositories are made |
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::{env, fs, thread};
 
 use super::invariants::Damage;
 use super::point::{After, Bench, Point, Report, Victim};

@@ -6,13 +6,11 @@
 //! | `JIN_SOAK_SEED=<n>` | another order of the kills |
 
 use std::collections::{HashMap, HashSet};
-use std::env;
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};

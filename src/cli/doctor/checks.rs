@@ -10,6 +10,7 @@ use crate::cli::doctor::locks::Evidence;
 use crate::cli::doctor::{Check, Fix};
 use crate::git::{Git, Repository};
 use crate::recovery::{Finding, Report};
+use crate::setup::fsync::Weakness;
 use crate::setup::preferences::Preferences;
 use crate::setup::{alias, fsync, hooks};
 use crate::state::{Durability, StateDir};
@@ -165,9 +166,8 @@ pub(super) fn durability(git: &Path, repo: &Repository) -> anyhow::Result<Check>
     const NAME: &str = "durability";
     let weaknesses = fsync::weaknesses(git, repo)?;
     if let Some((first, more)) = weaknesses.split_first() {
-        let (what, remedy) = first.rsplit_once("; ").unwrap_or((first, "`jin-txn install`"));
-        let check = Check::failed(NAME, what, remedy.trim_start_matches("run ")).and_say(more.iter().cloned());
-        let by_install = weaknesses.iter().any(|w| w.contains("`jin-txn install`"));
+        let check = Check::failed(NAME, first.what(), first.remedy()).and_say(more.iter().map(ToString::to_string));
+        let by_install = weaknesses.iter().any(Weakness::is_mended_by_install);
         return Ok(if by_install { check.mended_by(Fix::Install) } else { check });
     }
     Ok(match StateDir::of(repo).durability() {

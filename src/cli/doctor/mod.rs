@@ -16,8 +16,7 @@ use serde::Serialize;
 
 use crate::cli::{Session, exit, exit_code, real_git};
 use crate::git::Repository;
-use crate::recovery;
-use crate::recovery::Report;
+use crate::recovery::{self, Report};
 use crate::state::directory::StateDir;
 
 /// Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
@@ -25,7 +24,7 @@ use crate::state::directory::StateDir;
 /// The installed hook is run for real, on a scratch ref below refs/jin-txn/doctor that is deleted again; nothing stays but
 /// entries in the log. Exit code: 0 nothing is wrong; 3, 4, 5 as `check`; else 1 when a check failed.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Mend what can be mended safely, and say what was done
     #[arg(long)]
     fix: bool,

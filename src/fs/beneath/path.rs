@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::util::text::{escape, unescape};
 
 /// The longest path that is taken, in bytes: Linux's `PATH_MAX`, without the end mark.
-pub const LONGEST: usize = 4095;
+pub(crate) const LONGEST: usize = 4095;
 
 /// A path below a root: relative, without `.`, `..` and empty components, and without any `.git`.
 ///

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -136,19 +136,6 @@ fn directories_that_were_made_are_told_and_empty_ones_are_removed_again() {
     assert_eq!(scene.root.remove_empty_parents(&rel("a/n/m/file")).unwrap(), [rel("a/n/m"), rel("a/n")]);
     assert!(scene.root.remove_empty_parents(&rel("a/n/m/file")).unwrap().is_empty());
     assert!(scene.at("a").exists());
-}
-
-#[test]
-fn the_mode_of_a_file_is_set_and_that_of_a_links_target_is_not() {
-    let scene = Scene::new();
-    fs::write(scene.at("file"), "").unwrap();
-    symlink("file", scene.at("link")).unwrap();
-    let mode = || fs::metadata(scene.at("file")).unwrap().permissions().mode() & 0o7777;
-    scene.parent("file").set_mode(0o755).unwrap();
-    assert_eq!(mode(), 0o755);
-    scene.parent("link").set_mode(0o600).unwrap();
-    assert_eq!(mode(), 0o755);
-    assert_eq!(scene.parent("file").stat().unwrap().map(|s| s.mode), Some(0o755));
 }
 
 #[test]

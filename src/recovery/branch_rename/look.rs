@@ -3,10 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, absent_is_none};
-use crate::git::reflog::RENAMED_LOG;
-use crate::git::{RefName, RefStore, Repository, Value, reflog};
+use crate::fs::{FileId, absent_is_none, named as fs};
+use crate::git::reflog::{self, RENAMED_LOG};
+use crate::git::{RefName, RefStore, Repository, Value};
 use crate::process::owner::Owner;
 use crate::recovery::branch_rename::Group;
 use crate::recovery::decide::{Decision, Evidence, RenameStage, decide};

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{durable, named as fs};
 use crate::git::{Oid, RefName, reflog};
 use crate::recovery::files::{set_aside, while_locked};
 use crate::recovery::progress::Progress;

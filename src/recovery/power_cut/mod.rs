@@ -24,8 +24,7 @@ mod tails;
 
 use std::path::{Path, PathBuf};
 
-use crate::fs::named as fs;
-use crate::fs::{FileId, absent_is_none, read_small};
+use crate::fs::{FileId, absent_is_none, named as fs, read_small};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefFormat, RefName, RefStore, Value};
 use crate::locks::DeadLock;
@@ -49,10 +48,7 @@ const MARGIN: u64 = 2;
 
 /// Has this boot looked after what the one before left? Where there is no state directory there is nothing to look at, and
 /// on a file system that several machines share another boot id may be another machine's: there nothing is looked at.
-///
-/// # Errors
-/// The boot id or the state directory cannot be read.
-pub fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
+pub(crate) fn is_verified(listing: &Listing, state: &StateDir) -> anyhow::Result<bool> {
     let noted = match &listing.verified {
         Some(note) => *note == state.verified_name(&owner::boot_id()?)?,
         None => !state.exists(),

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fs::durable;
-use crate::fs::named as fs;
-use crate::fs::{FileId, absent_is_none, read_small};
+use crate::fs::{FileId, absent_is_none, durable, named as fs, read_small};
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value, objects, reflog};
 use crate::locks::{InTheWay, Judge, LockFile, Verdict};
 use crate::recovery::action::Action;
@@ -12,8 +10,7 @@ use crate::recovery::expected_refs::ExpectedRefs;
 use crate::recovery::perform::perform;
 use crate::recovery::power_cut::redo::line;
 use crate::recovery::power_cut::{MARGIN, files_below};
-use crate::recovery::report::Report;
-use crate::recovery::report::plural;
+use crate::recovery::report::{Report, plural};
 use crate::recovery::site::Site;
 use crate::state::directory::SMALL;
 use crate::wal::{Body, Record};

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::beneath::{Kind, RelPath, RenameMode, Root, Stat};
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{durable, named as fs};
 
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;

@@ -10,20 +10,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::FileId;
-use crate::fs::absent_is_none;
-use crate::fs::durable;
-use crate::fs::named as fs;
-use crate::git::refs::RefSnapshot;
-use crate::git::refs::is_per_worktree;
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::git::refs::{RefSnapshot, is_per_worktree};
 use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::files::while_locked;
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::run_rollback::place::READY;
 use crate::recovery::site::Site;
-use crate::run::child_transactions;
-use crate::run::child_transactions::Move;
+use crate::run::child_transactions::{self, Move};
 use crate::run::manifest::{KeptLog, Manifest};
 use crate::run::snapshot::reflog_copy;
 use crate::state::TxId;

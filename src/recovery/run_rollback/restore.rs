@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::fs::named as fs;
-use crate::fs::{absent_is_none, durable};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::refs::RefSnapshot;
 use crate::locks::{InTheWay, while_holding};
 use crate::recovery::decide::{Decision, Evidence, Question, RunEvidence, decide};

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::FileId;
 use crate::fs::beneath::{Kind, RelPath};
-use crate::fs::durable;
-use crate::fs::named as fs;
+use crate::fs::{FileId, durable, named as fs};
 use crate::git::cat_file::Batch;
 use crate::git::{Git, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
@@ -205,7 +203,7 @@ impl RestoreContext<'_> {
     ) -> anyhow::Result<(usize, usize)> {
         let mut place = self.place(worktree, "worktree")?;
         let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
-        let mut blobs = Batch::start(&self.git)?;
+        let mut blobs = Batch::start(&self.git.replacing())?;
         // What decides about ignored files comes first: what is new is only known by the old rules.
         let is_rule = |path: &RelPath| path.name() == ".gitignore";
         for kept in found.files.iter().filter(|k| is_rule(&k.path)) {

@@ -1,29 +1,25 @@
 //! What is wrong with our hooks in a directory, and what to do about it.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 use crate::setup::chaining::script::*;
 use crate::setup::names::{ALL_NAMES, NAMES};
 use crate::util::text::shown;
 
 /// Is ours in front of the lines of the hook that was there?
-#[must_use]
-pub fn is_in_front(directory: &Path, name: &str) -> bool {
+pub(crate) fn is_in_front(directory: &Path, name: &str) -> bool {
     fs::symlink_metadata(with(&aside_directory(directory).join(name), WHOLE)).is_ok()
 }
 
 /// Does a hook manager work here that takes its places back whenever one of its hooks runs?
-#[must_use]
-pub fn is_restless(directory: &Path) -> bool {
+pub(crate) fn is_restless(directory: &Path) -> bool {
     ALL_NAMES.iter().any(|name| beginning(&directory.join(name)).contains("call_lefthook run"))
 }
 
 /// What is wrong with our hook in `directory`, and what to do.
-#[must_use]
-pub fn problem(directory: &Path, name: &str) -> Option<String> {
+pub(crate) fn problem(directory: &Path, name: &str) -> Option<String> {
     let path = directory.join(name);
     if fs::symlink_metadata(&path).is_err() {
         return Some(format!("the {name} hook is missing: run `jin-txn install`"));
@@ -51,8 +47,7 @@ pub fn problem(directory: &Path, name: &str) -> Option<String> {
 }
 
 /// Whose lines do not run because of our hook in `directory`, and what to do.
-#[must_use]
-pub fn hindered(directory: &Path, name: &str) -> Option<String> {
+pub(crate) fn hindered(directory: &Path, name: &str) -> Option<String> {
     let hook = directory.join(name);
     if name == NAMES[0] && is_ours(&hook) && fs::read_link(&hook).is_ok() && others_add_lines(directory) {
         return Some(format!(

@@ -15,28 +15,26 @@ mod look;
 mod script;
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::Context;
 use camino::Utf8Path;
 
-use crate::fs::absent_is_none;
-use crate::fs::durable;
+use crate::fs::{absent_is_none, durable};
 use crate::setup::names::{ALL_NAMES, NAMES};
 
-pub use look::{hindered, is_in_front, is_restless, problem};
+pub(crate) use look::{hindered, is_in_front, is_restless, problem};
 use script::*;
-pub use script::{aside_directory, calls_us, is_ours};
+pub(crate) use script::{aside_directory, calls_us, is_ours};
 
 /// How a hook manager (lefthook) calls the hook whose place it took, and which it does not run.
 const DISPLACED: &str = ".old";
 
 /// Puts our hook `name` into `directory`. Somebody's that is there steps aside, unless it calls ours, or is one that others
 /// add lines to.
-pub fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Result<()> {
+pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Result<()> {
     let hook = directory.join(name);
     let aside = aside_directory(directory).join(name);
     let there = fs::symlink_metadata(&hook).is_ok();
@@ -119,7 +117,7 @@ fn neighbour(directory: &Path, name: &OsString) -> PathBuf {
 }
 
 /// Takes our hook `name` out of `directory` and puts back what was there. Says what had to stay aside.
-pub fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>> {
+pub(crate) fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>> {
     let hook = directory.join(name);
     let aside = aside_directory(directory).join(name);
     let waits = fs::symlink_metadata(&aside).is_ok();
@@ -176,7 +174,7 @@ fn theirs(directory: &Path, name: &str, ours: &Path) -> Option<Vec<u8>> {
 }
 
 /// Removes the directory beside `directory` when no hook is in it any more. Says what is left in it.
-pub fn clear(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn clear(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let beside = aside_directory(directory);
     let Some(entries) = absent_is_none(fs::read_dir(&beside))? else { return Ok(Vec::new()) };
     let mut left = Vec::new();

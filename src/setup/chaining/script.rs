@@ -31,8 +31,7 @@ pub(super) const ADDED: &[u8] = b"## START BRANCHLESS CONFIG";
 pub(super) const SHELL: &[u8] = b"#!/bin/sh\n";
 
 /// Where the hooks go that were in `directory`.
-#[must_use]
-pub fn aside_directory(directory: &Path) -> PathBuf {
+pub(crate) fn aside_directory(directory: &Path) -> PathBuf {
     with(directory, ASIDE)
 }
 
@@ -43,8 +42,7 @@ pub(super) fn with(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Is this hook ours: a script, or a link to a jin-txn, wherever that lies (or lay)?
-#[must_use]
-pub fn is_ours(path: &Path) -> bool {
+pub(crate) fn is_ours(path: &Path) -> bool {
     is_ours_with(path, || beginning(path))
 }
 
@@ -59,8 +57,7 @@ pub(super) fn is_ours_with(path: &Path, text: impl FnOnce() -> String) -> bool {
 }
 
 /// Does somebody's hook call ours?
-#[must_use]
-pub fn calls_us(directory: &Path, name: &str) -> bool {
+pub(crate) fn calls_us(directory: &Path, name: &str) -> bool {
     calls_us_with(directory, name, &beginning(&directory.join(name)))
 }
 

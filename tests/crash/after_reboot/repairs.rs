@@ -9,12 +9,12 @@ use super::{
     OldFile, guarded, jin_after_reboot, lose, object_file, overwrite, quarantined, run, run_after_reboot, set_time,
     undo_rename,
 };
-use crate::support::crash::{assert_fsck, spare_commit, unseen_git, value};
+use crate::support::crash::{self, assert_fsck, spare_commit, unseen_git, value};
 use crate::support::point::let_the_clock_tick;
+use crate::support::reboot;
 use crate::support::repo::{Git, Repo, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::Action;
-use crate::support::{crash, reboot};
 
 const MAIN: &str = "refs/heads/main";
 

@@ -9,11 +9,10 @@ use super::Point;
 use super::errors::{Fault, Reach};
 use super::subjects::{Stand, Subject};
 use crate::support::crash::{git, run_jin};
-use crate::support::invariants;
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Repo, text};
-use crate::support::snapshot;
 use crate::support::tracer::{self, Action, Calls, Event, Isolation, Outcome};
+use crate::support::{invariants, snapshot};
 
 /// What a fault hit first.
 struct Hit {

@@ -5,10 +5,9 @@ use std::process::Output;
 use insta::assert_snapshot;
 use nix::errno::Errno;
 
-use super::Point;
 use super::errors::{Fault, Reach};
-use super::judge;
 use super::subjects::{Stand, Subject};
+use super::{Point, judge};
 use crate::support::crash::run_jin;
 use crate::support::observe::shown;
 use crate::support::point::let_the_clock_tick;

@@ -1,6 +1,6 @@
 //! The schema in `docs/` and the program agree: what the one allows the other reads, and the reverse.
 
-use jin_txn::apply::manifest;
+use jin_txn::internals::manifest;
 use serde_json::{Value, json};
 
 fn schema() -> Value {

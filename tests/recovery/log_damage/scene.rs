@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jin_txn::fs::FileId;
-use jin_txn::git::Repository;
-use jin_txn::state::directory::StateDir;
+use jin_txn::internals::StateDir;
+use jin_txn::{FileId, Repository};
 use serde_json::{Value, json};
 
 use crate::support::hanging::{Case, Hanging};

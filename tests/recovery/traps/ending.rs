@@ -1,10 +1,9 @@
 //! Gits that end while somebody looks at them: what has ended well is not recovered, and nobody complains.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::thread;
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

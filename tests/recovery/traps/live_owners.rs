@@ -3,14 +3,13 @@
 //! A git is kept alive in the middle of a transaction by a reflog that is a FIFO: git holds the ref's lock and waits for
 //! somebody to read.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;

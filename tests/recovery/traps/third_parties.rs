@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::{Torn, guarded, leave_stale_lock};
 use crate::support::crash::{self, assert_fsck, assert_recovers, recover, run_jin, spare_commit, transactions, value};
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::Options;
-use crate::support::repo::{Repo, text};
+use crate::support::repo::{Options, Repo, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::Action;
 

@@ -1,10 +1,9 @@
 //! Recovery among others: other recoveries, work that goes on while it stands still, processes that only look like the owner,
 //! other pid namespaces.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
-use std::thread;
+use std::{fs, thread};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value as Json, json};

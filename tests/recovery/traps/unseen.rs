@@ -16,8 +16,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::geteuid;
 
 use super::live_owners::{Scene, update};
-use super::updates;
-use super::{guarded, leave_stale_lock};
+use super::{guarded, leave_stale_lock, updates};
 use crate::support::crash::{assert_recovers, jin, recover, spare_commit, value, wal};
 use crate::support::repo::{Git, Repo, jin_txn, text};
 use crate::support::tracer::{self, Action, Calls, Event, Isolation, Role};

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use super::Rule;
 use super::enumerate::State;
 use super::recording::Recording;
-use crate::support::crash;
 use crate::support::invariants::{self, Damage, Violation};
 use crate::support::point::let_the_clock_tick;
-use crate::support::reboot;
 use crate::support::repo::{Repo, text};
 use crate::support::snapshot::{self, Refs, Snapshot};
+use crate::support::{crash, reboot};
 
 /// One state after its recovery.
 pub struct Verdict {

@@ -7,14 +7,13 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
