@@ -322,5 +322,5 @@ proptest! {
 
 /// `JIN_CASES`: how many histories are tried.
 fn cases() -> u32 {
-    std::env::var("JIN_CASES").map_or(400, |text| text.parse().expect("JIN_CASES is a number"))
+    std::env::var("JIN_CASES").map_or(150, |text| text.parse().expect("JIN_CASES is a number"))
 }
