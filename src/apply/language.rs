@@ -64,19 +64,12 @@ pub enum Item {
 }
 
 /// A line that cannot be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("input line {number}: {why}")]
 pub struct BadLine {
     number: usize,
     why: String,
 }
-
-impl std::fmt::Display for BadLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "input line {}: {}", self.number, self.why)
-    }
-}
-
-impl std::error::Error for BadLine {}
 
 /// How lines end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -78,9 +78,8 @@ use crate::fs::durable;
 use crate::git::refs::{RefSnapshot, Value};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
 use crate::recovery::{self, Options};
-use crate::state::TxId;
-use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{Entry, State};
+use crate::state::{Durability, StateDir, TxId, Wait};
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Reversal};
 
 pub(crate) use crate::staging::stage::Source;

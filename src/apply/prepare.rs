@@ -19,9 +19,8 @@ use crate::process::owner;
 use crate::recovery::{self, Options};
 use crate::staging::stage;
 use crate::staging::worktree::Worktree;
-use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{Entry, Marker};
-use crate::state::{TxId, TxKind};
+use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::util::text::escape;
 use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, RefChange};
 
@@ -66,7 +65,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`super::Unmet`] with every expectation that is not met; [`super::Clash`] for two items that cannot both be;
-    /// [`super::NoWorktree`]; [`crate::state::directory::Busy`] when another transaction with files is at work; what git or a hook
+    /// [`super::NoWorktree`]; [`crate::state::Busy`] when another transaction with files is at work; what git or a hook
     /// says; what the file system says. Nothing was changed then.
     pub fn prepare(self) -> anyhow::Result<Prepared> {
         let state = StateDir::of(&self.repo);

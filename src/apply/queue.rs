@@ -70,27 +70,18 @@ pub(crate) struct FileItem {
 }
 
 /// Two items that cannot both happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Clash {
     /// One ref twice.
+    #[error("{0} is named twice")]
     Ref(RefName),
     /// One path twice.
+    #[error("the file `{0}` is named twice")]
     File(RelPath),
     /// A file, and something below it.
+    #[error("`{0}` cannot be a file while `{1}` is one in it")]
     Below(RelPath, RelPath),
 }
-
-impl std::fmt::Display for Clash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Clash::Ref(name) => write!(f, "{name} is named twice"),
-            Clash::File(path) => write!(f, "the file `{path}` is named twice"),
-            Clash::Below(file, below) => write!(f, "`{file}` cannot be a file while `{below}` is one in it"),
-        }
-    }
-}
-
-impl std::error::Error for Clash {}
 
 /// Finds two operations on one path, and a file that another one's directory would have to be.
 pub(crate) fn clash_of_files<'p>(paths: impl Iterator<Item = &'p RelPath>) -> Option<Clash> {

@@ -24,7 +24,7 @@ pub struct UnmetItem {
 }
 
 /// The transaction does not happen, and nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Unmet {
     /// Everything that is not as it was expected.
     pub items: Vec<UnmetItem>,
@@ -39,8 +39,6 @@ impl std::fmt::Display for Unmet {
         Ok(())
     }
 }
-
-impl std::error::Error for Unmet {}
 
 /// A file as it was found.
 #[derive(Debug, Clone, Copy)]

@@ -16,8 +16,7 @@ use crate::cli::{Session, exit, real_git};
 use crate::git::{Git, Oid, Repository};
 use crate::recovery;
 use crate::staging::stage::Source;
-use crate::state::TxId;
-use crate::state::directory::StateDir;
+use crate::state::{StateDir, TxId};
 use crate::wal::{FileChange, FileImage, RefChange};
 
 /// The largest input, in bytes.

@@ -2,7 +2,7 @@
 
 use crate::cli::{Session, exit, exit_code, progress};
 use crate::recovery;
-use crate::state::directory::StateDir;
+use crate::state::StateDir;
 
 /// Look for interrupted transactions and stale locks, and change nothing
 ///

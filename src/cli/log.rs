@@ -6,8 +6,7 @@ use crate::cli::{Session, utc};
 use crate::git::Value;
 use crate::process::owner;
 use crate::run::child_transactions;
-use crate::state::directory::{StateDir, Wait};
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind, Wait};
 use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
 
 /// List transactions, newest first

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::git::Repository;
 use crate::recovery;
-use crate::state::directory::StateDir;
+use crate::state::StateDir;
 use crate::state::marker::Listing;
 
 /// Nobody wonders before that.

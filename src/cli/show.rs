@@ -8,8 +8,7 @@ use serde::Serialize;
 use crate::cli::{Session, log, utc};
 use crate::process::owner;
 use crate::run::child_transactions;
-use crate::state::TxId;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, TxId, Wait};
 use crate::wal::{Body, Log};
 
 /// Show one transaction: who made it, what it changed, how it ended

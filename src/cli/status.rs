@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::{Session, exit_code, progress, real_git};
 use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
-use crate::state::directory::{Durability, StateDir};
+use crate::state::{Durability, StateDir};
 
 /// Say whether the repository is protected, and what is unfinished
 ///

@@ -7,8 +7,7 @@ use crate::git::{Git, Value};
 use crate::process::owner;
 use crate::recovery;
 use crate::setup::hooks;
-use crate::state::TxId;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, TxId, Wait};
 use crate::undo::{self, Direction, Step};
 use crate::wal::Log;
 

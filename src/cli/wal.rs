@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::cli::{Session, exit};
 use crate::process::owner;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, Wait};
 use crate::wal::{Log, Scan};
 
 /// Look at the write-ahead log itself: is it whole, what is in it

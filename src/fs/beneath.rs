@@ -17,11 +17,11 @@ pub(crate) mod path;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, io};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -88,7 +88,8 @@ pub(crate) enum RenameMode {
 }
 
 /// A path that leads somewhere else: the inner error of an [`io::Error`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}` {why}")]
 pub(crate) struct Refused {
     /// The path.
     pub path: RelPath,
@@ -97,28 +98,18 @@ pub(crate) struct Refused {
 }
 
 /// What is in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Obstacle {
     /// One of the directories on the way is a symbolic link.
+    #[error("lies behind a symbolic link")]
     Symlink,
     /// One of the directories on the way is a file.
+    #[error("lies in something that is no directory")]
     NotADirectory,
     /// The way leads out of the root.
+    #[error("leads out of the worktree")]
     Outside,
 }
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = &self.path;
-        match self.why {
-            Obstacle::Symlink => write!(f, "`{path}` lies behind a symbolic link"),
-            Obstacle::NotADirectory => write!(f, "`{path}` lies in something that is no directory"),
-            Obstacle::Outside => write!(f, "`{path}` leads out of the worktree"),
-        }
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// The refusal in an error of this module, if it is one.
 pub(crate) fn refusal(error: &io::Error) -> Option<&Refused> {

@@ -13,8 +13,8 @@
 //!
 //! Configuration goes through `GIT_CONFIG_COUNT`: `-c` ends a key at its first `=`, and a hook may have one in its name.
 //!
-//! Limit: a git older than 2.31 does not know `GIT_CONFIG_COUNT` and would run the user's hooks; [`OLDEST`] is refused by the
-//! commands, not by the hooks, which take the git that called them.
+//! Limit: a git older than [`OLDEST`] does not know `GIT_CONFIG_COUNT`. The commands refuse it; the hooks take the git that
+//! called them, and of such a one switch off the hooks directory only.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -267,6 +267,10 @@ impl Command {
 
     fn arguments(&self) -> Vec<OsString> {
         let mut all: Vec<OsString> = Vec::new();
+        if matches!(self.started_for, StartedFor::Us) {
+            // For a git before 2.31, which does not know the variables below.
+            all.extend(["-c".into(), "core.hooksPath=/dev/null".into()]);
+        }
         for (option, path) in [("--git-dir", &self.git.git_dir), ("--work-tree", &self.git.worktree)] {
             all.extend(path.iter().flat_map(|path| [option.into(), OsString::from(path.as_os_str())]));
         }

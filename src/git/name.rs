@@ -17,7 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct RefName(Box<[u8]>);
 
 /// A name that cannot be a ref.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is no valid ref name: {why}")]
 pub struct BadName {
     name: String,
     why: &'static str,
@@ -28,14 +29,6 @@ impl BadName {
         BadName { name: escape(name).into_owned(), why }
     }
 }
-
-impl fmt::Display for BadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no valid ref name: {}", self.name, self.why)
-    }
-}
-
-impl std::error::Error for BadName {}
 
 impl RefName {
     /// Checks a name as git does. What passes is safe to join to the common directory: it has no `..`,

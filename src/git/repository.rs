@@ -32,13 +32,16 @@ pub struct Repository {
 }
 
 /// Why no repository was found.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum NotFound {
     /// No directory from here upwards is a repository.
+    #[error("not a git repository (nor any parent of it): {}", .0.display())]
     Nowhere(PathBuf),
     /// A path that should be a git directory is none.
+    #[error("not a git directory: {}", .0.display())]
     NotAGitDir(PathBuf),
     /// A `.git` file that names no directory.
+    #[error("{} points to {}, where there is no git directory", file.display(), target.display())]
     PointsNowhere {
         /// The file.
         file: PathBuf,
@@ -46,20 +49,6 @@ pub enum NotFound {
         target: PathBuf,
     },
 }
-
-impl std::fmt::Display for NotFound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            NotFound::Nowhere(from) => write!(f, "not a git repository (nor any parent of it): {}", from.display()),
-            NotFound::NotAGitDir(dir) => write!(f, "not a git directory: {}", dir.display()),
-            NotFound::PointsNowhere { file, target } => {
-                write!(f, "{} points to {}, where there is no git directory", file.display(), target.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for NotFound {}
 
 impl Repository {
     /// Opens the git directory `git_dir` (a worktree's own or the main one), or the one that a `.git` file names.

@@ -25,9 +25,8 @@ use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
 use crate::observe::{self, Locks, Observed};
 use crate::process::owner::ExecContext;
-use crate::state::directory::Durability;
 use crate::state::marker::{Entry, Marker, Phase};
-use crate::state::{TxId, TxKind};
+use crate::state::{Durability, TxId, TxKind};
 use crate::util::text;
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Rename};
 

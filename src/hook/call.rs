@@ -7,9 +7,8 @@ use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
-use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::{Listing, Marker, Phase};
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind, Wait};
 use crate::util::clock::unix_time;
 use crate::wal::Log;
 

@@ -11,8 +11,8 @@ use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply, nested, post_checkout};
 use crate::observe::payload::{Line, Payload};
 use crate::process::owner;
-use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::Listing;
+use crate::state::{StateDir, Wait};
 use crate::wal::Log;
 
 /// Room for what git sends in nearly all calls, so that it is read at once. The allocator has such a piece at hand.

@@ -7,9 +7,8 @@ use crate::hook::call::Call;
 use crate::hook::recover::{is_abandoned, liveness_of};
 use crate::process::owner::{ExecContext, Liveness, Process};
 use crate::run::mark;
-use crate::state::directory::StateDir;
 use crate::state::marker::{self, Entry, Listing, Marker, PayloadKey, Phase, State};
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind};
 use crate::util::text;
 
 #[derive(Default)]

@@ -8,8 +8,8 @@ use crate::git::RefStore;
 use crate::hook::{Environment, Reply, markers, recover};
 use crate::process::owner::{self, ExecContext};
 use crate::run::mark;
-use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::Listing;
+use crate::state::{StateDir, Wait};
 use crate::wal::{Body, Checkout, Flush, Log};
 
 /// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.

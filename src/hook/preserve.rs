@@ -12,8 +12,7 @@ use crate::observe::Observed;
 use crate::process::owner::ExecContext;
 use crate::run::child_transactions::is_shared;
 use crate::run::snapshot;
-use crate::state::TxId;
-use crate::state::directory::Durability;
+use crate::state::{Durability, TxId};
 use crate::wal::{Body, Flush, Rename};
 
 impl Call<'_> {

@@ -9,7 +9,7 @@ use crate::git::{RefName, Repository};
 use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply};
 use crate::recovery::{self, Mode, Options};
-use crate::state::directory::{Busy, Wait};
+use crate::state::{Busy, Wait};
 
 pub(super) use crate::recovery::{any_unfinished_worktree, is_abandoned, is_verified, liveness_of, saved_log_name};
 

@@ -11,20 +11,12 @@ use anyhow::Context;
 use crate::fs::{FileId, durable};
 use crate::git::Repository;
 use crate::locks::proof::{DeadLock, RECOVERY_LOCK};
-use crate::state::directory::StateDir;
-use crate::state::quarantine;
+use crate::state::{StateDir, quarantine};
 
 /// Something that is in the way right now; what it concerns stays for the next run.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct InTheWay(pub(crate) String);
-
-impl std::fmt::Display for InTheWay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InTheWay {}
 
 impl DeadLock {
     /// Moves the lock into quarantine; `false` when it was gone, or another one, by then.

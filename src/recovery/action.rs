@@ -50,7 +50,7 @@ pub(crate) enum Action {
     Record { id: TxId, outcome: Outcome, refs: Snapshot },
     /// Where something was left for a person to decide, logs the refs as they are: a reboot must not decide it.
     KeepFromReboot(Box<Begin>),
-    /// Gives a marker that is in progress its next name.
+    /// Gives a marker another name.
     Mark { entry: Entry, state: State },
     /// Moves a damaged marker to quarantine.
     SetMarkerAside(Entry),
@@ -73,7 +73,7 @@ pub(crate) enum Action {
     /// Moves something to quarantine.
     SetAside(PathBuf),
     /// Moves the directory of a worktree that was being made to quarantine, and what git made elsewhere for it.
-    TakeWorktreeApart { lock: DeadLock, worktree: Option<PathBuf> },
+    TakeWorktreeApart { lock: DeadLock, dir: PathBuf, worktree: Option<PathBuf> },
     /// Replaces a file, keeping what was there, while the lock is held.
     ReplaceFile { path: PathBuf, content: Vec<u8>, lock: Option<PathBuf> },
     /// Writes refs again that a power cut took back, or gives them their newest whole value.

@@ -44,8 +44,12 @@ impl Case {
 
 fn evidence(tx: &Unfinished, log_is_damaged: bool, index_is_pending: bool) -> Evidence<'_> {
     match &tx.begin {
+        // Whatever the log says of its end: without the record what it left cannot be finished.
+        None if log_is_damaged && tx.lost_its_record() && tx.ending != LogOutcome::NeedsHuman => {
+            Evidence::NeverLogged { record_may_be_lost: true }
+        }
         _ if tx.ending != LogOutcome::None => Evidence::Ended { how: tx.ending, index_is_pending },
-        None => Evidence::NeverLogged { record_may_be_lost: log_is_damaged && tx.lost_its_record() },
+        None => Evidence::NeverLogged { record_may_be_lost: false },
         Some(_) if tx.decided => Evidence::BehindCommitPoint(&tx.refs),
         Some(begin) if begin.origin == crate::state::TxKind::Apply => {
             Evidence::BeforeCommitPoint { decision_may_be_lost: log_is_damaged }
@@ -59,4 +63,32 @@ pub(crate) fn index_is_pending(site: &Site<'_>, tx: &Unfinished) -> io::Result<b
     let Some(begin) = &tx.begin else { return Ok(false) };
     let lock = tx.git_dir(site.repo).join("index.lock");
     Ok(begin.index_lock.is_some() && FileId::at(&lock)? == begin.index_lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::decide::Question;
+    use crate::state::TxId;
+    use crate::state::marker::{Entry, State};
+
+    /// What is left of it cannot be finished, nor called finished, whatever else the log says.
+    #[test]
+    fn a_transaction_whose_record_may_be_lost_is_for_a_person_however_it_ended() {
+        use LogOutcome::{Closed, Committed, NeedsHuman, None as Unknown};
+        for (ending, is_damaged, decision) in [
+            (Unknown, true, Decision::AskHuman(Question::RecordLost)),
+            (Committed, true, Decision::AskHuman(Question::RecordLost)),
+            (Closed, true, Decision::AskHuman(Question::RecordLost)),
+            (NeedsHuman, true, Decision::AskHuman(Question::AskedBefore)),
+            (Unknown, false, Decision::CleanUp),
+            (Committed, false, Decision::CleanUp),
+            (Closed, false, Decision::CleanUp),
+            (NeedsHuman, false, Decision::AskHuman(Question::AskedBefore)),
+        ] {
+            let entry = Entry::new("/nonexistent".as_ref(), State::Committed, TxId(1));
+            let tx = Unfinished { entry, marker: None, begin: None, ending, decided: false, refs: Vec::new() };
+            assert_eq!(Case::new(tx, is_damaged).decision, decision, "{ending:?}, damaged: {is_damaged}");
+        }
+    }
 }

@@ -10,9 +10,8 @@ use crate::process::owner::ExecContext;
 use crate::recovery::find_dead::is_abandoned;
 use crate::recovery::site::Site;
 use crate::staging::stage;
-use crate::state::directory::StateDir;
 use crate::state::marker::{Entry, Listing, State};
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind};
 use crate::wal::{Begin, Body, Flush, Outcome, Record, RefChange};
 
 /// Removes what the transaction left in `.jin`.

@@ -13,9 +13,8 @@ use crate::recovery::history::{History, reaches_checkpoint};
 use crate::recovery::report::{Report, busy, busy_line};
 use crate::recovery::site::{Mode, Site};
 use crate::run::mark;
-use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::{self, Entry, Listing, Marker, Phase, Temporary};
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind, Wait};
 use crate::wal::{Begin, Log, Scan};
 
 /// Markers of the dead.

@@ -50,9 +50,8 @@ use anyhow::Context;
 use crate::git::Repository;
 use crate::locks::{self, Depth};
 use crate::process::owner::{self, ExecContext};
-use crate::state::TxId;
-use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::{Listing, State};
+use crate::state::{StateDir, TxId, Wait};
 use crate::wal::Log;
 
 use history::{History, LogOutcome};

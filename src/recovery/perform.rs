@@ -110,11 +110,7 @@ impl Action {
                     site.log.append(None, &body, Flush::No)?;
                 }
             }
-            Action::Mark { mut entry, state } => {
-                if entry.state == State::InProgress {
-                    entry.settle(state)?;
-                }
-            }
+            Action::Mark { mut entry, state } => entry.settle(state)?,
             Action::SetMarkerAside(entry) => {
                 let aside = site.state.quarantine().join(quarantine::name(&format!("marker.{}", entry.id)));
                 durable::rename_new(&entry.path, &aside)?;
@@ -140,7 +136,9 @@ impl Action {
             }
             Action::TrimUnfinishedMove(lock) => progress.lines.extend(reflogs::trim_unfinished_move(site, &lock)?),
             Action::SetAside(path) => set_aside(site, &path)?,
-            Action::TakeWorktreeApart { lock, worktree } => take_apart::take_apart(site, &lock, worktree.as_deref())?,
+            Action::TakeWorktreeApart { lock, dir, worktree } => {
+                progress.is_void = !take_apart::take_apart(site, &lock, &dir, worktree.as_deref())?;
+            }
             Action::ReplaceFile { path, content, lock } => replace_file(site, &path, &content, lock.as_deref())?,
             Action::Redo(repairs) => redo::redo(site, repairs, progress)?,
             Action::CutReflog(damaged) => match damaged.cut(site) {

@@ -24,7 +24,7 @@ use crate::recovery::site::{Mode, Options, Site};
 use crate::recovery::{
     branch_rename, close, ending, gather, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
 };
-use crate::state::directory::StateDir;
+use crate::state::StateDir;
 use crate::state::marker::Listing;
 
 /// How often the log is read again because others are at work.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::git::{Git, RefName, Repository};
 use crate::process::owner::ExecContext;
-use crate::state::TxId;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, TxId, Wait};
 use crate::wal::Log;
 
 /// Who asks for recovery, and so which locks are in our own way.

@@ -1,19 +1,33 @@
 //! Taking apart what a cut `git worktree add` has made.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::Context;
 
-use crate::fs::durable;
+use crate::fs::{FileId, durable};
 use crate::locks::DeadLock;
 use crate::recovery::site::Site;
 use crate::state::quarantine;
 
-/// Moves the entry of a worktree to quarantine, and removes what git made elsewhere for it where that is empty.
-pub(crate) fn take_apart(site: &Site<'_>, lock: &DeadLock, worktree: Option<&Path>) -> anyhow::Result<()> {
-    let witness = &lock.file().path;
-    let dir = if witness.ends_with("locked") { witness.parent().unwrap_or(witness) } else { witness };
+/// Is the file (or, before git has made it, the directory) still the one that was judged?
+pub(crate) fn is_unchanged(lock: &DeadLock) -> io::Result<bool> {
+    let judged = lock.file();
+    Ok(FileId::at(&judged.path)?.is_some_and(|now| now.is_same_file(&judged.id)))
+}
+
+/// Moves the entry of a worktree to quarantine, and removes what git made elsewhere for it where that is empty; `false`
+/// when it was another one by then.
+pub(crate) fn take_apart(
+    site: &Site<'_>,
+    lock: &DeadLock,
+    dir: &Path,
+    worktree: Option<&Path>,
+) -> anyhow::Result<bool> {
+    // Nothing but an entry of a worktree is ever moved.
+    if dir.parent() != Some(&site.repo.common_dir.join("worktrees")) || !is_unchanged(lock)? {
+        return Ok(false);
+    }
     // Whose link it is must be known before its target moves away.
     let link = worktree.map(|w| w.join(".git"));
     let leads_here = |link: &PathBuf| {
@@ -31,5 +45,5 @@ pub(crate) fn take_apart(site: &Site<'_>, lock: &DeadLock, worktree: Option<&Pat
     if let Some(worktree) = worktree {
         durable::remove_dir_if_empty(worktree)?;
     }
-    Ok(())
+    Ok(true)
 }

@@ -18,6 +18,7 @@ use crate::recovery::decide::{Decision, Evidence, WorktreeContent, decide};
 use crate::recovery::perform::perform;
 use crate::recovery::report::Report;
 use crate::recovery::site::Site;
+use crate::recovery::take_apart;
 
 /// The text that git writes.
 const INITIALIZING: &[u8] = b"initializing";
@@ -54,12 +55,10 @@ fn is_empty(dir: &Path) -> bool {
 pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, report: &mut Report) -> anyhow::Result<()> {
     for dir in unfinished(site.repo)? {
         let locked = dir.join("locked");
-        let witness = if locked.exists() { locked } else { dir.clone() };
+        let is_locked = locked.exists();
+        let witness = if is_locked { locked } else { dir.clone() };
         let Some(id) = FileId::at(&witness)? else { continue };
         let name = site.repo.relative(&dir);
-        let worktree = read_small(&dir.join("gitdir"))?.map(|(text, _)| worktree_of(&text));
-        let used = worktree.as_ref().is_some_and(|path| has_content(path)) || dir.join("index").exists();
-        let content = if used { WorktreeContent::Used } else { WorktreeContent::Empty };
         let lock = match judge.could_anybody_hold(LockFile { path: witness, id }) {
             Verdict::Dead(lock) => lock,
             Verdict::Held(holder) => {
@@ -67,19 +66,30 @@ pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, report: &mut Report) 
                 continue;
             }
         };
-        let action = match decide(&Evidence::WorktreeAdd { maker: Liveness::Dead, content }) {
-            Decision::RollForward => {
+        // Only now: a git that was at work when the directory was found may have finished since.
+        if !take_apart::is_unchanged(&lock)? {
+            continue;
+        }
+        let worktree = read_small(&dir.join("gitdir"))?.map(|(text, _)| worktree_of(&text));
+        let used = worktree.as_ref().is_some_and(|path| has_content(path)) || dir.join("index").exists();
+        let content = if used { WorktreeContent::Used } else { WorktreeContent::Empty };
+        let (note, action) = match decide(&Evidence::WorktreeAdd { maker: Liveness::Dead, content }) {
+            Decision::RollForward if is_locked => {
                 let path = worktree.as_ref().map_or_else(String::new, |p| format!(" at {}", p.display()));
-                report.notes.push(format!("unlocked {name}{path}: `git worktree add` died while filling it; `git status` there says what is missing"));
-                Action::RemoveLock(lock)
+                let note = format!(
+                    "unlocked {name}{path}: `git worktree add` died while filling it; `git status` there says what is missing"
+                );
+                (note, Action::RemoveLock(lock))
             }
             Decision::RollBack => {
-                report.notes.push(format!("moved {name} to quarantine: `git worktree add` died while making it"));
-                Action::TakeWorktreeApart { lock, worktree }
+                let note = format!("moved {name} to quarantine: `git worktree add` died while making it");
+                (note, Action::TakeWorktreeApart { lock, dir, worktree })
             }
             _ => continue,
         };
-        perform(site, vec![action])?;
+        if !perform(site, vec![action])?.is_void {
+            report.notes.push(note);
+        }
     }
     Ok(())
 }

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::fs::beneath::RelPath;
 use crate::fs::{FileId, durable};
 use crate::git::{RefName, Value};
-use crate::state::TxId;
-use crate::state::directory::StateDir;
+use crate::state::{StateDir, TxId};
 use crate::util::text::{escape, unescape};
 
 /// The version of the format.

@@ -12,8 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::process::owner::{self, Process, Stat};
-use crate::state::directory::StateDir;
-use crate::state::{TxId, flock};
+use crate::state::{StateDir, TxId, flock};
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
 const ALIVE: &str = "alive";

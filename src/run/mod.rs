@@ -31,9 +31,8 @@ use crate::fs::beneath::{self, Parent};
 use crate::fs::durable;
 use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
-use crate::state::directory::{Durability, StateDir, Wait};
 use crate::state::marker::{self, Entry, Listing, Marker, State};
-use crate::state::{TxId, TxKind};
+use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::wal::{Begin, Body, Flush, Log};
 
 use manifest::path_text;
@@ -71,21 +70,14 @@ pub(crate) struct Intent<'i> {
 }
 
 /// Another run is at work in this worktree.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{id} (`{operation}`) is at work in this worktree")]
 pub(crate) struct Occupied {
     /// That run.
     pub id: TxId,
     /// What it does.
     pub operation: String,
 }
-
-impl std::fmt::Display for Occupied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (`{}`) is at work in this worktree", self.id, self.operation)
-    }
-}
-
-impl std::error::Error for Occupied {}
 
 impl<'r> Run<'r> {
     /// Takes the snapshot and logs the run.

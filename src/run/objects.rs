@@ -14,8 +14,7 @@ use anyhow::Context;
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::cat_file::sizes;
 use crate::git::{Git, Repository};
-use crate::state::TxId;
-use crate::state::directory::StateDir;
+use crate::state::{StateDir, TxId};
 
 /// How often a gc may come in between before it is left alone: what it packs anew meanwhile it has not removed.
 const LOOKS: usize = 5;

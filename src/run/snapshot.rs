@@ -22,8 +22,7 @@ use crate::git::{RefName, RefStore, Repository};
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
 use crate::run::{Intent, objects};
-use crate::state::TxId;
-use crate::state::directory::StateDir;
+use crate::state::{StateDir, TxId};
 
 /// How many ignored files get a second name.
 pub(crate) const IGNORED: usize = 1000;

@@ -15,8 +15,7 @@ use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::Oid;
 use crate::git::hash::Hash;
 use crate::staging::image::regular_size;
-use crate::state::TxId;
-use crate::state::directory::StateDir;
+use crate::state::{StateDir, TxId};
 use crate::util::clock::unix_time;
 use crate::wal::FileMode;
 

@@ -25,18 +25,11 @@ pub(crate) struct Worktree {
 }
 
 /// The repository has no worktree, or none that can be found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} has no worktree, so there are no files to change", git_dir.display())]
 pub struct NoWorktree {
     git_dir: PathBuf,
 }
-
-impl std::fmt::Display for NoWorktree {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} has no worktree, so there are no files to change", self.git_dir.display())
-    }
-}
-
-impl std::error::Error for NoWorktree {}
 
 impl Worktree {
     /// Opens the worktree of `repo`.

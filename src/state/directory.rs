@@ -10,9 +10,6 @@ use crate::fs::{Birth, durable, named as fs};
 use crate::git::Repository;
 use crate::state::TxId;
 
-pub(crate) use crate::state::flock::{Busy, Wait};
-pub(crate) use crate::state::notes::Durability;
-
 /// Name of the state directory below the common git directory.
 pub(crate) const NAME: &str = ".jin";
 

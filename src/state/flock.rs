@@ -154,13 +154,9 @@ pub(crate) fn create_locked(path: &Path) -> io::Result<File> {
     Ok(lock.into_inner())
 }
 
-/// Does anybody hold the lock file `path`? Not when there is none.
+/// Does any process hold the lock file `path`? Not when there is none; that of another user cannot be asked.
 pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
-    let opened = match durable::open_own(path, OpenOptions::new().read(true)) {
-        // Of somebody else's repository that is unknown. Nobody here can recover it either.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
-        other => absent_is_none(other)?,
-    };
+    let opened = absent_is_none(durable::open_own(path, OpenOptions::new().read(true)))?;
     let Some(file) = opened else { return Ok(false) };
     match RwLock::new(file).try_read() {
         Ok(_) => Ok(false),
@@ -179,7 +175,7 @@ fn open(path: &Path, inherit: Inherit) -> io::Result<File> {
     options.read(true).write(true);
     let file = match durable::open_regular(path, &mut options) {
         Ok((file, found)) => {
-            narrow(&file, &found, path)?;
+            mend_mode(&file, &found, path)?;
             file
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => make(path, options.create(true).truncate(false))?,
@@ -197,11 +193,11 @@ fn make(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     Ok(file)
 }
 
-/// Takes from a file that exists what is allowed to nobody.
-fn narrow(file: &File, found: &Metadata, path: &Path) -> io::Result<()> {
+/// A file that exists has the mode that a new one would get: others have no access, the group of a shared repository has.
+fn mend_mode(file: &File, found: &Metadata, path: &Path) -> io::Result<()> {
     match found.mode() & 0o7777 {
         OWNER => Ok(()),
-        mode => set_mode(file, found, mode & allowed(path)?),
+        _ => set_mode(file, found, allowed(path)?),
     }
 }
 
@@ -243,6 +239,7 @@ mod tests {
             (0o2775, Some(0o666), 0o660),
             (0o2777, Some(0o664), 0o660),
             (0o2775, Some(0o600), 0o600),
+            (0o2775, Some(0o620), 0o660),
         ] {
             std::fs::set_permissions(dir.path(), Permissions::from_mode(directory)).unwrap();
             durable::remove_file(&path).unwrap();

@@ -24,8 +24,7 @@ use crate::git::update_refs::{RefWrite, write_refs_with_hooks};
 use crate::git::{Git, RefName, RefStore, Repository, Value};
 use crate::run::child_transactions;
 use crate::staging::stage::{self, Source};
-use crate::state::directory::StateDir;
-use crate::state::{TxId, TxKind};
+use crate::state::{StateDir, TxId, TxKind};
 use crate::util::text::unescape;
 use crate::wal::{Begin, Body, FileChange, FileImage, Outcome, Record, Reversal};
 
@@ -76,7 +75,7 @@ pub(crate) struct FileStep {
 }
 
 /// Why a transaction is not reversed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// There is none left.
     NothingLeft(Direction),
@@ -113,8 +112,6 @@ impl std::fmt::Display for Refusal {
         }
     }
 }
-
-impl std::error::Error for Refusal {}
 
 /// The transactions of a log that can be reversed.
 struct History<'l> {

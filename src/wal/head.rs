@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::fs::{absent_is_none, durable, named as fs};
-use crate::state::directory::{SMALL, StateDir};
+use crate::state::StateDir;
+use crate::state::directory::SMALL;
 use crate::util::checksum::crc32c;
 use crate::wal::record::Lsn;
 

@@ -15,9 +15,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::fs::{absent_is_none, durable, named as fs};
-use crate::state::TxId;
-use crate::state::directory::{StateDir, Wait};
 use crate::state::marker::Listing;
+use crate::state::{StateDir, TxId, Wait};
 use crate::util::clock;
 use crate::wal::codec::{Encoded, TOO_LARGE};
 use crate::wal::head::{self, BootSum, Head, Note};

@@ -10,10 +10,9 @@ use std::io;
 use anyhow::Context;
 
 use crate::fs::{durable, named as fs};
-use crate::state::TxId;
-use crate::state::directory::StateDir;
 use crate::state::marker::{Listing, State};
 use crate::state::settings::Settings;
+use crate::state::{StateDir, TxId};
 use crate::util::clock::unix_time;
 use crate::wal::codec;
 use crate::wal::head::Head;

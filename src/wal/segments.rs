@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::{absent_is_none, durable, named as fs};
-use crate::state::directory::StateDir;
+use crate::state::StateDir;
 use crate::util::clock;
 use crate::wal::codec;
 use crate::wal::head::Head;

@@ -77,7 +77,7 @@ fn uses_of(text: &str) -> Vec<Vec<String>> {
         .collect::<Vec<_>>()
         .join("\n");
     let mut paths = Vec::new();
-    for part in code.split("crate::").skip(1) {
+    for part in code.split("crate").skip(1).filter(|part| part.starts_with("::")) {
         leaves(part, &mut Vec::new(), &mut paths);
     }
     paths
@@ -202,7 +202,10 @@ fn an_import_upwards_and_a_circle_are_found() {
         uses: uses_of(text),
     };
     let mut sources = vec![
-        source("wal::log", "use crate::state::{TxId, marker::{self, Entry as Found}};\nuse crate::wal::scan::Scan;"),
+        source(
+            "wal::log",
+            "use crate::state::{TxId, marker::{self, Entry as Found}};\nuse crate::wal::scan::Scan;\nuse crate::{fs, util::text::escape};",
+        ),
         source("wal::scan", "use crate::fs::named as fs;"),
         source("state", ""),
         source("state::marker", ""),
@@ -210,7 +213,7 @@ fn an_import_upwards_and_a_circle_are_found() {
     ];
     assert_eq!(
         sources[0].uses.iter().map(|path| path.join("::")).collect::<Vec<_>>(),
-        ["state::TxId", "state::marker", "state::marker::Entry", "wal::scan::Scan"]
+        ["state::TxId", "state::marker", "state::marker::Entry", "wal::scan::Scan", "fs", "util::text::escape"]
     );
     assert_eq!((arrows_up(&sources), circles(&sources)), (Vec::new(), Vec::new()), "all is well");
     sources[3] =

@@ -9,7 +9,7 @@ use crate::fs::FileId;
 use crate::git::Repository;
 use crate::process::owner::{self, Liveness};
 use crate::recovery::Report;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, Wait};
 use crate::wal::{Begin, Body, Log, Record};
 
 /// One lock.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::cli::{Session, exit, exit_code, real_git};
 use crate::git::Repository;
 use crate::recovery::{self, Report};
-use crate::state::directory::StateDir;
+use crate::state::StateDir;
 
 /// Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
 ///

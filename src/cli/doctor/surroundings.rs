@@ -9,7 +9,7 @@ use crate::fs::durable;
 use crate::git::{Git, Repository, exec};
 use crate::process::owner;
 use crate::setup::path;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, Wait};
 use crate::wal::Log;
 
 /// With less than this a transaction may meet a full disk: a log segment has 4 MiB.

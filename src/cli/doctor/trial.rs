@@ -13,7 +13,7 @@ use crate::cli::{PATIENCE, Session, log};
 use crate::fs::durable;
 use crate::git::{Git, RefFormat, Repository};
 use crate::process::owner;
-use crate::state::directory::{StateDir, Wait};
+use crate::state::{StateDir, Wait};
 use crate::wal::Log;
 
 const SCRATCH: &str = "refs/jin-txn/doctor";

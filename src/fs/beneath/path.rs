@@ -20,19 +20,12 @@ pub(crate) const LONGEST: usize = 4095;
 pub struct RelPath(Box<[u8]>);
 
 /// A path that must not be touched, and the rule that it breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}` is no path in the worktree: {why}")]
 pub struct BadPath {
     path: String,
     why: &'static str,
 }
-
-impl fmt::Display for BadPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no path in the worktree: {}", self.path, self.why)
-    }
-}
-
-impl std::error::Error for BadPath {}
 
 impl RelPath {
     /// Checks a path. `.git` is refused in every spelling that git refuses, because a file system may take it for the

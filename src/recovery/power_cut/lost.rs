@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::Context;
 
@@ -17,7 +18,7 @@ use crate::state::quarantine;
 pub(crate) struct DamagedReflog {
     pub(crate) name: RefName,
     pub(crate) path: PathBuf,
-    pub(crate) lost: HashSet<Oid>,
+    pub(crate) lost: Rc<HashSet<Oid>>,
 }
 
 impl DamagedReflog {

@@ -37,7 +37,7 @@ use crate::recovery::perform::perform;
 use crate::recovery::power_cut::repair::Repair;
 use crate::recovery::report::Report;
 use crate::recovery::site::Site;
-use crate::state::directory::StateDir;
+use crate::state::StateDir;
 use crate::state::marker::Listing;
 use crate::wal::Lsn;
 

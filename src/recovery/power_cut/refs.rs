@@ -147,7 +147,8 @@ fn newest_whole(
 
 /// What was there before the last checkpoint, and what nobody touched since, is taken as whole.
 pub(crate) fn closure(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::Result<Closure> {
-    let git = site.git.at(&site.repo.git_dir);
+    // As the user sees history: what a replacement hides is not lost.
+    let git = site.git.at(&site.repo.git_dir).replacing();
     let oldest = expected.refs.values().filter_map(|g| g.earlier.first().or(g.word.as_ref().map(|w| &w.value)));
     let mut known: Vec<Oid> = oldest.filter_map(|value| value.oid().copied()).collect();
     let listed = git.run(["for-each-ref", "--format=%(objectname) %(refname)"])?;

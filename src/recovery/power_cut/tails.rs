@@ -1,6 +1,7 @@
 //! Reflogs whose ends a power cut damaged, and indexes that cannot be read.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::fs::FileId;
 use crate::git::objects::Closure;
@@ -36,10 +37,10 @@ pub(crate) fn mend_reflogs(
             }
         }
     }
-    let lost = closure.missing(&told)?;
+    let lost = Rc::new(closure.missing(&told)?);
     let mut actions = Vec::new();
     for (name, path) in logs {
-        let damaged = DamagedReflog { name, path, lost: lost.clone() };
+        let damaged = DamagedReflog { name, path, lost: Rc::clone(&lost) };
         if damaged.sound_size()?.is_some() {
             actions.push(Action::CutReflog(damaged));
         }

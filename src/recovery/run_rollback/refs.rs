@@ -21,9 +21,8 @@ use crate::recovery::site::Site;
 use crate::run::child_transactions::{self, Move};
 use crate::run::manifest::{KeptLog, Manifest};
 use crate::run::snapshot::reflog_copy;
-use crate::state::TxId;
-use crate::state::directory::StateDir;
 use crate::state::quarantine::free_name;
+use crate::state::{StateDir, TxId};
 use crate::wal::Record;
 
 const STASH: &[u8] = b"refs/stash";

@@ -3,9 +3,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fs::durable;
-use crate::state::TxId;
-use crate::state::directory::{StateDir, Wait};
 use crate::state::settings::Settings;
+use crate::state::{StateDir, TxId, Wait};
 use crate::util::clock;
 use crate::wal::log::{Flush, Log};
 use crate::wal::record::{Body, Checkout, Lsn};

@@ -190,3 +190,23 @@ fn a_clean_reboot_is_found_clean_by_every_way_in() {
         observe::assert_same(&before, &kept(&repo), &format!("{arguments:?}"));
     }
 }
+
+/// As the user's own git shows it that history is whole.
+#[test]
+fn history_that_a_replacement_hides_is_not_lost() {
+    let repo = lived_in();
+    let whole = value(&repo, "HEAD");
+    let commit = |arguments: &[&str], subject: &str| {
+        repo.read([&["commit-tree", "-m", subject, "HEAD^{tree}"], arguments].concat())
+    };
+    let gone = commit(&[], "gone");
+    let cut = commit(&["-p", &gone], "cut");
+    let new = commit(&["-p", &cut], "new");
+    repo.git(["update-ref", "refs/heads/topic", &whole]);
+    repo.git(["replace", "--graft", &cut]);
+    repo.git(["update-ref", "refs/heads/topic", &new]);
+    fs::remove_file(super::object_file(&repo, &gone)).expect("it was loose");
+    let output = run_after_reboot(&repo, &["recover"]);
+    assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), "jin-txn: nothing to recover\n"));
+    assert_eq!(value(&repo, "refs/heads/topic"), new);
+}

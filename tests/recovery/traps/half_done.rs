@@ -165,6 +165,42 @@ fn a_worktree_of_which_the_making_was_cut_can_be_made_again() {
     }
 }
 
+/// Before git has made its first file in it the directory itself is the evidence, whatever it is called.
+#[test]
+fn a_cut_worktree_named_like_gits_own_file_takes_no_other_worktree_along() {
+    let repo = guarded();
+    repo.git(["worktree", "add", "-q", "--detach", "../one"]);
+    fs::create_dir(repo.git_dir().join("worktrees/locked")).expect("git makes it first");
+    let_the_clock_tick(&repo.git_dir());
+    assert_recovers(&repo);
+    assert!(!repo.git_dir().join("worktrees/locked").exists(), "the cut one is gone");
+    assert_eq!(repo.sibling("one").read(["rev-parse", "HEAD"]), value(&repo, "HEAD"), "the other one is there");
+}
+
+/// One that is finished while recovery looks is not taken for one that was cut.
+#[test]
+fn a_worktree_that_is_made_while_recovery_runs_stays() {
+    let repo = Repo::new(crate::support::repo::Options::default());
+    repo.commit_all("one");
+    let is_over = &std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let repo = &repo;
+        scope.spawn(move || {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                repo.jin_txn(["recover"]);
+            }
+        });
+        for n in 0..40 {
+            repo.git(["worktree", "add", "-q", "--detach", &format!("../made-{n}")]);
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for n in 0..40 {
+        let made = repo.sibling(&format!("made-{n}"));
+        assert_eq!(made.read(["rev-parse", "HEAD"]), value(&repo, "HEAD"), "worktree {n} is whole");
+    }
+}
+
 #[test]
 fn a_plain_commit_on_a_torn_branch_is_refused_at_most_once() {
     let repo = guarded();
