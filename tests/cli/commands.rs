@@ -27,7 +27,10 @@ fn check_exits_0_when_all_is_clean() {
 #[test]
 fn check_exits_3_when_git_was_killed_and_says_what_recovery_would_do() {
     let case = Case::torn();
-    insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["check"])), @"
+    let before = tree(&case.repo.git_dir());
+    let output = case.repo.jin_txn(["check"]);
+    assert_same(&before, &tree(&case.repo.git_dir()), "check changed something");
+    insta::assert_snapshot!(shown(&case.repo, &output), @"
     tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
