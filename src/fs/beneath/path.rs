@@ -36,7 +36,7 @@ impl RelPath {
     ///
     /// # Examples
     /// ```
-    /// use jin_txn::fs::beneath::RelPath;
+    /// use jin_txn::RelPath;
     /// assert_eq!(RelPath::parse(b"etc/app.toml").unwrap().as_bytes(), b"etc/app.toml");
     /// for bad in ["/etc/passwd", "../x", "a//b", "a/", ".git/config", "sub/.GIT/hooks/x", "git~1"] {
     ///     assert!(RelPath::parse(bad.as_bytes()).is_err(), "{bad}");
