@@ -11,10 +11,10 @@ use crate::support::tracer::{self, Action, Event, Isolation, Role};
 use crate::support::{invariants, reboot};
 
 /// Points by default.
-const SAMPLE: usize = 14;
+const SAMPLE: usize = 10;
 
 /// Points in each of the other kinds of repository.
-const SMALL_SAMPLE: usize = 6;
+const SMALL_SAMPLE: usize = 4;
 
 /// One command that is killed, in copies of a template that a preparation has been run in.
 struct Bench<'b> {

@@ -9,10 +9,10 @@ use crate::support::repo::Git;
 use crate::support::table::{self, Budget};
 use crate::support::tracer::Event;
 
-const UNGUARDED: Budget = Budget { tree: 2, hook: 0, container: 0 };
-const EXPLICIT: Budget = Budget { tree: 6, hook: 2, container: 1 };
-const BY_THE_WAY: Budget = Budget { tree: 2, hook: 0, container: 0 };
-const IN_RECOVERY: usize = 8;
+const UNGUARDED: Budget = Budget { tree: 1, hook: 0, container: 0 };
+const EXPLICIT: Budget = Budget { tree: 4, hook: 1, container: 1 };
+const BY_THE_WAY: Budget = Budget { tree: 1, hook: 0, container: 0 };
+const IN_RECOVERY: usize = 5;
 
 /// A test of each operation: it recovers by hand, by the shim, and by the hooks of a plain git that has them early enough.
 macro_rules! crashes {

@@ -10,10 +10,10 @@ use crate::support::tracer::{self, Action, Event, Isolation};
 use crate::support::{invariants, snapshot, table};
 
 /// How many places of a scene are killed by default; `JIN_KILL=all` takes all.
-const PLACES: usize = 6;
+const PLACES: usize = 4;
 
 /// How many places of a recovery.
-const IN_RECOVERY: usize = 6;
+const IN_RECOVERY: usize = 4;
 
 /// Who is killed.
 const VICTIMS: [(&str, Action); 4] =
