@@ -138,7 +138,7 @@ impl Transaction {
         self
     }
 
-    /// It is made by the command of a run ([`crate::run`]), and is taken back with it.
+    /// It is made by the command of a run, and is taken back with it.
     pub fn in_run(mut self, run: Option<TxId>) -> Transaction {
         self.part_of = run;
         self

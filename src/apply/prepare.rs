@@ -64,8 +64,8 @@ impl Transaction {
     /// What the dead left unfinished is recovered first.
     ///
     /// # Errors
-    /// [`super::Unmet`] with every expectation that is not met; [`super::Clash`] for two items that cannot both be;
-    /// [`super::NoWorktree`]; [`crate::state::Busy`] when another transaction with files is at work; what git or a hook
+    /// [`crate::Unmet`] with every expectation that is not met; [`crate::Clash`] for two items that cannot both be;
+    /// [`crate::NoWorktree`]; [`crate::state::Busy`] when another transaction with files is at work; what git or a hook
     /// says; what the file system says. Nothing was changed then.
     pub fn prepare(self) -> anyhow::Result<Prepared> {
         let state = StateDir::of(&self.repo);
