@@ -10,6 +10,7 @@ mod log_damage;
 mod receiving;
 mod reftable;
 mod run;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod traps;

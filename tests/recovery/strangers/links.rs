@@ -1,0 +1,1 @@
+//! Links, FIFOs and devices below the git directory lead nowhere.

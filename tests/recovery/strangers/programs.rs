@@ -1,0 +1,1 @@
+//! Programs that a repository names (filters, hooks, fsmonitor, pagers, gpg, transports): no git of ours starts them.

@@ -1,0 +1,1 @@
+//! Other users of the machine and of the repository: colleagues are not refused, strangers do not block.
