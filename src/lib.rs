@@ -35,6 +35,7 @@ mod run;
 mod setup;
 mod staging;
 mod state;
+mod trust;
 mod undo;
 mod util;
 mod wal;

@@ -1,13 +1,17 @@
 //! `jin-txn check`
 
-use crate::cli::{Session, exit, exit_code, progress};
-use crate::recovery;
-use crate::state::StateDir;
+use crate::cli::unasked::{self, Standing};
+use crate::cli::{Session, exit, exit_code, progress, user};
+use crate::git::repository::Found;
+use crate::recovery::{self, Report};
+use crate::trust::ownership;
+use crate::util::text::shown;
 
 /// Look for interrupted transactions and stale locks, and change nothing
 ///
 /// Exit code: 0 clean; 3 something was interrupted and waits for recovery; 4 a human has to decide; 5 a live (or
-/// unknowable) transaction or lock is in the way.
+/// unknowable) transaction or lock is in the way. In a repository that you have not protected (see `install`) only names are
+/// looked at: 3 where something may be unfinished, else 0.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// For a prompt: one word, and nothing at all when there is nothing to say
@@ -19,6 +23,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if args.prompt {
         session.print_as_is(prompt(session)?);
         return Ok(exit::DONE);
+    }
+    if !matches!(unasked::standing(session.locate())?, Standing::Protected(_)) {
+        return look_at_names(session, &session.locate()?);
     }
     let repo = session.repository()?;
     let options = session.recovery_options()?;
@@ -42,19 +49,36 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     Ok(exit_code(&report))
 }
 
+/// Of a repository without a note. Who is told that something may be unfinished can run `jin-txn recover` in any case: it finds
+/// out whether that is so, and who is still at work.
+fn look_at_names(session: &Session, found: &Found) -> anyhow::Result<u8> {
+    let place = shown(&found.repo.common_dir);
+    ownership::require_linked(&found.repo)?;
+    anyhow::ensure!(
+        user().owns(found)?,
+        "dubious ownership: {place} belongs to another user\nhint: `jin-txn status` asks git whether you trust it"
+    );
+    let advice = unasked::advice(found);
+    let report = Report { notes: advice.iter().cloned().collect(), ..Report::default() };
+    if session.json {
+        session.print_json(&crate::cli::status::Described::new(&report, exit_code(&report)))?;
+    } else {
+        let unknown = || format!("{place} is not protected by you: only names were looked at");
+        session.print(&advice.unwrap_or_else(unknown));
+    }
+    Ok(exit_code(&report))
+}
+
 /// The word for a prompt. Only when the cheap question finds something is the evidence gathered.
 fn prompt(session: &Session) -> anyhow::Result<&'static str> {
-    let Ok(repo) = session.locate() else { return Ok("") };
-    if !StateDir::of(&repo).exists() || repo.is_foreign()? {
-        return Ok("");
-    }
+    let Standing::Protected(found) = unasked::standing(session.locate())? else { return Ok("") };
     if std::env::var_os("JIN_TXN").is_some_and(|v| v == "off") {
         return Ok("jin:off");
     }
-    if !recovery::needs_recovery(&repo)? {
+    if !recovery::needs_recovery(&found.repo)? || unasked::is_refused(&found)? {
         return Ok("");
     }
-    Ok(match exit_code(&recovery::check(&repo, &session.recovery_options()?)?) {
+    Ok(match exit_code(&recovery::check(&found.repo, &session.recovery_options()?)?) {
         exit::DONE => "",
         exit::INTERRUPTED => "jin:interrupted",
         exit::NEEDS_HUMAN => "jin:needs-human",

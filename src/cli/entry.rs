@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{git, git_of_hook, objects_elsewhere, run};
+use crate::cli::{git, git_of_hook, notes, objects_elsewhere, run};
 use crate::hook::{Environment, Reply, chain, dispatch};
 use crate::util::env;
 use crate::util::text::{one_line, shown};
@@ -89,6 +89,7 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         git_dir: std::env::var_os("GIT_DIR").map(PathBuf::from),
         cwd,
         git_program: git_of_hook(),
+        notes: notes(),
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
         objects_elsewhere: objects_elsewhere(),
         within: std::env::var(env::WITHIN).ok().and_then(|text| text.parse().ok()),

@@ -7,12 +7,14 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
+use crate::cli::unasked::{self, Standing};
 use crate::cli::{PATIENCE, Session, exit, path_variable};
 use crate::git::Repository;
+use crate::git::repository::Found;
 use crate::recovery::{self, Options};
 use crate::setup::path;
 use crate::setup::shim::{CGI, SERVER_PROGRAMS};
-use crate::state::{Busy, StateDir, Wait};
+use crate::state::{Busy, Wait};
 use crate::util::text::one_line;
 
 /// Check, recover if need be, then run git with these arguments
@@ -117,10 +119,19 @@ fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> 
     if crate::process::git_argv::only_runs_us(&std::iter::once("git".to_owned()).chain(words()).collect::<Vec<_>>()) {
         return Ok(exit::DONE);
     }
-    let Some(repo) = repository_of(here, args) else { return Ok(exit::DONE) };
-    if !StateDir::of(&repo).exists() || repo.is_foreign()? || !recovery::needs_recovery(&repo)? {
+    let Some(found) = repository_of(here, args) else { return Ok(exit::DONE) };
+    let found = match unasked::standing(Ok(found))? {
+        Standing::Protected(found) => found,
+        Standing::Unknown(found) => {
+            unasked::advice(&found).iter().for_each(|line| tell(&format!("jin-txn: {line}")));
+            return Ok(exit::DONE);
+        }
+        Standing::None => return Ok(exit::DONE),
+    };
+    if !recovery::needs_recovery(&found.repo)? || unasked::is_refused(&found)? {
         return Ok(exit::DONE);
     }
+    let repo = found.repo;
     let options = Options {
         wait: Wait::UpTo(PATIENCE),
         objects_elsewhere: crate::cli::objects_elsewhere(),
@@ -148,7 +159,7 @@ fn tell(line: &str) {
 }
 
 /// The repository that git will find with these arguments; `None` when there is none.
-fn repository_of(here: &Path, args: &[OsString]) -> Option<Repository> {
+fn repository_of(here: &Path, args: &[OsString]) -> Option<Found> {
     let mut at = here.to_owned();
     let mut git_dir = std::env::var_os("GIT_DIR").map(PathBuf::from);
     let mut words = args.iter();
@@ -171,7 +182,10 @@ fn repository_of(here: &Path, args: &[OsString]) -> Option<Repository> {
             _ => break,
         }
     }
-    Repository::of_environment(git_dir.as_deref(), &at).ok()
+    match git_dir {
+        Some(dir) => Repository::open(&at.join(dir)).ok().map(Found::named),
+        None => Repository::find(&at).ok(),
+    }
 }
 
 /// The repository that a web server's request is about, by git's rules, as far as it is one in which refs are read or
@@ -197,13 +211,16 @@ fn requested(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 }
 
 /// The repository that a server program means: git tries these names, in this order.
-fn served(at: &Path, named: &OsStr) -> Option<Repository> {
+fn served(at: &Path, named: &OsStr) -> Option<Found> {
     let with = |suffix: &str| {
         let mut name = named.to_owned();
         name.push(suffix);
         at.join(name)
     };
-    ["/.git", "", ".git/.git", ".git"].into_iter().find_map(|suffix| Repository::open(&with(suffix)).ok())
+    ["/.git", "", ".git/.git", ".git"]
+        .into_iter()
+        .find_map(|suffix| Repository::open(&with(suffix)).ok())
+        .map(Found::named)
 }
 
 #[cfg(test)]

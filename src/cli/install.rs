@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
-use crate::cli::{PATIENCE, Session, exit, path_variable, real_git, require_git};
+use crate::cli::{PATIENCE, Session, exit, notes, path_variable, real_git, require_git};
 use crate::setup::hooks::InstallMethod;
 use crate::setup::names::{ALL_NAMES, this_binary};
 use crate::setup::protect::{self, Protected};
 use crate::setup::{chaining, shim, submodules, template};
-use crate::state::{Durability, Wait};
+use crate::state::{Durability, StateDir, Wait};
 use crate::util::text::{shell_quoted, shown};
 
 /// Protect a repository: link the hooks, set up `git txn`
@@ -100,6 +100,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     for repo in &repos {
         let request = protect::Request { git: &git, repo, binary: &binary, durability, wait };
         let protected = protect::protect(&request)?;
+        notes().iter().for_each(|notes| notes.remember(&StateDir::of(repo)));
         tell_of_others(session, &protected, &repo.common_dir);
         outcomes.push(Outcome {
             version: 1,

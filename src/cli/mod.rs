@@ -19,6 +19,7 @@ mod session;
 pub(crate) mod shell_init;
 pub(crate) mod show;
 pub(crate) mod status;
+mod unasked;
 pub(crate) mod undo;
 pub(crate) mod uninstall;
 pub(crate) mod wal;
@@ -34,6 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::git::{Git, Repository, exec};
 use crate::recovery::Report;
 use crate::setup::path;
+use crate::trust::{Notes, User};
 
 pub(crate) use date::utc;
 pub(crate) use session::Session;
@@ -221,6 +223,16 @@ fn objects_elsewhere() -> bool {
         }
         _ => true,
     }
+}
+
+/// The notes of the user who runs us.
+fn notes() -> Option<Notes> {
+    Notes::of(|name| std::env::var_os(name))
+}
+
+/// The user who runs us.
+fn user() -> User {
+    User::new(std::env::var("SUDO_UID").ok().as_deref())
 }
 
 /// The git that a hook's own git is.

@@ -3,13 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
-use crate::cli::{PATIENCE, color, exit, objects_elsewhere, real_git};
-use crate::git::repository::NotFound;
+use crate::cli::{PATIENCE, color, exit, objects_elsewhere, real_git, user};
+use crate::git::repository::{Found, NotFound};
 use crate::git::{Config, Git, Repository};
 use crate::recovery::Options;
 use crate::state::{Busy, Wait};
+use crate::trust::ownership;
 use crate::util::text::{json, one_line};
 
 /// What every command gets.
@@ -31,23 +30,27 @@ pub(crate) struct Session {
 impl Session {
     /// The repository to work on.
     pub(crate) fn repository(&self) -> anyhow::Result<Repository> {
+        let found = self.locate()?;
         match &self.git_dir {
             // Who names the git directory is trusted to know it, by git too.
-            Some(_) => Ok(self.locate()?),
-            None => trusted(self.locate()?, &self.directory),
+            Some(_) => ownership::require_linked(&found.repo)?,
+            None => ownership::require_trusted(&found, user(), &real_git()?)?,
         }
+        Ok(found.repo)
     }
 
     /// The repository in, or around, `dir`.
     pub(crate) fn repository_at(&self, dir: &Path) -> anyhow::Result<Repository> {
-        trusted(Repository::discover(dir).or_else(|_| Repository::open(dir))?, dir)
+        let found = Repository::find(dir).or_else(|_| Repository::open(dir).map(Found::named))?;
+        ownership::require_trusted(&found, user(), &real_git()?)?;
+        Ok(found.repo)
     }
 
     /// The repository, whoever owns it.
-    pub(crate) fn locate(&self) -> Result<Repository, NotFound> {
+    pub(crate) fn locate(&self) -> Result<Found, NotFound> {
         match &self.git_dir {
-            Some(dir) => Repository::open(dir),
-            None => Repository::discover(&self.directory),
+            Some(dir) => Repository::open(dir).map(Found::named),
+            None => Repository::find(&self.directory),
         }
     }
 
@@ -99,16 +102,6 @@ impl Session {
         self.print_as_is(&(json(&serde_json::to_string_pretty(value)?).into_owned() + "\n"));
         Ok(())
     }
-}
-
-/// safe.directory is git's to judge, where it finds a repository by itself.
-fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
-    if repo.is_foreign()? {
-        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", found_from.display()))?;
-        let asked = Git::new(&real_git()?).run(["-C", from, "rev-parse", "--git-dir"])?;
-        anyhow::ensure!(asked.success, "{}", asked.stderr);
-    }
-    Ok(repo)
 }
 
 /// A closed pipe (`jin-txn log | head`) is no error.

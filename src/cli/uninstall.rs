@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Session, exit, exit_code, real_git};
+use crate::cli::{Session, exit, exit_code, notes, real_git};
 use crate::fs::durable;
 use crate::git::Repository;
 use crate::recovery;
@@ -71,6 +71,7 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
         anyhow::ensure!(exit_code(&report) == exit::DONE, "something is unfinished: nothing was removed");
     }
     tell_of_left(session, &unprotect(git, repo)?);
+    notes().iter().for_each(|notes| notes.forget(&state));
     let mut line = format!("jin-txn: {} is no longer protected", repo.common_dir.display());
     if args.purge {
         durable::remove_tree(state.path())?;

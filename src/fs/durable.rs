@@ -240,10 +240,22 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 pub(crate) fn is_local_disk(path: &Path) -> bool {
     // ext2/3/4, XFS, btrfs, tmpfs, F2FS, bcachefs, ZFS, overlayfs.
     const LOCAL: [u32; 8] =
-        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x794C_7630];
+        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, OVERLAYFS];
+    kind_of_filesystem(path).is_some_and(|kind| LOCAL.contains(&kind))
+}
+
+/// Does the time of birth of what lies at `path` never change? overlayfs changes that of a directory at copy-up, and other
+/// machines may see another one.
+pub(crate) fn has_stable_births(path: &Path) -> bool {
+    is_local_disk(path) && kind_of_filesystem(path) != Some(OVERLAYFS)
+}
+
+const OVERLAYFS: u32 = 0x794C_7630;
+
+fn kind_of_filesystem(path: &Path) -> Option<u32> {
     // The kernel's magic numbers have 32 bits; the field's type differs from platform to platform.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    rustix::fs::statfs(path).is_ok_and(|s| LOCAL.contains(&(s.f_type as u32)))
+    rustix::fs::statfs(path).ok().map(|s| s.f_type as u32)
 }
 
 /// Gives a file or directory that we made the access that its directory gives (`core.sharedRepository`): what the
@@ -292,6 +304,15 @@ pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
         }
         other => at(path, other),
     }
+}
+
+/// As [`publish`], for the owner's eyes only, and durably.
+pub(crate) fn publish_private(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let tmp = dir.join(tmp_name);
+    let mut options = OpenOptions::new();
+    let mut file = open_own(&tmp, options.write(true).create(true).truncate(true).mode(0o600))?;
+    at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())).inspect_err(|_| discard(&tmp))?;
+    rename(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
 }
 
 /// Sets the modification time of a directory (Unix seconds and nanoseconds).

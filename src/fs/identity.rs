@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,18 @@ pub struct Birth {
     /// When it was made, in nanoseconds since the epoch, where the file system knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub born: Option<i64>,
+}
+
+impl Birth {
+    /// Of what lies at `path`; links are not followed.
+    pub(crate) fn at(path: &Path) -> io::Result<Birth> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        // The standard library asks for the time of birth with some C libraries only.
+        let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+        let time = i128::from(found.stx_btime.tv_sec) * 1_000_000_000 + i128::from(found.stx_btime.tv_nsec);
+        let is_known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME) && time != 0;
+        Ok(Birth { ino: found.stx_ino, born: i64::try_from(time).ok().filter(|_| is_known) })
+    }
 }
 
 /// "Not there" in all its forms is `None`.

@@ -3,13 +3,19 @@
 //! Rules are git's own: `GIT_DIR` first, else upwards from a directory; `.git` may be a directory, a
 //! link or a file (`gitdir: <path>`); `commondir` leads from a linked worktree to the shared part.
 //!
-//! Limit: `safe.directory` is git's to judge; callers that were not started by git ask it when
-//! [`Repository::is_foreign`] says that the repository belongs to somebody else.
+//! Pointer files are opened only as small regular files: what an enemy puts in their place keeps nobody waiting.
+//!
+//! Limit: whose repository it is, and whether git takes it for one, is judged in [`crate::trust`]. A hook was started by git,
+//! which has judged already.
 
+use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+
+use crate::fs::{absent_is_none, durable};
+
+/// The most that a pointer file (`.git`, `commondir`) has, in bytes.
+const LONGEST_POINTER: u64 = 16 << 10;
 
 /// How a repository stores its refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +35,26 @@ pub struct Repository {
     pub common_dir: PathBuf,
     /// How refs are stored.
     pub ref_format: RefFormat,
+}
+
+/// A repository, and the places by which discovery came to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// The repository.
+    pub(crate) repo: Repository,
+    /// The file `.git` that names it.
+    pub(crate) gitfile: Option<PathBuf>,
+    /// The directory that has `.git` in it.
+    pub(crate) top: Option<PathBuf>,
+    /// The directory that discovery took for a git directory, because it has `HEAD` and `objects` in it.
+    pub(crate) bare: Option<PathBuf>,
+}
+
+impl Found {
+    /// One that was named, not discovered.
+    pub(crate) fn named(repo: Repository) -> Found {
+        Found { repo, gitfile: None, top: None, bare: None }
+    }
 }
 
 /// Why no repository was found.
@@ -74,9 +100,10 @@ impl Repository {
 
     fn open_directory(git_dir: PathBuf) -> Result<Repository, NotFound> {
         let broken = || NotFound::NotAGitDir(git_dir.clone());
-        let common_dir = match fs::read(git_dir.join("commondir")) {
-            Ok(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
-            Err(_) => git_dir.clone(),
+        let pointer = durable::read_own(&git_dir.join("commondir"), LONGEST_POINTER);
+        let common_dir = match absent_is_none(pointer).map_err(|_| broken())? {
+            Some(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
+            None => git_dir.clone(),
         };
         let has_refs = common_dir.join("refs").is_dir() && common_dir.join("objects").is_dir();
         if !has_refs || fs::symlink_metadata(git_dir.join("HEAD")).is_err() {
@@ -88,33 +115,36 @@ impl Repository {
 
     /// Finds the repository that `dir` lies in, going upwards.
     pub fn discover(dir: &Path) -> Result<Repository, NotFound> {
-        Self::find(dir).map(|(repo, _)| repo)
+        Self::find(dir).map(|found| found.repo)
     }
 
     /// The root of the worktree around `dir`, if it is [discovered](Repository::discover) by a `.git` there. The
     /// configuration may say otherwise.
     #[must_use]
     pub fn top_around(dir: &Path) -> Option<PathBuf> {
-        fs::canonicalize(Self::find(dir).ok()?.1?).ok()
+        fs::canonicalize(Self::find(dir).ok()?.top?).ok()
     }
 
-    fn find(dir: &Path) -> Result<(Repository, Option<&Path>), NotFound> {
-        let mut at = Some(dir);
-        while let Some(here) = at {
+    /// As [`Repository::discover`], with the places by which it was found.
+    pub(crate) fn find(dir: &Path) -> Result<Found, NotFound> {
+        for here in dir.ancestors() {
             let dot_git = here.join(".git");
+            let top = Some(here.to_owned());
             match fs::metadata(&dot_git) {
-                Ok(m) if m.is_file() => return Self::open(&dot_git).map(|found| (found, Some(here))),
+                Ok(m) if m.is_file() => {
+                    let repo = Self::open(&dot_git)?;
+                    return Ok(Found { gitfile: Some(dot_git), top, ..Found::named(repo) });
+                }
                 Ok(_) => {
-                    if let Ok(found) = Self::open(&dot_git) {
-                        return Ok((found, Some(here)));
+                    if let Ok(repo) = Self::open(&dot_git) {
+                        return Ok(Found { top, ..Found::named(repo) });
                     }
                 }
                 Err(_) => {}
             }
             if here.join("HEAD").exists() && here.join("objects").is_dir() {
-                return Self::open(here).map(|found| (found, None));
+                return Ok(Found { bare: top, ..Found::named(Self::open(here)?) });
             }
-            at = here.parent();
         }
         Err(NotFound::Nowhere(dir.to_owned()))
     }
@@ -151,11 +181,6 @@ impl Repository {
     pub fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.common_dir).unwrap_or(path).display().to_string()
     }
-
-    /// Does the git directory belong to another user than the one we run as?
-    pub fn is_foreign(&self) -> io::Result<bool> {
-        Ok(fs::metadata(&self.common_dir)?.uid() != rustix::process::geteuid().as_raw())
-    }
 }
 
 /// The git directory that a `.git` file names, whether or not it is one.
@@ -171,7 +196,7 @@ fn detect_ref_format(common_dir: &Path) -> RefFormat {
 }
 
 fn read_gitfile(path: &Path) -> Result<PathBuf, NotFound> {
-    let text = fs::read(path).map_err(|_| NotFound::NotAGitDir(path.to_owned()))?;
+    let text = durable::read_own(path, LONGEST_POINTER).map_err(|_| NotFound::NotAGitDir(path.to_owned()))?;
     let target = text.strip_prefix(b"gitdir:").ok_or_else(|| NotFound::NotAGitDir(path.to_owned()))?;
     Ok(line_path(target))
 }

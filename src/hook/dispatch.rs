@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::git::Git;
 use crate::hook::call::{Call, Event};
-use crate::hook::{Environment, Reply, nested, post_checkout};
+use crate::hook::{Environment, Reply, nested, post_checkout, recover};
 use crate::observe::payload::{Line, Payload};
 use crate::process::owner;
 use crate::state::marker::Listing;
@@ -57,19 +57,29 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
         state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
         // A new log knows of nothing before: there is nothing to look after.
         Log::new(&state, &owner::boot_id()?, Wait::AsConfigured).open()?;
+        environment.notes.iter().for_each(|notes| notes.remember(&state));
     }
-    let listing = Listing::read(state.path()).with_context(|| format!("cannot read {}", state.path().display()))?;
+    let read = || Listing::read(state.path()).with_context(|| format!("cannot read {}", state.path().display()));
+    let mut listing = read()?;
+    let mut told = Vec::new();
+    if !state.is_known_by(&listing)? {
+        // Before any of its markers is believed.
+        told = recover::set_copy_aside(&repo, environment)?;
+        listing = read()?;
+    }
     if nested::is_within_ours(environment, &listing)? {
         return Ok(Reply::go());
     }
     let call = Call { event, environment, repo, state, payload, listing, git: OnceCell::new() };
-    match event {
+    let mut reply = match event {
         Event::Receiving => call.receiving(),
         Event::Preparing => call.preparing(),
         Event::Prepared => call.prepared(),
         Event::Committed => call.committed(),
         Event::Aborted => call.aborted(),
-    }
+    }?;
+    reply.messages.splice(0..0, told);
+    Ok(reply)
 }
 
 /// Notes that git makes for itself beside the work (`AUTO_MERGE`, `ORIG_HEAD`). It changes them when the refs are done and the

@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use crate::git::Repository;
 use crate::git::repository::NotFound;
 use crate::state::TxId;
+use crate::trust::Notes;
 use crate::wal::Reversal;
 
 /// What a hook takes from its environment; read once, in `main`.
@@ -45,6 +46,8 @@ pub(crate) struct Environment {
     pub cwd: PathBuf,
     /// The git program for recovery, absolute or a name to look up in `PATH`.
     pub git_program: PathBuf,
+    /// Where this user's notes are: a hook that makes `.jin` writes one.
+    pub notes: Option<Notes>,
     /// `GIT_QUARANTINE_PATH` is set: objects are not yet part of the repository, refs must not change.
     pub quarantined: bool,
     /// `GIT_OBJECT_DIRECTORY` or `GIT_ALTERNATE_OBJECT_DIRECTORIES` is set: objects lie elsewhere, too.

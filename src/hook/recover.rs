@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::git::{RefName, Repository};
 use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply};
-use crate::recovery::{self, Mode, Options};
+use crate::recovery::{self, Mode, Options, copied};
 use crate::state::{Busy, Wait};
 
 pub(super) use crate::recovery::{any_unfinished_worktree, is_abandoned, is_verified, liveness_of, saved_log_name};
@@ -76,6 +76,13 @@ impl Call<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A state directory that was copied is emptied before anything in it is believed. What is to be told.
+pub(super) fn set_copy_aside(repo: &Repository, environment: &Environment) -> anyhow::Result<Vec<String>> {
+    let wait = Wait::UpTo(LONGEST_RECOVERY);
+    let told = copied::set_aside(repo, &Options { wait, ..options(environment, Mode::AfterTransaction) })?;
+    Ok(told.into_iter().map(|line| format!("jin-txn: {line}")).collect())
 }
 
 /// No lock of this git is left, and nothing is built on the result: another runner is not waited for.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use crate::fs::{Birth, FileId, absent_is_none};
+use crate::fs::{FileId, absent_is_none};
 use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::state::{TxId, TxKind};
@@ -74,8 +74,6 @@ pub(crate) struct ExpectedRefs<'l> {
     pub durable_until: u64,
     /// The times of the records never ran backwards.
     pub clock_is_steady: bool,
-    /// The state directory that the last checkpoint was written in.
-    pub state_dir: Option<Birth>,
     /// The log has seen a `packed-refs` with something in it.
     pub had_packed_refs: bool,
     open: HashSet<&'l RefName>,
@@ -154,10 +152,9 @@ impl<'l> ExpectedRefs<'l> {
                     self.refs.entry(&settled.name).or_default().files.extend(settled.file);
                 }
             }
-            Body::Checkpoint { in_flight, state_dir, .. } => {
+            Body::Checkpoint { in_flight, .. } => {
                 self.refs.clear();
                 self.durable_until = record.time;
-                self.state_dir = Some(*state_dir);
                 let open = in_flight.iter().filter(|tx| !reading.ended.contains(tx));
                 for tx in open {
                     let Some((rank, _, begun)) = reading.begins.get(tx) else { continue };

@@ -13,6 +13,7 @@
 mod action;
 mod branch_rename;
 mod case;
+pub(crate) mod copied;
 mod decide;
 mod ending;
 pub(crate) mod evidence;
@@ -61,6 +62,10 @@ use site::{PATIENCE, Site};
 pub(crate) fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {
     let dry = Options { dry_run: true, ..options.clone() };
     let state = StateDir::of(repo);
+    if copied::is_copied(&state, &Listing::read(state.path())?)? {
+        // What its log says, damage included, is about another repository.
+        return pipeline::run(repo, &state, &dry);
+    }
     if !needs_recovery(repo)? {
         let damage = if state.exists() { damage(&state)? } else { Vec::new() };
         return Ok(Report { damage, ..Report::default() });
@@ -100,8 +105,11 @@ pub(crate) fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Re
     if options.dry_run {
         return check(repo, options);
     }
+    let told = copied::set_aside(repo, options)?;
     state.make_ready()?;
-    state.while_recovering(options.wait, || pipeline::run(repo, &state, options))
+    let mut report = state.while_recovering(options.wait, || pipeline::run(repo, &state, options))?;
+    report.notes.splice(0..0, told);
+    Ok(report)
 }
 
 /// Does a transaction of the dead, of which the log does not know how it ended, name a ref that the git of this hook has locked?

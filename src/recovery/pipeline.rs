@@ -22,7 +22,7 @@ use crate::recovery::perform::perform;
 use crate::recovery::report::Report;
 use crate::recovery::site::{Mode, Options, Site};
 use crate::recovery::{
-    branch_rename, close, ending, gather, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
+    branch_rename, close, copied, ending, gather, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
 };
 use crate::state::StateDir;
 use crate::state::marker::Listing;
@@ -45,19 +45,21 @@ pub(crate) fn run(repo: &Repository, state: &StateDir, options: &Options) -> any
 /// try: every change is in the log before it is made, so the log, read again, says who moved them.
 fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Option<Report>> {
     let mut report = Report::default();
-    let listing = Listing::read(site.state.path())?;
+    let mut listing = Listing::read(site.state.path())?;
+    // Who only looks finds a copy as it is: nothing in it is about this repository.
+    let is_copy = site.options.dry_run && copied::is_copied(site.state, &listing)?;
+    if is_copy {
+        report.notes.extend(copied::line(&listing));
+        listing = Listing::default();
+    }
     let mut dead = find_dead::find_dead(site, &listing, here, &mut report)?;
-    let needs_boot_check = !power_cut::is_verified(&listing, site.state)?;
+    let needs_boot_check = !is_copy && !power_cut::is_verified(&listing, site.state)?;
     let scan = find_dead::read_log(&site.log, &dead.transactions, needs_boot_check)?;
     report.damage = history::describe_damage(&scan);
     let history = History::new(&scan.records);
     find_dead::ask_records(site, &mut dead, &history, here, &mut report);
     let Dead { transactions, runs } = dead;
-    let mut expected = needs_boot_check.then(|| ExpectedRefs::of(&scan.records, site.log.boot()));
-    if expected.as_ref().map_or(Ok(false), |e| power_cut::is_copy(site, e))? {
-        power_cut::end(site, 0, &report, Vec::new())?;
-        expected = None;
-    }
+    let expected = needs_boot_check.then(|| ExpectedRefs::of(&scan.records, site.log.boot()));
     let sources = EvidenceSources { repo: site.repo, git: &site.git, history: &history, expected: expected.as_ref() };
     let unfinished = gather::gather(&sources, transactions)?;
     look_for_lost_records(site, &unfinished, &mut report)?;

@@ -1,7 +1,6 @@
 //! `.jin/` in the common git directory: its paths, what has to be in it, its identity.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -46,6 +45,7 @@ impl StateDir {
         }
         self.create_missing([self.wal(), self.quarantine(), self.tx_root()])?;
         self.create_locks()?;
+        self.make_id()?;
         self.verify()?;
         durable::fsync_dir(&self.path)?;
         durable::fsync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
@@ -64,7 +64,7 @@ impl StateDir {
         Ok(self.verify()?)
     }
 
-    fn create_missing(&self, parts: impl IntoIterator<Item = PathBuf>) -> io::Result<bool> {
+    pub(crate) fn create_missing(&self, parts: impl IntoIterator<Item = PathBuf>) -> io::Result<bool> {
         let mut created = false;
         for part in parts {
             if crate::fs::absent_is_none(fs::symlink_metadata(&part))?.is_none() {
@@ -99,9 +99,7 @@ impl StateDir {
 
     /// What tells this directory from its copies.
     pub fn birth(&self) -> io::Result<Birth> {
-        let metadata = fs::symlink_metadata(&self.path)?;
-        let born = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-        Ok(Birth { ino: metadata.ino(), born: born.and_then(|d| i64::try_from(d.as_nanos()).ok()) })
+        fs::at(&self.path, Birth::at(&self.path))
     }
 
     /// The directory itself.

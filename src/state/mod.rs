@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod flock;
 pub(crate) mod id;
+pub(crate) mod identity;
 pub(crate) mod kind;
 pub(crate) mod marker;
 pub(crate) mod notes;
@@ -12,5 +13,6 @@ pub(crate) mod settings;
 pub(crate) use directory::StateDir;
 pub(crate) use flock::{Busy, Wait};
 pub(crate) use id::TxId;
+pub(crate) use identity::RepositoryId;
 pub(crate) use kind::TxKind;
 pub(crate) use notes::Durability;

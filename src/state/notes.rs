@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::{FileId, durable, named as fs};
 use crate::state::directory::{SMALL, StateDir};
+use crate::state::identity::birth_name;
 use crate::state::settings::Settings;
 
 const DURABILITY: &str = "durability";
@@ -75,9 +76,9 @@ impl StateDir {
     }
 
     /// The name of the note that the boot `boot` has verified what the one before left. It names the directory as well, so
-    /// that a copy is verified again.
+    /// that it says nothing in a copy.
     pub fn verified_name(&self, boot: &str) -> io::Result<String> {
-        Ok(format!("{VERIFIED}{boot}.{}", self.birth()?.ino))
+        Ok(format!("{VERIFIED}{boot}.{}", birth_name(self.birth()?)))
     }
 
     /// Notes that the boot `boot` has verified what the one before left.

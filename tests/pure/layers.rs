@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 12] = [
     &["git"],
     &["state"],
     &["wal"],
-    &["locks", "observe", "run", "staging"],
+    &["locks", "observe", "run", "staging", "trust"],
     &["recovery"],
     &["apply", "hook"],
     &["undo", "setup"],

@@ -148,8 +148,16 @@ impl Repo {
         Self { scratch: Arc::clone(&self.scratch), directory: self.scratch.root.join(name) }
     }
 
-    /// Copies the whole scratch directory, times included, and returns the same repository in the copy.
+    /// Copies the whole scratch directory, times included, and returns the same repository in the copy: protected as the
+    /// original is.
     pub fn copy(&self) -> Self {
+        let copy = self.copy_as_it_is();
+        copy.adopt_states(copy.scratch(), &self.scratch.root);
+        copy
+    }
+
+    /// The same as `cp -a` would do it: to the program, what `.jin` says there is about other files.
+    pub fn copy_as_it_is(&self) -> Self {
         let scratch = Scratch::empty();
         copy_tree(&self.scratch.root, &scratch.root).expect("a template can be copied");
         let relative =
@@ -160,6 +168,41 @@ impl Repo {
             copy.try_git(["update-index", "-q", "--refresh"]);
         }
         copy
+    }
+
+    /// Lets the notes about each state directory below `dir`, a copy, name the directory that it is now.
+    fn adopt_states(&self, dir: &Path, original: &Path) {
+        for entry in fs::read_dir(dir).expect("it can be listed").flatten() {
+            let path = entry.path();
+            if entry.file_name() == ".jin" {
+                self.adopt_state(&path, original);
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "objects" {
+                self.adopt_states(&path, original);
+            }
+        }
+    }
+
+    fn adopt_state(&self, state: &Path, original: &Path) {
+        let git_dir = state.parent().expect("a state directory lies in a git directory");
+        let Ok(repo) = jin_txn::Repository::open(git_dir) else { return };
+        let identity = jin_txn::internals::StateDir::of(&repo);
+        for entry in fs::read_dir(state).expect("it can be listed").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some((boot, _)) = name.strip_prefix("verified.").and_then(|rest| rest.split_once('.')) {
+                let new = identity.verified_name(boot).expect("it has a name");
+                fs::rename(entry.path(), state.join(new)).expect("it can be renamed");
+            }
+        }
+        let Ok(id) = fs::read_to_string(state.join("id")) else { return };
+        let note = self.scratch().join("home/.local/state/jin-txn").join(id.trim());
+        let Ok(text) = fs::read(&note) else { return };
+        let mut content: serde_json::Value = serde_json::from_slice(&text).expect("a note is JSON");
+        let inside = self.scratch().display().to_string();
+        let path = content["path"].as_str().expect("it names a path").replace(&original.display().to_string(), &inside);
+        content["path"] = path.into();
+        let birth = identity.birth().expect("it can be looked at");
+        (content["ino"], content["born"]) = (birth.ino.into(), birth.born.into());
+        fs::write(&note, content.to_string()).expect("it can be written");
     }
 
     fn init(&self, options: Options) {

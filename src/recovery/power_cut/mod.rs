@@ -124,19 +124,10 @@ pub(crate) fn verify(site: &Site<'_>, report: &mut Report) -> anyhow::Result<()>
     }
 }
 
-/// The verification is done. Of a copy nothing in the log is about these files: it begins anew.
-pub(crate) fn end(site: &Site<'_>, as_of: Lsn, report: &Report, refs: Vec<RefSnapshot>) -> anyhow::Result<()> {
+/// The verification is done.
+fn end(site: &Site<'_>, as_of: Lsn, report: &Report, refs: Vec<RefSnapshot>) -> anyhow::Result<()> {
     let lines = report.notes.iter().chain(&report.losses).cloned().collect();
     perform(site, vec![Action::EndBootCheck { as_of, lines, refs }]).map(|_| ())
-}
-
-/// A copied state directory speaks of files that are none of ours.
-pub(crate) fn is_copy(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::Result<bool> {
-    let here = site.state.birth()?;
-    Ok(expected.state_dir.is_some_and(|there| {
-        let other_time = there.born.zip(here.born).is_some_and(|(there, here)| there != here);
-        there.ino != here.ino || other_time
-    }))
 }
 
 impl Report {

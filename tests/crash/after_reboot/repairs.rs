@@ -419,7 +419,7 @@ fn a_copy_of_the_repository_redoes_nothing() {
     repo.commit_all("three");
     old.comes_back();
     let shown = value(&repo, MAIN);
-    let copy = repo.copy();
+    let copy = repo.copy_as_it_is();
     assert_snapshot!(jin_after_reboot(&copy, &["recover"]), @r"
     --- stderr
     jin-txn: nothing to recover

@@ -86,12 +86,6 @@ impl Scene {
         relocate(&mut content, &ids);
         fs::write(&marker, content.to_string()).expect("it can be written");
         note_size(&state, log.len());
-        let notes = fs::read_dir(&state).expect("it is there").flatten();
-        let verified = notes.map(|e| e.path()).find(|p| p.display().to_string().contains("/verified."));
-        let verified = verified.expect("this boot has looked");
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the kernel has one");
-        let name = state_dir(&copy).verified_name(boot.trim()).expect("it has a name");
-        fs::rename(verified, state.join(name)).expect("it can be renamed");
         copy
     }
 }
