@@ -62,7 +62,7 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     let read = || Listing::read(state.path()).with_context(|| format!("cannot read {}", state.path().display()));
     let mut listing = read()?;
     let mut told = Vec::new();
-    if !state.is_known_by(&listing)? {
+    if !state.is_known_by(listing.verified.as_deref())? {
         // Before any of its markers is believed.
         told = recover::set_copy_aside(&repo, environment)?;
         listing = read()?;

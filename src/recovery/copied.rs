@@ -30,7 +30,7 @@ const KEPT: [&str; 7] =
 
 /// Is the state directory a copy?
 pub(crate) fn is_copied(state: &StateDir, listing: &Listing) -> anyhow::Result<bool> {
-    if !state.exists() || state.is_known_by(listing)? {
+    if !state.exists() || state.is_known_by(listing.verified.as_deref())? {
         return Ok(false);
     }
     if fs::symlink_metadata(state.wal()).is_err() {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fs::Birth;
 use crate::git::Oid;
 use crate::process::owner::{ExecContext, Owner, Process};
 use crate::wal::RefChange;

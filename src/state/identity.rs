@@ -13,8 +13,9 @@ use std::path::PathBuf;
 
 use crate::fs::{Birth, durable, named as fs};
 use crate::state::directory::StateDir;
-use crate::state::marker::Listing;
-use crate::state::notes::VERIFIED;
+
+/// Prefix of the note that this boot has verified what the one before left.
+pub(crate) const VERIFIED: &str = "verified.";
 
 /// A random name for a repository, which we wrote into `.jin/id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +73,9 @@ impl StateDir {
         Ok(here == recorded || (here.ino == recorded.ino && !durable::has_stable_births(self.path())))
     }
 
-    /// Says the note of the last verification that it was made in this very directory?
-    pub(crate) fn is_known_by(&self, listing: &Listing) -> io::Result<bool> {
-        let noted = listing.verified.as_deref().and_then(|name| name.strip_prefix(VERIFIED)?.split_once('.'));
+    /// Says the note of the last verification (its name) that it was made in this very directory?
+    pub(crate) fn is_known_by(&self, verified: Option<&str>) -> io::Result<bool> {
+        let noted = verified.and_then(|name| name.strip_prefix(VERIFIED)?.split_once('.'));
         let Some((_boot, noted)) = noted else { return Ok(false) };
         let here = self.birth()?;
         let ino_is_equal = || noted.split('.').next() == Some(&here.ino.to_string());

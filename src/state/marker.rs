@@ -159,7 +159,7 @@ impl Listing {
             let Ok(name) = entry.file_name().to_str() else { continue };
             if let Some((state, id)) = parse_name(name) {
                 listing.markers.push(Entry { id, state, path: state_dir.join(name) });
-            } else if name.starts_with(crate::state::notes::VERIFIED) {
+            } else if name.starts_with(crate::state::identity::VERIFIED) {
                 listing.verified = Some(name.to_owned());
             } else {
                 listing.temporary.extend(Temporary::parse(name, || state_dir.join(name)));

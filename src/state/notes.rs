@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::{FileId, durable, named as fs};
 use crate::state::directory::{SMALL, StateDir};
-use crate::state::identity::birth_name;
+use crate::state::identity::{VERIFIED, birth_name};
 use crate::state::settings::Settings;
 
 const DURABILITY: &str = "durability";
@@ -14,9 +14,6 @@ const DURABILITY: &str = "durability";
 const SETTINGS: &str = "settings";
 
 const PACKED: &str = "packed-refs-synced";
-
-/// Prefix of the note that this boot has verified what the one before left.
-pub(crate) const VERIFIED: &str = "verified.";
 
 /// What the repository survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

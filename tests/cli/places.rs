@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::observe::{age, assert_same, shown, times, tree};
+use crate::support::observe::{Tree, age, assert_same, shown, times, tree};
 use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text, write_file};
 
 fn unprotected() -> Repo {
@@ -215,9 +215,7 @@ fn a_worktree_with_a_hooks_path_of_its_own_is_protected_too() {
     linked.jin(&["install"]);
     repo.jin(&["uninstall", "--purge"]);
     assert!(!own.exists(), "the directory that was made is gone");
-    let hooks = |tree: &crate::support::observe::Tree| {
-        tree.keys().filter(|n| n.starts_with("hooks") || n.starts_with(".jin")).count()
-    };
+    let hooks = |tree: &Tree| tree.keys().filter(|n| n.starts_with("hooks") || n.starts_with(".jin")).count();
     assert_eq!(hooks(&before), hooks(&tree(&repo.git_dir())), "nothing of ours is left");
 }
 
@@ -249,7 +247,7 @@ fn submodules_are_protected_with_their_superproject() {
         submodule.git(["branch", "-q", "-D", "topic"]);
     }
     repo.jin(&["uninstall", "--recurse-submodules", "--purge"]);
-    let kept = |tree: crate::support::observe::Tree| -> crate::support::observe::Tree {
+    let kept = |tree: Tree| -> Tree {
         tree.into_iter()
             .filter(|(name, _)| !name.to_string_lossy().contains("logs/") && !name.ends_with("packed-refs"))
             .collect()
@@ -262,10 +260,16 @@ fn home_of(repo: &Repo) -> PathBuf {
     repo.scratch().join("home")
 }
 
+/// Repositories that were made stay protected, and so do the user's notes of them.
+fn without_notes(home: Tree) -> Tree {
+    let is_note = |path: &Path| path.starts_with(".local/state") || path == Path::new(".local");
+    home.into_iter().filter(|(path, _)| !is_note(path)).collect()
+}
+
 #[test]
 fn a_template_protects_what_is_made_from_it_and_is_taken_back_byte_for_byte() {
     let repo = unprotected();
-    let before = tree(&home_of(&repo));
+    let before = without_notes(tree(&home_of(&repo)));
     insta::assert_snapshot!(repo.jin(&["install", "--template"]), @"
     --- stderr
     jin-txn: what `git init` and `git clone` make is protected from now on ([DIR]/home/.local/share/jin-txn/template)
@@ -293,7 +297,7 @@ fn a_template_protects_what_is_made_from_it_and_is_taken_back_byte_for_byte() {
     }
     repo.jin(&["install", "--template"]);
     repo.jin(&["uninstall", "--template"]);
-    assert_same(&before, &tree(&home_of(&repo)), "the user's home");
+    assert_same(&before, &without_notes(tree(&home_of(&repo))), "the user's home");
     let made = repo.sibling("made");
     made.jin(&["uninstall", "--purge"]);
     for left in [".jin", "hooks/reference-transaction", "hooks/post-checkout"] {
@@ -321,7 +325,7 @@ fn a_template_of_the_users_own_is_added_to_and_another_is_copied() {
             repo.commit_all("template");
         }
         repo.git(["config", "--global", "init.templateDir", &template.display().to_string()]);
-        let (home, there) = (tree(&home_of(&repo)), tree(&template));
+        let (home, there) = (without_notes(tree(&home_of(&repo))), tree(&template));
         repo.jin(&["install", "--template"]);
         assert_eq!(tree(&template) == there, versioned, "{name}: added to only when it is the user's own");
         git_in(&repo, repo.scratch(), &[], &["init", "-q", "made"]);
@@ -331,7 +335,7 @@ fn a_template_of_the_users_own_is_added_to_and_another_is_copied() {
         assert_eq!(text(&output.stderr).trim(), "theirs", "{name}: the template's own hook runs");
         assert!(made.logged().len() >= 2, "{name}: {:?}", made.logged());
         repo.jin(&["uninstall", "--template"]);
-        assert_same(&home, &tree(&home_of(&repo)), name);
+        assert_same(&home, &without_notes(tree(&home_of(&repo))), name);
         assert_same(&there, &tree(&template), name);
     }
 }
@@ -437,7 +441,7 @@ fn a_copy_with_its_state_is_protected_and_can_be_left() {
     copy.jin(&["uninstall", "--purge"]);
     assert!(repo.is_protected(), "the original goes on: {}", repo.jin(&["status"]));
     assert!(!copy.git_dir().join("hooks/reference-transaction").exists(), "and the copy has no hook of ours");
-    let kept = |tree: crate::support::observe::Tree| -> crate::support::observe::Tree {
+    let kept = |tree: Tree| -> Tree {
         tree.into_iter().filter(|(name, _)| !name.starts_with("logs") && !name.ends_with("packed-refs")).collect()
     };
     assert_same(&kept(before), &kept(tree(&copy.git_dir())), "the copy is as the original was");

@@ -135,6 +135,7 @@ fn lines_that_others_add_to_our_hooks_run_and_can_be_taken_out_where_they_were_p
 
             // They leave: ours goes on.
             let repo = repo.sibling("copy");
+            repo.jin(&["recover"]);
             take_lines_out(&repo);
             assert!(repo.is_protected(), "{reason}: {}", repo.jin(&["status"]));
             switch_with_added_lines(&repo, "two", false, &reason);
