@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::{Session, exit_code, progress, real_git};
+use crate::cli::{Session, exit_code, notes, progress, real_git};
 use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
 use crate::state::{Durability, StateDir};
@@ -87,6 +87,9 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
                 "durability: process (killed processes; `jin-txn install --durability full` for power cuts)"
             }
         });
+    }
+    if status.protected && notes().is_some_and(|notes| !notes.cover(&StateDir::of(&repo))) {
+        session.print("  prompt, shell function and shim do nothing by themselves here: `jin-txn install` lets them");
     }
     for weakness in &status.weaknesses {
         session.print(&format!("  weakened: {weakness}"));

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::named as fs;
@@ -79,7 +79,13 @@ impl Birth {
     pub(crate) fn at(path: &Path) -> io::Result<Birth> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
         // The standard library asks for the time of birth with some C libraries only.
-        let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+        let found = match rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted) {
+            // An old kernel, or a container whose filter does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                return Ok(Birth { ino: fs::symlink_metadata(path)?.ino(), born: None });
+            }
+            found => found?,
+        };
         let time = i128::from(found.stx_btime.tv_sec) * 1_000_000_000 + i128::from(found.stx_btime.tv_nsec);
         let is_known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME) && time != 0;
         Ok(Birth { ino: found.stx_ino, born: i64::try_from(time).ok().filter(|_| is_known) })

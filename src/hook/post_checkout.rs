@@ -26,6 +26,10 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     if !state.exists() {
         return Ok(Vec::new());
     }
+    let mut told = Vec::new();
+    if !state.is_known_by(Listing::read(state.path())?.verified.as_deref())? {
+        told = recover::set_copy_aside(&repo, environment)?;
+    }
     let place = ExecContext::here()?;
     if let [from, to, flag] = args {
         let body = Body::Checkout(Checkout {
@@ -41,8 +45,8 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
     let git = owner::nearest_git()?.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;
     let unfinished = !recover::is_verified(&listing, &state)? || markers::any_dead(&listing, git, &place, &state);
-    if !unfinished || environment.quarantined {
-        return Ok(Vec::new());
+    if unfinished && !environment.quarantined {
+        told.extend(recover::after_checkout(&repo, environment)?);
     }
-    recover::after_checkout(&repo, environment)
+    Ok(told)
 }

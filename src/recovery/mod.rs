@@ -84,10 +84,12 @@ pub(crate) fn check(repo: &Repository, options: &Options) -> anyhow::Result<Repo
 
 /// The cheap question, asked before every command: is there a marker or a lock at all?
 pub(crate) fn needs_recovery(repo: &Repository) -> anyhow::Result<bool> {
-    let listing = Listing::read(StateDir::of(repo).path())?;
+    let state = StateDir::of(repo);
+    let listing = Listing::read(state.path())?;
     Ok(!listing.markers.is_empty()
         || !listing.temporary.is_empty()
-        || !is_verified(&listing, &StateDir::of(repo))?
+        || !is_verified(&listing, &state)?
+        || copied::is_copied(&state, &listing)?
         || !locks::find(repo, Depth::Blocking)?.is_empty()
         || worktree_add::any_unfinished(repo)
         || repo.common_dir.join(crate::git::reflog::RENAMED_LOG).exists())

@@ -113,7 +113,7 @@ impl Notes {
         let name = id.to_string();
         self.drop_old(&name, &note.path)?;
         let tmp = format!("{name}.{}", std::process::id());
-        durable::publish_private(&self.directory, &tmp, &name, &serde_json::to_vec(&note)?)
+        durable::publish_private(&self.directory, &tmp, &name, 0o600, &serde_json::to_vec(&note)?)
     }
 
     /// Drops notes whose directory is gone or is another repository by now, and the oldest when there are too many.

@@ -111,7 +111,9 @@ fn parts(repo: &Repo) -> Vec<PathBuf> {
         ["append.lock", "recovery.lock", "files.lock", "log-head", "durability", "settings", "config.saved"]
             .map(|name| state.join(name)),
     );
-    parts.extend(["packed-refs-synced", "install.json", ".transaction_in_progress.tx-90"].map(|name| state.join(name)));
+    parts.extend(
+        ["packed-refs-synced", "install.json", "id", ".transaction_in_progress.tx-90"].map(|name| state.join(name)),
+    );
     // The directories that the next transactions would use.
     parts.extend((2..9).map(|n| state.join(format!("tx/tx-{n}"))));
     parts.extend(fs::read_dir(state.join("wal")).expect("there is a log").flatten().map(|e| e.path()));

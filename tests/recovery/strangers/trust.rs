@@ -1,13 +1,16 @@
 //! Repositories that this user never installed: surfaces that nobody asked for start nothing there, and ownership is judged as git does.
 
+mod copied;
+mod ownership;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::crash::{git, jin, recover, run_jin, transactions};
+use crate::support::crash::{git, jin, recover, run_jin};
 use crate::support::hanging::Case;
-use crate::support::observe::{Tree, assert_same, shown, tree};
+use crate::support::observe::{assert_same, shown, tree};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text, write_file};
 use crate::support::wait::comes_true;
@@ -251,9 +254,11 @@ fn is_protected_for_prompts(repo: &Repo) -> bool {
 #[test]
 fn a_note_is_for_its_user_and_for_one_directory() {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    assert!(!run_jin(&repo, &["status"]).1.contains("do nothing by themselves"), "status has nothing to say");
     let [note] = noted(&repo).try_into().expect("there is one note");
     let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
     assert_eq!((mode(&notes(&repo)), mode(&note)), (0o700, 0o600), "nobody else reads it");
+    assert_eq!(mode(&repo.git_dir().join(".jin/id")), 0o600, "nor the id");
     let id = fs::read_to_string(repo.git_dir().join(".jin/id")).expect("it has an id");
     assert_eq!(note.file_name().and_then(|name| name.to_str()), Some(id.trim()), "it is named by the id");
     assert!(is_protected_for_prompts(&repo));
@@ -278,10 +283,33 @@ fn a_note_is_for_its_user_and_for_one_directory() {
     assert!(!is_protected_for_prompts(&moved), "anybody may write it");
     fs::remove_file(&note).expect("it can be removed");
     assert!(!is_protected_for_prompts(&moved), "it is gone");
+    let (_, said) = run_jin(&moved, &["status"]);
+    assert!(said.contains("do nothing by themselves here: `jin-txn install` lets them"), "status says so: {said}");
     moved.jin(&["install"]);
     assert!(is_protected_for_prompts(&moved), "install writes it again");
     moved.jin(&["uninstall"]);
     assert!(!note.exists(), "uninstall takes it away");
+}
+
+#[test]
+fn no_more_than_ten_thousand_notes_are_kept_and_the_oldest_go_first() {
+    const MOST: usize = 10_000;
+    let repo = Repo::new(Options::default());
+    fs::create_dir_all(notes(&repo)).expect("it can be made");
+    let note = serde_json::json!({ "version": 1, "path": "/", "ino": 2, "born": 3 }).to_string();
+    for n in 0..MOST + 5 {
+        fs::write(notes(&repo).join(format!("{n:032x}")), &note).expect("it can be written");
+    }
+    let oldest = fs::File::options().write(true).open(notes(&repo).join(format!("{:032x}", 77)));
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    oldest.expect("it is there").set_modified(long_ago).expect("its time can be set");
+    fs::write(notes(&repo).join("template.json"), "{}").expect("it can be written");
+    repo.jin(&["install"]);
+    let left = noted(&repo);
+    assert_eq!(left.len(), MOST + 1, "with what is no note");
+    assert!(left.iter().any(|path| path.ends_with("template.json")), "which stays");
+    assert!(!left.iter().any(|path| path.ends_with(format!("{:032x}", 77))), "the oldest one is gone");
+    assert!(is_protected_for_prompts(&repo), "the newest one is there");
 }
 
 #[test]
@@ -300,7 +328,9 @@ fn a_hook_that_makes_the_state_directory_writes_the_note() {
 
 #[test]
 fn without_a_home_of_ones_own_there_is_no_note_and_no_word_about_it() {
-    let places: [(&str, fn(&mut Command, &Path)); 4] = [
+    /// Sets HOME; the path is the scratch directory.
+    type SetHome = fn(&mut Command, &Path);
+    let places: [(&str, SetHome); 4] = [
         ("no HOME", |command, _| {
             command.env_remove("HOME");
         }),
@@ -338,261 +368,4 @@ fn without_a_home_of_ones_own_there_is_no_note_and_no_word_about_it() {
         assert_same(&before, &tree(&theirs), name);
         assert!(repo.logged().len() == 1, "{name}: it is logged");
     }
-}
-
-/// A repository of a victim, and a directory of an enemy whose `commondir` names it.
-#[test]
-fn a_git_directory_whose_commondir_names_another_repository_is_refused() {
-    let victim = Repo::new(Options { guarded: true, ..Options::default() });
-    victim.write("file", "precious\n");
-    victim.commit_all("one");
-    let enemy = victim.sibling("enemy");
-    for git_dir in [enemy.path().join(".git"), enemy.path().join("deep/.git/worktrees/x")] {
-        fs::create_dir_all(&git_dir).expect("it can be made");
-        fs::write(git_dir.join("HEAD"), "ref: refs/heads/main\n").expect("it can be written");
-        fs::write(git_dir.join("commondir"), format!("{}\n", victim.git_dir().display())).expect("it can be written");
-        fs::write(git_dir.join("config"), "[core]\n\tfsmonitor = \"touch sprung\"\n").expect("it can be written");
-    }
-    let worktree = enemy.path().join("deep");
-    fs::write(worktree.join("gitfile"), "gitdir: .git/worktrees/x\n").expect("it can be written");
-    let before = tree(&victim.git_dir());
-    for (here, git_dir) in [(enemy.path(), None), (enemy.path(), Some(".git")), (&worktree, Some(".git/worktrees/x"))] {
-        for arguments in [&["run", "--", "git", "status"][..], &["status"], &["recover"], &["install"], &["check"]] {
-            let named = git_dir.map(|dir| vec!["--git-dir", dir]).unwrap_or_default();
-            let output = run(jin_in(&victim, here, &[&named[..], arguments].concat()));
-            let said = shown(&victim, &output);
-            assert_ne!(output.status.code(), Some(0), "{git_dir:?} {arguments:?} refuses: {said}");
-            assert!(said.contains("is not a worktree of"), "{git_dir:?} {arguments:?}: {said}");
-        }
-    }
-    run(from_shell(&victim, enemy.path(), &["--version"]));
-    run(jin_in(&victim, enemy.path(), &["check", "--prompt"]));
-    assert_same(&before, &tree(&victim.git_dir()), "the victim's repository is as it was");
-}
-
-/// Everything below a directory, but what git updates when it only looks.
-fn without_index(tree: Tree) -> Tree {
-    tree.into_iter().filter(|(path, _)| !path.ends_with("index")).collect()
-}
-
-#[test]
-fn a_directory_of_somebody_else_below_a_repository_of_the_victim_is_not_taken_for_one_that_git_trusts() {
-    if !is_root("give files away") {
-        return;
-    }
-    let victim = Repo::new(Options::default());
-    victim.commit_all("one");
-    let enemy = victim.path().join("sub");
-    fs::create_dir_all(enemy.join("objects")).expect("it can be made");
-    fs::create_dir_all(enemy.join("refs")).expect("it can be made");
-    // git wants a HEAD that is one, and goes on upwards.
-    fs::write(enemy.join("HEAD"), "nothing\n").expect("it can be written");
-    for part in ["wal", "quarantine", "tx"] {
-        fs::create_dir_all(enemy.join(".jin").join(part)).expect("it can be made");
-    }
-    let sprung = victim.scratch().join("sprung");
-    fs::create_dir(&sprung).expect("it can be made");
-    set_traps(&enemy, &sprung);
-    fs::write(enemy.join("index.lock"), "").expect("it can be written");
-    give_to(NOBODY, &enemy);
-    let_the_clock_tick(&enemy);
-    let before = (tree(&enemy), without_index(tree(&victim.git_dir())));
-    for arguments in [
-        &["recover"][..],
-        &["status"],
-        &["check"],
-        &["log"],
-        &["run", "--", "true"],
-        &["install"],
-        &["doctor", "--fix"],
-    ] {
-        let output = run(jin_in(&victim, &enemy, arguments));
-        assert_ne!(output.status.code(), Some(0), "{arguments:?} refuses: {}", shown(&victim, &output));
-    }
-    let after = (tree(&enemy), without_index(tree(&victim.git_dir())));
-    assert_same(&before.0, &after.0, "the enemy's directory");
-    assert_same(&before.1, &after.1, "the victim's repository");
-    assert_eq!(tree(&sprung).len(), 1, "nothing ran");
-}
-
-#[test]
-fn each_place_of_a_repository_has_to_belong_to_the_user() {
-    if !is_root("give files away") {
-        return;
-    }
-    let places: [(&str, fn(&Repo) -> PathBuf); 4] = [
-        ("the worktree", |repo| repo.path().to_owned()),
-        ("the git directory", |repo| repo.git_dir()),
-        ("the .git file of a linked worktree", |repo| repo.sibling("linked").path().join(".git")),
-        ("the git directory of a linked worktree", |repo| repo.git_dir().join("worktrees/linked")),
-    ];
-    for (name, place) in places {
-        let repo = Repo::new(Options { guarded: true, ..Options::default() });
-        repo.commit_all("one");
-        repo.git(["worktree", "add", "-q", "../linked"]);
-        let linked = repo.sibling("linked");
-        let here = if name.contains("linked") { &linked } else { &repo };
-        let place = place(&repo);
-        std::os::unix::fs::chown(&place, Some(NOBODY), None).expect("root can give it away");
-        let status = |sudo: Option<u32>| {
-            let mut command = jin_in(&repo, here.path(), &["status"]);
-            command.envs(sudo.map(|uid| ("SUDO_UID", uid.to_string())));
-            run(command)
-        };
-        let output = status(None);
-        assert_eq!(output.status.code(), Some(1), "{name}: {}", shown(&repo, &output));
-        assert!(text(&output.stderr).contains("ownership"), "{name}: {}", shown(&repo, &output));
-        assert_eq!(status(Some(NOBODY)).status.code(), Some(0), "{name}: the user who called sudo owns it");
-        let global = repo.scratch().join("home/gitconfig").display().to_string();
-        let top = here.path().display().to_string();
-        repo.git(["config", "--file", &global, "safe.directory", &top]);
-        let trusted = status(None);
-        assert_eq!(trusted.status.code(), Some(0), "{name}: git accepts it: {}", shown(&repo, &trusted));
-    }
-}
-
-#[test]
-fn a_repository_that_git_cannot_name_is_judged_by_safe_directory() {
-    if !is_root("give files away") {
-        return;
-    }
-    for broken in ["HEAD", "config"] {
-        let repo = Repo::new(Options { guarded: true, ..Options::default() });
-        repo.commit_all("one");
-        give_to(NOBODY, repo.path());
-        let content = if broken == "config" { "[core\n\tbare" } else { "" };
-        fs::write(repo.git_dir().join(broken), content).expect("it can be written");
-        let global = repo.scratch().join("home/gitconfig").display().to_string();
-        let own = repo.path().display().to_string();
-        for (values, accepted) in [
-            (&[][..], false),
-            (&["/elsewhere"], false),
-            (&[&own], true),
-            (&[&own, ""], false),
-            (&["*"], true),
-            (&["*", "", &own], true),
-        ] {
-            repo.try_git(["config", "--file", &global, "--unset-all", "safe.directory"]);
-            for value in values {
-                repo.run(
-                    Git::under_test().program.as_os_str(),
-                    repo.scratch(),
-                    ["config", "--file", &global, "--add", "safe.directory", value],
-                    b"",
-                );
-            }
-            let output = run(jin(&repo, &["log"]));
-            assert_eq!(output.status.success(), accepted, "{broken}, {values:?}: {}", shown(&repo, &output));
-        }
-    }
-}
-
-/// `.jin` of a crashed repository, unpacked somewhere else.
-#[test]
-fn unfinished_work_in_an_unpacked_state_directory_is_set_aside_and_told_once() {
-    let case = Case::torn();
-    let copy = case.repo.copy_as_it_is();
-    let values = |repo: &Repo| {
-        ["alpha", "beta", "gamma", "omega"].map(|branch| {
-            let path = repo.git_dir().join("refs/heads").join(branch);
-            fs::read_to_string(path).expect("it is there").trim().to_owned()
-        })
-    };
-    let torn = values(&copy);
-    let (code, said) = run_jin(&copy, &["status"]);
-    assert!(code == 3 && said.contains("was copied from another place"), "who looks is told: {code} {said}");
-    let output = run(git(&copy, &["commit", "-q", "--allow-empty", "-m", "first"]));
-    let said = text(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert_eq!(said.matches("was copied from another place").count(), 1, "it is told once: {said}");
-    assert_eq!(values(&copy), torn, "nothing was rolled back: {said}");
-    let markers = |dir: &Path| {
-        let entries = fs::read_dir(dir).expect("it can be listed").flatten();
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".transaction_")).count()
-    };
-    assert_eq!(markers(&copy.git_dir().join(".jin")), 0, "the marker is gone");
-    let quarantine = copy.git_dir().join(".jin/quarantine");
-    let aside = fs::read_dir(quarantine).expect("it can be listed").flatten().map(|entry| entry.path());
-    let aside: Vec<_> = aside.filter(|path| path.join("wal").exists()).collect();
-    assert_eq!((aside.len(), markers(&aside[0])), (1, 1), "it is in quarantine, with the log");
-    let output = run(git(&copy, &["commit", "-q", "--allow-empty", "-m", "second"]));
-    assert_eq!(text(&output.stderr), "", "and then there is silence");
-    assert_eq!(transactions(&copy).len(), 2, "the new log has what happened here");
-    assert_eq!(run_jin(&copy, &["check"]).1.matches("copied").count(), 0);
-    let id = |repo: &Repo| fs::read_to_string(repo.git_dir().join(".jin/id")).expect("it has an id");
-    assert_ne!(id(&copy), id(&case.repo), "it has an id of its own");
-}
-
-#[test]
-fn a_forged_state_directory_without_a_log_refuses_nothing_and_is_adopted_by_nobody() {
-    let repo = Repo::new(Options { guarded: true, ..Options::default() });
-    repo.commit_all("one");
-    let state = repo.git_dir().join(".jin");
-    let real = Case::torn();
-    let torn = real.repo.git_dir().join(".jin");
-    let marker = tree(&torn).into_keys().find(|path| path.display().to_string().contains(".transaction_"));
-    let marker = torn.join(marker.expect("there is a marker"));
-    let content = fs::read_to_string(&marker).expect("it is text");
-    let mut forged: serde_json::Value = serde_json::from_str(&content).expect("it is JSON");
-    // A run that has died, and a transaction of a process that never ends.
-    forged["pid"] = 1.into();
-    for (name, origin) in [("tx-8", "hook"), ("tx-9", "run")] {
-        forged["id"] = name.into();
-        forged["origin"] = origin.into();
-        let marker = state.join(format!(".transaction_in_progress.{name}"));
-        fs::write(marker, forged.to_string()).expect("it can be written");
-    }
-    fs::remove_dir_all(state.join("wal")).expect("it can be removed");
-    fs::create_dir(state.join("wal")).expect("it can be made");
-    for entry in fs::read_dir(&state).expect("it can be listed").flatten() {
-        if entry.file_name().to_string_lossy().starts_with("verified.") {
-            fs::remove_file(entry.path()).expect("it can be removed");
-        }
-    }
-    let output = run(git(&repo, &["commit", "-q", "--allow-empty", "-m", "two"]));
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&repo, &output));
-    assert!(text(&output.stderr).contains("was copied from another place"), "{}", shown(&repo, &output));
-    let gc = run(git(&repo, &["gc", "-q"]));
-    assert_eq!((gc.status.code(), text(&gc.stderr).as_ref()), (Some(0), ""), "a marker of theirs refuses no gc");
-}
-
-#[test]
-fn a_copy_of_a_healthy_repository_goes_on_in_silence() {
-    let repo = Repo::new(Options { guarded: true, ..Options::default() });
-    repo.commit_all("one");
-    let copied = Command::new("cp").arg("-a").arg(repo.path()).arg(repo.scratch().join("copy")).status();
-    assert!(copied.is_ok_and(|status| status.success()), "it can be copied");
-    let copy = repo.sibling("copy");
-    assert_eq!(run_jin(&copy, &["check"]).0, 0);
-    let output = run(git(&copy, &["commit", "-q", "--allow-empty", "-m", "two"]));
-    assert_eq!((output.status.code(), text(&output.stderr).as_ref()), (Some(0), ""));
-    assert_eq!(transactions(&copy).len(), 1, "its log begins here");
-    let (code, said) = run_jin(&copy, &["status"]);
-    assert!(code == 0 && said.contains("protected: "), "{said}");
-}
-
-#[test]
-fn a_repository_that_was_moved_keeps_its_log_and_its_unfinished_work() {
-    let case = Case::torn();
-    let moved = case.repo.sibling("moved");
-    fs::rename(case.repo.path(), moved.path()).expect("it can be moved");
-    let (code, said) = recover(&moved);
-    assert!(code == 0 && said.contains("rolled back tx-1"), "{said}");
-}
-
-#[test]
-fn the_state_directory_of_a_colleague_is_kept() {
-    if !is_root("be two users") {
-        return;
-    }
-    let case = Case::torn();
-    let repo = &case.repo;
-    give_to(NOBODY, repo.path());
-    fs::set_permissions(repo.scratch(), fs::Permissions::from_mode(0o755)).expect("the mode can be set");
-    let mut recover = repo.as_nobody(jin_txn().as_os_str());
-    recover.arg("recover");
-    let output = run(recover);
-    let said = shown(repo, &output);
-    assert!(said.contains("tx-1") && !said.contains("copied"), "another user recovers it: {said}");
-    assert_eq!(case.values(), ["old"; 4], "{said}");
 }
