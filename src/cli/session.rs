@@ -127,7 +127,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     if error.is::<Busy>() {
         return Some("another jin-txn is at work; try again in a moment");
     }
-    if error.is::<NotFound>() {
+    if error.downcast_ref::<NotFound>().is_some_and(|e| !matches!(e, NotFound::Unreadable(_))) {
         return Some("run this inside a git repository, or name one with -C DIR");
     }
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>())?;

@@ -8,9 +8,9 @@
 //! Limit: whose repository it is, and whether git takes it for one, is judged in [`crate::trust`]. A hook was started by git,
 //! which has judged already.
 
-use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::fs::{absent_is_none, durable};
 
@@ -74,6 +74,9 @@ pub enum NotFound {
         /// What it names.
         target: PathBuf,
     },
+    /// One of git's pointer files cannot be read, or is no file.
+    #[error(transparent)]
+    Unreadable(#[from] io::Error),
 }
 
 impl Repository {
@@ -86,7 +89,10 @@ impl Repository {
             let file = git_dir;
             return if target.is_dir() { Self::open(&target) } else { Err(NotFound::PointsNowhere { file, target }) };
         }
-        Self::open_directory(git_dir).map_err(|_| broken())
+        Self::open_directory(git_dir).map_err(|error| match error {
+            NotFound::Unreadable(_) => error,
+            _ => broken(),
+        })
     }
 
     /// Opens the git directory right in `cwd`, which is the current directory as the kernel has it, so that no link is in
@@ -101,7 +107,7 @@ impl Repository {
     fn open_directory(git_dir: PathBuf) -> Result<Repository, NotFound> {
         let broken = || NotFound::NotAGitDir(git_dir.clone());
         let pointer = durable::read_own(&git_dir.join("commondir"), LONGEST_POINTER);
-        let common_dir = match absent_is_none(pointer).map_err(|_| broken())? {
+        let common_dir = match absent_is_none(pointer)? {
             Some(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
             None => git_dir.clone(),
         };
@@ -135,11 +141,11 @@ impl Repository {
                     let repo = Self::open(&dot_git)?;
                     return Ok(Found { gitfile: Some(dot_git), top, ..Found::named(repo) });
                 }
-                Ok(_) => {
-                    if let Ok(repo) = Self::open(&dot_git) {
-                        return Ok(Found { top, ..Found::named(repo) });
-                    }
-                }
+                Ok(_) => match Self::open(&dot_git) {
+                    Ok(repo) => return Ok(Found { top, ..Found::named(repo) }),
+                    Err(error @ NotFound::Unreadable(_)) => return Err(error),
+                    Err(_) => {}
+                },
                 Err(_) => {}
             }
             if here.join("HEAD").exists() && here.join("objects").is_dir() {
@@ -196,7 +202,7 @@ fn detect_ref_format(common_dir: &Path) -> RefFormat {
 }
 
 fn read_gitfile(path: &Path) -> Result<PathBuf, NotFound> {
-    let text = durable::read_own(path, LONGEST_POINTER).map_err(|_| NotFound::NotAGitDir(path.to_owned()))?;
+    let text = durable::read_own(path, LONGEST_POINTER)?;
     let target = text.strip_prefix(b"gitdir:").ok_or_else(|| NotFound::NotAGitDir(path.to_owned()))?;
     Ok(line_path(target))
 }

@@ -145,6 +145,7 @@ fn is_in_another_repository(repo: &Repository, cwd: &Path) -> bool {
     match Repository::discover(cwd) {
         Ok(other) => other.common_dir != repo.common_dir,
         Err(NotFound::Nowhere(_)) => cwd.is_dir() && !may_set_worktree(repo),
+        Err(NotFound::Unreadable(_)) => false,
         Err(NotFound::NotAGitDir(_) | NotFound::PointsNowhere { .. }) => {
             let link = cwd.join(".git");
             link.is_file() && leads_elsewhere(repo, &link)
