@@ -1,6 +1,7 @@
 //! Files: reading with errors that name them, writing durably, and never leaving a directory by a link.
 
 pub(crate) mod beneath;
+pub(crate) mod door;
 pub(crate) mod durable;
 pub(crate) mod identity;
 pub(crate) mod named;
