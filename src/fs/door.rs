@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::fs::identity::{FileId, absent_is_none};
@@ -26,6 +26,9 @@ use crate::fs::named::at;
 
 /// Opens directories for reading only: they can be synced.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How much of a directory is listed at a time, in bytes.
+const LISTING: usize = 1 << 13;
 
 /// What kind of thing an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,8 @@ pub(crate) struct Stat {
     pub device: u64,
 }
 
-/// A path that leads through a symbolic link: the inner error of an [`io::Error`].
+/// A path that leads through a symbolic link: the inner error of an [`io::Error`] of the kind
+/// [`io::ErrorKind::InvalidInput`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is a symbolic link or lies behind one: it is left as it is; put the real one there", crate::util::text::shown(.0))]
 pub(crate) struct Linked(PathBuf);
@@ -66,7 +70,7 @@ pub(crate) fn is_linked(error: &anyhow::Error) -> bool {
 
 fn refused(path: &Path, errno: Errno) -> io::Error {
     match errno {
-        Errno::LOOP => io::Error::other(Linked(path.to_owned())),
+        Errno::LOOP => io::Error::new(io::ErrorKind::InvalidInput, Linked(path.to_owned())),
         other => at::<()>(path, Err(other.into())).expect_err("an error stays one"),
     }
 }
@@ -92,7 +96,7 @@ pub(super) fn resolve(
 }
 
 /// The same step by step.
-fn walk(base: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+pub(super) fn walk(base: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let start = if path.is_absolute() { "/" } else { "." };
     let mut dir = rustix::fs::openat(base, start, DIRECTORY, Mode::empty())?;
     let named = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
@@ -134,8 +138,10 @@ pub(crate) fn entries(path: &Path) -> io::Result<Option<Vec<(OsString, Kind)>>> 
         opened => opened.map_err(|errno| refused(path, errno))?,
     };
     let mut found = Vec::new();
-    for entry in Dir::read_from(&dir)? {
-        let entry = entry?;
+    let mut buffer = Vec::with_capacity(LISTING);
+    let mut listing = RawDir::new(&dir, buffer.spare_capacity_mut());
+    while let Some(entry) = listing.next() {
+        let entry = at(path, entry.map_err(Into::into))?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         let kind = match entry.file_type() {
             FileType::RegularFile => Kind::File,
@@ -179,6 +185,11 @@ impl Place {
     /// The entry; `None` when there is none.
     pub(crate) fn stat(&self) -> io::Result<Option<Stat>> {
         at(&self.path, stat_at(self.dir.as_fd(), &self.name))
+    }
+
+    /// Opens the regular file for reading; `None` when there is nothing, or something else.
+    pub(crate) fn open(&self) -> io::Result<Option<File>> {
+        at(&self.path, open_regular(self.dir.as_fd(), &self.name))
     }
 
     /// Renames it to `to`, where nothing may be.
@@ -236,8 +247,9 @@ fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
         other => return other,
     }
     let inner = rustix::fs::openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&inner)? {
+    let (mut names, mut buffer) = (Vec::new(), Vec::with_capacity(LISTING));
+    let mut listing = RawDir::new(&inner, buffer.spare_capacity_mut());
+    while let Some(entry) = listing.next() {
         names.push(entry?.file_name().to_owned());
     }
     for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {

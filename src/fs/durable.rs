@@ -225,6 +225,12 @@ pub(crate) fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Creates the directory `path`, with the access that its own directory gives; where anything is already there is none made.
+pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
+    place(path)?.make_dir(0o777)?;
+    share_like_directory(path)
+}
+
 /// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
 pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = new_file(path, 0o666)?;

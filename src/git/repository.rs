@@ -11,6 +11,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::fs::door::{self, Kind};
+use crate::fs::read_small;
+
 /// How a repository stores its refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefFormat {
@@ -74,9 +77,9 @@ impl Repository {
 
     fn open_directory(git_dir: PathBuf) -> Result<Repository, NotFound> {
         let broken = || NotFound::NotAGitDir(git_dir.clone());
-        let common_dir = match fs::read(git_dir.join("commondir")) {
-            Ok(text) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
-            Err(_) => git_dir.clone(),
+        let common_dir = match read_small(&git_dir.join("commondir")) {
+            Ok(Some((text, _))) => fs::canonicalize(git_dir.join(line_path(&text))).map_err(|_| broken())?,
+            _ => git_dir.clone(),
         };
         let has_refs = common_dir.join("refs").is_dir() && common_dir.join("objects").is_dir();
         if !has_refs || fs::symlink_metadata(git_dir.join("HEAD")).is_err() {
@@ -134,15 +137,16 @@ impl Repository {
         inside.strip_prefix("worktrees").ok().map(|name| name.as_os_str().as_bytes())
     }
 
-    /// The git directory of every worktree: the main one first.
+    /// The git directory of every worktree: the main one first. A link is none: it leads to what another repository may use.
     #[must_use]
     pub fn all_git_dirs(&self) -> Vec<PathBuf> {
         let mut dirs = vec![self.common_dir.clone()];
-        if let Ok(entries) = fs::read_dir(self.common_dir.join("worktrees")) {
-            let mut linked: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
-            linked.sort();
-            dirs.append(&mut linked);
-        }
+        let worktrees = self.common_dir.join("worktrees");
+        let found = door::entries(&worktrees).ok().flatten().into_iter().flatten();
+        let mut linked: Vec<PathBuf> =
+            found.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| worktrees.join(name)).collect();
+        linked.sort();
+        dirs.append(&mut linked);
         dirs
     }
 
@@ -171,7 +175,7 @@ fn detect_ref_format(common_dir: &Path) -> RefFormat {
 }
 
 fn read_gitfile(path: &Path) -> Result<PathBuf, NotFound> {
-    let text = fs::read(path).map_err(|_| NotFound::NotAGitDir(path.to_owned()))?;
+    let (text, _) = read_small(path).ok().flatten().ok_or_else(|| NotFound::NotAGitDir(path.to_owned()))?;
     let target = text.strip_prefix(b"gitdir:").ok_or_else(|| NotFound::NotAGitDir(path.to_owned()))?;
     Ok(line_path(target))
 }

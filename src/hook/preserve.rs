@@ -1,5 +1,7 @@
 //! What a hook keeps or makes durable before git goes on, because git is about to take it away or never syncs it.
 
+use std::io::ErrorKind;
+
 use anyhow::Context;
 
 use crate::fs::{FileId, durable};
@@ -61,7 +63,10 @@ impl Call<'_> {
         durable::remove_file(&saved)?;
         match durable::keep_second(&config, &saved) {
             // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+            // A link leads to what is not this repository's; what is no file is no configuration.
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                Ok(())
+            }
             other => other.context("cannot keep the configuration"),
         }
     }
@@ -75,7 +80,8 @@ impl Call<'_> {
         for (index, change) in std::iter::once(first).chain(deleted) {
             let saved = dir.join(saved_log_name(index));
             match durable::keep_second(&refs.log(&change.name), &saved) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // What is no file, or lies behind a link, is no reflog of this repository.
+                Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::InvalidInput) => {}
                 other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
             }
         }

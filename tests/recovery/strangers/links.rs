@@ -1,1 +1,421 @@
 //! Links, FIFOs and devices below the git directory lead nowhere.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::stat::Mode;
+
+use crate::support::crash::{git, jin, kill_at, nth, path_of};
+use crate::support::observe::{Tree, assert_same, calm, shown, tree};
+use crate::support::point::let_the_clock_tick;
+use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text};
+use crate::support::tracer::Action;
+use crate::support::wait::wait_until;
+
+/// Longer than any command here takes that does not hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn protected() -> Repo {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.write("file", "one\n");
+    repo.commit_all("one");
+    repo.commit_all("two");
+    repo
+}
+
+/// Runs to the end, which has to come soon, with at most 64 MiB of its own.
+fn run(repo: &Repo, program: &Path, arguments: &[&str], input: &str, what: &str) -> Output {
+    let mut command = repo.command("/bin/sh".as_ref());
+    command.args(["-c", "ulimit -d 65536; exec \"$@\"", "sh"]).arg(program).args(arguments);
+    let mut child = start(command, input);
+    let start = Instant::now();
+    while child.try_wait().expect("it can be asked").is_none() {
+        if start.elapsed() > PATIENCE {
+            end(&mut child);
+            panic!("{what}: it hangs");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().expect("it can be waited for");
+    calm(&output);
+    let said = text(&output.stderr).into_owned();
+    assert!(!said.contains("memory allocation"), "{what}: it takes too much memory: {said}");
+    output
+}
+
+fn start(mut command: Command, input: &str) -> Child {
+    use std::io::Write;
+    use std::os::unix::process::CommandExt;
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("it has a stdin");
+    // Who does not read it does not want it.
+    stdin.write_all(input.as_bytes()).ok();
+    child
+}
+
+/// With the gits that it has started.
+fn end(child: &mut Child) {
+    let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid is a number"));
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).ok();
+    child.wait().ok();
+}
+
+/// What lies outside of the repository, in the scratch directory.
+fn outside(repo: &Repo) -> Tree {
+    let is_outside = |path: &Path| !["repo", "home", "linked", "now"].iter().any(|inside| path.starts_with(inside));
+    tree(repo.scratch()).into_iter().filter(|(path, _)| is_outside(path)).collect()
+}
+
+/// Another live repository, with a lock that some git of another machine may hold, and files that end like locks.
+fn victim(repo: &Repo) -> Repo {
+    let other = repo.new_sibling("other", Options::default());
+    for name in ["Cargo.lock", "yarn.lock", "composer.lock"] {
+        other.write(name, "precious\n");
+    }
+    other.commit_all("theirs");
+    fs::write(other.git_dir().join("index.lock"), "half written").expect("a lock can be made");
+    other
+}
+
+fn forget_the_boot(repo: &Repo) {
+    for entry in fs::read_dir(repo.git_dir().join(".jin")).expect("it is there").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("verified.") {
+            fs::remove_file(entry.path()).expect("it can be removed");
+        }
+    }
+}
+
+fn replace_by_link(path: &Path, target: &Path) {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path).expect("it can be removed"),
+        Ok(_) => fs::remove_file(path).expect("it can be removed"),
+        Err(_) => fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made"),
+    }
+    symlink(target, path).expect("a link can be made");
+}
+
+#[test]
+fn a_link_to_another_repository_leads_recovery_nowhere_and_stops_it_nowhere() {
+    // Where the link lies, and to what of the other repository it leads.
+    let links = [
+        ("worktrees/x/refs", "other"),
+        ("worktrees/x/logs", "other/.git/logs"),
+        ("worktrees/x/info", "other"),
+        ("worktrees/x/reftable", "other"),
+        ("worktrees/x/sequencer", "other"),
+        ("worktrees/x/rebase-merge", "other"),
+        ("worktrees/y", "other/.git"),
+        ("worktrees", "other/.git/modules"),
+        ("logs", "other/.git/logs"),
+        ("logs/refs/heads", "other"),
+        ("refs/bisect", "other"),
+        ("info", "other"),
+        ("objects/info", "other"),
+        ("objects/pack", "other"),
+    ];
+    for (link, target) in links {
+        let repo = protected();
+        let other = victim(&repo);
+        // A worktree of a cut `git worktree add`, as a link in place of `worktrees` would offer it.
+        fs::create_dir_all(other.git_dir().join("modules/m")).expect("it can be made");
+        fs::write(other.git_dir().join("modules/m/locked"), "initializing").expect("it can be written");
+        repo.git(["worktree", "add", "-q", "--detach", "../linked"]);
+        fs::rename(repo.git_dir().join("worktrees/linked"), repo.git_dir().join("worktrees/x")).expect("it can move");
+        replace_by_link(&repo.git_dir().join(link), &repo.scratch().join(target));
+        let stale = repo.git_dir().join("refs/heads/stale.lock");
+        fs::write(&stale, "").expect("a lock can be made");
+        forget_the_boot(&repo);
+        let_the_clock_tick(&repo.git_dir());
+        let before = outside(&repo);
+        let what = format!("{link} leads to {target}");
+        for arguments in [&["check"][..], &["recover", "--dry-run"], &["recover"], &["recover"]] {
+            let output = run(&repo, &jin_txn(), arguments, "", &what);
+            assert_same(&before, &outside(&repo), &format!("{what}, {arguments:?}: {}", shown(&repo, &output)));
+        }
+        assert!(!stale.exists(), "{what}: recovery of the rest goes on");
+    }
+}
+
+#[test]
+fn what_is_linked_is_told() {
+    let repo = protected();
+    victim(&repo);
+    let stale = repo.git_dir().join("refs/heads/stale.lock");
+    fs::write(&stale, "").expect("a lock can be made");
+    fs::create_dir_all(repo.git_dir().join("worktrees")).expect("it can be made");
+    symlink(repo.scratch().join("other/.git"), repo.git_dir().join("worktrees/y")).expect("a link can be made");
+    let_the_clock_tick(&repo.git_dir());
+    let output = run(&repo, &jin_txn(), &["recover"], "", "recover");
+    let said = shown(&repo, &output);
+    assert!(said.contains("worktrees/y is a symbolic link"), "{said}");
+}
+
+/// A run that was killed when it had changed a file and made one.
+fn killed_run(repo: &Repo, script: &str) -> String {
+    let mut command = jin(repo, &["run", "--", "sh", "-ec"]);
+    command.arg(format!("{script}\necho >../now"));
+    kill_at(command, "", Action::KillTree, |event| path_of(event).ends_with("now"));
+    let tx = fs::read_dir(repo.git_dir().join(".jin/tx")).expect("it is there").flatten();
+    let tx = tx.map(|e| e.path()).find(|path| path.join("snapshot.json").exists()).expect("a run has a snapshot");
+    tx.file_name().and_then(|name| name.to_str()).expect("it has a name").to_owned()
+}
+
+/// The home of somebody, with a file that is run at the next login.
+fn home_of_a_victim(repo: &Repo) -> PathBuf {
+    let home = repo.scratch().join("victim");
+    fs::create_dir(&home).expect("it can be made");
+    fs::write(home.join("precious"), "precious\n").expect("it can be written");
+    home
+}
+
+#[test]
+fn a_quarantine_that_is_laid_out_for_a_run_gets_nothing() {
+    for (what, inner) in [("its directory", ""), ("the worktree in it", "worktree"), ("a directory in it", "worktree/sub")] {
+        let repo = protected();
+        let home = home_of_a_victim(&repo);
+        let id = killed_run(&repo, "mkdir sub; echo evil >.bashrc; echo evil >sub/.bashrc; echo changed >file");
+        let laid_out = repo.git_dir().join(format!(".jin/quarantine/1-run.{id}")).join(inner);
+        fs::create_dir_all(laid_out.parent().expect("it has one")).expect("it can be made");
+        symlink(&home, &laid_out).expect("a link can be made");
+        let before = outside(&repo);
+        let output = run(&repo, &jin_txn(), &["recover"], "", what);
+        assert_same(&before, &outside(&repo), what);
+        assert_eq!(output.status.code(), Some(0), "{what}: {}", shown(&repo, &output));
+        assert!(!repo.path().join(".bashrc").exists() && !repo.path().join("sub").exists(), "{what}: it is taken back");
+        assert_eq!(fs::read_to_string(repo.path().join("file")).expect("it is there"), "one\n", "{what}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_swapped_for_a_link_again_and_again_gets_nothing() {
+    const RUNS: usize = 12;
+    let repo = protected();
+    let home = home_of_a_victim(&repo);
+    let before = outside(&repo);
+    for n in 0..RUNS {
+        fs::create_dir_all(repo.path().join("sub")).expect("it can be made");
+        let id = killed_run(&repo, "echo evil >sub/.bashrc; mkdir -p sub/deep; echo evil >sub/deep/x; echo more >>file");
+        let ended = AtomicBool::new(false);
+        let output = thread::scope(|scope| {
+            scope.spawn(|| swap(&repo, &id, &home, &ended));
+            let output = jin(&repo, &["recover"]).output().expect("it starts");
+            ended.store(true, Ordering::Release);
+            output
+        });
+        calm(&output);
+        assert_same(&before, &outside(&repo), &format!("run {n}: {}", shown(&repo, &output)));
+        // Undisturbed it comes to an end.
+        let output = run(&repo, &jin_txn(), &["recover", "--take-back", &id], "", "recover");
+        assert_same(&before, &outside(&repo), &format!("run {n}: {}", shown(&repo, &output)));
+        assert!(!repo.path().join("sub/.bashrc").exists(), "run {n}: {}", shown(&repo, &output));
+        repo.jin_txn(["recover", "--acknowledge", &id]);
+    }
+}
+
+/// Swaps the directory of the worktree, and each that recovery makes for it in quarantine, for a link and back.
+fn swap(repo: &Repo, id: &str, home: &Path, ended: &AtomicBool) {
+    let (sub, aside) = (repo.path().join("sub"), repo.scratch().join("repo/.git/aside"));
+    let quarantine = repo.git_dir().join(".jin/quarantine");
+    while !ended.load(Ordering::Acquire) {
+        let made = fs::read_dir(&quarantine).into_iter().flatten().flatten().map(|entry| entry.path());
+        let made = made.filter(|path| path.display().to_string().ends_with(&format!("run.{id}")));
+        let inner = made.map(|path| path.join("worktree")).filter(|path| path.is_dir());
+        for dir in inner.chain([sub.clone()]) {
+            if fs::rename(&dir, &aside).is_ok() {
+                symlink(home, &dir).ok();
+                fs::remove_file(&dir).ok();
+                fs::rename(&aside, &dir).ok();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reflog_that_is_a_link_to_a_private_file_is_not_copied() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can be two users");
+        return;
+    }
+    let repo = protected();
+    let private = repo.scratch().join("private");
+    let places = [("logs/refs/heads/z", &["branch", "-D", "z"][..]), ("config.link", &["branch", "-D", "z"])];
+    for (place, arguments) in places {
+        let repo = repo.copy();
+        fs::write(repo.scratch().join("private"), "private\n").expect("it can be written");
+        repo.git(["branch", "z"]);
+        give_to(NOBODY, repo.scratch());
+        fs::set_permissions(repo.scratch().join("private"), fs::Permissions::from_mode(0o600)).expect("it can be set");
+        let link = repo.git_dir().join(place);
+        replace_by_link(&link, &repo.scratch().join("private"));
+        // The link is another user's: the kernel refuses to give it a second name, and what it leads to was copied instead.
+        give_to(0, &link);
+        let mut command = repo.as_nobody(Git::under_test().program.as_os_str());
+        command.args(arguments);
+        let unlinked = |event: &crate::support::tracer::Event| path_of(event).ends_with("refs/heads/z");
+        kill_at(command, "", Action::KillTree, nth(2, unlinked));
+        let copied = tree(&repo.git_dir().join(".jin")).into_iter().find(|(_, (_, content))| content == b"private\n");
+        assert!(copied.is_none(), "{place}: {copied:?}");
+    }
+    drop(private);
+}
+
+#[test]
+fn the_copy_of_a_reflog_can_be_read_by_nobody_who_could_not_read_the_reflog() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can be two users");
+        return;
+    }
+    let repo = protected();
+    repo.git(["branch", "z"]);
+    give_to(NOBODY, repo.scratch());
+    let log = repo.git_dir().join("logs/refs/heads/z");
+    // Another user's: the kernel refuses a second name, so it is copied.
+    give_to(0, &log);
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o664)).expect("it can be set");
+    let mut command = repo.as_nobody(Git::under_test().program.as_os_str());
+    command.args(["branch", "-D", "z"]);
+    kill_at(command, "", Action::KillTree, nth(2, |event| path_of(event).ends_with("refs/heads/z")));
+    let content = fs::read(&log).unwrap_or_default();
+    let kept: Vec<u32> = tree(&repo.git_dir().join(".jin/tx"))
+        .into_values()
+        .filter(|(mode, kept)| mode & 0o170_000 == 0o100_000 && (content.is_empty() || *kept == content))
+        .map(|(mode, _)| mode & 0o777)
+        .collect();
+    assert!(!kept.is_empty() && kept.iter().all(|mode| mode & 0o077 == 0), "{kept:?}");
+}
+
+/// What is put in the place of a file.
+type Trap = (&'static str, fn(&Path));
+
+const TRAPS: [Trap; 5] = [
+    ("a FIFO", |path| nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o666)).expect("a FIFO can be made")),
+    ("a link to a device", |path| symlink("/dev/zero", path).expect("a link can be made")),
+    ("a directory", |path| fs::create_dir(path).expect("a directory can be made")),
+    ("a file of a terabyte", |path| {
+        let file = fs::File::create(path).expect("it can be made");
+        // Where the file system has none that large, the largest there is.
+        if file.set_len(1 << 40).is_err() {
+            file.set_len(1 << 43).or_else(|_| file.set_len(6 << 30)).expect("a sparse file can be made");
+        }
+    }),
+    ("a link to nowhere", |path| symlink("/nowhere", path).expect("a link can be made")),
+];
+
+const PLACES: [&str; 19] = [
+    "HEAD",
+    "index",
+    "packed-refs",
+    "refs/heads/main",
+    "refs/heads/evil",
+    "logs/HEAD",
+    "logs/refs/heads/main",
+    "logs/refs/heads/evil",
+    "commondir",
+    "shallow",
+    "info/exclude",
+    "objects/info/alternates",
+    "objects/pack/pack-x.idx",
+    "worktrees/x/HEAD",
+    "worktrees/x/index",
+    "worktrees/x/commondir",
+    "worktrees/x/gitdir",
+    "worktrees/x/locked",
+    "worktrees/x/logs/HEAD",
+];
+
+/// A repository of which this boot has looked at nothing yet, with a lock of the dead.
+fn unverified() -> Repo {
+    let repo = protected();
+    repo.git(["worktree", "add", "-q", "--detach", "../linked"]);
+    fs::rename(repo.git_dir().join("worktrees/linked"), repo.git_dir().join("worktrees/x")).expect("it can move");
+    fs::write(repo.git_dir().join("refs/heads/stale.lock"), "").expect("a lock can be made");
+    forget_the_boot(&repo);
+    repo
+}
+
+#[test]
+fn whatever_is_in_the_place_of_a_file_of_git_nobody_hangs_and_no_memory_is_filled() {
+    let template = unverified();
+    let (old, new) = (template.read(["rev-parse", "HEAD~"]), template.read(["rev-parse", "HEAD"]));
+    let payload = format!("{old} {new} refs/heads/main\n");
+    let hook = PathBuf::from("hooks/reference-transaction");
+    for place in PLACES {
+        for (trap, put) in TRAPS {
+            let repo = template.copy();
+            let path = repo.git_dir().join(place);
+            match fs::symlink_metadata(&path) {
+                Ok(_) => fs::remove_file(&path).expect("it can be removed"),
+                Err(_) => fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made"),
+            }
+            put(&path);
+            let hook = repo.git_dir().join(&hook);
+            let all = [
+                (jin_txn(), &["check", "--prompt"][..]),
+                (jin_txn(), &["check"]),
+                (jin_txn(), &["status"]),
+                (jin_txn(), &["recover", "--dry-run"]),
+                (jin_txn(), &["recover"]),
+                (hook.clone(), &["preparing"]),
+                (hook.clone(), &["prepared"]),
+                (hook.clone(), &["committed"]),
+                (hook, &["aborted"]),
+            ];
+            for (program, arguments) in all {
+                run(&repo, &program, arguments, &payload, &format!("{trap} as {place}, {arguments:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_repository_with_linked_parts_works_as_before() {
+    // As `git-new-workdir` makes one.
+    let repo = protected();
+    let there = repo.scratch().join("other");
+    fs::create_dir_all(there.join(".git/logs")).expect("it can be made");
+    for part in ["config", "refs", "logs/refs", "objects", "info", "hooks", "packed-refs"] {
+        symlink(repo.git_dir().join(part), there.join(".git").join(part)).expect("a link can be made");
+    }
+    fs::copy(repo.git_dir().join("HEAD"), there.join(".git/HEAD")).expect("it can be copied");
+    let other = repo.sibling("other");
+    other.git(["checkout", "-q", "-f", "-b", "topic"]);
+    other.write("file", "changed\n");
+    other.commit_all("three");
+    other.git(["branch", "gone"]);
+    other.git(["branch", "-D", "gone"]);
+    let output = run(&other, &jin_txn(), &["check"], "", "check");
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&other, &output));
+    let output = run(&other, &jin_txn(), &["run", "--", "git", "tag", "by-a-run"], "", "run");
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&other, &output));
+    // A lock behind the link is left alone, and that is told.
+    let stale = repo.git_dir().join("refs/heads/stale.lock");
+    fs::write(&stale, "").expect("a lock can be made");
+    fs::write(other.git_dir().join("index.lock"), "").expect("a lock can be made");
+    let_the_clock_tick(&repo.git_dir());
+    let output = run(&other, &jin_txn(), &["recover"], "", "recover");
+    let said = shown(&other, &output);
+    assert!(stale.exists() && !other.git_dir().join("index.lock").exists(), "{said}");
+    assert!(said.contains("refs is a symbolic link"), "{said}");
+}
+
+#[test]
+fn head_as_a_link_is_a_symbolic_ref() {
+    let repo = protected();
+    let head = repo.git_dir().join("HEAD");
+    fs::remove_file(&head).expect("it can be removed");
+    symlink("refs/heads/main", &head).expect("a link can be made");
+    repo.commit_all("three");
+    let id = repo.logged()[0].split(' ').next().expect("an id").to_owned();
+    let shown = text(&repo.jin_txn(["show", &id]).stdout).into_owned();
+    assert!(shown.contains("refs/heads/main"), "{shown}");
+    let mut command = git(&repo, &["commit", "-q", "--allow-empty", "-m", "four"]);
+    let output = command.output().expect("git starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    wait_until("the log is whole", || repo.jin_txn(["check"]).status.code() == Some(0));
+}
