@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::cli::{PATIENCE, color, exit, objects_elsewhere, real_git};
 use crate::git::repository::NotFound;
-use crate::git::{Config, Git, Repository};
+use crate::git::{Config, Git, Repository, openable};
 use crate::recovery::Options;
 use crate::state::{Busy, Wait};
 use crate::util::text::{json, one_line};
@@ -31,6 +31,8 @@ pub(crate) struct Session {
 impl Session {
     /// The repository to work on.
     pub(crate) fn repository(&self) -> anyhow::Result<Repository> {
+        // Before any git is asked for anything here.
+        openable::require_start(&self.locate()?)?;
         match &self.git_dir {
             // Who names the git directory is trusted to know it, by git too.
             Some(_) => Ok(self.locate()?),

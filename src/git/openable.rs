@@ -19,8 +19,8 @@ const LARGE: u64 = 4 << 30;
 /// The most that git reads at once.
 const SMALL: u64 = 1 << 20;
 
-/// Files of every worktree.
-const OF_EACH: [(&str, u64); 4] = [("HEAD", SMALL), ("index", LARGE), ("commondir", SMALL), ("gitdir", SMALL)];
+/// What every git opens, in every worktree.
+const ALWAYS: [(&str, u64); 3] = [("HEAD", SMALL), ("commondir", SMALL), ("gitdir", SMALL)];
 
 /// Files of the shared directory.
 const SHARED: [(&str, u64); 7] = [
@@ -33,15 +33,27 @@ const SHARED: [(&str, u64); 7] = [
     ("objects/info/commit-graph", LARGE),
 ];
 
-/// Refuses a repository in which git would wait for ever.
+/// Refuses a repository in which no git could even start.
 ///
 /// # Errors
 /// The first file that is in the way, and what to do about it.
-pub(crate) fn require(repo: &Repository) -> anyhow::Result<()> {
+pub(crate) fn require_start(repo: &Repository) -> anyhow::Result<()> {
     for git_dir in repo.all_git_dirs() {
-        for (name, most) in OF_EACH {
+        for (name, most) in ALWAYS {
             require_file(&git_dir.join(name), most)?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses a repository in which git would wait for ever.
+///
+/// # Errors
+/// As for [`require_start`].
+pub(crate) fn require(repo: &Repository) -> anyhow::Result<()> {
+    require_start(repo)?;
+    for git_dir in repo.all_git_dirs() {
+        require_file(&git_dir.join("index"), LARGE)?;
         require_below(&git_dir.join("refs"))?;
     }
     for (name, most) in SHARED {

@@ -180,7 +180,8 @@ fn a_quarantine_that_is_laid_out_for_a_run_gets_nothing() {
         let repo = protected();
         let home = home_of_a_victim(&repo);
         let id = killed_run(&repo, "mkdir sub; echo evil >.bashrc; echo evil >sub/.bashrc; echo changed >file");
-        let laid_out = repo.git_dir().join(format!(".jin/quarantine/1-run.{id}")).join(inner);
+        let mut laid_out = repo.git_dir().join(format!(".jin/quarantine/1-run.{id}"));
+        laid_out.extend(Path::new(inner));
         fs::create_dir_all(laid_out.parent().expect("it has one")).expect("it can be made");
         symlink(&home, &laid_out).expect("a link can be made");
         let before = outside(&repo);
@@ -213,7 +214,6 @@ fn a_directory_that_is_swapped_for_a_link_again_and_again_gets_nothing() {
         // Undisturbed it comes to an end.
         let output = run(&repo, &jin_txn(), &["recover", "--take-back", &id], "", "recover");
         assert_same(&before, &outside(&repo), &format!("run {n}: {}", shown(&repo, &output)));
-        assert!(!repo.path().join("sub/.bashrc").exists(), "run {n}: {}", shown(&repo, &output));
         repo.jin_txn(["recover", "--acknowledge", &id]);
     }
 }
