@@ -345,6 +345,13 @@ pub(crate) fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`keep_second`], of a file that has just been seen to be regular, right in the git directory, with a second name right in
+/// the state directory: see [`rename_new_here`].
+pub(crate) fn keep_second_here(original: &Path, second: &Path) -> io::Result<()> {
+    // Of a link, were it one by now, the link itself gets the name, and nobody reads it.
+    fs::hard_link(original, second).or_else(|_| keep_second(original, second))
+}
+
 /// Puts the program `bytes` (a script) at `path` by one rename, durably; what was there is replaced.
 pub(crate) fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut tmp = path.as_os_str().to_owned();

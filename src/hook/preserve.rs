@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use anyhow::Context;
 
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Value};
@@ -56,12 +56,13 @@ impl Call<'_> {
     /// makes durable.
     pub(super) fn save_config(&self) -> anyhow::Result<()> {
         let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
-        let now = FileId::at(&config)?;
+        let found = absent_is_none(fs::symlink_metadata(&config))?.filter(fs::Metadata::is_file);
+        let now = found.as_ref().map(FileId::of);
         if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
             return Ok(());
         }
-        durable::remove_file(&saved)?;
-        match durable::keep_second(&config, &saved) {
+        durable::remove_file_here(&saved)?;
+        match durable::keep_second_here(&config, &saved) {
             // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
             // A link leads to what is not this repository's; what is no file is no configuration.
             Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::InvalidInput) => {
