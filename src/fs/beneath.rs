@@ -28,8 +28,8 @@ use rustix::io::Errno;
 
 pub(crate) use path::RelPath;
 
-pub(crate) use crate::fs::door::{Kind, Stat};
 use crate::fs::door::{DIRECTORY, open_dir, open_regular, rename_new, resolve, stat_at};
+pub(crate) use crate::fs::door::{Kind, Stat};
 use crate::fs::named::at;
 
 /// The open root.

@@ -87,7 +87,9 @@ fn require_file(path: &Path, most: u64) -> anyhow::Result<()> {
     };
     match found {
         Some(found) if !found.is_file() && !found.is_dir() => Err(refusal(path, "is no regular file")),
-        Some(found) if found.is_file() && found.len() > most => Err(refusal(path, "is far too large to be one of git's")),
+        Some(found) if found.is_file() && found.len() > most => {
+            Err(refusal(path, "is far too large to be one of git's"))
+        }
         _ => Ok(()),
     }
 }

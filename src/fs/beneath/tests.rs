@@ -58,7 +58,8 @@ fn a_link_on_the_way_is_refused_with_and_without_openat2() {
         let error = scene.root.make_parent(&rel(path), 0o777, &mut made).unwrap_err();
         assert_eq!(refusal(&error).map(|r| r.why), Some(why), "{path}, to be made");
         let dir = rel(path).parent().unwrap();
-        let walked = step_by_step(&scene.root, dir.as_path()).map_err(|errno| refused(Path::new(""), &rel(path), errno));
+        let walked =
+            step_by_step(&scene.root, dir.as_path()).map_err(|errno| refused(Path::new(""), &rel(path), errno));
         assert_eq!(refusal(&walked.unwrap_err()).map(|r| r.why), Some(why), "{path}, step by step");
     }
     assert!(step_by_step(&scene.root, Path::new("a/b")).is_ok());

@@ -176,7 +176,9 @@ fn home_of_a_victim(repo: &Repo) -> PathBuf {
 
 #[test]
 fn a_quarantine_that_is_laid_out_for_a_run_gets_nothing() {
-    for (what, inner) in [("its directory", ""), ("the worktree in it", "worktree"), ("a directory in it", "worktree/sub")] {
+    for (what, inner) in
+        [("its directory", ""), ("the worktree in it", "worktree"), ("a directory in it", "worktree/sub")]
+    {
         let repo = protected();
         let home = home_of_a_victim(&repo);
         let id = killed_run(&repo, "mkdir sub; echo evil >.bashrc; echo evil >sub/.bashrc; echo changed >file");
@@ -201,7 +203,8 @@ fn a_directory_that_is_swapped_for_a_link_again_and_again_gets_nothing() {
     let before = outside(&repo);
     for n in 0..RUNS {
         fs::create_dir_all(repo.path().join("sub")).expect("it can be made");
-        let id = killed_run(&repo, "echo evil >sub/.bashrc; mkdir -p sub/deep; echo evil >sub/deep/x; echo more >>file");
+        let id =
+            killed_run(&repo, "echo evil >sub/.bashrc; mkdir -p sub/deep; echo evil >sub/deep/x; echo more >>file");
         let ended = AtomicBool::new(false);
         let output = thread::scope(|scope| {
             scope.spawn(|| swap(&repo, &id, &home, &ended));
