@@ -119,6 +119,7 @@ fn a_link_to_another_repository_leads_recovery_nowhere_and_stops_it_nowhere() {
         ("objects/info", "other"),
         ("objects/pack", "other"),
     ];
+    let (mut led_outside, mut stopped) = (Vec::new(), Vec::new());
     for (link, target) in links {
         let repo = protected();
         let other = victim(&repo);
@@ -136,10 +137,17 @@ fn a_link_to_another_repository_leads_recovery_nowhere_and_stops_it_nowhere() {
         let what = format!("{link} leads to {target}");
         for arguments in [&["check"][..], &["recover", "--dry-run"], &["recover"], &["recover"]] {
             let output = run(&repo, &jin_txn(), arguments, "", &what);
-            assert_same(&before, &outside(&repo), &format!("{what}, {arguments:?}: {}", shown(&repo, &output)));
+            if before != outside(&repo) {
+                led_outside.push(format!("{what}, {arguments:?}: {}", shown(&repo, &output)));
+                break;
+            }
         }
-        assert!(!stale.exists(), "{what}: recovery of the rest goes on");
+        if stale.exists() {
+            stopped.push(what);
+        }
     }
+    assert!(led_outside.is_empty(), "something outside has changed:\n{}", led_outside.join("\n"));
+    assert!(stopped.is_empty(), "recovery of the rest goes on: {stopped:#?}");
 }
 
 #[test]
@@ -197,14 +205,14 @@ fn a_quarantine_that_is_laid_out_for_a_run_gets_nothing() {
 
 #[test]
 fn a_directory_that_is_swapped_for_a_link_again_and_again_gets_nothing() {
-    const RUNS: usize = 12;
+    const RUNS: usize = 30;
     let repo = protected();
     let home = home_of_a_victim(&repo);
     let before = outside(&repo);
     for n in 0..RUNS {
         fs::create_dir_all(repo.path().join("sub")).expect("it can be made");
-        let id =
-            killed_run(&repo, "echo evil >sub/.bashrc; mkdir -p sub/deep; echo evil >sub/deep/x; echo more >>file");
+        let many = "i=0; while [ $i -lt 100 ]; do echo evil >.bashrc$i; echo evil >sub/.bashrc$i; i=$((i+1)); done";
+        let id = killed_run(&repo, &format!("{many}; echo more >>file"));
         let ended = AtomicBool::new(false);
         let output = thread::scope(|scope| {
             scope.spawn(|| swap(&repo, &id, &home, &ended));
@@ -232,6 +240,7 @@ fn swap(repo: &Repo, id: &str, home: &Path, ended: &AtomicBool) {
         for dir in inner.chain([sub.clone()]) {
             if fs::rename(&dir, &aside).is_ok() {
                 symlink(home, &dir).ok();
+                (0..20).for_each(|_| thread::yield_now());
                 fs::remove_file(&dir).ok();
                 fs::rename(&aside, &dir).ok();
             }
