@@ -14,7 +14,7 @@ use crate::support::crash::{git, jin, kill_at, nth, path_of};
 use crate::support::observe::{Tree, assert_same, calm, shown, tree};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text};
-use crate::support::tracer::Action;
+use crate::support::tracer::{self, Action, Event, Isolation};
 use crate::support::wait::wait_until;
 
 /// Longer than any command here takes that does not hang.
@@ -204,8 +204,42 @@ fn a_quarantine_that_is_laid_out_for_a_run_gets_nothing() {
 }
 
 #[test]
+fn a_directory_that_is_swapped_for_a_link_between_two_files_gets_nothing() {
+    let repo = protected();
+    let home = home_of_a_victim(&repo);
+    let id = killed_run(&repo, "for i in 1 2 3 4 5 6; do echo evil >.bashrc$i; done; echo changed >file");
+    let before = outside(&repo);
+    let mut swapped = None;
+    // At each change of a file, after the one before has been made.
+    let mut decide = |_: &Event| {
+        if swapped.is_none()
+            && let Some(dir) = first_with_content(&repo, &id)
+        {
+            fs::rename(&dir, repo.git_dir().join("aside")).expect("it can be moved");
+            symlink(&home, &dir).expect("a link can be made");
+            swapped = Some(dir);
+        }
+        Action::Continue
+    };
+    tracer::trace(jin(&repo, &["recover"]), b"", Isolation::None, &mut decide).expect("it starts");
+    let link = swapped.expect("something was moved aside");
+    assert_same(&before, &outside(&repo), "nothing outside has changed");
+    fs::remove_file(link).expect("it can be removed");
+    let output = run(&repo, &jin_txn(), &["recover"], "", "recover");
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&repo, &output));
+    assert_eq!(text(&repo.git(["status", "--porcelain"]).stdout), "", "and it is taken back when nobody interferes");
+}
+
+/// The directory in quarantine for the worktree of a run, when there is something in it.
+fn first_with_content(repo: &Repo, id: &str) -> Option<PathBuf> {
+    let made = fs::read_dir(repo.git_dir().join(".jin/quarantine")).ok()?.flatten().map(|entry| entry.path());
+    let made = made.filter(|path| path.display().to_string().ends_with(&format!("run.{id}")));
+    made.map(|path| path.join("worktree")).find(|path| fs::read_dir(path).is_ok_and(|mut found| found.next().is_some()))
+}
+
+#[test]
 fn a_directory_that_is_swapped_for_a_link_again_and_again_gets_nothing() {
-    const RUNS: usize = 30;
+    const RUNS: usize = 12;
     let repo = protected();
     let home = home_of_a_victim(&repo);
     let before = outside(&repo);
@@ -256,25 +290,19 @@ fn a_reflog_that_is_a_link_to_a_private_file_is_not_copied() {
     }
     let repo = protected();
     let private = repo.scratch().join("private");
-    let places = [("logs/refs/heads/z", &["branch", "-D", "z"][..]), ("config.link", &["branch", "-D", "z"])];
-    for (place, arguments) in places {
-        let repo = repo.copy();
-        fs::write(repo.scratch().join("private"), "private\n").expect("it can be written");
-        repo.git(["branch", "z"]);
-        give_to(NOBODY, repo.scratch());
-        fs::set_permissions(repo.scratch().join("private"), fs::Permissions::from_mode(0o600)).expect("it can be set");
-        let link = repo.git_dir().join(place);
-        replace_by_link(&link, &repo.scratch().join("private"));
-        // The link is another user's: the kernel refuses to give it a second name, and what it leads to was copied instead.
-        give_to(0, &link);
-        let mut command = repo.as_nobody(Git::under_test().program.as_os_str());
-        command.args(arguments);
-        let unlinked = |event: &crate::support::tracer::Event| path_of(event).ends_with("refs/heads/z");
-        kill_at(command, "", Action::KillTree, nth(2, unlinked));
-        let copied = tree(&repo.git_dir().join(".jin")).into_iter().find(|(_, (_, content))| content == b"private\n");
-        assert!(copied.is_none(), "{place}: {copied:?}");
-    }
-    drop(private);
+    fs::write(&private, "private\n").expect("it can be written");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).expect("it can be set");
+    repo.git(["branch", "z"]);
+    give_to(NOBODY, repo.scratch());
+    let link = repo.git_dir().join("logs/refs/heads/z");
+    replace_by_link(&link, &private);
+    // The link is another user's: the kernel refuses to give it a second name, and what it leads to was copied instead.
+    give_to(0, &link);
+    let mut command = repo.as_nobody(Git::under_test().program.as_os_str());
+    command.args(["branch", "-D", "z"]);
+    kill_at(command, "", Action::KillTree, nth(2, |event| path_of(event).ends_with("refs/heads/z")));
+    let copied = tree(&repo.git_dir().join(".jin")).into_iter().find(|(_, (_, content))| content == b"private\n");
+    assert!(copied.is_none(), "{copied:?}");
 }
 
 #[test]
