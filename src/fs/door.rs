@@ -311,3 +311,47 @@ pub(crate) fn open_regular(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Opti
         Err(errno) => Err(errno.into()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may write directly")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_anywhere_on_a_path_is_refused_with_and_without_openat2() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(scratch.path()).unwrap();
+        fs::create_dir_all(root.join("outside/dir")).unwrap();
+        fs::write(root.join("outside/dir/file"), "precious").unwrap();
+        fs::create_dir(root.join("inside")).unwrap();
+        symlink("../outside", root.join("inside/link")).unwrap();
+        symlink("../outside/dir/file", root.join("inside/file")).unwrap();
+        for path in ["inside/link/dir/file", "inside/file", "inside/link"] {
+            let path = root.join(path);
+            let error = anyhow::Error::from(open(&path, OFlags::RDONLY, 0).unwrap_err());
+            assert!(is_linked(&error), "{}: {error:#}", path.display());
+            let walked = walk(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            assert_eq!(walked.unwrap_err(), Errno::LOOP, "{}, step by step", path.display());
+        }
+        assert!(is_linked(&place(&root.join("inside/link/dir")).unwrap_err().into()));
+        assert_eq!(entries(&root.join("inside/link")).unwrap(), None, "what lies behind a link is not listed");
+        assert!(open(&root.join("outside/dir/file"), OFlags::RDONLY, 0).is_ok());
+        assert!(walk(CWD, &root.join("outside/dir/file"), OFlags::RDONLY, Mode::empty()).is_ok());
+    }
+
+    #[test]
+    fn a_tree_is_removed_and_what_its_links_lead_to_is_not() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(scratch.path()).unwrap();
+        fs::create_dir_all(root.join("tree/a/b")).unwrap();
+        fs::create_dir(root.join("outside")).unwrap();
+        fs::write(root.join("outside/file"), "precious").unwrap();
+        fs::write(root.join("tree/a/file"), "").unwrap();
+        symlink("../../../outside", root.join("tree/a/b/link")).unwrap();
+        place(&root.join("tree")).unwrap().remove_tree().unwrap();
+        assert!(!root.join("tree").exists() && root.join("outside/file").exists());
+    }
+}

@@ -1,5 +1,7 @@
 //! Links, FIFOs and devices below the git directory lead nowhere.
 
+mod instead;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -7,8 +9,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use nix::sys::stat::Mode;
 
 use crate::support::crash::{git, jin, kill_at, nth, path_of};
 use crate::support::observe::{Tree, assert_same, calm, shown, tree};
@@ -328,89 +328,6 @@ fn the_copy_of_a_reflog_can_be_read_by_nobody_who_could_not_read_the_reflog() {
         .map(|(mode, _)| mode & 0o777)
         .collect();
     assert!(!kept.is_empty() && kept.iter().all(|mode| mode & 0o077 == 0), "{kept:?}");
-}
-
-/// What is put in the place of a file.
-type Trap = (&'static str, fn(&Path));
-
-const TRAPS: [Trap; 5] = [
-    ("a FIFO", |path| nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o666)).expect("a FIFO can be made")),
-    ("a link to a device", |path| symlink("/dev/zero", path).expect("a link can be made")),
-    ("a directory", |path| fs::create_dir(path).expect("a directory can be made")),
-    ("a file of a terabyte", |path| {
-        let file = fs::File::create(path).expect("it can be made");
-        // Where the file system has none that large, the largest there is.
-        if file.set_len(1 << 40).is_err() {
-            file.set_len(1 << 43).or_else(|_| file.set_len(6 << 30)).expect("a sparse file can be made");
-        }
-    }),
-    ("a link to nowhere", |path| symlink("/nowhere", path).expect("a link can be made")),
-];
-
-const PLACES: [&str; 19] = [
-    "HEAD",
-    "index",
-    "packed-refs",
-    "refs/heads/main",
-    "refs/heads/evil",
-    "logs/HEAD",
-    "logs/refs/heads/main",
-    "logs/refs/heads/evil",
-    "commondir",
-    "shallow",
-    "info/exclude",
-    "objects/info/alternates",
-    "objects/pack/pack-x.idx",
-    "worktrees/x/HEAD",
-    "worktrees/x/index",
-    "worktrees/x/commondir",
-    "worktrees/x/gitdir",
-    "worktrees/x/locked",
-    "worktrees/x/logs/HEAD",
-];
-
-/// A repository of which this boot has looked at nothing yet, with a lock of the dead.
-fn unverified() -> Repo {
-    let repo = protected();
-    repo.git(["worktree", "add", "-q", "--detach", "../linked"]);
-    fs::rename(repo.git_dir().join("worktrees/linked"), repo.git_dir().join("worktrees/x")).expect("it can move");
-    fs::write(repo.git_dir().join("refs/heads/stale.lock"), "").expect("a lock can be made");
-    forget_the_boot(&repo);
-    repo
-}
-
-#[test]
-fn whatever_is_in_the_place_of_a_file_of_git_nobody_hangs_and_no_memory_is_filled() {
-    let template = unverified();
-    let (old, new) = (template.read(["rev-parse", "HEAD~"]), template.read(["rev-parse", "HEAD"]));
-    let payload = format!("{old} {new} refs/heads/main\n");
-    let hook = PathBuf::from("hooks/reference-transaction");
-    for place in PLACES {
-        for (trap, put) in TRAPS {
-            let repo = template.copy();
-            let path = repo.git_dir().join(place);
-            match fs::symlink_metadata(&path) {
-                Ok(_) => fs::remove_file(&path).expect("it can be removed"),
-                Err(_) => fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made"),
-            }
-            put(&path);
-            let hook = repo.git_dir().join(&hook);
-            let all = [
-                (jin_txn(), &["check", "--prompt"][..]),
-                (jin_txn(), &["check"]),
-                (jin_txn(), &["status"]),
-                (jin_txn(), &["recover", "--dry-run"]),
-                (jin_txn(), &["recover"]),
-                (hook.clone(), &["preparing"]),
-                (hook.clone(), &["prepared"]),
-                (hook.clone(), &["committed"]),
-                (hook, &["aborted"]),
-            ];
-            for (program, arguments) in all {
-                run(&repo, &program, arguments, &payload, &format!("{trap} as {place}, {arguments:?}"));
-            }
-        }
-    }
 }
 
 #[test]
