@@ -71,6 +71,7 @@ impl Scratch {
     fn new(git: PathBuf, keep: bool) -> anyhow::Result<Scratch> {
         let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
         let dir = std::env::temp_dir().join(format!("jin-txn-demo-{}-{nonce}", std::process::id()));
+        let dir = durable::real(&dir);
         durable::create_dirs(&dir, 0o700).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(Scratch { git, dir, keep })
     }

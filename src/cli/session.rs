@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{PATIENCE, color, exit, objects_elsewhere, real_git, user};
 use crate::git::repository::{Found, NotFound};
-use crate::git::{Config, Git, Repository};
+use crate::git::{Config, Git, Repository, openable};
 use crate::recovery::Options;
 use crate::state::{Busy, Wait};
 use crate::trust::ownership;
@@ -31,6 +31,8 @@ impl Session {
     /// The repository to work on.
     pub(crate) fn repository(&self) -> anyhow::Result<Repository> {
         let found = self.locate()?;
+        // Before any git is asked for anything here.
+        openable::require_start(&found.repo)?;
         match &self.git_dir {
             // Who names the git directory is trusted to know it, by git too.
             Some(_) => ownership::require_linked(&found.repo)?,

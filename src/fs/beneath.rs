@@ -28,11 +28,9 @@ use rustix::io::Errno;
 
 pub(crate) use path::RelPath;
 
+use crate::fs::door::{DIRECTORY, open_dir, open_regular, rename_new, resolve, stat_at};
+pub(crate) use crate::fs::door::{Kind, Stat};
 use crate::fs::named::at;
-use crate::fs::{FileId, absent_is_none};
-
-/// Opens directories for reading only: they can be synced.
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The open root.
 #[derive(Debug)]
@@ -48,32 +46,6 @@ pub(crate) struct Parent {
     name: OsString,
     path: RelPath,
     root: Arc<Path>,
-}
-
-/// What kind of thing an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Symlink,
-    /// A directory.
-    Directory,
-    /// A fifo, a socket, a device.
-    Other,
-}
-
-/// An entry, itself: links are not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stat {
-    /// What it is.
-    pub kind: Kind,
-    /// Permission bits (the lower twelve).
-    pub mode: u32,
-    /// Its identity within its file system.
-    pub id: FileId,
-    /// Its file system, within this boot.
-    pub device: u64,
 }
 
 /// How a renamed entry takes its place.
@@ -136,6 +108,16 @@ impl Root {
     pub(crate) fn open(dir: &Path) -> io::Result<Root> {
         let open = at(dir, rustix::fs::open(dir, DIRECTORY, Mode::empty()).map_err(Into::into))?;
         Ok(Root { dir: open, path: dir.into() })
+    }
+
+    /// Opens `dir`, which has to be there itself: no link is followed.
+    pub(crate) fn open_itself(dir: &Path) -> io::Result<Root> {
+        Ok(Root { dir: open_dir(dir)?, path: dir.into() })
+    }
+
+    /// The inode of the root.
+    pub(crate) fn inode(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.dir)?.st_ino)
     }
 
     /// The file system of the root, within this boot.
@@ -201,35 +183,9 @@ impl Root {
     }
 
     fn open_dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        loop {
-            match rustix::fs::openat2(&self.dir, path, DIRECTORY, Mode::empty(), resolve) {
-                // A rename at the wrong moment.
-                Err(Errno::AGAIN) => {}
-                // Before Linux 5.6, and where a filter of system calls does not know it.
-                Err(Errno::NOSYS | Errno::PERM) => return self.walk_to(path),
-                other => return other,
-            }
-        }
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        resolve(self.dir.as_fd(), path, DIRECTORY, Mode::empty(), beneath)
     }
-
-    /// The same step by step.
-    fn walk_to(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let mut dir = rustix::fs::openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
-        for component in path.iter().filter(|c| *c != OsStr::new(".")) {
-            dir = match rustix::fs::openat(&dir, component, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-                // With O_DIRECTORY a link is reported as no directory.
-                Err(Errno::NOTDIR) if is_link(&dir, component) => return Err(Errno::LOOP),
-                other => other?,
-            };
-        }
-        Ok(dir)
-    }
-}
-
-fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {
-    let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-    found.is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_symlink())
 }
 
 impl Parent {
@@ -341,55 +297,6 @@ impl Parent {
 impl AsFd for Parent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
-    }
-}
-
-/// Renames, and replaces nothing.
-fn rename_new(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
-    match rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE) {
-        // File systems (and old kernels) that cannot: a second name refuses to replace as well.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?;
-            Ok(rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?)
-        }
-        other => Ok(other?),
-    }
-}
-
-/// What `name` in the open directory `dir` is; `None` when there is nothing.
-pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
-    use rustix::fs::FileType;
-    let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
-    let Some(found) = absent_is_none(found)? else { return Ok(None) };
-    let kind = match FileType::from_raw_mode(found.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Symlink => Kind::Symlink,
-        FileType::Directory => Kind::Directory,
-        _ => Kind::Other,
-    };
-    // The types of these fields differ from platform to platform.
-    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)]
-    let nanoseconds = |seconds, rest| seconds as i64 * 1_000_000_000 + rest as i64;
-    let id = FileId {
-        ino: found.st_ino,
-        size: found.st_size.cast_unsigned(),
-        mtime: nanoseconds(found.st_mtime, found.st_mtime_nsec),
-        ctime: nanoseconds(found.st_ctime, found.st_ctime_nsec),
-    };
-    Ok(Some(Stat { kind, mode: found.st_mode & 0o7777, id, device: found.st_dev }))
-}
-
-/// Opens the regular file `name` in the open directory `dir`; `None` when there is nothing, or something else.
-pub(crate) fn open_regular(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Ok(file) => {
-            let file = File::from(file);
-            Ok(file.metadata()?.is_file().then_some(file))
-        }
-        // Nothing there; a link; a socket or a device without a driver.
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Ok(None),
-        Err(errno) => Err(errno.into()),
     }
 }
 

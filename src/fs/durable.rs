@@ -4,21 +4,33 @@
 //! effects can be read (and faults injected) in one place. We trust `fsync`: after it returned, the
 //! bytes survive a crash of the process. A failed `fsync` is never retried on the same file.
 //!
+//! No symbolic link is followed on the way: see [`crate::fs::door`]. Callers that work where the user says (a template, a
+//! directory of hooks) follow the links there once, with [`real`].
+//!
 //! Limit: files and directories only; locks live in [`crate::state::directory`].
 #![allow(clippy::disallowed_methods)]
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, OFlags, RenameFlags};
 
+use crate::fs::door::{self, place};
 use crate::fs::named::{self, at};
+
+/// The same path without links in the directories that it lies in. For what lies where the user says, and for nothing else.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    let there = path.parent().into_iter().flat_map(Path::ancestors);
+    let found = there.into_iter().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)));
+    let whole = found.and_then(|(dir, real)| Some(real.join(path.strip_prefix(dir).ok()?)));
+    whole.unwrap_or_else(|| path.to_owned())
+}
 
 /// Makes the *names* in `dir` durable (created, renamed and removed entries).
 pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {
-    let open = at(dir, File::open(dir))?;
+    let open = File::from(door::open_dir(dir)?);
     match open.sync_all() {
         // Some file systems (network, FUSE) cannot sync a directory.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => at(dir, sync_filesystem(&open)),
@@ -41,12 +53,12 @@ pub(crate) fn sync_filesystem(file: &File) -> io::Result<()> {
 
 /// The same for the file system that `path` lies on.
 pub(crate) fn sync_filesystem_of(path: &Path) -> io::Result<()> {
-    at(path, File::open(path).and_then(|file| sync_filesystem(&file)))
+    at(path, named::open(path).and_then(|file| sync_filesystem(&file)))
 }
 
 /// Makes the content of the file at `path` durable.
 pub(crate) fn fsync_file(path: &Path) -> io::Result<()> {
-    at(path, File::open(path).and_then(|file| file.sync_all()))
+    at(path, door::open(path, OFlags::RDONLY, 0).and_then(|file| file.sync_all()))
 }
 
 /// Opens a file of our own: a regular one that lies where it should. What somebody put in its place is refused: a link would
@@ -71,10 +83,21 @@ pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result
     }
 }
 
+/// Opens the regular file `path`; links are not followed.
+fn open_itself(path: &Path, flags: OFlags) -> io::Result<(File, fs::Metadata)> {
+    let no_file = || io::Error::other(format!("{} is no regular file", path.display()));
+    let opened = door::open(path, flags, 0).map_err(|error| match fs::symlink_metadata(path) {
+        Ok(found) if error.kind() != io::ErrorKind::NotFound && !found.is_file() => no_file(),
+        _ => error,
+    })?;
+    let metadata = at(path, opened.metadata())?;
+    if metadata.is_file() { Ok((opened, metadata)) } else { Err(no_file()) }
+}
+
 /// Reads a file of our own, which has at most `most` bytes: nobody lets us fill the memory.
 pub(crate) fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let (mut file, metadata) = open_regular(path, OpenOptions::new().read(true))?;
+    let (mut file, metadata) = open_itself(path, OFlags::RDONLY)?;
     let len = metadata.len();
     if len > most {
         return Err(io::Error::other(format!("{} is larger than {most} bytes", path.display())));
@@ -101,13 +124,14 @@ pub(crate) fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// No fsync: what is published here is a hint that the log backs up.
 pub(crate) fn publish_new(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let tmp = write_tmp(dir, tmp_name, bytes)?;
-    rename_new(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
+    rename_new_here(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
 }
 
 /// Like [`publish_new`], but replaces a file of that name.
 pub(crate) fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let tmp = write_tmp(dir, tmp_name, bytes)?;
-    rename(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
+    let to = dir.join(name);
+    at(&to, fs::rename(&tmp, &to)).inspect_err(|_| discard(&tmp))
 }
 
 fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
@@ -125,45 +149,56 @@ fn discard(path: &Path) {
     }
 }
 
-/// Renames `from` to `to` and fails with `AlreadyExists` when `to` is there.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+/// As [`rename_new`], within the state directory itself, which its users have verified: hooks move markers there, and a
+/// system call for each costs every git command.
+pub(crate) fn rename_new_here(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         // File systems without RENAME_NOREPLACE (and old kernels): link refuses to replace as well.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            hard_link(from, to)?;
+            at(to, fs::hard_link(from, to))?;
             at(from, fs::remove_file(from))
         }
         Err(errno) => at(to, Err(errno.into())),
     }
 }
 
-/// Renames `from` over `to`.
-pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    at(to, fs::rename(from, to))
+/// As [`remove_file`], right in the state directory: see [`rename_new_here`].
+pub(crate) fn remove_file_here(path: &Path) -> io::Result<()> {
+    absent_is_fine(at(path, fs::remove_file(path)))
 }
 
-/// Gives the file `original` a second name.
+/// Renames `from` to `to` and fails with `AlreadyExists` when `to` is there.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    place(from)?.rename_new(&place(to)?)
+}
+
+/// Renames `from` over `to`.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    place(from)?.rename(&place(to)?)
+}
+
+/// Gives the file `original` a second name; of a link the link itself gets it.
 pub(crate) fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
-    at(link, fs::hard_link(original, link))
+    place(original)?.link(&place(link)?)
 }
 
 /// Removes a file; one that is gone already is fine.
 pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
-    absent_is_fine(at(path, fs::remove_file(path)))
+    absent_is_fine(place(path).and_then(|place| place.unlink()))
 }
 
 /// Removes a directory of ours with everything in it; one that is gone already is fine.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    absent_is_fine(at(path, fs::remove_dir_all(path)))
+    absent_is_fine(place(path).and_then(|place| place.remove_tree()))
 }
 
 /// Removes a directory when it is empty; says whether it went.
 pub(crate) fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
-    match fs::remove_dir(path) {
+    match place(path).and_then(|place| place.remove_dir()) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(false),
-        Err(e) => at(path, Err(e)),
+        Err(e) => Err(e),
     }
 }
 
@@ -176,19 +211,41 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 /// Creates a directory and its parents with `mode` (before umask).
 pub(crate) fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
-    at(path, DirBuilder::new().recursive(true).mode(mode).create(path))
+    match door::open_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        found => return found.map(|_| ()),
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_dirs(parent, mode)?;
+    }
+    match place(path)?.make_dir(mode) {
+        // Somebody was faster; what it is the next one who uses it sees.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => door::open_dir(path).map(|_| ()),
+        made => made,
+    }
+}
+
+/// Creates the directory `path`, with the access that its own directory gives; where anything is already there is none made.
+pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
+    place(path)?.make_dir(0o777)?;
+    share_like_directory(path)
 }
 
 /// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
 pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = at(path, OpenOptions::new().write(true).create_new(true).mode(0o666).open(path))?;
+    let mut file = new_file(path, 0o666)?;
     at(path, file.write_all(bytes))?;
     Ok(file)
 }
 
+/// A new, empty file: where anything is already, a link included, there is none.
+fn new_file(path: &Path, mode: u32) -> io::Result<File> {
+    door::open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)
+}
+
 /// Copies what `source` holds into a new file at `path`: shares the blocks where the file system can, streams otherwise.
 pub(crate) fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
-    let mut copy = at(path, OpenOptions::new().write(true).create_new(true).mode(mode).open(path))?;
+    let mut copy = new_file(path, mode)?;
     if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
         at(path, io::copy(&mut &*source, &mut copy))?;
     }
@@ -198,18 +255,21 @@ pub(crate) fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File
 /// Sets the modification time of a file, in nanoseconds since the epoch.
 pub(crate) fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
-    at(path, OpenOptions::new().write(true).open(path).and_then(|file| file.set_modified(time)))
+    at(path, open_itself(path, OFlags::WRONLY).and_then(|(file, _)| file.set_modified(time)))
 }
 
 /// Appends to a file, makes it if need be, and syncs it.
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = at(path, OpenOptions::new().append(true).create(true).mode(0o666).open(path))?;
+    let (mut file, _) = match open_itself(path, OFlags::WRONLY | OFlags::APPEND) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (new_file(path, 0o666)?, None),
+        found => found.map(|(file, metadata)| (file, Some(metadata)))?,
+    };
     at(path, file.write_all(bytes).and_then(|()| file.sync_data()))
 }
 
 /// Cuts a file to `len` bytes and syncs it.
 pub(crate) fn truncate(path: &Path, len: u64) -> io::Result<()> {
-    let file = open_own(path, OpenOptions::new().write(true))?;
+    let (file, _) = open_itself(path, OFlags::WRONLY)?;
     at(path, file.set_len(len).and_then(|()| file.sync_all()))
 }
 
@@ -231,7 +291,7 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     tmp.push(format!(".jin-tmp.{}", std::process::id()));
     let tmp = std::path::PathBuf::from(tmp);
     remove_file(&tmp)?;
-    at(&tmp, std::os::unix::fs::symlink(target, &tmp))?;
+    place(&tmp)?.symlink(target)?;
     rename(&tmp, link).inspect_err(|_| discard(&tmp))
 }
 
@@ -270,14 +330,38 @@ pub(crate) fn share_like_directory(path: &Path) -> io::Result<()> {
     at(path, fs::set_permissions(path, fs::Permissions::from_mode((own.mode() & 0o7777) | shared)))
 }
 
-/// Gives `original` a second name, or copies it where the file system or the kernel's policy refuses links.
+/// Gives the regular file `original` a second name, or copies it where the file system or the kernel's policy refuses links.
+///
+/// Anything else, a link above all, is [`io::ErrorKind::InvalidInput`]: what it leads to is not ours to copy. Who may not read
+/// the original does not get to read the copy.
 pub(crate) fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
-    match hard_link(original, second) {
+    let (from, to) = (place(original)?, place(second)?);
+    let is_file = |place: &door::Place| Ok::<_, io::Error>(place.stat()?.is_none_or(|s| s.kind == door::Kind::File));
+    let no_file = || {
+        let what = format!("{} is no regular file: it is not kept", original.display());
+        io::Error::new(io::ErrorKind::InvalidInput, what)
+    };
+    if !is_file(&from)? {
+        return Err(no_file());
+    }
+    match from.link(&to) {
+        // Swapped at the last moment: what has the second name is a link itself, and leads nowhere from here.
+        Ok(()) if !is_file(&to)? => absent_is_fine(to.unlink()).and(Err(no_file())),
         Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-            copy_new(&named::open(original)?, second, 0o666).map(|_| ())
+            let (file, metadata) = open_itself(original, OFlags::RDONLY)?;
+            let group = named::metadata(second.parent().unwrap_or(Path::new("/")))?.mode() & 0o020 != 0;
+            let most = if group { 0o660 } else { 0o600 };
+            copy_new(&file, second, metadata.mode() & most).map(|_| ())
         }
         other => other,
     }
+}
+
+/// As [`keep_second`], of a file that has just been seen to be regular, right in the git directory, with a second name right in
+/// the state directory: see [`rename_new_here`].
+pub(crate) fn keep_second_here(original: &Path, second: &Path) -> io::Result<()> {
+    // Of a link, were it one by now, the link itself gets the name, and nobody reads it.
+    fs::hard_link(original, second).or_else(|_| keep_second(original, second))
 }
 
 /// Puts the program `bytes` (a script) at `path` by one rename, durably; what was there is replaced.
@@ -350,8 +434,9 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_synced_is_made_durable_by_syncing_its_file_system() {
-        let unsyncable = File::open("/proc/self").unwrap();
+        let path = PathBuf::from(format!("/proc/{}", std::process::id()));
+        let unsyncable = File::open(&path).unwrap();
         assert_eq!(unsyncable.sync_all().unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        fsync_dir(Path::new("/proc/self")).unwrap();
+        fsync_dir(&path).unwrap();
     }
 }

@@ -101,17 +101,41 @@ pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> 
     }
 }
 
-/// Reads a file that should be small, with its identity; `None` when there is no such *file*.
+/// Reads a file that should be small, with its identity; `None` when there is no such *file*. What is neither a file nor a
+/// directory is as an empty file: nothing is read from it.
 pub(crate) fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
+    read_opened(path, OFlags::empty())
+}
+
+/// As [`read_small`], of a ref: a link that says `refs/...` is how git once wrote symbolic refs, and goes on to read them.
+pub(crate) fn read_ref(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
+    let is_link = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
+    match read_opened(path, OFlags::NOFOLLOW) {
+        Err(error) if is_link(&error) => {}
+        found => return found,
+    }
+    let target = absent_is_none(fs::read_link(path))?.map(|target| target.into_os_string().into_encoded_bytes());
+    match (target.filter(|target| target.starts_with(b"refs/")), FileId::at(path)?) {
+        (Some(target), Some(id)) => Ok(Some(([b"ref: ", target.as_slice(), b"\n"].concat(), id))),
+        _ => read_small(path),
+    }
+}
+
+fn read_opened(path: &Path, more: OFlags) -> io::Result<Option<(Vec<u8>, FileId)>> {
     // NONBLOCK: a FIFO in the place of a ref must not hang us.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map(File::from);
-    let Some(mut file) = absent_is_none(fs::at(path, opened.map_err(Into::into)))? else {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
+    let opened = match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
+        Err(Errno::LOOP) if more.contains(OFlags::NOFOLLOW) => Err(io::ErrorKind::InvalidInput.into()),
+        // A socket, or a device without a driver.
+        Err(Errno::NXIO | Errno::NODEV) => return Ok(FileId::at(path)?.map(|id| (Vec::new(), id))),
+        other => other.map(File::from).map_err(io::Error::from),
+    };
+    let Some(mut file) = absent_is_none(fs::at(path, opened))? else {
         return Ok(None);
     };
     let metadata = fs::at(path, file.metadata())?;
-    if metadata.is_dir() {
-        return Ok(None);
+    if !metadata.is_file() {
+        return Ok((!metadata.is_dir()).then(|| (Vec::new(), FileId::of(&metadata))));
     }
     let mut buffer = [0; 4096];
     let mut len = 0;

@@ -11,6 +11,7 @@ pub(crate) mod index;
 pub(crate) mod name;
 pub(crate) mod objects;
 pub(crate) mod oid;
+pub(crate) mod openable;
 pub(crate) mod packed_refs;
 pub(crate) mod reflog;
 pub(crate) mod refs;

@@ -5,7 +5,6 @@
 
 use crate::fs::named as fs;
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -52,7 +51,7 @@ fn is_hex(name: &[u8]) -> bool {
 }
 
 fn is_intact(path: &Path, oid: &[u8]) -> io::Result<bool> {
-    let Some(file) = absent_is_none(File::open(path))? else { return Ok(true) };
+    let Some(file) = absent_is_none(fs::open(path))? else { return Ok(true) };
     let mut hasher = if oid.len() == 40 { Hash::Sha1 } else { Hash::Sha256 }.start();
     match io::copy(&mut ZlibDecoder::new(file), &mut hasher) {
         Ok(_) => Ok(Oid::parse(oid) == Some(hasher.finish())),

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -31,7 +31,7 @@ impl PackedRefs {
     /// Opens the file below `common_dir`.
     pub(super) fn load(common_dir: &Path) -> io::Result<PackedRefs> {
         let path = common_dir.join("packed-refs");
-        let Some(mut file) = absent_is_none(fs::open(&path))? else {
+        let Some(file) = absent_is_none(fs::open(&path))? else {
             return Ok(PackedRefs { text: Vec::new(), sorted: true, large: None, id: None });
         };
         let metadata = fs::at(&path, file.metadata())?;
@@ -44,7 +44,7 @@ impl PackedRefs {
                 return Ok(PackedRefs { text, sorted: true, large: Some(Large::of(file, len)), id });
             }
         }
-        fs::at(&path, file.read_to_end(&mut text))?;
+        fs::read_at_most(&path, &file, &mut text)?;
         Ok(PackedRefs { id, ..PackedRefs::of(text) })
     }
 
@@ -69,6 +69,9 @@ impl PackedRefs {
         Ok(lines.find_map(|l| entry(l).filter(|e| e.1 == name)).map(|e| e.0))
     }
 }
+
+/// So much may lie between two entries that a search finds; names are far shorter.
+const MOST_BETWEEN: usize = 1 << 24;
 
 /// How much of a large `packed-refs` is read at a time.
 const BLOCK: usize = 4096;
@@ -123,6 +126,9 @@ impl Large {
         let rest = if len <= BLOCK {
             &mut block[..len]
         } else {
+            if len > MOST_BETWEEN {
+                return Err(io::Error::other("packed-refs is damaged: no entry is where one has to be"));
+            }
             long.resize(len, 0);
             &mut long
         };

@@ -59,6 +59,15 @@ pub(crate) fn moved_to(line: &LogLine<'_>) -> Option<RefName> {
     RefName::parse(&[b"refs/heads/".as_slice(), short].concat()).ok()
 }
 
+/// All of a reflog; `None` when there is none. A link is none, nor is anything else that is no file: what it leads to is not
+/// this ref's.
+fn content(log: &Path) -> io::Result<Option<Vec<u8>>> {
+    if !absent_is_none(fs::symlink_metadata(log))?.is_some_and(|found| found.is_file()) {
+        return Ok(None);
+    }
+    absent_is_none(fs::read(log))
+}
+
 /// What lies behind the recorded size of a reflog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tail {
@@ -72,7 +81,7 @@ pub(crate) enum Tail {
 
 /// Looks at what was appended to `log` since it had `recorded` bytes (`None`: it did not exist).
 pub(crate) fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_>) -> bool) -> io::Result<Tail> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Tail::Nothing) };
+    let Some(content) = content(log)? else { return Ok(Tail::Nothing) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     // A log that did not exist and is empty now: git died between creating it and its first entry.
     let created = recorded.is_none();
@@ -90,7 +99,7 @@ pub(crate) fn tail(log: &Path, recorded: Option<u64>, known: impl Fn(&LogLine<'_
 
 /// The first entry behind the recorded size, and whether more follow: proof of what a transaction did there.
 pub(crate) fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(String, String, bool)>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let Some(content) = content(log)? else { return Ok(None) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let mut lines = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n');
     let Some(first) = lines.next().and_then(|l| l.strip_suffix(b"\n")) else { return Ok(None) };
@@ -101,7 +110,7 @@ pub(crate) fn entry_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<(
 
 /// The first whole line behind the recorded size, without its line feed, if it is the last one as well.
 pub(crate) fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let Some(content) = content(log)? else { return Ok(None) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let mut lines = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n');
     let first = lines.next().and_then(|line| line.strip_suffix(b"\n"));
@@ -114,7 +123,7 @@ pub(crate) fn goes_on_with(
     recorded: Option<u64>,
     wanted: impl Fn(&LogLine<'_>) -> bool,
 ) -> io::Result<bool> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
+    let Some(content) = content(log)? else { return Ok(false) };
     let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let first = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n').next();
     Ok(first.and_then(|line| LogLine::parse(line.strip_suffix(b"\n")?)).is_some_and(|line| wanted(&line)))
@@ -122,13 +131,13 @@ pub(crate) fn goes_on_with(
 
 /// The value that the last complete entry of a log leads to.
 pub(crate) fn newest_value(log: &Path) -> io::Result<Option<String>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let Some(content) = content(log)? else { return Ok(None) };
     Ok(last_line(&content).map(|l| String::from_utf8_lossy(l.new).into_owned()))
 }
 
 /// The values that the last entries of a log speak of, zeros excepted.
 pub(crate) fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(Vec::new()) };
+    let Some(content) = content(log)? else { return Ok(Vec::new()) };
     let lines = content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).take(entries);
     let values = lines.flat_map(|line| [Oid::parse(line.old), Oid::parse(line.new)]);
     Ok(values.flatten().filter(|oid| !oid.is_null()).collect())
@@ -137,7 +146,7 @@ pub(crate) fn newest_values(log: &Path, entries: usize) -> io::Result<Vec<Oid>> 
 /// The size of a log without the NULs, half lines, garbage, and entries about objects that `is_there` does not know, at its
 /// end; `None` when there are none.
 pub(crate) fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Result<Option<u64>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let Some(content) = content(log)? else { return Ok(None) };
     let is_known = |value: &[u8]| Oid::parse(value).is_some_and(|oid| oid.is_null() || is_there(&oid));
     let is_sound = |line: &&[u8]| {
         let complete = line.strip_suffix(b"\n").filter(|l| !l.contains(&0));
@@ -150,7 +159,7 @@ pub(crate) fn sound_size(log: &Path, is_there: impl Fn(&Oid) -> bool) -> io::Res
 
 /// The branch that HEAD's reflog last says HEAD moved to.
 pub(crate) fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let Some(content) = content(log)? else { return Ok(None) };
     Ok(content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).find_map(|line| moved_to(&line)))
 }
 
@@ -161,7 +170,7 @@ pub(crate) fn size_without_last(
     at_most: usize,
     unwanted: impl Fn(&LogLine<'_>) -> bool,
 ) -> io::Result<Option<u64>> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(None) };
+    let Some(content) = content(log)? else { return Ok(None) };
     let lines: Vec<&[u8]> = content.split_inclusive(|b| *b == b'\n').collect();
     let goes = |line: &&&[u8]| match line.strip_suffix(b"\n") {
         Some(complete) => LogLine::parse(complete).is_some_and(|l| unwanted(&l)),
@@ -173,7 +182,7 @@ pub(crate) fn size_without_last(
 
 /// Did recovery write the last complete entry?
 pub(crate) fn ends_with_ours(log: &Path) -> io::Result<bool> {
-    let Some(content) = absent_is_none(fs::read(log))? else { return Ok(false) };
+    let Some(content) = content(log)? else { return Ok(false) };
     Ok(last_line(&content).is_some_and(|l| l.is_ours()))
 }
 

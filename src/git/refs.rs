@@ -4,6 +4,9 @@
 //! [`Value::Absent`]. Names are canonical: the ref's path below the common directory, so that
 //! `HEAD` of a linked worktree is `worktrees/<name>/HEAD`, whoever asks.
 //!
+//! Where git follows a link we do, to read: refs in a linked directory (`git-new-workdir`), a symbolic ref that is a link. A
+//! FIFO or a device in the place of a ref is [`Value::Broken`].
+//!
 //! Limit: reftable repositories are read through git only (see [`crate::git::exec`]).
 
 use crate::fs::named as fs;
@@ -16,7 +19,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::fs::{FileId, read_small, with_suffix};
+use crate::fs::{FileId, read_ref, with_suffix};
 pub(crate) use crate::git::name::{BadName, RefName};
 use crate::git::oid::Oid;
 use crate::git::packed_refs::PackedRefs;
@@ -181,7 +184,7 @@ impl<'r> RefStore<'r> {
 
     /// What a reader sees of `name`.
     pub(crate) fn read(&self, name: &RefName) -> io::Result<ResolvedRef> {
-        if let Some((content, id)) = read_small(&self.file(name))? {
+        if let Some((content, id)) = read_ref(&self.file(name))? {
             return Ok(ResolvedRef { value: Value::of_file(&content), loose: Some(id), packed: None });
         }
         let packed = self.packed_value(name)?;
@@ -194,7 +197,7 @@ impl<'r> RefStore<'r> {
         if self.repo.ref_format == RefFormat::Reftable {
             return Ok(None);
         }
-        let Some((content, file)) = read_small(&self.file(&name))? else { return Ok(None) };
+        let Some((content, file)) = read_ref(&self.file(&name))? else { return Ok(None) };
         let value = Value::of_file(&content);
         Ok((value != Value::Broken).then_some(RefSnapshot { name, value, file: Some(file) }))
     }

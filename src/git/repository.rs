@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable};
 
 /// The most that a pointer file (`.git`, `commondir`) has, in bytes.
@@ -170,15 +171,16 @@ impl Repository {
         inside.strip_prefix("worktrees").ok().map(|name| name.as_os_str().as_bytes())
     }
 
-    /// The git directory of every worktree: the main one first.
+    /// The git directory of every worktree: the main one first. A link is none: it leads to what another repository may use.
     #[must_use]
     pub fn all_git_dirs(&self) -> Vec<PathBuf> {
         let mut dirs = vec![self.common_dir.clone()];
-        if let Ok(entries) = fs::read_dir(self.common_dir.join("worktrees")) {
-            let mut linked: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
-            linked.sort();
-            dirs.append(&mut linked);
-        }
+        let worktrees = self.common_dir.join("worktrees");
+        let found = door::entries(&worktrees).ok().flatten().into_iter().flatten();
+        let mut linked: Vec<PathBuf> =
+            found.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| worktrees.join(name)).collect();
+        linked.sort();
+        dirs.append(&mut linked);
         dirs
     }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use anyhow::Context;
 
-use crate::git::Git;
+use crate::git::{Git, openable};
 use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply, nested, post_checkout, recover};
 use crate::observe::payload::{Line, Payload};
@@ -104,6 +104,9 @@ fn failed(vetoes: bool, error: &anyhow::Error, environment: &Environment) -> Rep
 /// `jin.onError=warn`. Asked only when something failed already.
 fn advice_only(environment: &Environment) -> bool {
     let Ok(repo) = environment.repository() else { return false };
+    if openable::require_start(&repo).is_err() {
+        return false;
+    }
     let setting = Git::new(&environment.git_program).at(&repo.git_dir).config("jin.onError");
     setting.is_ok_and(|value| value.as_deref() == Some("warn"))
 }

@@ -1,8 +1,10 @@
 //! What a hook keeps or makes durable before git goes on, because git is about to take it away or never syncs it.
 
+use std::io::ErrorKind;
+
 use anyhow::Context;
 
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Value};
@@ -54,14 +56,18 @@ impl Call<'_> {
     /// makes durable.
     pub(super) fn save_config(&self) -> anyhow::Result<()> {
         let (config, saved) = (self.repo.common_dir.join("config"), self.state.saved_config());
-        let now = FileId::at(&config)?;
+        let found = absent_is_none(fs::symlink_metadata(&config))?.filter(fs::Metadata::is_file);
+        let now = found.as_ref().map(FileId::of);
         if now.is_none_or(|now| now.size == 0) || now == FileId::at(&saved)? {
             return Ok(());
         }
-        durable::remove_file(&saved)?;
-        match durable::keep_second(&config, &saved) {
+        durable::remove_file_here(&saved)?;
+        match durable::keep_second_here(&config, &saved) {
             // Another hook was faster, or git is replacing it right now: the next transaction keeps it.
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+            // A link leads to what is not this repository's; what is no file is no configuration.
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                Ok(())
+            }
             other => other.context("cannot keep the configuration"),
         }
     }
@@ -75,7 +81,8 @@ impl Call<'_> {
         for (index, change) in std::iter::once(first).chain(deleted) {
             let saved = dir.join(saved_log_name(index));
             match durable::keep_second(&refs.log(&change.name), &saved) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // What is no file, or lies behind a link, is no reflog of this repository.
+                Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::InvalidInput) => {}
                 other => other.with_context(|| format!("cannot save the reflog of {}", change.name))?,
             }
         }

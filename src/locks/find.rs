@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{FileId, absent_is_none, named as fs};
+use crate::fs::FileId;
+use crate::fs::door::{self, Kind};
+use crate::fs::named as fs;
 use crate::git::Repository;
 
 /// A lock file.
@@ -35,7 +37,7 @@ pub(crate) enum Depth {
 }
 
 /// Finds all lock files of the repository, where git makes them and nowhere else: other repositories (submodules) and
-/// other tools keep files of such names below a git directory, too.
+/// other tools keep files of such names below a git directory, too. Behind a link are somebody else's.
 pub(crate) fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>> {
     let mut found = Vec::new();
     for git_dir in repo.all_git_dirs() {
@@ -55,6 +57,16 @@ pub(crate) fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>>
     Ok(found)
 }
 
+/// Directories of git's that are links: what lies behind them is not looked at.
+pub(crate) fn links(repo: &Repository) -> io::Result<Vec<PathBuf>> {
+    let git_dirs = repo.all_git_dirs().into_iter();
+    let below = git_dirs.flat_map(|dir| ["refs", "logs", "reftable", "worktrees"].map(|name| dir.join(name)));
+    let worktrees = repo.common_dir.join("worktrees");
+    let entries = door::entries(&worktrees)?.unwrap_or_default().into_iter().map(|(name, _)| worktrees.join(name));
+    let is_link = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    Ok(below.chain(entries).filter(is_link).collect())
+}
+
 /// Are the directories below searched as well?
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Below {
@@ -68,17 +80,14 @@ fn collect(
     known: impl Fn(&[u8]) -> bool + Copy,
     found: &mut Vec<LockFile>,
 ) -> io::Result<()> {
-    let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if below == Below::Yes && kind.is_dir() {
-            collect(&entry.path(), below, known, found)?;
+    for (name, kind) in door::entries(dir)?.unwrap_or_default() {
+        let path = dir.join(&name);
+        if below == Below::Yes && kind == Kind::Directory {
+            collect(&path, below, known, found)?;
         }
-        let name = entry.file_name();
-        if kind.is_file() && is_lock_name(&name) && known(name.as_bytes()) {
+        if kind == Kind::File && is_lock_name(&name) && known(name.as_bytes()) {
             // It may be gone by now: git is at work.
-            found.extend(FileId::at(&entry.path())?.map(|id| LockFile { path: entry.path(), id }));
+            found.extend(FileId::at(&path)?.map(|id| LockFile { path, id }));
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ pub(crate) mod proof;
 pub(crate) mod remove;
 pub(crate) mod works_here;
 
-pub(crate) use find::{Depth, LockFile, find, well_known};
+pub(crate) use find::{Depth, LockFile, find, links, well_known};
 pub(crate) use holders::Holder;
 pub(crate) use proof::{DeadLock, Judge, Known, KnownDead, Verdict};
 pub(crate) use remove::{InTheWay, while_holding};

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::update_refs::{self, RefWrite};
-use crate::git::{RefName, RefStore};
+use crate::git::{RefName, RefStore, Repository};
 use crate::locks::{InTheWay, while_holding};
 use crate::recovery::site::Site;
 use crate::state::quarantine;
@@ -15,6 +15,16 @@ use crate::state::quarantine;
 pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
     if writes.is_empty() {
         return Ok(());
+    }
+    let worktree = Repository { git_dir: git_dir.to_owned(), ..site.repo.clone() };
+    let refs = RefStore::new(&worktree);
+    for write in writes {
+        // git would open a FIFO there and wait, while it holds the lock of the ref.
+        let log = refs.log(&refs.canonical(write.name.as_bytes())?);
+        if absent_is_none(fs::symlink_metadata(&log))?.is_some_and(|found| !found.is_file() && !found.is_dir()) {
+            let name = site.repo.relative(&log);
+            return Err(InTheWay(format!("{name} is no regular file: move it away, then recover again")).into());
+        }
     }
     update_refs::write_refs(&site.git.at(git_dir), writes, message)
         .map_err(|error| InTheWay(format!("{error:#}")).into())

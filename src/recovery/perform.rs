@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::fs::durable;
+use crate::fs::{door, durable};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, update_refs};
 use crate::locks::InTheWay;
@@ -28,7 +28,14 @@ pub(crate) fn perform(site: &Site<'_>, actions: Vec<Action>) -> anyhow::Result<P
         if site.options.dry_run {
             action.tell(site, &mut progress)?;
         } else {
-            action.execute(site, &mut progress)?;
+            match action.execute(site, &mut progress) {
+                // What lies behind a link is not this repository's, and no reason to leave the rest undone.
+                Err(error) if door::is_linked(&error) => {
+                    progress.left_some = true;
+                    progress.lines.push(format!("{error:#}"));
+                }
+                done => done?,
+            }
         }
     }
     Ok(progress)

@@ -32,6 +32,7 @@ const LOOKS: usize = 3;
 
 /// Looks and recovers, or, in a dry run, tells.
 pub(crate) fn run(repo: &Repository, state: &StateDir, options: &Options) -> anyhow::Result<Report> {
+    crate::git::openable::require(repo)?;
     let here = ExecContext::here().context("cannot read /proc: without it nobody's death can be proven")?;
     for _ in 0..LOOKS {
         if let Some(report) = attempt(&Site::new(repo, state, options, &here), &here, false)? {

@@ -109,8 +109,8 @@ fn cut_tail(
     known: impl Fn(&LogLine<'_>) -> bool,
 ) -> anyhow::Result<bool> {
     let Tail::Known(bytes) = reflog::tail(log, size, known)? else { return Ok(false) };
-    let aside = site.state.quarantine().join(quarantine::name(&format!("reflog-tail.{name}")));
-    durable::replace(&aside, &bytes).with_context(|| format!("cannot keep {}", aside.display()))?;
+    quarantine::keep(site.state, &format!("reflog-tail.{name}"), &bytes)
+        .with_context(|| format!("cannot keep the end of the reflog of {name}"))?;
     match size {
         Some(size) => durable::truncate(log, size)?,
         None => durable::remove_file(log)?,

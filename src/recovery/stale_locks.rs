@@ -17,6 +17,10 @@ use crate::wal::Begin;
 
 /// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.
 pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], report: &mut Report) -> anyhow::Result<()> {
+    for link in locks::links(site.repo)? {
+        let name = site.repo.relative(&link);
+        report.notes.push(format!("{name} is a symbolic link: what lies behind it is left as it is, locks included"));
+    }
     for lock in locks::find(site.repo, Depth::Everything)? {
         let path = site.repo.relative(&lock.path);
         let dead = match judge.judge(lock)? {

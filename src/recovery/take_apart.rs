@@ -39,11 +39,11 @@ pub(crate) fn take_apart(
     durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", dir.display()))?;
     // git makes this directory together with the first worktree.
     durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
-    if let Some(link) = link {
+    // Only what leads here is git's doing: the entry may name any directory.
+    if let (Some(link), Some(worktree)) = (link, worktree) {
+        let (link, worktree) = (durable::real(&link), durable::real(worktree));
         durable::remove_file(&link)?;
-    }
-    if let Some(worktree) = worktree {
-        durable::remove_dir_if_empty(worktree)?;
+        durable::remove_dir_if_empty(&worktree)?;
     }
     Ok(true)
 }

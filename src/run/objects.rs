@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,8 @@ fn packs_of(objects: &Path) -> PathBuf {
 
 /// Gives every loose object and every pack a second name.
 pub(crate) fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
-    let objects = repo.common_dir.join("objects");
+    // Where they are a link, their real place: second names take nothing away there.
+    let objects = fs::canonicalize(repo.common_dir.join("objects"))?;
     let root = links(state, id);
     durable::create_dirs(&packs_of(&root), 0o777)?;
     let mut before = pack_files(&objects)?;
@@ -74,7 +76,10 @@ fn keep_loose(objects: &Path, root: &Path) -> anyhow::Result<()> {
 fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
     match durable::keep_second(original, second) {
         // ResolvedRef already; or a gc is at work: what it takes now is in a new pack, or was not needed when it began.
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => Ok(()),
+        // What is no file is no object.
+        Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+            Ok(())
+        }
         other => Ok(other?),
     }
 }

@@ -11,6 +11,7 @@
 //! files only the first [`IGNORED`] have a second name, the others are known by name.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -149,7 +150,7 @@ pub(crate) fn linked(repo: &Repository) -> Vec<String> {
 /// git tells by the index's own time which of its entries cannot be trusted: the copy has it, too.
 fn keep_index(copies: &mut Copies, repo: &Repository) -> anyhow::Result<Option<Kept>> {
     let path = RelPath::parse(b"index")?;
-    let kept = copies.keep(&Root::open(&repo.git_dir)?, &path)?;
+    let kept = copies.keep(&Root::open_itself(&repo.git_dir)?, &path)?;
     if let (Content::File { copy, .. }, Some(id)) = (&kept.content, kept.id) {
         durable::set_modified(&copies.dir.join(copy.to_string()), id.mtime).context("cannot copy the index's time")?;
     }
@@ -159,7 +160,7 @@ fn keep_index(copies: &mut Copies, repo: &Repository) -> anyhow::Result<Option<K
 /// Files right in a git directory (of the shared one only the configuration), and those of the directories that commands
 /// change.
 fn keep_git_dir(copies: &mut Copies, git_dir: &Path, own: bool) -> anyhow::Result<Vec<Kept>> {
-    let root = Root::open(git_dir)?;
+    let root = Root::open_itself(git_dir)?;
     git_dir_files(git_dir, own)?.iter().map(|path| copies.keep(&root, path)).collect()
 }
 
@@ -222,7 +223,8 @@ pub(crate) fn keep_reflog(log: &Path, state: &StateDir, id: TxId, name: RefName)
     let size = FileId::at(log)?.map(|id| id.size);
     if size.is_some() {
         match durable::keep_second(log, &reflog_copy(state, id, &name)) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            // What is no file, or lies behind a link, is no reflog of this repository: without a second name it stays as it is.
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::InvalidInput) => {}
             other => other.with_context(|| format!("cannot keep the reflog of {name}"))?,
         }
     }
@@ -236,7 +238,7 @@ fn keep_worktree(
     intent: &Intent<'_>,
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
-    let root = Root::open(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
+    let root = Root::open_itself(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
     let (status, tracked) = std::thread::scope(|scope| {
         let tracked = scope.spawn(|| Tracked::read(repo, worktree, intent, intent.attributes));
         let status = Status::read(repo, intent.git, worktree, None);

@@ -138,7 +138,11 @@ impl Settings {
         if let (Some(before), Some(after), Some(now)) = (&self.before, &self.after, &now)
             && now == after.as_bytes()
         {
-            return if self.made { Ok(durable::remove_file(&file.path)?) } else { replace(&file.path, before) };
+            return if self.made {
+                Ok(durable::remove_file(&durable::real(&file.path))?)
+            } else {
+                replace(&file.path, before)
+            };
         }
         for changed in self.changed.iter().rev() {
             // The last one first: a hook without its command would stop git.

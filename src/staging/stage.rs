@@ -43,12 +43,12 @@ pub(crate) fn second_name(index: usize) -> RelPath {
 /// Makes the stage of `id` and opens it.
 pub(crate) fn open_new(state: &StateDir, id: TxId) -> anyhow::Result<Root> {
     let dir = state.make_tx(id).with_context(|| format!("cannot create {}", state.tx(id).display()))?;
-    Ok(Root::open(&dir)?)
+    Ok(Root::open_itself(&dir)?)
 }
 
 /// Opens the stage of `id`; `None` when it has none.
 pub(crate) fn open(state: &StateDir, id: TxId) -> io::Result<Option<Root>> {
-    absent_is_none(Root::open(&state.tx(id)))
+    absent_is_none(Root::open_itself(&state.tx(id)))
 }
 
 /// Writes the `index`-th after-image, unsynced, and says what it is.

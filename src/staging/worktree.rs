@@ -41,7 +41,7 @@ impl Worktree {
         let none = || NoWorktree { git_dir: repo.git_dir.clone() };
         let path = locate(repo, &settings)?.ok_or_else(none)?;
         let path = fs::canonicalize(&path).with_context(|| format!("cannot find the worktree {}", path.display()))?;
-        let root = Root::open(&path).with_context(|| format!("cannot open the worktree {}", path.display()))?;
+        let root = Root::open_itself(&path).with_context(|| format!("cannot open the worktree {}", path.display()))?;
         let inside = |dir: &PathBuf| dir.strip_prefix(&path).ok().map(Path::to_owned);
         let own = [&repo.common_dir, &repo.git_dir].into_iter().filter_map(inside).collect();
         Ok(Worktree { root, hash: settings.hash, path, own })

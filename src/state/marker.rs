@@ -262,7 +262,7 @@ impl Entry {
             return Ok(());
         }
         let to = self.path.with_file_name(file_name(state, self.id));
-        durable::rename_new(&self.path, &to)?;
+        durable::rename_new_here(&self.path, &to)?;
         self.path = to;
         self.state = state;
         Ok(())
@@ -270,7 +270,7 @@ impl Entry {
 
     /// Removes the marker: everything about the transaction is done.
     pub fn remove(self) -> io::Result<()> {
-        durable::remove_file(&self.path)
+        durable::remove_file_here(&self.path)
     }
 }
 

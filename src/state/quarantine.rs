@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{absent_is_none, named as fs};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::directory::StateDir;
 use crate::util::checksum::crc32c;
 use crate::util::clock::unix_time;
@@ -26,6 +26,28 @@ pub(crate) fn name(what: &str) -> String {
 /// A free path in the quarantine for `what`.
 pub(crate) fn free_path(state: &StateDir, what: &str) -> io::Result<PathBuf> {
     free_name(&state.quarantine(), &name(what))
+}
+
+/// A new directory in the quarantine for `what`. One that is there, whatever it is, is left alone: the names can be foreseen.
+pub(crate) fn make_dir(state: &StateDir, what: &str) -> io::Result<PathBuf> {
+    loop {
+        let path = free_path(state, what)?;
+        match durable::create_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| path),
+        }
+    }
+}
+
+/// Keeps `bytes` in the quarantine, durably, in a new file.
+pub(crate) fn keep(state: &StateDir, what: &str, bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let path = free_path(state, what)?;
+        match durable::create_new(&path, bytes) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.and_then(|file| fs::at(path, file.sync_all())),
+        }
+    }
 }
 
 /// `name` in `dir`, numbered when it is taken.

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::{absent_is_none, durable, named as fs};
-use crate::state::StateDir;
-use crate::util::clock;
+use crate::state::{StateDir, quarantine};
 use crate::wal::codec;
 use crate::wal::head::Head;
 use crate::wal::record::{Lsn, Record};
@@ -66,8 +65,8 @@ pub(super) fn catch_up(state: &StateDir, head: &mut Head) -> anyhow::Result<()> 
     head.size += valid_until as u64;
     let torn = &bytes[valid_until..];
     if !torn.is_empty() {
-        let aside = format!("{}-torn-tail-{:020}-{}", clock::unix_time(), head.segment, head.size);
-        durable::replace(&state.quarantine().join(aside), torn)?;
+        let aside = format!("torn-tail-{:020}-{}", head.segment, head.size);
+        quarantine::keep(state, &aside, torn)?;
         durable::truncate(&path, head.size)
             .with_context(|| format!("cannot cut the torn tail of {}", path.display()))?;
     }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::fs::door::{self, Kind};
 use crate::fs::{FileId, absent_is_none, named as fs};
 use crate::git::reflog::{self, RENAMED_LOG};
 use crate::git::{RefName, RefStore, Repository, Value};
@@ -196,10 +197,9 @@ fn find_log(site: &Site<'_>, begin: &Begin, target: Option<&RefChange>) -> anyho
     }
     let mut todo = vec![site.repo.common_dir.join("logs/refs")];
     while let Some(dir) = todo.pop() {
-        let Some(entries) = absent_is_none(fs::read_dir(&dir))? else { continue };
-        for entry in entries {
-            let path = entry?.path();
-            if path.is_dir() {
+        for (name, kind) in door::entries(&dir)?.unwrap_or_default() {
+            let path = dir.join(name);
+            if kind == Kind::Directory {
                 todo.push(path);
             } else if is_it(&path)? {
                 return Ok(name_of_log(site.repo, &path).map_or(LogPlace::Lost, LogPlace::Of));

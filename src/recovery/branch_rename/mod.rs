@@ -15,7 +15,7 @@ mod look;
 
 use std::path::Path;
 
-use crate::fs::{FileId, read_small};
+use crate::fs::{FileId, read_ref};
 use crate::git::reflog::{self, RENAMED_LOG};
 use crate::git::update_refs::RefWrite;
 use crate::git::{Oid, RefName, RefStore, Value};
@@ -215,7 +215,7 @@ fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<
     let (old, Some(new)) = (&situation.old.name, &situation.new) else { return Ok(Vec::new()) };
     let mut actions = Vec::new();
     for git_dir in site.repo.all_git_dirs() {
-        let head = read_small(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text));
+        let head = read_ref(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text));
         if head == Some(Value::Symref(old.clone())) {
             actions.push(Action::FollowRename { git_dir, old: old.clone(), new: new.clone() });
         }

@@ -36,8 +36,8 @@ impl DamagedReflog {
             let Some(size) = self.sound_size()? else { return Ok(()) };
             let content = fs::read(&self.path)?;
             let tail = content.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default();
-            let aside = quarantine::free_path(site.state, &format!("reflog-tail.{}", self.name))?;
-            durable::replace(&aside, tail).with_context(|| format!("cannot keep {}", aside.display()))?;
+            quarantine::keep(site.state, &format!("reflog-tail.{}", self.name), tail)
+                .with_context(|| format!("cannot keep the end of the reflog of {}", self.name))?;
             Ok(durable::truncate(&self.path, size)?)
         })
     }

@@ -24,7 +24,8 @@ mod tails;
 
 use std::path::{Path, PathBuf};
 
-use crate::fs::{FileId, absent_is_none, named as fs, read_small};
+use crate::fs::door::{self, Kind};
+use crate::fs::{FileId, read_small};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefFormat, RefName, RefStore, Value};
 use crate::locks::DeadLock;
@@ -145,14 +146,12 @@ fn is_old(expected: &ExpectedRefs<'_>, file: FileId) -> bool {
 
 fn files_below(dir: &Path) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
     let mut found = Vec::new();
-    let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(found) };
-    for entry in entries {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            found.extend(files_below(&entry.path())?);
-        } else if let Some(id) = FileId::at(&entry.path())?.filter(|_| kind.is_file()) {
-            found.push((entry.path(), id));
+    for (name, kind) in door::entries(dir)?.unwrap_or_default() {
+        let path = dir.join(name);
+        if kind == Kind::Directory {
+            found.extend(files_below(&path)?);
+        } else if let Some(id) = FileId::at(&path)?.filter(|_| kind == Kind::File) {
+            found.push((path, id));
         }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));

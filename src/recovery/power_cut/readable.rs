@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fs::{FileId, absent_is_none, durable, named as fs, read_small};
+use crate::fs::{FileId, absent_is_none, durable, named as fs, read_ref};
 use crate::git::{Oid, RefFormat, RefName, RefStore, Repository, Value, objects, reflog};
 use crate::locks::{InTheWay, Judge, LockFile, Verdict};
 use crate::recovery::action::Action;
@@ -62,7 +62,7 @@ fn mend_heads(
     let mut all = true;
     for git_dir in site.repo.all_git_dirs() {
         let path = git_dir.join("HEAD");
-        let found = read_small(&path)?;
+        let found = read_ref(&path)?;
         if found.as_ref().is_some_and(|(content, _)| Value::of_file(content) != Value::Broken) {
             continue;
         }
@@ -135,7 +135,7 @@ fn mend_packed_refs(site: &Site<'_>, expected: &ExpectedRefs<'_>, report: &mut R
     let refs = RefStore::new(site.repo);
     let mut content = b"# pack-refs with: sorted \n".to_vec();
     for (name, value) in values {
-        let is_alone = name.as_bytes().starts_with(b"refs/") && read_small(&refs.file(&name))?.is_none();
+        let is_alone = name.as_bytes().starts_with(b"refs/") && read_ref(&refs.file(&name))?.is_none();
         if let Some(oid) = value.oid().filter(|_| is_alone) {
             content.extend([oid.hex().as_bytes(), b" ", name.as_bytes(), b"\n"].concat());
         }

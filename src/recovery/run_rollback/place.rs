@@ -10,9 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use rustix::fs::OFlags;
 
 use crate::fs::beneath::{Kind, RelPath, RenameMode, Root, Stat};
-use crate::fs::{durable, named as fs};
+use crate::fs::{door, durable, named as fs};
 
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
@@ -44,8 +45,13 @@ impl<'p> RestoreTarget<'p> {
         run: &'p Path,
         copies: &'p Path,
     ) -> anyhow::Result<RestoreTarget<'p>> {
-        let root = Root::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+        let root = Root::open_itself(dir).with_context(|| format!("cannot open {}", dir.display()))?;
         Ok(RestoreTarget { root, aside, run, copies, moved: 0, put: 0 })
+    }
+
+    /// Is it the directory with this inode?
+    pub(crate) fn is_directory(&self, inode: u64) -> bool {
+        self.root.inode().is_ok_and(|own| own == inode)
     }
 
     /// What is at `path` now.
@@ -80,7 +86,8 @@ impl<'p> RestoreTarget<'p> {
     }
 
     fn copy(&self, number: u64) -> io::Result<File> {
-        durable::open_own(&self.copies.join(number.to_string()), File::options().read(true))
+        let path = self.copies.join(number.to_string());
+        door::place(&path)?.open()?.ok_or_else(|| io::Error::other(format!("{} is no regular file", path.display())))
     }
 
     /// Makes `path` free: what is there, or in place of a directory on the way, goes to quarantine.
@@ -111,7 +118,7 @@ impl<'p> RestoreTarget<'p> {
         durable::create_dirs(&dir, 0o777).with_context(cannot)?;
         let to = free_name(&dir, &path.name().to_string_lossy()).with_context(cannot)?;
         let name = to.file_name().unwrap_or_default();
-        let opened = fs::open(&dir).with_context(cannot)?;
+        let opened = door::open_dir(&dir).with_context(cannot)?;
         match parent.take_out(opened.as_fd(), name) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -174,11 +181,11 @@ impl<'p> RestoreTarget<'p> {
         fs::at(&ready, file.set_permissions(fs::Permissions::from_mode(mode))).with_context(cannot)?;
         self.clear(path)?;
         let parent = self.root.make_parent(path, 0o777, &mut Vec::new()).with_context(cannot)?;
-        let dir = fs::open(self.run)?;
+        let dir = door::open_dir(self.run)?;
         match parent.put(dir.as_fd(), READY.as_ref(), RenameMode::NoReplace) {
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 let mut to = parent.create_new(mode).with_context(cannot)?;
-                io::copy(&mut fs::open(&ready)?, &mut to).with_context(cannot)?;
+                io::copy(&mut door::open(&ready, OFlags::RDONLY, 0)?, &mut to).with_context(cannot)?;
                 to.set_permissions(fs::Permissions::from_mode(mode)).with_context(cannot)?;
                 durable::remove_file(&ready)?;
             }
@@ -193,7 +200,7 @@ impl<'p> RestoreTarget<'p> {
         let cannot = || format!("cannot put {path} back");
         self.clear(path)?;
         let parent = self.root.make_parent(path, 0o777, &mut Vec::new()).with_context(cannot)?;
-        let dir = fs::open(self.copies)?;
+        let dir = door::open_dir(self.copies)?;
         parent.put(dir.as_fd(), copy.to_string().as_ref(), RenameMode::NoReplace).with_context(cannot)?;
         self.put += 1;
         Ok(())

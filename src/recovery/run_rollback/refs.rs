@@ -246,7 +246,7 @@ fn keep_list(site: &Site<'_>, id: TxId, aside: &Path) -> anyhow::Result<()> {
     };
     let dir = aside.join("reflogs");
     durable::create_dirs(&dir, 0o777)?;
-    Ok(durable::replace(&dir.join("stash.before"), &was)?)
+    keep_bytes(&dir, "stash.before", &was)
 }
 
 fn keep_tail(site: &Site<'_>, path: &Path, size: u64, aside: &Path) -> anyhow::Result<()> {
@@ -254,8 +254,12 @@ fn keep_tail(site: &Site<'_>, path: &Path, size: u64, aside: &Path) -> anyhow::R
     durable::create_dirs(&dir, 0o777)?;
     let bytes = fs::read(path)?;
     let tail = bytes.get(usize::try_from(size)?..).unwrap_or_default();
-    let to = free_name(&dir, &format!("{}.tail", site.repo.relative(path).replace('/', "%")))?;
-    Ok(durable::replace(&to, tail)?)
+    keep_bytes(&dir, &format!("{}.tail", site.repo.relative(path).replace('/', "%")), tail)
+}
+
+fn keep_bytes(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let file = durable::create_new(&free_name(dir, name)?, bytes)?;
+    Ok(file.sync_all()?)
 }
 
 /// Linked worktrees that the run made: they are no worktrees any more, and their files stay where they are.

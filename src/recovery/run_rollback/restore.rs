@@ -1,10 +1,12 @@
 //! Restores what a run changed, under `index.lock`: every step compares before it writes, and moves aside before it replaces.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 
+use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::refs::RefSnapshot;
 use crate::locks::{InTheWay, while_holding};
@@ -37,7 +39,8 @@ struct Look {
 }
 
 fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
-    let found = context(site, run).difference()?;
+    // Who looks moves nothing aside.
+    let found = context(site, run, PathBuf::new()).difference()?;
     let moves = child_transactions::moves(&run.records, run.id);
     let stash = Stash::look(&run.repo, site.state, &run.records, run.id, &run.manifest)?;
     let plan = refs::plan(&run.repo, &moves, run.begin.head.as_ref(), &run.manifest.reflogs, &stash)?;
@@ -48,14 +51,15 @@ fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
     Ok(Look { found, plan, limit, decision })
 }
 
-fn context<'s>(site: &'s Site<'_>, run: &'s DeadRun) -> RestoreContext<'s> {
+/// `aside` is where everything goes that makes way.
+fn context<'s>(site: &'s Site<'_>, run: &'s DeadRun, aside: PathBuf) -> RestoreContext<'s> {
     RestoreContext {
         repo: &run.repo,
         git: site.git.at(&run.repo.git_dir),
         manifest: &run.manifest,
         run: site.state.tx(run.id),
         copies: snapshot::copies_dir(site.state, run.id),
-        aside: aside(site, run.id),
+        aside,
     }
 }
 
@@ -73,15 +77,21 @@ fn limit(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Option<i64>> {
     Ok(Some(beat.max(logged).max(restoring) + AFTERWARDS))
 }
 
-/// Where everything goes that makes way: the same place in every attempt.
-fn aside(site: &Site<'_>, id: TxId) -> PathBuf {
+/// The directories in quarantine for what made way for the run, one for each attempt: for people to look into.
+fn asides(site: &Site<'_>, id: TxId) -> Vec<String> {
     let name = format!("run.{id}");
     let dir = site.state.quarantine();
-    let there = absent_is_none(fs::read_dir(&dir)).ok().flatten().into_iter().flatten().flatten();
-    let known = there.map(|e| e.path()).find(|path| {
-        path.file_name().and_then(|n| n.to_str()).and_then(|n| n.split_once('-')).is_some_and(|(_, n)| n == name)
-    });
-    known.unwrap_or_else(|| dir.join(quarantine::name(&name)))
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    let is_one = |file: &OsStr| {
+        let (time, rest) = file.to_str().and_then(|n| n.split_once('-')).unwrap_or_default();
+        let number = rest.strip_prefix(&name);
+        is_number(time) && number.is_some_and(|n| n.is_empty() || n.strip_prefix('.').is_some_and(is_number))
+    };
+    let found = door::entries(&dir).ok().flatten().into_iter().flatten();
+    let mut found: Vec<PathBuf> =
+        found.filter(|(file, kind)| *kind == Kind::Directory && is_one(file)).map(|(file, _)| dir.join(file)).collect();
+    found.sort();
+    found.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// What restoring would do.
@@ -94,7 +104,10 @@ pub(crate) fn tell(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> a
 
 /// Restores the run, if it is still ours to take back. Nobody is to work on what is half restored: under `index.lock`.
 pub(crate) fn restore(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> anyhow::Result<()> {
-    while_holding(site.repo, &run.repo.git_dir.join("index.lock"), || restore_locked(site, run, progress))
+    let lock = run.repo.git_dir.join("index.lock");
+    let restored = while_holding(site.repo, &lock, || restore_locked(site, run, progress));
+    // Nothing is done behind a link, and the run waits until the real directory is there again.
+    restored.map_err(|error| if door::is_linked(&error) { in_the_way(error) } else { error })
 }
 
 fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> anyhow::Result<()> {
@@ -103,7 +116,7 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         progress.is_void = true;
         return Ok(());
     }
-    let aside = aside(site, run.id);
+    let aside = quarantine::make_dir(site.state, &format!("run.{}", run.id))?;
     let note = site.state.tx(run.id).join(RESTORING);
     let beat = || -> anyhow::Result<()> {
         if absent_is_none(fs::symlink_metadata(&note))?.is_none() {
@@ -113,13 +126,12 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
     };
     beat()?;
     objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id)?;
-    let (put, moved) = context(site, run).restore(&found, limit, &beat)?;
+    let (put, moved) = context(site, run, aside.clone()).restore(&found, limit, &beat)?;
     let heads = child_transactions::heads(&run.records, run.id);
     let retired = refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside)?;
     let settled = refs::restore_refs(site, run, &plan, &aside).map_err(in_the_way)?;
-    if absent_is_none(fs::symlink_metadata(&aside))?.is_some() {
-        durable::fsync_dir(&site.state.quarantine())?;
-    }
+    durable::remove_dir_if_empty(&aside)?;
+    durable::fsync_dir(&site.state.quarantine())?;
     // Files, names and refs are on disk before the log says so.
     durable::sync_filesystem_of(site.state.path()).context("cannot sync the file system")?;
     if let Some(worktree) = run.manifest.worktree() {
@@ -130,8 +142,9 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         progress.lines.push(format!("{put} put back, {moved} moved aside"));
     }
     progress.lines.extend(retired);
-    if aside.is_dir() {
-        progress.lines.push(format!("what made way is in {}", aside.display()));
+    let asides = asides(site, run.id);
+    if !asides.is_empty() {
+        progress.lines.push(format!("what made way is in {}", asides.join(" and ")));
     }
     progress.left_some = !plan.left.is_empty();
     progress.refs_moved.extend(plan.writes.iter().map(|write| write.name.clone()));

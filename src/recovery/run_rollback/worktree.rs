@@ -69,6 +69,17 @@ impl RestoreContext<'_> {
         RestoreTarget::new(dir, self.aside.join(area), &self.run, &self.copies)
     }
 
+    /// The worktree, which has to be the directory that it was: it is opened once, and used as it was opened.
+    fn worktree_place(&self, worktree: &Path) -> anyhow::Result<RestoreTarget<'_>> {
+        let place = self.place(worktree, "worktree")?;
+        anyhow::ensure!(
+            self.manifest.root.is_none_or(|root| place.is_directory(root)),
+            "{} is another directory by now: nothing is put back there",
+            worktree.display()
+        );
+        Ok(place)
+    }
+
     /// The snapshot's index; where there was none, a name that nothing has.
     fn saved_index(&self) -> PathBuf {
         match self.manifest.index.as_ref().map(|k| &k.content) {
@@ -108,7 +119,7 @@ impl RestoreContext<'_> {
         // git refreshes the index when somebody merely looks: its time says nothing.
         found.index = self.manifest.index.as_ref().map_or(Ok(false), |kept| own.differs(kept))?;
         if let Some(worktree) = self.manifest.worktree() {
-            let place = self.place(&worktree, "worktree")?;
+            let place = self.worktree_place(&worktree)?;
             self.worktree_difference(&worktree, &place, &mut found)?;
         }
         Ok(found)
@@ -201,7 +212,7 @@ impl RestoreContext<'_> {
         limit: Option<i64>,
         beat: &dyn Fn() -> anyhow::Result<()>,
     ) -> anyhow::Result<(usize, usize)> {
-        let mut place = self.place(worktree, "worktree")?;
+        let mut place = self.worktree_place(worktree)?;
         let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
         let mut blobs = Batch::start(&self.git.replacing())?;
         // What decides about ignored files comes first: what is new is only known by the old rules.
