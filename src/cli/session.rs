@@ -3,11 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use crate::cli::{PATIENCE, color, exit, objects_elsewhere, real_git};
 use crate::git::repository::NotFound;
-use crate::git::{Config, Git, Repository};
+use crate::git::{Config, Git, Plumbing, Repository};
 use crate::recovery::Options;
 use crate::state::{Busy, Wait};
 use crate::util::text::{json, one_line};
@@ -104,8 +102,7 @@ impl Session {
 /// safe.directory is git's to judge, where it finds a repository by itself.
 fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
     if repo.is_foreign()? {
-        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", found_from.display()))?;
-        let asked = Git::new(&real_git()?).run(["-C", from, "rev-parse", "--git-dir"])?;
+        let asked = Git::new(&real_git()?).command(Plumbing::GitDir).directory(found_from).run()?;
         anyhow::ensure!(asked.success, "{}", asked.stderr);
     }
     Ok(repo)

@@ -6,8 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::Context;
 
-use crate::git::Oid;
 use crate::git::exec::Git;
+use crate::git::{Oid, Plumbing};
 
 /// Those of `oids` that the repository has; `None` when git did not answer for each of them.
 pub(crate) fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<Oid>>> {
@@ -15,7 +15,7 @@ pub(crate) fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<
         return Ok(Some(HashSet::new()));
     }
     let stdin: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
-    let ran = git.command(["cat-file", "--batch-check=%(objectname) %(objecttype)"]).stdin(stdin).run()?;
+    let ran = git.command(Plumbing::ObjectInfo { format: "%(objectname) %(objecttype)" }).stdin(stdin).run()?;
     let lines: Vec<&[u8]> = ran.split(b'\n').collect();
     if !ran.success || lines.len() != oids.len() {
         return Ok(None);
@@ -24,14 +24,19 @@ pub(crate) fn present(git: &Git, oids: &[Oid]) -> anyhow::Result<Option<HashSet<
     Ok(Some(found.filter_map(|line| Oid::parse(line.split(|b| *b == b' ').next()?)).collect()))
 }
 
-/// The sizes of objects, in order; `None` for those that the repository does not have.
-pub(crate) fn sizes<'o>(git: &Git, oids: impl Iterator<Item = &'o str>) -> anyhow::Result<Vec<Option<u64>>> {
-    let stdin: String = oids.flat_map(|oid| [oid, "\n"]).collect();
-    if stdin.is_empty() {
+/// The sizes of objects, in order; `None` for those that the repository does not have. Those of a partial clone are on its
+/// server; a git before 2.44 dies when it is asked for one, and does not answer for those after it.
+pub(crate) fn sizes(git: &Git, oids: impl ExactSizeIterator<Item = Oid>) -> anyhow::Result<Vec<Option<u64>>> {
+    let count = oids.len();
+    if count == 0 {
         return Ok(Vec::new());
     }
-    let ran = git.command(["cat-file", "--batch-check=%(objectsize)"]).stdin(stdin).run_ok()?;
-    Ok(String::from_utf8_lossy(&ran.stdout).lines().map(|line| line.parse().ok()).collect())
+    let stdin: String = oids.map(|oid| format!("{oid}\n")).collect();
+    let ran = git.command(Plumbing::ObjectInfo { format: "%(objectsize)" }).stdin(stdin).run()?;
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let mut sizes: Vec<_> = text.lines().map(|line| line.parse().ok()).collect();
+    sizes.resize(count, None);
+    Ok(sizes)
 }
 
 /// A git that hands out objects, one after the other.
@@ -45,7 +50,7 @@ pub(crate) struct Batch {
 impl Batch {
     /// Starts it.
     pub(crate) fn start(git: &Git) -> anyhow::Result<Batch> {
-        let mut child = git.command(["cat-file", "--batch"]).spawn(Stdio::null())?;
+        let mut child = git.command(Plumbing::ObjectContents).spawn(Stdio::null())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (input, output) = input.zip(output).context("git cat-file has no pipes")?;
         Ok(Batch { child, input, output: BufReader::new(output) })

@@ -1,11 +1,11 @@
 //! Every git that we start.
 //!
-//! A [`Git`] is a program and the repository that it works on; a [`Command`] is what it is to do there. Which environment a
-//! child gets is decided in one place, [`Command::environment`], by what it is started for:
+//! A [`Git`] is a program and the repository that it works on; a [`Command`] is one of the closed list of [`Plumbing`] to be
+//! done there. Which environment a child gets is decided in one place, [`Command::environment`], by what it is started for:
 //!
 //! ```text
 //! for         repository variables   hooks, fsmonitor, fetches, prompts, replace refs   locks that it can do without
-//! us          removed                off                                                not taken
+//! us          removed                off, and killed after a time                       not taken
 //! a watched   removed                as the user has them; ours log the transaction     as the user has them
 //!   write
 //! the user    kept                   as the user has them                               as the user has them
@@ -13,20 +13,28 @@
 //!
 //! Configuration goes through `GIT_CONFIG_COUNT`: `-c` ends a key at its first `=`, and a hook may have one in its name.
 //!
+//! Hooks in the configuration (git 2.54 and newer) can only be switched off by name. They are listed right before each git
+//! that writes: with `includeIf.onbranch` the list depends on HEAD. Files that git opens at its start are looked at before
+//! ([`bait`]): a FIFO among them would keep it waiting.
+//!
 //! Limit: a git older than [`OLDEST`] does not know `GIT_CONFIG_COUNT`. The commands refuse it; the hooks take the git that
 //! called them, and of such a one switch off the hooks directory only.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::git::Repository;
+use crate::git::bait;
+use crate::git::plumbing::{self, ConfigQuery, Plumbing};
 use crate::util::env::{REVERSES, WITHIN};
 
 /// The oldest git that is supported.
@@ -80,7 +88,24 @@ const OFF: [(&str, &str); 9] = [
 ];
 
 /// The same by configuration. A daemon would outlive us and inherit our locks.
-const OFF_IN_CONFIG: [(&str, &str); 2] = [("core.hooksPath", "/dev/null"), ("core.fsmonitor", "false")];
+const OFF_IN_CONFIG: [(&str, &str); 12] = [
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.untrackedCache", "keep"),
+    ("core.splitIndex", "false"),
+    ("core.askPass", ""),
+    ("core.editor", "false"),
+    ("core.pager", "cat"),
+    ("core.sshCommand", "false"),
+    ("credential.helper", ""),
+    ("gpg.program", "false"),
+    ("log.showSignature", "false"),
+    // Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
+    ("sparse.expectFilesOutsideOfPatterns", "true"),
+];
+
+/// How long a git that was killed may take to be gone.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// A git program, and the repository that it works on.
 #[derive(Debug, Clone)]
@@ -123,10 +148,12 @@ impl Git {
     }
 
     /// A git that works for us.
-    pub(crate) fn command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command(&self, plumbing: Plumbing<'_>) -> Command {
         Command {
             git: self.clone(),
-            args: args.into_iter().map(Into::into).collect(),
+            args: plumbing.arguments(),
+            calls_hooks: plumbing.calls_hooks(),
+            limit: plumbing.limit(),
             started_for: StartedFor::Us,
             config: Vec::new(),
             index: None,
@@ -136,25 +163,25 @@ impl Git {
     }
 
     /// Runs a git that works for us, without input.
-    pub(crate) fn run<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Ran> {
-        self.command(args).run()
+    pub(crate) fn run(&self, plumbing: Plumbing<'_>) -> anyhow::Result<Ran> {
+        self.command(plumbing).run()
     }
 
     /// The value of a configuration setting, `None` when it is not set.
     pub(crate) fn config(&self, key: &str) -> anyhow::Result<Option<String>> {
-        let ran = self.run(["config", "--get", key])?;
+        let ran = self.run(Plumbing::Config(ConfigQuery::Value(key)))?;
         Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
     }
 
     /// The root of the worktree that `directory` lies in, as the user's own git would find it; `None` in a bare repository.
     pub(crate) fn top_level(&self, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
-        let ask = |what: &str| self.command(["rev-parse", what]).for_user(directory).run();
-        let top = ask("--show-toplevel")?;
+        let ask = |what: Plumbing<'_>| self.command(what).for_user(directory).run();
+        let top = ask(Plumbing::TopLevel)?;
         if top.success {
             let path = top.stdout.strip_suffix(b"\n").unwrap_or(&top.stdout);
             return Ok(Some(OsStr::from_bytes(path).into()));
         }
-        if ask("--is-bare-repository")?.stdout.trim_ascii() == b"true" {
+        if ask(Plumbing::IsBare)?.stdout.trim_ascii() == b"true" {
             return Ok(None);
         }
         anyhow::bail!("{}", top.stderr.trim_start_matches("fatal: "))
@@ -162,7 +189,7 @@ impl Git {
 
     /// The version of the program, as `(major, minor)`.
     pub(crate) fn version(&self) -> anyhow::Result<(u32, u32)> {
-        let ran = Git::new(&self.program).command(["version"]).output();
+        let ran = Git::new(&self.program).run(Plumbing::Version);
         let ran = ran.with_context(|| format!("cannot run {}: is git installed?", self.program.display()))?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');
@@ -191,6 +218,8 @@ enum StartedFor {
 pub(crate) struct Command {
     git: Git,
     args: Vec<OsString>,
+    calls_hooks: bool,
+    limit: Duration,
     started_for: StartedFor,
     config: Vec<(OsString, OsString)>,
     index: Option<PathBuf>,
@@ -241,18 +270,6 @@ impl Command {
         self
     }
 
-    /// It changes refs or the index: hooks that are set in the configuration (git 2.54 and newer) have to be off as well,
-    /// and only by name can they be. That costs one more git; one that only looks calls no hook.
-    pub(crate) fn without_config_hooks(mut self) -> anyhow::Result<Command> {
-        let listed = self.git.run(["config", "-z", "--name-only", "--get-regexp", r"^hook\..*\.event$"])?;
-        for key in listed.split(0) {
-            if let Some(hook) = key.strip_suffix(b".event") {
-                self = self.config(OsString::from_vec([hook, b".enabled"].concat()), "false");
-            }
-        }
-        Ok(self)
-    }
-
     /// A ref transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
     pub(crate) fn watched(mut self, variable: &'static str, value: &str) -> Command {
         self.started_for = StartedFor::WatchedWrite(variable, value.to_owned());
@@ -271,9 +288,7 @@ impl Command {
             // For a git before 2.31, which does not know the variables below.
             all.extend(["-c".into(), "core.hooksPath=/dev/null".into()]);
         }
-        for (option, path) in [("--git-dir", &self.git.git_dir), ("--work-tree", &self.git.worktree)] {
-            all.extend(path.iter().flat_map(|path| [option.into(), OsString::from(path.as_os_str())]));
-        }
+        all.extend(plumbing::place(self.git.git_dir.as_deref(), self.git.worktree.as_deref()));
         all.extend(self.args.iter().cloned());
         all
     }
@@ -310,7 +325,8 @@ impl Command {
     }
 
     /// Runs it to its end.
-    pub(crate) fn run(self) -> anyhow::Result<Ran> {
+    pub(crate) fn run(mut self) -> anyhow::Result<Ran> {
+        self.make_ready()?;
         let program = self.git.program.clone();
         let output = self.output().with_context(|| format!("cannot run {}", program.display()))?;
         Ok(Ran {
@@ -320,7 +336,36 @@ impl Command {
         })
     }
 
-    fn output(self) -> io::Result<Output> {
+    /// Looks at what git opens at its start, and switches the hooks of the configuration off.
+    fn make_ready(&mut self) -> anyhow::Result<()> {
+        if let Some(repo) = self.repository() {
+            bait::look(&repo)?;
+        }
+        if self.calls_hooks && matches!(self.started_for, StartedFor::Us) {
+            let listed = self.git.run(Plumbing::Config(ConfigQuery::NamesMatching(r"^hook\..*\.event$")))?;
+            for key in listed.split(0) {
+                if let Some(hook) = key.strip_suffix(b".event") {
+                    self.config.push((OsString::from_vec([hook, b".enabled"].concat()), "false".into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The repository that git will find.
+    fn repository(&self) -> Option<Repository> {
+        let directory = self.directory.as_deref();
+        match (&self.git.git_dir, &self.started_for, directory) {
+            (Some(dir), ..) => Repository::open(dir).ok(),
+            (None, StartedFor::User, Some(directory)) => {
+                let named = std::env::var_os("GIT_DIR").map(PathBuf::from);
+                Repository::of_environment(named.as_deref(), directory).ok()
+            }
+            (None, _, directory) => Repository::discover(directory?).ok(),
+        }
+    }
+
+    fn output(self) -> anyhow::Result<Output> {
         let mut run = duct::cmd(self.git.program.as_os_str(), self.arguments());
         for (name, value) in self.environment() {
             run = match value {
@@ -328,10 +373,39 @@ impl Command {
                 None => run.env_remove(name),
             };
         }
-        if let Some(directory) = &self.directory {
-            run = run.dir(&**directory);
+        let run = run.dir(self.start_directory()).stdin_bytes(self.stdin.clone()).stdout_capture().stderr_capture();
+        if !matches!(self.started_for, StartedFor::Us) {
+            return Ok(run.unchecked().run()?);
         }
-        run.stdin_bytes(self.stdin).stdout_capture().stderr_capture().unchecked().run()
+        // In a process group of its own, so that what it has started ends with it.
+        let own_group = |command: &mut std::process::Command| {
+            command.process_group(0);
+            Ok(())
+        };
+        let running = run.before_spawn(own_group).unchecked().start()?;
+        if running.wait_timeout(self.limit)?.is_none() {
+            running.pids().into_iter().for_each(kill_group);
+            running.wait_timeout(LAST_BREATH)?;
+            return Err(self.hangs());
+        }
+        Ok(running.into_output()?)
+    }
+
+    fn hangs(&self) -> anyhow::Error {
+        let name = self.args.first().cloned().unwrap_or_default();
+        let place = self.git.git_dir.as_deref().unwrap_or(self.start_directory());
+        anyhow::anyhow!(
+            "git {} did not end within {} seconds in {}, and was killed\nhint: look there for a FIFO, or a file system that does not answer",
+            name.display(),
+            self.limit.as_secs(),
+            place.display()
+        )
+    }
+
+    /// One that is about no repository finds none.
+    fn start_directory(&self) -> &Path {
+        let named = self.git.git_dir.is_some();
+        self.directory.as_deref().unwrap_or(Path::new(if named { "." } else { "/" }))
     }
 
     /// Runs it to its end; that it fails is an error.
@@ -343,7 +417,8 @@ impl Command {
     }
 
     /// Starts it, with pipes for input and output.
-    pub(crate) fn spawn(&self, stderr: Stdio) -> anyhow::Result<Child> {
+    pub(crate) fn spawn(mut self, stderr: Stdio) -> anyhow::Result<Child> {
+        self.make_ready()?;
         let mut command = std::process::Command::new(&*self.git.program);
         command.args(self.arguments());
         for (name, value) in self.environment() {
@@ -352,10 +427,20 @@ impl Command {
                 None => command.env_remove(name),
             };
         }
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory);
+        command.current_dir(self.start_directory());
+        if matches!(self.started_for, StartedFor::Us) {
+            command.process_group(0);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         command.spawn().with_context(|| format!("cannot run {}", self.git.program.display()))
+    }
+}
+
+/// Kills a git of ours and what it has started.
+pub(super) fn kill_group(leader: u32) {
+    if let Some(leader) = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw)
+        && rustix::process::kill_process_group(leader, rustix::process::Signal::KILL).is_err()
+    {
+        // It has ended by itself.
     }
 }

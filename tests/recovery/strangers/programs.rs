@@ -140,7 +140,9 @@ const SCENES: [Scene; 7] = [
     Scene {
         name: "a dead run",
         make: protected,
-        then: |repo| kill_script(repo, "echo x >file; echo new >new; git commit -qam x; rm dir/other; : now"),
+        then: |repo| {
+            kill_script(repo, "echo x >file; echo new >new; git update-ref refs/heads/x HEAD; rm dir/other; : now")
+        },
         by_hook: false,
     },
 ];
@@ -209,7 +211,8 @@ impl Traps {
         fs::write(repo.git_dir().join("info/attributes"), "* filter=trap diff=trap\n").expect("it can be written");
         fs::create_dir_all(repo.git_dir().join("hooks")).expect("it can be made");
         for name in ["post-index-change", "pre-auto-gc", "fsmonitor-watchman", "proc-receive"] {
-            fs::copy(trap(&format!("hooks-{name}")), repo.git_dir().join("hooks").join(name)).expect("it can be copied");
+            fs::copy(trap(&format!("hooks-{name}")), repo.git_dir().join("hooks").join(name))
+                .expect("it can be copied");
         }
         for name in ["file", "dir/other"] {
             let path = repo.path().join(name);
