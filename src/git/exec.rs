@@ -153,6 +153,7 @@ impl Git {
             git: self.clone(),
             args: plumbing.arguments(),
             calls_hooks: plumbing.calls_hooks(),
+            writes_index: plumbing.writes_index(),
             limit: plumbing.limit(),
             started_for: StartedFor::Us,
             config: Vec::new(),
@@ -219,6 +220,7 @@ pub(crate) struct Command {
     git: Git,
     args: Vec<OsString>,
     calls_hooks: bool,
+    writes_index: bool,
     limit: Duration,
     started_for: StartedFor,
     config: Vec<(OsString, OsString)>,
@@ -338,6 +340,10 @@ impl Command {
 
     /// Looks at what git opens at its start, and switches the hooks of the configuration off.
     fn make_ready(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.index.is_some() || !self.writes_index,
+            "git may only write an index of ours: this is a bug"
+        );
         if let Some(repo) = self.repository() {
             bait::look(&repo)?;
         }

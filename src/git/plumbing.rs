@@ -6,11 +6,13 @@
 //! [`Command`](crate::git::exec::Command) is made of.
 //!
 //! Not on the list of the manuals for scripts, but measured on 2.39, 2.47 and 2.55 with a trap in every setting (filters,
-//! fsmonitor, hooks, textconv, transports; `programs.rs::no_command_on_the_list_starts_a_program`):
+//! fsmonitor, hooks, textconv, transports; `plumbing_tests.rs`):
 //!
 //! - `ls-files` without `-m` and `-d`, also `-o`: it compares names, and reads `.gitignore` and attributes.
 //! - `ls-tree` reads trees.
-//! - `update-index --skip-worktree` sets a flag, and looks at no file.
+//! - `update-index --index-info` and `--skip-worktree`, `write-tree` and `read-tree`, in an index of ours alone. When git
+//!   writes an index, it runs the filters of files that may have changed since that index was written ("racily clean");
+//!   entries that were made without looking at files are never among them.
 //! - `sparse-checkout check-rules` (2.41 and newer) matches names.
 
 use std::ffi::OsString;
@@ -100,11 +102,13 @@ pub(crate) enum Plumbing<'a> {
     Untracked,
     /// Ignored files, and directories of which everything is ignored; ends with NUL.
     Ignored,
-    /// Writes the trees that the index stands for.
+    /// Writes the trees that an index of ours stands for.
     WriteTree,
-    /// Makes an index of this tree (none: an empty one), and looks at no file.
+    /// Makes an index of ours of this tree (none: an empty one).
     ReadTree(Option<&'a str>),
-    /// Flags the paths on stdin as not to be in the worktree.
+    /// Adds the entries on stdin to an index of ours.
+    FillIndex,
+    /// Flags the paths on stdin in an index of ours as not to be in the worktree.
     SkipWorktree,
     /// Those of the paths on stdin that a sparse checkout has in the worktree.
     SparsePaths,
@@ -179,6 +183,7 @@ impl Plumbing<'_> {
             Plumbing::WriteTree => words(&["write-tree"]),
             Plumbing::ReadTree(Some(tree)) => words(&["read-tree", tree]),
             Plumbing::ReadTree(None) => words(&["read-tree", "--empty"]),
+            Plumbing::FillIndex => words(&["update-index", "-z", "--index-info"]),
             Plumbing::SkipWorktree => words(&["update-index", "--skip-worktree", "-z", "--stdin"]),
             Plumbing::SparsePaths => words(&["sparse-checkout", "check-rules", "-z"]),
         }
@@ -186,8 +191,13 @@ impl Plumbing<'_> {
 
     /// Does it write refs or an index, so that git would call hooks?
     pub(super) fn calls_hooks(self) -> bool {
-        use Plumbing::{ReadTree, SetSymref, SkipWorktree, UpdateRefs, WriteTree};
-        matches!(self, UpdateRefs { .. } | SetSymref { .. } | WriteTree | ReadTree(_) | SkipWorktree)
+        matches!(self, Plumbing::UpdateRefs { .. } | Plumbing::SetSymref { .. }) || self.writes_index()
+    }
+
+    /// Does it write an index? That has to be one of ours.
+    pub(super) fn writes_index(self) -> bool {
+        use Plumbing::{FillIndex, ReadTree, SkipWorktree, WriteTree};
+        matches!(self, WriteTree | ReadTree(_) | FillIndex | SkipWorktree)
     }
 
     /// After that long it hangs: on a FIFO in the place of a file, or on a file system that does not answer.
@@ -207,3 +217,7 @@ pub(super) fn place(git_dir: Option<&Path>, worktree: Option<&Path>) -> Vec<OsSt
     let given = options.into_iter().filter_map(|(option, path)| Some((option, path?)));
     given.flat_map(|(option, path)| [option.into(), path.as_os_str().to_owned()]).collect()
 }
+
+#[cfg(test)]
+#[path = "plumbing_tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ use anyhow::Context;
 use crate::fs::beneath::{RelPath, Root};
 use crate::fs::{durable, named as fs};
 use crate::git::hash::Hash;
-use crate::git::{Git, Oid, Plumbing, RefName, reflog};
+use crate::git::{Git, Oid, Plumbing, RefName, index, reflog};
 use crate::locks::while_holding;
 use crate::recovery::files::{set_aside, while_locked};
 use crate::recovery::progress::Progress;
@@ -83,12 +83,34 @@ impl LostObjects {
             }
         }
         if self.trees {
-            // It makes missing trees anew. What cannot be a tree (a conflict) needs none.
-            git.run(Plumbing::WriteTree)?;
+            write_trees(site, &git, &self.git_dir.join("index"))?;
         }
         progress.lines.push(format!("wrote objects again that {} names and that were lost", self.shown));
         Ok(())
     }
+}
+
+/// Makes missing trees of the index at `path` anew, through an index of ours. What cannot be a tree (a conflict) needs none.
+fn write_trees(site: &Site<'_>, git: &Git, path: &Path) -> anyhow::Result<()> {
+    let Some((entries, _)) = index::read(git, path)? else { return Ok(()) };
+    let mut input = Vec::new();
+    for entry in entries.iter().filter(|e| !e.intent_to_add) {
+        input.extend_from_slice(format!("{:o} {} {}\t", entry.mode, entry.oid, entry.stage).as_bytes());
+        input.extend_from_slice(&entry.path);
+        input.push(0);
+    }
+    let ours = own_index(site)?;
+    git.command(Plumbing::FillIndex).index(&ours).stdin(input).run_ok()?;
+    git.command(Plumbing::WriteTree).index(&ours).run()?;
+    Ok(durable::remove_file(&ours)?)
+}
+
+/// A name for an index of ours, where nothing is.
+fn own_index(site: &Site<'_>) -> anyhow::Result<PathBuf> {
+    let ours = site.state.path().join("new-index");
+    durable::remove_file(&ours)?;
+    durable::remove_file(&ours.with_extension("lock"))?;
+    Ok(ours)
 }
 
 /// The content of the blob `oid`, if the file at `path` has it: as it is, or with LF for CR LF, as git stores text. No filter is
@@ -146,9 +168,7 @@ impl LostIndex {
             progress.losses.push(self.homeless());
             return Ok(());
         };
-        let new = site.state.path().join("new-index");
-        durable::remove_file(&new)?;
-        durable::remove_file(&new.with_extension("lock"))?;
+        let new = own_index(site)?;
         let git = site.git.at(&self.git_dir).worktree(&worktree).replacing();
         let made = while_holding(site.repo, &self.git_dir.join("index.lock"), || {
             if let Err(error) = index_of_head(&git, &worktree, &new) {
