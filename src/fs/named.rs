@@ -3,12 +3,16 @@
 //! The system says what went wrong, not with what. What reads files does it through here, under the name `fs`; what
 //! writes them is [`crate::fs::durable`], which uses [`at`] as well. The kind of an error stays what it was.
 
-use std::fs::ReadDir;
+use std::fs::{File, ReadDir};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
+
+use crate::util::text::shown;
 
 pub(crate) use std::fs::{DirEntry, Metadata, Permissions};
 
@@ -21,7 +25,7 @@ struct Named {
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", crate::util::text::shown(&self.path), self.error)
+        write!(f, "{}: {}", shown(&self.path), self.error)
     }
 }
 
@@ -35,14 +39,36 @@ pub(crate) fn at<T>(path: impl AsRef<Path>, result: io::Result<T>) -> io::Result
     })
 }
 
-/// As [`std::fs::read`].
+/// More than this is read of no file at once: what is larger is damaged, or made to fill the memory.
+const MOST: u64 = 1 << 30;
+
+/// As [`std::fs::read`], of a regular file of a sensible size.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    at(&path, std::fs::read(&path))
+    let file = open(&path)?;
+    let mut bytes = Vec::new();
+    read_at_most(path.as_ref(), &file, &mut bytes)?;
+    Ok(bytes)
 }
 
-/// As [`std::fs::read_to_string`].
+/// As [`std::fs::read_to_string`], of a regular file of a sensible size.
 pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
-    at(&path, std::fs::read_to_string(&path))
+    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, format!("{} is no UTF-8", shown(path.as_ref())));
+    String::from_utf8(read(&path)?).map_err(no_text)
+}
+
+/// Reads to the end, which has to come before [`MOST`] bytes.
+pub(crate) fn read_at_most(path: &Path, file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let metadata = at(path, file.metadata())?;
+    if !metadata.is_file() {
+        return Err(not_regular(path));
+    }
+    // A file of `/proc` says that it is empty.
+    let len = metadata.len();
+    let read = if len > MOST { MOST + 1 } else { at(path, file.take(MOST + 1).read_to_end(bytes))? as u64 };
+    if read > MOST {
+        return Err(io::Error::other(format!("{} is larger than {MOST} bytes", shown(path))));
+    }
+    Ok(())
 }
 
 /// As [`std::fs::read_dir`].
@@ -76,9 +102,20 @@ pub(crate) fn canonicalize(path: impl AsRef<Path>) -> io::Result<PathBuf> {
     at(&path, std::fs::canonicalize(&path))
 }
 
-/// As [`std::fs::File::open`].
-pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
-    at(&path, std::fs::File::open(&path))
+/// As [`std::fs::File::open`], of a regular file or a directory: a FIFO or a device keeps nobody waiting.
+pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = retry_on_intr(|| rustix::fs::open(path.as_ref(), flags, Mode::empty()));
+    let file = at(&path, opened.map(File::from).map_err(Into::into))?;
+    let metadata = at(&path, file.metadata())?;
+    if metadata.is_file() || metadata.is_dir() {
+        return Ok(file);
+    }
+    Err(not_regular(path.as_ref()))
+}
+
+fn not_regular(path: &Path) -> io::Error {
+    io::Error::other(format!("{} is no regular file", shown(path)))
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::git::exec::Git;
+use crate::git::exec::{Git, kill_group};
 use crate::git::{Oid, Plumbing};
 
 /// Those of `oids` that the repository has; `None` when git did not answer for each of them.
@@ -45,6 +47,8 @@ pub(crate) struct Batch {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// `true` when a request begins, `false` when it was answered.
+    watchdog: Sender<bool>,
 }
 
 impl Batch {
@@ -53,12 +57,24 @@ impl Batch {
         let mut child = git.command(Plumbing::ObjectContents).spawn(Stdio::null())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (input, output) = input.zip(output).context("git cat-file has no pipes")?;
-        Ok(Batch { child, input, output: BufReader::new(output) })
+        let (watchdog, requests) = channel();
+        let (leader, limit) = (child.id(), Plumbing::ObjectContents.limit());
+        std::thread::spawn(move || watch(&requests, leader, limit));
+        Ok(Batch { child, input, output: BufReader::new(output), watchdog })
     }
 
     /// Writes the content of `object` to `to`, without ever holding all of it.
     pub(crate) fn copy(&mut self, object: &str, to: &mut impl Write) -> anyhow::Result<()> {
-        writeln!(self.input, "{object}").and_then(|()| self.input.flush()).context("git cat-file has ended")?;
+        self.watchdog.send(true).context("git cat-file took too long, and was killed")?;
+        let copied = self.answer(object, to);
+        self.watchdog.send(false).context("git cat-file took too long, and was killed")?;
+        copied
+    }
+
+    fn answer(&mut self, object: &str, to: &mut impl Write) -> anyhow::Result<()> {
+        writeln!(self.input, "{object}")
+            .and_then(|()| self.input.flush())
+            .context("git cat-file has ended, or took too long")?;
         let mut header = String::new();
         self.output.read_line(&mut header).context("git cat-file cannot be read")?;
         let size = header.trim_end().rsplit_once(' ').and_then(|(_, size)| size.parse::<u64>().ok());
@@ -74,6 +90,15 @@ impl Batch {
         let mut bytes = Vec::new();
         self.copy(object, &mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// Kills a git that takes too long for a request; then its output ends.
+fn watch(requests: &Receiver<bool>, leader: u32, limit: Duration) {
+    while requests.recv() == Ok(true) {
+        if requests.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            return kill_group(leader);
+        }
     }
 }
 

@@ -14,8 +14,8 @@
 //! Configuration goes through `GIT_CONFIG_COUNT`: `-c` ends a key at its first `=`, and a hook may have one in its name.
 //!
 //! Hooks in the configuration (git 2.54 and newer) can only be switched off by name. They are listed right before each git
-//! that writes: with `includeIf.onbranch` the list depends on HEAD. Files that git opens at its start are looked at before
-//! ([`bait`]): a FIFO among them would keep it waiting.
+//! that writes: with `includeIf.onbranch` the list depends on HEAD. The configuration files are looked at before
+//! ([`config_files`]): a FIFO among them would keep it waiting.
 //!
 //! Limit: a git older than [`OLDEST`] does not know `GIT_CONFIG_COUNT`. The commands refuse it; the hooks take the git that
 //! called them, and of such a one switch off the hooks directory only.
@@ -32,9 +32,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::git::Repository;
-use crate::git::bait;
 use crate::git::plumbing::{self, ConfigQuery, Plumbing};
+use crate::git::{Repository, config_files};
 use crate::util::env::{REVERSES, WITHIN};
 
 /// The oldest git that is supported.
@@ -345,7 +344,7 @@ impl Command {
             "git may only write an index of ours: this is a bug"
         );
         if let Some(repo) = self.repository() {
-            bait::look(&repo)?;
+            config_files::require_regular(&repo)?;
         }
         if self.calls_hooks && matches!(self.started_for, StartedFor::Us) {
             let listed = self.git.run(Plumbing::Config(ConfigQuery::NamesMatching(r"^hook\..*\.event$")))?;

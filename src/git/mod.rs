@@ -3,9 +3,9 @@
 //! Reading happens here without child processes (hooks are called several times in every command); refs are *written* only by
 //! git itself ([`update_refs`]), and every git is started by [`exec`].
 
-mod bait;
 pub(crate) mod cat_file;
 pub(crate) mod config;
+mod config_files;
 pub(crate) mod exec;
 pub(crate) mod hash;
 pub(crate) mod index;

@@ -1,4 +1,4 @@
-//! Looks at the files that git opens at its start, before a git is started.
+//! Looks at the configuration files of a repository before a git is started there.
 //!
 //! git opens them without asking what they are: a FIFO, or a link to one, keeps it waiting for ever, and `/dev/zero` fills
 //! its memory. Among them are the files that the repository's own configuration includes, and those that they include.
@@ -20,22 +20,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{absent_is_none, named as fs};
 use crate::git::Repository;
-
-/// What git opens in every git directory, or in the shared one, when it is asked about refs, objects or the index.
-const OPENED: [&str; 12] = [
-    "HEAD",
-    "commondir",
-    "index",
-    "info/attributes",
-    "info/exclude",
-    "info/grafts",
-    "info/sparse-checkout",
-    "objects/info/alternates",
-    "objects/info/commit-graph",
-    "objects/info/commit-graphs/commit-graph-chain",
-    "packed-refs",
-    "shallow",
-];
+use crate::util::text::shown;
 
 /// git follows includes that far.
 const DEEPEST: usize = 10;
@@ -43,23 +28,19 @@ const DEEPEST: usize = 10;
 /// Of configuration nobody has more.
 const MOST: u64 = 16 << 20;
 
-/// A file that git would open is none.
+/// A configuration file is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} is {what}: no git is started there\nhint: find out who put it there, and move it away", path.display())]
-pub(crate) struct Bait {
+#[error("{} is {what}: no git is started here\nhint: find out who put it there, and move it away", shown(path))]
+pub(crate) struct NoConfigFile {
     path: PathBuf,
     what: &'static str,
 }
 
-/// Refuses a repository in which git would open something else than regular files, or too much configuration.
-pub(super) fn look(repo: &Repository) -> anyhow::Result<()> {
-    let both = repo.git_dir != repo.common_dir;
-    for dir in [&repo.common_dir].into_iter().chain(both.then_some(&repo.git_dir)) {
-        OPENED.iter().try_for_each(|name| regular(&dir.join(name)).map(|_| ()))?;
-    }
-    let configs = [repo.common_dir.join("config"), repo.common_dir.join("config.worktree")];
-    let own = both.then(|| repo.git_dir.join("config.worktree"));
-    let mut reading = Reading { next: configs.into_iter().chain(own).collect(), seen: HashSet::new(), left: MOST };
+/// Refuses a repository whose configuration is, or includes, something else than regular files, or is too much of it.
+pub(super) fn require_regular(repo: &Repository) -> anyhow::Result<()> {
+    let shared = ["config", "config.worktree"].map(|name| repo.common_dir.join(name));
+    let own = (repo.git_dir != repo.common_dir).then(|| repo.git_dir.join("config.worktree"));
+    let mut reading = Reading { next: shared.into_iter().chain(own).collect(), seen: HashSet::new(), left: MOST };
     for _ in 0..=DEEPEST {
         for path in std::mem::take(&mut reading.next) {
             reading.read(&path)?;
@@ -78,7 +59,7 @@ fn regular(path: &Path) -> anyhow::Result<Option<Metadata>> {
         Ok(found) if found.file_type().is_socket() => "a socket",
         Ok(_) => "a device",
     };
-    Err(Bait { path: path.to_owned(), what }.into())
+    Err(NoConfigFile { path: path.to_owned(), what }.into())
 }
 
 struct Reading {
@@ -98,10 +79,10 @@ impl Reading {
         let Ok(opened) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(()) };
         let mut text = Vec::new();
         let taken = std::fs::File::from(opened).take(self.left + 1).read_to_end(&mut text);
-        let taken = taken.with_context(|| format!("cannot read {}", path.display()))? as u64;
+        let taken = taken.with_context(|| format!("cannot read {}", shown(path)))? as u64;
         if taken > self.left {
             let what = "too much configuration (16 MiB with what it includes is the limit)";
-            return Err(Bait { path: path.to_owned(), what }.into());
+            return Err(NoConfigFile { path: path.to_owned(), what }.into());
         }
         self.left -= taken;
         for included in include_paths(&text) {
