@@ -33,75 +33,11 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::git::plumbing::{self, ConfigQuery, Plumbing};
+use crate::git::switched_off::{NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY};
 use crate::git::{Repository, config_files};
-use crate::util::env::{REVERSES, WITHIN};
 
 /// The oldest git that is supported.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
-
-/// The variables that tie git to a repository (`git rev-parse --local-env-vars`), and those that change what a ref update
-/// does.
-const REPOSITORY: [&str; 19] = [
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_CONFIG",
-    "GIT_CONFIG_COUNT",
-    "GIT_CONFIG_PARAMETERS",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NAMESPACE",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_QUARANTINE_PATH",
-    "GIT_REFLOG_ACTION",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-];
-
-/// These change what our pathspecs mean.
-const PATHSPECS: [&str; 4] =
-    ["GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS", "GIT_NOGLOB_PATHSPECS"];
-
-/// What a hook of ours would take for its own.
-const OURS: [&str; 3] = ["JIN_TXN", WITHIN, REVERSES];
-
-const NO_REPLACE_OBJECTS: &str = "GIT_NO_REPLACE_OBJECTS";
-
-/// What is switched off in the gits that work for us, by variables.
-const OFF: [(&str, &str); 9] = [
-    ("JIN_TXN", "off"),
-    (NO_REPLACE_OBJECTS, "1"),
-    ("GIT_NO_LAZY_FETCH", "1"),
-    // Before 2.45 git fetches what is missing whatever the variable above says.
-    ("GIT_ALLOW_PROTOCOL", "none"),
-    ("GIT_TERMINAL_PROMPT", "0"),
-    ("GIT_ASKPASS", ""),
-    ("SSH_ASKPASS", ""),
-    ("GIT_PAGER", "cat"),
-    ("GIT_OPTIONAL_LOCKS", "0"),
-];
-
-/// The same by configuration. A daemon would outlive us and inherit our locks.
-const OFF_IN_CONFIG: [(&str, &str); 12] = [
-    ("core.hooksPath", "/dev/null"),
-    ("core.fsmonitor", "false"),
-    ("core.untrackedCache", "keep"),
-    ("core.splitIndex", "false"),
-    ("core.askPass", ""),
-    ("core.editor", "false"),
-    ("core.pager", "cat"),
-    ("core.sshCommand", "false"),
-    ("credential.helper", ""),
-    ("gpg.program", "false"),
-    ("log.showSignature", "false"),
-    // Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
-    ("sparse.expectFilesOutsideOfPatterns", "true"),
-];
 
 /// How long a git that was killed may take to be gone.
 const LAST_BREATH: Duration = Duration::from_secs(5);
@@ -379,7 +315,8 @@ impl Command {
             };
         }
         let run = run.dir(self.start_directory()).stdin_bytes(self.stdin.clone()).stdout_capture().stderr_capture();
-        if !matches!(self.started_for, StartedFor::Us) {
+        if matches!(self.started_for, StartedFor::WatchedWrite(..)) {
+            // The user's hooks take as long as they take, and may ask at the terminal.
             return Ok(run.unchecked().run()?);
         }
         // In a process group of its own, so that what it has started ends with it.
@@ -447,5 +384,31 @@ pub(super) fn kill_group(leader: u32) {
         && rustix::process::kill_process_group(leader, rustix::process::Signal::KILL).is_err()
     {
         // It has ended by itself.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::durable;
+
+    #[test]
+    fn a_git_that_hangs_is_killed_with_what_it_has_started() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let (program, pids) = (scratch.path().join("git"), scratch.path().join("pids"));
+        let script = format!("#!/bin/sh\nsleep 600 &\necho $$ $! >'{}'\nwait\n", pids.display());
+        durable::create_new(&program, script.as_bytes()).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Git::new(&program).command(Plumbing::Version);
+        command.limit = Duration::from_secs(2);
+        let error = command.run().unwrap_err().root_cause().to_string();
+        assert!(error.contains("git version did not end within 2 seconds in /"), "{error}");
+        let pids = std::fs::read_to_string(pids).unwrap();
+        for pid in pids.split_whitespace() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let is_gone = stat.is_empty() || stat.contains(") Z ");
+            assert!(is_gone, "{pid} lives: {stat}");
+        }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod plumbing;
 pub(crate) mod reflog;
 pub(crate) mod refs;
 pub(crate) mod repository;
+mod switched_off;
 pub(crate) mod update_refs;
 
 pub(crate) use config::Config;

@@ -22,7 +22,10 @@ use std::time::Duration;
 /// A question takes a git milliseconds. On a busy machine with a cold disk it takes seconds.
 const QUESTION: Duration = Duration::from_secs(60);
 
-/// Commands whose work grows with the refs, the index or the files of a repository: seconds for a million of them.
+/// Files are listed, and refs and objects looked up, by the million in seconds; a cold disk takes ten times as long.
+const LIST: Duration = Duration::from_secs(180);
+
+/// Commands that write as many refs or entries as there are, and may have to wait for the disk.
 const WORK: Duration = Duration::from_secs(600);
 
 /// A walk over the whole history of the largest repositories takes many minutes.
@@ -202,9 +205,11 @@ impl Plumbing<'_> {
 
     /// After that long it hangs: on a FIFO in the place of a file, or on a file system that does not answer.
     pub(super) fn limit(self) -> Duration {
-        use Plumbing::{Config, GitDir, IsBare, ObjectFormat, Resolve, Symref, TopLevel, Version, Walk};
+        use Plumbing::{Config, GitDir, IsBare, ObjectFormat, Resolve, Symref, TopLevel, Version};
+        use Plumbing::{Flagged, Ignored, Refs, SparsePaths, Staged, Tracked, Tree, Untracked, Walk};
         match self {
             Version | Config(_) | GitDir | TopLevel | IsBare | ObjectFormat | Resolve(_) | Symref(_) => QUESTION,
+            Flagged | Ignored | Refs { .. } | SparsePaths | Staged | Tracked(_) | Tree(_) | Untracked => LIST,
             Walk => WALK,
             _ => WORK,
         }

@@ -3,18 +3,19 @@
 //! Every trap is a program that writes down its name, and whether a git of ours is above it (those have `JIN_TXN=off`). All
 //! traps are laid at once, in a repository that is brought into the state in question first.
 
+mod waiting;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::run::restoring::kill_script;
 use crate::support::crash::git;
 use crate::support::hanging::Case;
-use crate::support::observe::calm;
+use crate::support::observe::{assert_same, calm, tree};
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
-use nix::sys::stat::Mode;
+use crate::support::repo::{Options, Repo, jin_txn, text, write_file};
 
 /// A command that takes longer hangs. A git that hangs is only killed after a minute.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,6 +65,13 @@ fn lose_what_is_staged(repo: &Repo) {
     }
 }
 
+/// Adds to the repository's configuration.
+fn configure(repo: &Repo, text: &str) {
+    let path = repo.git_dir().join("config");
+    let before = fs::read_to_string(&path).expect("there is a configuration");
+    fs::write(path, before + text).expect("it can be written");
+}
+
 /// This boot has looked at nothing yet.
 fn forget_the_boot(repo: &Repo) {
     for entry in fs::read_dir(repo.git_dir().join(".jin")).expect("it is there").flatten() {
@@ -83,7 +91,7 @@ struct Scene {
     by_hook: bool,
 }
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 8] = [
     Scene { name: "healthy", make: protected, then: |_| (), by_hook: true },
     Scene {
         name: "unpacked, with an empty state directory",
@@ -137,6 +145,20 @@ const SCENES: [Scene; 7] = [
             repo
         },
         then: |_| (),
+        by_hook: true,
+    },
+    Scene {
+        name: "a partial clone that lacks an object",
+        make: || {
+            let repo = protected();
+            lose_what_is_staged(&repo);
+            forget_the_boot(&repo);
+            repo
+        },
+        then: |repo| {
+            let partial = "[core]\nrepositoryFormatVersion = 1\n[extensions]\npartialClone = origin\n";
+            configure(repo, &format!("{partial}[remote \"origin\"]\npromisor = true\n"));
+        },
         by_hook: true,
     },
     Scene {
@@ -206,9 +228,7 @@ impl Traps {
         let included = dir.join("included");
         fs::write(&included, hook("on=branch")).expect("it can be written");
         config += &format!("[includeIf \"onbranch:**\"]\npath = {}\n", included.display());
-        let file = repo.git_dir().join("config");
-        let before = fs::read_to_string(&file).expect("there is a configuration");
-        fs::write(&file, before + &config).expect("it can be written");
+        configure(repo, &config);
         fs::create_dir_all(repo.git_dir().join("info")).expect("it can be made");
         fs::write(repo.git_dir().join("info/attributes"), "* filter=trap diff=trap\n").expect("it can be written");
         fs::create_dir_all(repo.git_dir().join("hooks")).expect("it can be made");
@@ -339,89 +359,49 @@ fn recovery_by_a_hook_starts_nothing_that_the_repository_names() {
     }
 }
 
-fn fifo(path: &Path) {
-    fs::remove_file(path).ok();
-    nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o644)).expect("a FIFO can be made");
-}
-
-/// Adds to the repository's configuration.
-fn configure(repo: &Repo, text: &str) {
-    let path = repo.git_dir().join("config");
-    let before = fs::read_to_string(&path).expect("there is a configuration");
-    fs::write(path, before + text).expect("it can be written");
-}
-
-/// A way to keep a git waiting, or to fill its memory, and the name that an error has to have.
-type Bait = (&'static str, &'static str, fn(&Repo));
-
-const BAIT: [Bait; 7] = [
-    ("the configuration is a FIFO", "config", |repo| fifo(&repo.git_dir().join("config"))),
-    ("it includes a FIFO", "fifo", |repo| {
-        fifo(&repo.git_dir().join("fifo"));
-        configure(repo, "[include] path = fifo\n");
-    }),
-    ("it includes a FIFO in the home directory, under a condition", "fifo", |repo| {
-        fifo(&repo.scratch().join("home/fifo"));
-        configure(repo, "[includeIf \"onbranch:**\"]\n\tPath = \"~/fi\\\nfo\" ; nothing\n");
-    }),
-    ("it includes a device through two files", "zero", |repo| {
-        configure(repo, "[include]\npath = one\n");
-        fs::write(repo.git_dir().join("one"), "[include]\npath = info/two\n").expect("it can be written");
-        fs::create_dir_all(repo.git_dir().join("info")).expect("it can be made");
-        fs::write(repo.git_dir().join("info/two"), "[include]\npath = zero\n").expect("it can be written");
-        std::os::unix::fs::symlink("/dev/zero", repo.git_dir().join("info/zero")).expect("a link can be made");
-    }),
-    ("it includes a gigabyte", "large", |repo| {
-        configure(repo, "[include]\npath = large\n");
-        let large = fs::File::create(repo.git_dir().join("large")).expect("it can be made");
-        large.set_len(1 << 30).expect("it can be sparse");
-    }),
-    ("a worktree's configuration is a FIFO", "config.worktree", |repo| {
-        configure(repo, "[extensions]\nworktreeConfig = true\n");
-        fifo(&repo.git_dir().join("config.worktree"));
-    }),
-    ("it includes itself, and what is missing", "", |repo| {
-        configure(repo, "[include]\npath = config\n[include]\npath = ~/nothing\npath = /nowhere/at/all\n");
-    }),
-];
-
 #[test]
-fn a_fifo_or_a_device_that_git_would_open_keeps_nobody_waiting_and_is_named() {
-    for (what, name, lay) in BAIT {
-        let repo = protected();
-        forget_the_boot(&repo);
-        fs::create_dir_all(repo.git_dir().join("objects/info")).expect("it can be made");
-        lay(&repo);
-        for arguments in LOOKING.iter().copied().chain([&["recover"][..]]) {
-            let output = run(&mut small(&repo, arguments), &format!("{what}, {arguments:?}"));
-            let said = text(&output.stderr).into_owned() + &text(&output.stdout);
-            let asks_git = ["recover", "doctor"].contains(&arguments[0]);
-            if asks_git && !name.is_empty() {
-                assert!(said.contains(name), "{what}, {arguments:?} names it: {said}");
-            }
-        }
+fn a_repository_that_a_project_tracks_as_files_starts_nothing() {
+    let project = Repo::new(Options::default());
+    let docs = project.sibling("repo/docs");
+    project.git(["init", "-q", "--bare", "--template=", "docs"]);
+    fs::write(docs.path().join("config"), "[core]\nbare = false\nworktree = .\n").expect("it can be written");
+    let blob = project.git_with_input(["--git-dir=docs", "hash-object", "-w", "--stdin"], "lost\n");
+    let blob = text(&blob.stdout).trim().to_owned();
+    docs.git(["update-index", "--add", "--cacheinfo", &format!("100644,{blob},file")]);
+    fs::remove_file(docs.path().join("objects").join(&blob[..2]).join(&blob[2..])).expect("it is loose");
+    docs.write("file", "lost\n");
+    for part in ["wal", "quarantine", "tx"] {
+        fs::create_dir_all(docs.path().join(".jin").join(part)).expect("it can be made");
     }
+    let traps = Traps::lay(&docs);
+    let mut found = Found::default();
+    for arguments in LOOKING.iter().copied().chain([&["recover"][..]]) {
+        run(&mut small(&docs, arguments), &format!("{arguments:?}"));
+        found.add("an embedded repository", &arguments.join(" "), traps.sprung(true));
+    }
+    run(&mut shell(&docs), "the shell function");
+    found.add("an embedded repository", "the shell function", traps.sprung(false));
 }
 
 #[test]
-fn a_git_in_the_current_directory_or_later_in_path_is_not_started_by_looking() {
-    let repo = protected();
-    let ran = repo.scratch().join("ran");
-    let evil = format!("#!/bin/sh\necho \"$0\" >>'{}'\nexit 1\n", ran.display());
-    for dir in [repo.path().to_owned(), repo.path().join("bin"), repo.scratch().join("later")] {
-        fs::create_dir_all(&dir).expect("it can be made");
-        write_file(&dir.join("git"), &evil, 0o755);
-    }
-    let usual = Git::under_test().path_variable().into_string().expect("PATH is UTF-8");
-    for path in
-        [format!(".:{usual}"), format!("bin::{usual}"), format!("{usual}:{}", repo.scratch().join("later").display())]
-    {
-        for arguments in LOOKING.iter().copied().chain([&["recover"][..]]) {
-            run(small(&repo, arguments).env("PATH", &path), &format!("{path}, {arguments:?}"));
-            let said = fs::read_to_string(&ran).unwrap_or_default();
-            assert_eq!(said, "", "PATH={path}, {arguments:?}");
+fn a_worktree_that_lies_elsewhere_by_configuration_stays_as_it_is() {
+    for scene in &SCENES {
+        let repo = (scene.make)();
+        (scene.then)(&repo);
+        let_the_clock_tick(&repo.git_dir());
+        let victim = repo.scratch().join("victim");
+        fs::create_dir_all(victim.join("dir")).expect("it can be made");
+        for name in ["file", "dir/other", "new", "staged"] {
+            fs::write(victim.join(name), "mine\n").expect("it can be written");
         }
+        let before = tree(&victim);
+        let config = repo.git_dir().join("config");
+        let own = fs::read_to_string(&config).expect("it is there");
+        fs::write(&config, own + &format!("[core]\nworktree = {}\n", victim.display())).expect("it can be written");
+        for arguments in LOOKING.iter().copied().chain([&["recover"][..]]) {
+            run(&mut small(&repo, arguments), &format!("{}, {arguments:?}", scene.name));
+        }
+        run(&mut git(&repo, &["update-ref", "refs/heads/next", "HEAD"]), scene.name);
+        assert_same(&before, &tree(&victim), scene.name);
     }
-    let doctor = repo.jin_txn(["doctor"]);
-    assert!(doctor.status.success(), "{}", text(&doctor.stdout));
 }
