@@ -115,7 +115,8 @@ fn home_of(user: &[u8]) -> Option<PathBuf> {
 }
 
 /// The values of `path` in sections whose name begins with `include`, read by git's rules.
-fn include_paths(text: &[u8]) -> Vec<Vec<u8>> {
+#[must_use]
+pub fn include_paths(text: &[u8]) -> Vec<Vec<u8>> {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     // git reads CR LF as LF.
     let text: Vec<u8> = {

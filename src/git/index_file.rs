@@ -21,7 +21,7 @@ const MOST: u64 = 1 << 30;
 
 /// What the index knows of a file on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StatData {
+pub struct StatData {
     /// Seconds and nanoseconds.
     pub ctime: (u32, u32),
     /// Seconds and nanoseconds.
@@ -38,7 +38,7 @@ pub(crate) struct StatData {
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// `None` when git was asked.
     pub stat: Option<StatData>,
     /// As in trees: 0o100644, 0o100755, 0o120000, 0o160000.
@@ -59,7 +59,7 @@ pub(crate) struct Entry {
 
 /// What there is in the place of an index.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub enum Found {
     /// Its entries.
     Entries(Vec<Entry>),
     /// A split or sparse index: the entries are to be had from git.
@@ -87,7 +87,8 @@ pub(crate) fn content(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
 }
 
 /// Reads the entries of an index with this content.
-pub(crate) fn entries(content: &[u8]) -> Found {
+#[must_use]
+pub fn entries(content: &[u8]) -> Found {
     if !content.starts_with(b"DIRC") {
         return Found::Garbage;
     }
@@ -147,6 +148,7 @@ impl<'c> Reader<'c> {
         const EXTENDED: u16 = 0x4000;
         const SKIP_WORKTREE: u16 = 0x4000;
         const INTENT_TO_ADD: u16 = 0x2000;
+        const LENGTH: u16 = 0x0fff;
         let begin = self.at;
         let ctime = (self.number()?, self.number()?);
         let mtime = (self.number()?, self.number()?);
@@ -165,6 +167,10 @@ impl<'c> Reader<'c> {
         let len = self.content.get(self.at..)?.iter().position(|b| *b == 0)?;
         path.extend_from_slice(self.take(len)?);
         self.at += 1;
+        // The flags have the length of the path, as far as it fits: with the wrong length of a hash it is another one.
+        if usize::from(flags & LENGTH) != path.len().min(usize::from(LENGTH)) {
+            return None;
+        }
         if version < 4 {
             // One to eight NULs, up to a multiple of eight.
             self.at = begin + (self.at - begin).next_multiple_of(8);
@@ -189,5 +195,63 @@ impl<'c> Reader<'c> {
             value = value.checked_add(1)?.checked_mul(0x80)? + usize::from(byte & 0x7f);
         }
         Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn git(dir: &Path, args: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.current_dir(dir).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        let output = git.output().expect("git runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn every_version_is_read_as_git_reads_it_and_a_cut_one_is_none() {
+        for (format, version) in [("sha1", 2), ("sha1", 4), ("sha256", 2), ("sha256", 4)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let dir = scratch.path();
+            git(dir, &["init", "-q", &format!("--object-format={format}")]);
+            for name in ["a", "a.b", "abc", "long-name-with-the-same-start", "long-name-with-the-same-end"] {
+                crate::fs::durable::create_new(&dir.join(name), name.as_bytes()).unwrap();
+            }
+            crate::fs::durable::create_new(&dir.join("intended"), b"").unwrap();
+            let check = |what: &str| {
+                let (content, _) = content(&dir.join(".git/index")).unwrap().unwrap();
+                let Found::Entries(entries) = entries(&content) else { panic!("{format} {version} {what}") };
+                let shown = |e: &Entry| {
+                    let tag = if e.skip_worktree { "S" } else { "H" };
+                    let tag = if e.assume_valid { tag.to_lowercase() } else { tag.to_owned() };
+                    format!("{tag} {:o} {} {}\t{}\n", e.mode, e.oid, e.stage, String::from_utf8_lossy(&e.path))
+                };
+                let all: String = entries.iter().map(shown).collect();
+                assert_eq!(all, git(dir, &["ls-files", "-v", "-s"]), "{format} {version} {what}");
+                assert_eq!(entries.iter().filter(|e| e.intent_to_add).count(), usize::from(what == "flags"));
+                for end in 0..content.len() {
+                    assert!(
+                        matches!(super::entries(&content[..end]), Found::Garbage),
+                        "{format} {version}, cut at {end}"
+                    );
+                }
+            };
+            git(
+                dir,
+                &["-c", &format!("index.version={version}"), "add", "a", "a.b", "abc", "long-name-with-the-same-start"],
+            );
+            check("plain");
+            git(dir, &["add", "long-name-with-the-same-end"]);
+            git(dir, &["add", "-N", "intended"]);
+            git(dir, &["update-index", "--skip-worktree", "a.b"]);
+            git(dir, &["update-index", "--assume-unchanged", "abc"]);
+            check("flags");
+            git(dir, &["update-index", "--split-index"]);
+            let (content, _) = content(&dir.join(".git/index")).unwrap().unwrap();
+            assert!(matches!(entries(&content), Found::Partial));
+        }
     }
 }

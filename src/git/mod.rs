@@ -5,7 +5,7 @@
 
 pub(crate) mod cat_file;
 pub(crate) mod config;
-mod config_files;
+pub(crate) mod config_files;
 pub(crate) mod exec;
 pub(crate) mod hash;
 pub(crate) mod index;
