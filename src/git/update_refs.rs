@@ -123,6 +123,10 @@ pub(crate) fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result
     let mut input = Vec::new();
     names.iter().for_each(|name| push_line(&mut input, &[name.as_bytes(), b"\n"]));
     let ran = git.command(Plumbing::ObjectInfo { format: "%(objectname)" }).stdin(input).run()?;
+    if !ran.success {
+        // It may die of an object that a partial clone has left on its server.
+        return read_refs(git, names);
+    }
     let mut lines = ran.stdout.split(|b| *b == b'\n');
     let read = names.iter().map(|name| {
         let line = lines.next().unwrap_or_default();

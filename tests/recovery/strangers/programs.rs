@@ -72,6 +72,12 @@ fn configure(repo: &Repo, text: &str) {
     fs::write(path, before + text).expect("it can be written");
 }
 
+/// What it lacks is on a server.
+fn make_partial(repo: &Repo) {
+    let partial = "[core]\nrepositoryFormatVersion = 1\n[extensions]\npartialClone = origin\n";
+    configure(repo, &format!("{partial}[remote \"origin\"]\npromisor = true\n"));
+}
+
 /// This boot has looked at nothing yet.
 fn forget_the_boot(repo: &Repo) {
     for entry in fs::read_dir(repo.git_dir().join(".jin")).expect("it is there").flatten() {
@@ -155,10 +161,7 @@ const SCENES: [Scene; 8] = [
             forget_the_boot(&repo);
             repo
         },
-        then: |repo| {
-            let partial = "[core]\nrepositoryFormatVersion = 1\n[extensions]\npartialClone = origin\n";
-            configure(repo, &format!("{partial}[remote \"origin\"]\npromisor = true\n"));
-        },
+        then: make_partial,
         by_hook: true,
     },
     Scene {
@@ -404,4 +407,20 @@ fn a_worktree_that_lies_elsewhere_by_configuration_stays_as_it_is() {
         run(&mut git(&repo, &["update-ref", "refs/heads/next", "HEAD"]), scene.name);
         assert_same(&before, &tree(&victim), scene.name);
     }
+}
+
+#[test]
+fn a_run_in_a_partial_clone_asks_no_server() {
+    let repo = protected();
+    repo.write(".gitattributes", "* text\n");
+    repo.commit_all("attributes");
+    let blob = repo.read(["rev-parse", "HEAD:file"]);
+    fs::remove_file(repo.git_dir().join("objects").join(&blob[..2]).join(&blob[2..])).expect("it is loose");
+    let traps = Traps::lay(&repo);
+    fs::remove_file(repo.git_dir().join("info/attributes")).expect("it is there");
+    make_partial(&repo);
+    let output = run(&mut small(&repo, &["run", "--", "sh", "-c", "echo x >file; exit 7"]), "a run");
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(repo.path().join("file")).expect("it is back"), "one\n");
+    assert_eq!(traps.sprung(true), [""; 0]);
 }
