@@ -7,8 +7,8 @@ use std::path::Path;
 
 use jin_txn::internals::codec::{self, FORMAT};
 use jin_txn::internals::{
-    Begin, Body, Bounds, Ends, Item, Marker, PackedRefs, Parser, Payload, Record, Snapshot, escape, manifest,
-    read_segment, unescape,
+    Begin, Body, Bounds, Ends, IndexFound, Item, Marker, PackedRefs, Parser, Payload, Record, Snapshot, escape,
+    include_paths, index_entries, manifest, read_segment, unescape,
 };
 use jin_txn::{RefName, RelPath, Value};
 
@@ -16,7 +16,7 @@ use jin_txn::{RefName, RelPath, Value};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 10] = [
     ("wal_scan", wal_scan),
     ("record_decode", record_decode),
     ("marker", marker),
@@ -25,6 +25,8 @@ pub const ALL: [Target; 8] = [
     ("apply_manifest", apply_manifest),
     ("refs", refs),
     ("snapshot", snapshot),
+    ("index", index),
+    ("includes", includes),
 ];
 
 /// A whole segment. A line that begins with `!` stands as it is (without the `!`); any other gets a checksum that is right, so
@@ -69,6 +71,20 @@ pub fn record_decode(data: &[u8]) {
         again.pop();
         assert_eq!(codec::decode(&again).as_ref(), Ok(&record), "what is written is what was read");
     }
+}
+
+/// An index.
+pub fn index(data: &[u8]) {
+    let IndexFound::Entries(entries) = index_entries(data) else { return };
+    assert!(entries.len() <= data.len() / 62, "each entry has its bytes");
+    assert!(entries.iter().all(|entry| !entry.path.contains(&0)), "a path ends with a NUL");
+}
+
+/// A configuration file that includes others.
+pub fn includes(data: &[u8]) {
+    let paths = include_paths(data);
+    let len: usize = paths.iter().map(Vec::len).sum();
+    assert!(len <= data.len(), "every path is in the file");
 }
 
 /// A marker file.

@@ -263,7 +263,7 @@ impl Transaction {
     }
 
     fn hash_length(&self) -> String {
-        let asked = self.git.run(["rev-parse", "--show-object-format"]);
+        let asked = self.git.run(crate::git::Plumbing::ObjectFormat);
         let is_long = asked.is_ok_and(|ran| ran.stdout.trim_ascii() == b"sha256");
         "0".repeat(if is_long { 64 } else { 40 })
     }

@@ -12,8 +12,8 @@ use anyhow::Context;
 
 use crate::apply::queue::{Expected, RefTo};
 use crate::apply::refs::Target;
-use crate::git::Git;
 use crate::git::refs::Value;
+use crate::git::{Git, Plumbing};
 use crate::process::owner::{Process, Stat};
 use crate::state::TxId;
 
@@ -32,7 +32,7 @@ pub(crate) struct GitSession {
 impl GitSession {
     /// Starts git, which waits for its orders.
     pub(super) fn start(git: &Git, directory: &Path, id: TxId, message: &str) -> anyhow::Result<GitSession> {
-        let session = git.command(["update-ref", "--no-deref", "-z", "--stdin", "-m", message]).directory(directory);
+        let session = git.command(Plumbing::UpdateRefs { message }).directory(directory);
         // The log has the new values: they need no sync of their own, one barrier serves them all.
         let session = session.config("core.fsync", "-reference").watched(crate::util::env::WITHIN, &id.to_string());
         let mut child = session.spawn(Stdio::piped())?;

@@ -13,7 +13,7 @@ use crate::apply::language::{Bytes, Ends, Item, LONGEST_LINE, Old, Parser};
 use crate::apply::manifest::{self, Manifest};
 use crate::apply::{Expected, Transaction};
 use crate::cli::{Session, exit, real_git};
-use crate::git::{Git, Oid, Repository};
+use crate::git::{Git, Oid, Plumbing, Repository};
 use crate::recovery;
 use crate::staging::stage::Source;
 use crate::state::{StateDir, TxId};
@@ -205,7 +205,7 @@ fn resolve(repo: &Repository, program: &Path, items: &[Item]) -> anyhow::Result<
     }
     // What the user calls `main^` is what the user's git does.
     let git = Git::new(program).at(&repo.git_dir).replacing();
-    let ran = git.command(["cat-file", "--batch-check=%(objectname)"]).stdin(input).run()?;
+    let ran = git.command(Plumbing::ObjectInfo { format: "%(objectname)" }).stdin(input).run()?;
     let mut lines = ran.stdout.split(|b| *b == b'\n');
     let mut resolved = HashMap::new();
     for text in wanted {

@@ -1,6 +1,6 @@
 //! The configuration that holds for a repository, read at once.
 
-use crate::git::Git;
+use crate::git::{ConfigQuery, Git, Plumbing};
 
 /// Every setting that git knows for a repository, in the order in which it reads them: a later one wins.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +29,7 @@ enum Scope {
 impl Config {
     /// Asks git.
     pub(crate) fn read(git: &Git) -> anyhow::Result<Config> {
-        let ran = git.run(["config", "--list", "-z", "--show-scope"])?;
+        let ran = git.run(Plumbing::Config(ConfigQuery::All))?;
         anyhow::ensure!(ran.success, "git cannot read its configuration: {}", ran.stderr.trim());
         Ok(Config::parse(&ran.stdout))
     }

@@ -1,11 +1,11 @@
 //! Every git that we start.
 //!
-//! A [`Git`] is a program and the repository that it works on; a [`Command`] is what it is to do there. Which environment a
-//! child gets is decided in one place, [`Command::environment`], by what it is started for:
+//! A [`Git`] is a program and the repository that it works on; a [`Command`] is one of the closed list of [`Plumbing`] to be
+//! done there. Which environment a child gets is decided in one place, [`Command::environment`], by what it is started for:
 //!
 //! ```text
 //! for         repository variables   hooks, fsmonitor, fetches, prompts, replace refs   locks that it can do without
-//! us          removed                off                                                not taken
+//! us          removed                off, and killed after a time                       not taken
 //! a watched   removed                as the user has them; ours log the transaction     as the user has them
 //!   write
 //! the user    kept                   as the user has them                               as the user has them
@@ -13,74 +13,34 @@
 //!
 //! Configuration goes through `GIT_CONFIG_COUNT`: `-c` ends a key at its first `=`, and a hook may have one in its name.
 //!
+//! Hooks in the configuration (git 2.54 and newer) can only be switched off by name. They are listed right before each git
+//! that writes: with `includeIf.onbranch` the list depends on HEAD. The configuration files are looked at before
+//! ([`config_files`]): a FIFO among them would keep it waiting.
+//!
 //! Limit: a git older than [`OLDEST`] does not know `GIT_CONFIG_COUNT`. The commands refuse it; the hooks take the git that
 //! called them, and of such a one switch off the hooks directory only.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::util::env::{REVERSES, WITHIN};
+use crate::git::plumbing::{self, ConfigQuery, Plumbing};
+use crate::git::switched_off::{NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY};
+use crate::git::{Repository, config_files};
 
 /// The oldest git that is supported.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
-/// The variables that tie git to a repository (`git rev-parse --local-env-vars`), and those that change what a ref update
-/// does.
-const REPOSITORY: [&str; 19] = [
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_CONFIG",
-    "GIT_CONFIG_COUNT",
-    "GIT_CONFIG_PARAMETERS",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NAMESPACE",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_QUARANTINE_PATH",
-    "GIT_REFLOG_ACTION",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-];
-
-/// These change what our pathspecs mean.
-const PATHSPECS: [&str; 4] =
-    ["GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS", "GIT_NOGLOB_PATHSPECS"];
-
-/// What a hook of ours would take for its own.
-const OURS: [&str; 3] = ["JIN_TXN", WITHIN, REVERSES];
-
-const NO_REPLACE_OBJECTS: &str = "GIT_NO_REPLACE_OBJECTS";
-
-/// What is switched off in the gits that work for us, by variables.
-const OFF: [(&str, &str); 9] = [
-    ("JIN_TXN", "off"),
-    (NO_REPLACE_OBJECTS, "1"),
-    ("GIT_NO_LAZY_FETCH", "1"),
-    // Before 2.45 git fetches what is missing whatever the variable above says.
-    ("GIT_ALLOW_PROTOCOL", "none"),
-    ("GIT_TERMINAL_PROMPT", "0"),
-    ("GIT_ASKPASS", ""),
-    ("SSH_ASKPASS", ""),
-    ("GIT_PAGER", "cat"),
-    ("GIT_OPTIONAL_LOCKS", "0"),
-];
-
-/// The same by configuration. A daemon would outlive us and inherit our locks.
-const OFF_IN_CONFIG: [(&str, &str); 2] = [("core.hooksPath", "/dev/null"), ("core.fsmonitor", "false")];
+/// How long a git that was killed may take to be gone.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// A git program, and the repository that it works on.
 #[derive(Debug, Clone)]
@@ -123,10 +83,13 @@ impl Git {
     }
 
     /// A git that works for us.
-    pub(crate) fn command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command(&self, plumbing: Plumbing<'_>) -> Command {
         Command {
             git: self.clone(),
-            args: args.into_iter().map(Into::into).collect(),
+            args: plumbing.arguments(),
+            calls_hooks: plumbing.calls_hooks(),
+            writes_index: plumbing.writes_index(),
+            limit: plumbing.limit(),
             started_for: StartedFor::Us,
             config: Vec::new(),
             index: None,
@@ -136,25 +99,25 @@ impl Git {
     }
 
     /// Runs a git that works for us, without input.
-    pub(crate) fn run<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<Ran> {
-        self.command(args).run()
+    pub(crate) fn run(&self, plumbing: Plumbing<'_>) -> anyhow::Result<Ran> {
+        self.command(plumbing).run()
     }
 
     /// The value of a configuration setting, `None` when it is not set.
     pub(crate) fn config(&self, key: &str) -> anyhow::Result<Option<String>> {
-        let ran = self.run(["config", "--get", key])?;
+        let ran = self.run(Plumbing::Config(ConfigQuery::Value(key)))?;
         Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
     }
 
     /// The root of the worktree that `directory` lies in, as the user's own git would find it; `None` in a bare repository.
     pub(crate) fn top_level(&self, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
-        let ask = |what: &str| self.command(["rev-parse", what]).for_user(directory).run();
-        let top = ask("--show-toplevel")?;
+        let ask = |what: Plumbing<'_>| self.command(what).for_user(directory).run();
+        let top = ask(Plumbing::TopLevel)?;
         if top.success {
             let path = top.stdout.strip_suffix(b"\n").unwrap_or(&top.stdout);
             return Ok(Some(OsStr::from_bytes(path).into()));
         }
-        if ask("--is-bare-repository")?.stdout.trim_ascii() == b"true" {
+        if ask(Plumbing::IsBare)?.stdout.trim_ascii() == b"true" {
             return Ok(None);
         }
         anyhow::bail!("{}", top.stderr.trim_start_matches("fatal: "))
@@ -162,7 +125,7 @@ impl Git {
 
     /// The version of the program, as `(major, minor)`.
     pub(crate) fn version(&self) -> anyhow::Result<(u32, u32)> {
-        let ran = Git::new(&self.program).command(["version"]).output();
+        let ran = Git::new(&self.program).run(Plumbing::Version);
         let ran = ran.with_context(|| format!("cannot run {}: is git installed?", self.program.display()))?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');
@@ -191,6 +154,9 @@ enum StartedFor {
 pub(crate) struct Command {
     git: Git,
     args: Vec<OsString>,
+    calls_hooks: bool,
+    writes_index: bool,
+    limit: Duration,
     started_for: StartedFor,
     config: Vec<(OsString, OsString)>,
     index: Option<PathBuf>,
@@ -241,18 +207,6 @@ impl Command {
         self
     }
 
-    /// It changes refs or the index: hooks that are set in the configuration (git 2.54 and newer) have to be off as well,
-    /// and only by name can they be. That costs one more git; one that only looks calls no hook.
-    pub(crate) fn without_config_hooks(mut self) -> anyhow::Result<Command> {
-        let listed = self.git.run(["config", "-z", "--name-only", "--get-regexp", r"^hook\..*\.event$"])?;
-        for key in listed.split(0) {
-            if let Some(hook) = key.strip_suffix(b".event") {
-                self = self.config(OsString::from_vec([hook, b".enabled"].concat()), "false");
-            }
-        }
-        Ok(self)
-    }
-
     /// A ref transaction like any other: with the hooks, ours and the user's. `variable` is set for them.
     pub(crate) fn watched(mut self, variable: &'static str, value: &str) -> Command {
         self.started_for = StartedFor::WatchedWrite(variable, value.to_owned());
@@ -271,9 +225,7 @@ impl Command {
             // For a git before 2.31, which does not know the variables below.
             all.extend(["-c".into(), "core.hooksPath=/dev/null".into()]);
         }
-        for (option, path) in [("--git-dir", &self.git.git_dir), ("--work-tree", &self.git.worktree)] {
-            all.extend(path.iter().flat_map(|path| [option.into(), OsString::from(path.as_os_str())]));
-        }
+        all.extend(plumbing::place(self.git.git_dir.as_deref(), self.git.worktree.as_deref()));
         all.extend(self.args.iter().cloned());
         all
     }
@@ -310,7 +262,8 @@ impl Command {
     }
 
     /// Runs it to its end.
-    pub(crate) fn run(self) -> anyhow::Result<Ran> {
+    pub(crate) fn run(mut self) -> anyhow::Result<Ran> {
+        self.make_ready()?;
         let program = self.git.program.clone();
         let output = self.output().with_context(|| format!("cannot run {}", program.display()))?;
         Ok(Ran {
@@ -320,7 +273,40 @@ impl Command {
         })
     }
 
-    fn output(self) -> io::Result<Output> {
+    /// Looks at what git opens at its start, and switches the hooks of the configuration off.
+    fn make_ready(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.index.is_some() || !self.writes_index,
+            "git may only write an index of ours: this is a bug"
+        );
+        if let Some(repo) = self.repository() {
+            config_files::require_regular(&repo)?;
+        }
+        if self.calls_hooks && matches!(self.started_for, StartedFor::Us) {
+            let listed = self.git.run(Plumbing::Config(ConfigQuery::NamesMatching(r"^hook\..*\.event$")))?;
+            for key in listed.split(0) {
+                if let Some(hook) = key.strip_suffix(b".event") {
+                    self.config.push((OsString::from_vec([hook, b".enabled"].concat()), "false".into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The repository that git will find.
+    fn repository(&self) -> Option<Repository> {
+        let directory = self.directory.as_deref();
+        match (&self.git.git_dir, &self.started_for, directory) {
+            (Some(dir), ..) => Repository::open(dir).ok(),
+            (None, StartedFor::User, Some(directory)) => {
+                let named = std::env::var_os("GIT_DIR").map(PathBuf::from);
+                Repository::of_environment(named.as_deref(), directory).ok()
+            }
+            (None, _, directory) => Repository::discover(directory?).ok(),
+        }
+    }
+
+    fn output(self) -> anyhow::Result<Output> {
         let mut run = duct::cmd(self.git.program.as_os_str(), self.arguments());
         for (name, value) in self.environment() {
             run = match value {
@@ -328,10 +314,40 @@ impl Command {
                 None => run.env_remove(name),
             };
         }
-        if let Some(directory) = &self.directory {
-            run = run.dir(&**directory);
+        let run = run.dir(self.start_directory()).stdin_bytes(self.stdin.clone()).stdout_capture().stderr_capture();
+        if matches!(self.started_for, StartedFor::WatchedWrite(..)) {
+            // The user's hooks take as long as they take, and may ask at the terminal.
+            return Ok(run.unchecked().run()?);
         }
-        run.stdin_bytes(self.stdin).stdout_capture().stderr_capture().unchecked().run()
+        // In a process group of its own, so that what it has started ends with it.
+        let own_group = |command: &mut std::process::Command| {
+            command.process_group(0);
+            Ok(())
+        };
+        let running = run.before_spawn(own_group).unchecked().start()?;
+        if running.wait_timeout(self.limit)?.is_none() {
+            running.pids().into_iter().for_each(kill_group);
+            running.wait_timeout(LAST_BREATH)?;
+            return Err(self.hangs());
+        }
+        Ok(running.into_output()?)
+    }
+
+    fn hangs(&self) -> anyhow::Error {
+        let name = self.args.first().cloned().unwrap_or_default();
+        let place = self.git.git_dir.as_deref().unwrap_or(self.start_directory());
+        anyhow::anyhow!(
+            "git {} did not end within {} seconds in {}, and was killed\nhint: look there for a FIFO, or a file system that does not answer",
+            name.display(),
+            self.limit.as_secs(),
+            place.display()
+        )
+    }
+
+    /// One that is about no repository finds none.
+    fn start_directory(&self) -> &Path {
+        let named = self.git.git_dir.is_some();
+        self.directory.as_deref().unwrap_or(Path::new(if named { "." } else { "/" }))
     }
 
     /// Runs it to its end; that it fails is an error.
@@ -343,7 +359,8 @@ impl Command {
     }
 
     /// Starts it, with pipes for input and output.
-    pub(crate) fn spawn(&self, stderr: Stdio) -> anyhow::Result<Child> {
+    pub(crate) fn spawn(mut self, stderr: Stdio) -> anyhow::Result<Child> {
+        self.make_ready()?;
         let mut command = std::process::Command::new(&*self.git.program);
         command.args(self.arguments());
         for (name, value) in self.environment() {
@@ -352,10 +369,46 @@ impl Command {
                 None => command.env_remove(name),
             };
         }
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory);
+        command.current_dir(self.start_directory());
+        if matches!(self.started_for, StartedFor::Us) {
+            command.process_group(0);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         command.spawn().with_context(|| format!("cannot run {}", self.git.program.display()))
+    }
+}
+
+/// Kills a git of ours and what it has started.
+pub(super) fn kill_group(leader: u32) {
+    if let Some(leader) = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw)
+        && rustix::process::kill_process_group(leader, rustix::process::Signal::KILL).is_err()
+    {
+        // It has ended by itself.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::durable;
+
+    #[test]
+    fn a_git_that_hangs_is_killed_with_what_it_has_started() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let (program, pids) = (scratch.path().join("git"), scratch.path().join("pids"));
+        let script = format!("#!/bin/sh\nsleep 600 &\necho $$ $! >'{}'\nwait\n", pids.display());
+        durable::create_new(&program, script.as_bytes()).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Git::new(&program).command(Plumbing::Version);
+        command.limit = Duration::from_secs(2);
+        let error = command.run().unwrap_err().root_cause().to_string();
+        assert!(error.contains("git version did not end within 2 seconds in /"), "{error}");
+        let pids = std::fs::read_to_string(pids).unwrap();
+        for pid in pids.split_whitespace() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let is_gone = stat.is_empty() || stat.contains(") Z ");
+            assert!(is_gone, "{pid} lives: {stat}");
+        }
     }
 }

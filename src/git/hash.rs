@@ -53,6 +53,14 @@ impl Write for Hasher {
 }
 
 impl Hash {
+    /// The one that this object is named by.
+    pub(crate) fn of(oid: &Oid) -> Hash {
+        match oid {
+            Oid::Sha1(_) => Hash::Sha1,
+            Oid::Sha256(_) => Hash::Sha256,
+        }
+    }
+
     /// Begins a hash.
     pub(crate) fn start(self) -> Hasher {
         Hasher(match self {

@@ -1,49 +1,131 @@
-//! Is an `index.lock` that a dead `git commit` left behind the index that belongs to its commit?
+//! What an index says: is it readable, what is staged, does a lock that a dead `git commit` left belong to its commit?
 //!
 //! `commit -a` writes the new index into `index.lock`, commits, and renames the lock into place. When it dies in
 //! between, the lock is right and the index is old: then the lock is renamed into place.
+//!
+//! The file is read here. Of a split or sparse index git is asked (`ls-files --stage`, which compares nothing with files).
 
-use crate::fs::named as fs;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use anyhow::Context;
+
 use crate::git::hash::Hash;
-use crate::git::{Git, Oid, Value};
+use crate::git::index_file::{self, Entry, Found};
+use crate::git::{Git, Oid, Plumbing, Value};
+
+/// The entries of a tree: mode and object by path.
+type Tree = HashMap<Vec<u8>, (u32, Oid)>;
 
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
 pub(crate) fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
-    if !has_valid_checksum(lock, new.hex().len() / 2)? {
+    let Some((content, _)) = index_file::content(lock)? else { return Ok(false) };
+    if !has_valid_checksum(&content, new.hex().len() / 2)? {
         return Ok(false);
     }
-    let new = new.hex();
-    let changed = match old {
-        Value::Oid(old) => git.run(["diff-tree", "-r", "-z", "--name-only", &old.hex(), &new])?,
-        _ => git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &new])?,
+    let before = match old {
+        Value::Oid(old) => tree(git, old)?,
+        _ => Some(Tree::new()),
     };
-    let differs = git.command(["diff-index", "--cached", "-z", "--name-only", &new]).index(lock).run()?;
-    if !changed.success || !differs.success {
-        return Ok(false);
-    }
-    let changed: HashSet<&[u8]> = changed.split(0).collect();
-    Ok(!differs.split(0).any(|path| changed.contains(path)))
+    let (Some(before), Some(after)) = (before, tree(git, new)?) else { return Ok(false) };
+    let Some(staged) = entries(git, lock, &content)? else { return Ok(false) };
+    let staged: Tree = staged.into_iter().filter(|e| !e.intent_to_add).map(with_stage).collect();
+    let has_changed = |path: &Vec<u8>| before.get(path) != after.get(path);
+    let mut paths = before.keys().chain(after.keys());
+    Ok(!paths.any(|path| has_changed(path) && staged.get(path) != after.get(path)))
 }
 
-/// Can git work with the index at `path`? Its checksum must be right, and git must be able to list it.
-pub(crate) fn is_readable(git: &Git, path: &Path) -> anyhow::Result<bool> {
-    if !path.exists() {
-        return Ok(true);
+/// A path in conflict has a mode that no tree has.
+fn with_stage(entry: Entry) -> (Vec<u8>, (u32, Oid)) {
+    let mode = if entry.stage == 0 { entry.mode } else { 0 };
+    (entry.path, (mode, entry.oid))
+}
+
+fn tree(git: &Git, commit: &Oid) -> anyhow::Result<Option<Tree>> {
+    let listed = git.run(Plumbing::Tree(&commit.hex()))?;
+    if !listed.success {
+        return Ok(None);
     }
-    if !has_valid_checksum(path, 20)? && !has_valid_checksum(path, 32)? {
-        return Ok(false);
+    // `<mode> SP <type> SP <oid> TAB <path>`
+    let entry = |line: &[u8]| {
+        let (head, path) = split_at(line, b'\t')?;
+        let mut words = head.split(|b| *b == b' ');
+        let mode = match octal(words.next()?)? {
+            // Old trees have other permissions, too; the index has these two.
+            file if file & 0o170_000 == 0o100_000 => {
+                if file & 0o100 == 0 {
+                    0o100_644
+                } else {
+                    0o100_755
+                }
+            }
+            other => other,
+        };
+        Some((path.to_owned(), (mode, Oid::parse(words.nth(1)?)?)))
+    };
+    Ok(listed.split(0).map(entry).collect())
+}
+
+fn split_at(line: &[u8], end: u8) -> Option<(&[u8], &[u8])> {
+    let at = line.iter().position(|b| *b == end)?;
+    Some((&line[..at], &line[at + 1..]))
+}
+
+fn octal(digits: &[u8]) -> Option<u32> {
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+/// The entries of the index at `path` with this content; `None` when it cannot be read.
+fn entries(git: &Git, path: &Path, content: &[u8]) -> anyhow::Result<Option<Vec<Entry>>> {
+    match index_file::entries(content) {
+        Found::Entries(entries) => Ok(Some(entries)),
+        Found::Garbage => Ok(None),
+        Found::Partial => {
+            let listed = git.command(Plumbing::Flagged).index(path).run()?;
+            if !listed.success {
+                return Ok(None);
+            }
+            let read = listed.split(0).map(|line| flagged_entry(line).context("git ls-files says a cut line"));
+            read.collect::<anyhow::Result<_>>().map(Some)
+        }
     }
-    Ok(git.run(["ls-files", "-z"])?.success)
+}
+
+/// `<tag> SP <mode> SP <oid> SP <stage> TAB <path>`
+fn flagged_entry(line: &[u8]) -> Option<Entry> {
+    let (head, path) = split_at(line, b'\t')?;
+    let mut words = head.split(|b| *b == b' ');
+    let tag = *words.next()?.first()?;
+    let mode = octal(words.next()?)?;
+    let oid = Oid::parse(words.next()?)?;
+    let stage = words.next()?.first()? - b'0';
+    Some(Entry {
+        stat: None,
+        mode,
+        oid,
+        stage,
+        assume_valid: tag.is_ascii_lowercase(),
+        skip_worktree: tag.eq_ignore_ascii_case(&b'S'),
+        intent_to_add: false,
+        path: path.to_owned(),
+    })
+}
+
+/// The entries of the index at `path`, and when it was written, in nanoseconds since the epoch; none when there is no index.
+/// `None` when it cannot be read: its checksum must be right.
+pub(crate) fn read(git: &Git, path: &Path) -> anyhow::Result<Option<(Vec<Entry>, i64)>> {
+    let Some((content, file)) = index_file::content(path)? else { return Ok(Some((Vec::new(), 0))) };
+    if !has_valid_checksum(&content, 20)? && !has_valid_checksum(&content, 32)? {
+        return Ok(None);
+    }
+    Ok(entries(git, path, &content)?.map(|entries| (entries, file.mtime)))
 }
 
 /// The trees that an index says it stands for (its `TREE` extension): git takes them for granted.
 pub(crate) fn cached_trees(path: &Path) -> io::Result<Vec<Oid>> {
-    let content = fs::read(path)?;
+    let Some((content, _)) = index_file::content(path)? else { return Ok(Vec::new()) };
     let mut from = content.len();
     // Extensions follow the entries; the last `TREE` that can be read as one is one.
     while let Some(at) = content[..from].windows(4).rposition(|w| w == b"TREE") {
@@ -77,79 +159,6 @@ fn read_trees(extension: &[u8], hash_len: usize) -> Option<Vec<Oid>> {
     Some(trees)
 }
 
-/// What one look at an index file tells, without git.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Glance {
-    /// Some entries are flagged: git does not look at their files (assume-unchanged, skip-worktree).
-    pub has_flagged: bool,
-    /// Some path ends with `.gitattributes`.
-    pub has_attributes: bool,
-}
-
-/// Looks at the index file at `path`; `None` when it is not understood.
-pub(crate) fn glance(path: &Path) -> io::Result<Option<Glance>> {
-    let Some(content) = crate::fs::absent_is_none(fs::read(path))? else { return Ok(Some(Glance::default())) };
-    let has_flagged = [20, 32].into_iter().find_map(|hash_len| flagged(&content, hash_len));
-    let has_attributes = find(&content, b".gitattributes");
-    Ok(has_flagged.map(|has_flagged| Glance { has_flagged, has_attributes }))
-}
-
-fn find(content: &[u8], what: &[u8]) -> bool {
-    let mut rest = content;
-    while let Some(at) = rest.iter().position(|b| *b == what[0]) {
-        if rest[at..].starts_with(what) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
-}
-
-/// Walks over the entries: 40 bytes of stat data, the hash, flags, in versions from 3 on perhaps more flags, the name. `None`
-/// when that does not lead to where extensions or the checksum begin, or when a part of the index lies elsewhere.
-fn flagged(content: &[u8], hash_len: usize) -> Option<bool> {
-    const ASSUME_VALID: u16 = 0x8000;
-    const EXTENDED: u16 = 0x4000;
-    const SKIP_WORKTREE: u16 = 0x4000;
-    let number = |at: usize| Some(u32::from_be_bytes(content.get(at..at + 4)?.try_into().ok()?));
-    let flags = |at: usize| Some(u16::from_be_bytes(content.get(at..at + 2)?.try_into().ok()?));
-    let (version, count) = (number(4)?, number(8)?);
-    if !content.starts_with(b"DIRC") || !(2..=4).contains(&version) {
-        return None;
-    }
-    let (mut at, mut found) = (12, false);
-    for _ in 0..count {
-        let begin = at;
-        at += 40 + hash_len;
-        let word = flags(at)?;
-        at += 2;
-        found |= word & ASSUME_VALID != 0;
-        if word & EXTENDED != 0 {
-            found |= flags(at)? & SKIP_WORKTREE != 0;
-            at += 2;
-        }
-        if version == 4 {
-            while content.get(at)? & 0x80 != 0 {
-                at += 1;
-            }
-            at += 1;
-        }
-        at += content.get(at..)?.iter().position(|b| *b == 0)? + 1;
-        if version < 4 {
-            // One to eight NULs, up to a multiple of eight.
-            at = begin + (at - begin).next_multiple_of(8);
-        }
-    }
-    while content.len().checked_sub(at)? > hash_len {
-        let signature = content.get(at..at + 4)?;
-        if !signature.iter().all(u8::is_ascii_alphabetic) || matches!(signature, b"link" | b"sdir") {
-            return None;
-        }
-        at += 8 + usize::try_from(number(at + 4)?).ok()?;
-    }
-    (content.len() == at + hash_len).then_some(found)
-}
-
 /// What a command has left for later in this worktree, so that its index cannot be made anew.
 pub(crate) fn in_progress(git_dir: &Path) -> Option<&'static str> {
     const STATES: [(&str, &str); 6] = [
@@ -164,8 +173,7 @@ pub(crate) fn in_progress(git_dir: &Path) -> Option<&'static str> {
 }
 
 /// The last bytes of an index are the hash of all before them; zeros when `index.skipHash` is set.
-fn has_valid_checksum(index: &Path, hash_len: usize) -> io::Result<bool> {
-    let content = fs::read(index)?;
+fn has_valid_checksum(content: &[u8], hash_len: usize) -> io::Result<bool> {
     let Some((body, sum)) = content.len().checked_sub(hash_len).map(|at| content.split_at(at)) else {
         return Ok(false);
     };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::fs::absent_is_none;
 use crate::git::cat_file::present;
 use crate::git::hash::Hash;
-use crate::git::{Git, Oid};
+use crate::git::{ConfigQuery, Git, Oid, Plumbing};
 use flate2::read::ZlibDecoder;
 
 /// The loose objects below `common_dir` that came (or were renewed) at `since` (Unix seconds) or later and do not
@@ -123,8 +123,7 @@ impl Closure {
         let negative = known.iter().map(|oid| format!("^{oid}\n"));
         let stdin: String = positive.chain(negative).collect();
         // A commit-graph may know commits whose objects are gone.
-        let walk =
-            self.git.command(["rev-list", "--objects", "--quiet", "--stdin"]).config("core.commitGraph", "false");
+        let walk = self.git.command(Plumbing::Walk).config("core.commitGraph", "false");
         let ran = walk.stdin(stdin).run()?;
         if ran.success {
             return Ok(Whole::Yes);
@@ -149,7 +148,7 @@ pub(crate) fn are_all_here(git: &Git, common_dir: &Path) -> anyhow::Result<bool>
         }
     }
     let settings = r"^(extensions\.partialclone|remote\..*\.promisor)$";
-    Ok(!git.run(["config", "--get-regexp", settings])?.success)
+    Ok(!git.run(Plumbing::Config(ConfigQuery::NamesMatching(settings)))?.success)
 }
 
 #[cfg(test)]

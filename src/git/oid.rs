@@ -37,6 +37,14 @@ impl Oid {
         }
     }
 
+    /// Takes the 20 or 32 bytes of a name.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Oid> {
+        match bytes.len() {
+            20 => bytes.try_into().ok().map(Oid::Sha1),
+            _ => bytes.try_into().ok().map(Oid::Sha256),
+        }
+    }
+
     /// The digits, two in each byte.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::Context;
 
 use crate::git::exec::{Command, Git};
-use crate::git::{Oid, RefName, Repository, Value};
+use crate::git::{Oid, Plumbing, RefName, Repository, Value};
 
 /// One ref to be written, if it still has the expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyho
         }
     }
     if !stdin.is_empty() {
-        accepted("update-ref", update_session(git, message).without_config_hooks()?.stdin(stdin))?;
+        accepted("update-ref", update_session(git, message).stdin(stdin))?;
     }
     symrefs.into_iter().try_for_each(|(name, target)| write_symref(git, name, target, message))
 }
@@ -79,11 +79,11 @@ pub(crate) fn write_symref(git: &Git, name: &[u8], target: &RefName, message: &s
     };
     let name = std::str::from_utf8(name).context("a symref with a name that is no UTF-8")?;
     let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is no UTF-8")?;
-    accepted("symbolic-ref", git.command(["symbolic-ref", "-m", message, name, target]).without_config_hooks()?)
+    accepted("symbolic-ref", git.command(Plumbing::SetSymref { name, target, message }))
 }
 
 fn update_session(git: &Git, message: &str) -> Command {
-    git.command(["update-ref", "--no-deref", "-m", message, "-z", "--stdin"])
+    git.command(Plumbing::UpdateRefs { message })
 }
 
 fn accepted(name: &str, command: Command) -> anyhow::Result<()> {
@@ -108,14 +108,13 @@ pub(crate) fn read_refs(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Val
 
 fn read_ref(git: &Git, name: &RefName) -> anyhow::Result<Value> {
     let text = OsStr::from_bytes(name.as_bytes()).to_string_lossy().into_owned();
-    let symbolic = git.run(["symbolic-ref", "-q", "--no-recurse", &text]);
-    // `--no-recurse` came with 2.39; without it a symref to a symref is followed, which HEAD never is.
+    let symbolic = git.run(Plumbing::Symref(&text));
     if let Ok(ran) = symbolic
         && let Ok(target) = RefName::parse(ran.stdout.trim_ascii())
     {
         return Ok(Value::Symref(target));
     }
-    let ran = git.run(["rev-parse", "-q", "--verify", &text])?;
+    let ran = git.run(Plumbing::Resolve(&text))?;
     Ok(Oid::parse(ran.stdout.trim_ascii()).map_or(Value::Absent, Value::Oid))
 }
 
@@ -123,7 +122,11 @@ fn read_ref(git: &Git, name: &RefName) -> anyhow::Result<Value> {
 pub(crate) fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result<Vec<Value>> {
     let mut input = Vec::new();
     names.iter().for_each(|name| push_line(&mut input, &[name.as_bytes(), b"\n"]));
-    let ran = git.command(["cat-file", "--batch-check=%(objectname)"]).stdin(input).run()?;
+    let ran = git.command(Plumbing::ObjectInfo { format: "%(objectname)" }).stdin(input).run()?;
+    if !ran.success {
+        // It may die of an object that a partial clone has left on its server.
+        return read_refs(git, names);
+    }
     let mut lines = ran.stdout.split(|b| *b == b'\n');
     let read = names.iter().map(|name| {
         let line = lines.next().unwrap_or_default();
@@ -138,8 +141,9 @@ pub(crate) fn read_refs_at_once(git: &Git, names: &[&RefName]) -> anyhow::Result
 
 /// The symbolic refs of a worktree, with what they point to (for reftable, which only git reads).
 pub(crate) fn symbolic_refs(git: &Git) -> anyhow::Result<HashMap<RefName, RefName>> {
-    let listed = git.run(["for-each-ref", "--format=%(if)%(symref)%(then)%(refname) %(symref)%(end)"])?;
-    let head = git.run(["symbolic-ref", "-q", "HEAD"])?;
+    const SYMREFS: &str = "%(if)%(symref)%(then)%(refname) %(symref)%(end)";
+    let listed = git.run(Plumbing::Refs { format: SYMREFS, below: None, points_at: None })?;
+    let head = git.run(Plumbing::Symref("HEAD"))?;
     let head = [b"HEAD ".as_slice(), head.stdout.trim_ascii()].concat();
     let pair = |line: &[u8]| {
         let space = line.iter().position(|b| *b == b' ')?;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::fs::{door, durable};
 use crate::git::refs::RefSnapshot;
-use crate::git::{RefName, update_refs};
+use crate::git::{Plumbing, RefName, update_refs};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};
@@ -93,8 +93,7 @@ impl Action {
                 progress.lines.push(follows_line(&old, &new));
             }
             Action::RenameSection { old, new } => {
-                let args = ["config", "--local", "--rename-section", &old, &new];
-                let ran = site.git.run(args)?;
+                let ran = site.git.run(Plumbing::RenameSection { old: &old, new: &new })?;
                 if !ran.success {
                     return Err(InTheWay(format!("git config refused: {}", ran.stderr)).into());
                 }

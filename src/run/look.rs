@@ -1,33 +1,37 @@
-//! What git says about a worktree and its index, as far as a snapshot and its restoring ask.
+//! What differs between a worktree and an index, as far as a snapshot and its restoring ask.
+//!
+//! Tracked files are compared here, not by `git status`: that runs the repository's filters. A file with the stat data that
+//! the index has for it is unchanged; any other is read, and its raw bytes are compared with the blob. A file that a filter
+//! converts may so count as changed when it is not: then a copy more is kept.
 //!
 //! Most indexes can be answered for without git: nothing is flagged, and nothing converts what is checked out.
 
 use std::collections::HashSet;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::fs::beneath::RelPath;
-use crate::fs::{absent_is_none, named as fs};
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::cat_file::sizes;
-use crate::git::exec::Ran;
-use crate::git::{Config, Git, Repository, index};
+use crate::git::hash::Hash;
+use crate::git::index_file::{Entry, StatData};
+use crate::git::{Config, Git, Oid, Plumbing, Repository, index};
 use crate::run::Intent;
-
-/// Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
-const EXPECT_FILES: &str = "sparse.expectFilesOutsideOfPatterns";
 
 /// A tracked path that differs from the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Changed {
     /// The path.
     pub path: RelPath,
-    /// The index's mode and blob for it; `None` while it is in conflict.
+    /// The index's mode and blob for it; `None` while it is in conflict, or has no content yet.
     pub indexed: Option<(u32, String)>,
 }
 
-/// What `git status` says of a worktree.
+/// What differs in a worktree.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     /// Tracked, and not as the index has it.
@@ -63,63 +67,146 @@ fn overlap(one: &[u8], other: &[u8]) -> bool {
 }
 
 impl Status {
-    /// Asks git, with `index` instead of the worktree's own if it is given.
+    /// Compares with `index` instead of the worktree's own if it is given.
     pub(crate) fn read(repo: &Repository, git: &Git, worktree: &Path, index: Option<&Path>) -> anyhow::Result<Status> {
-        const ARGS: [&str; 7] = [
-            "status",
-            "--porcelain=v2",
-            "-z",
-            "--untracked-files=all",
-            "--ignored=matching",
-            "--no-renames",
-            "--ignore-submodules=all",
-        ];
-        let ran = in_worktree(&git.at(&repo.git_dir).worktree(worktree), &ARGS, index)?;
-        let mut status = Status { git_dirs: git_dirs_below(repo, worktree)?, ..Status::default() };
-        for line in ran.split(0) {
-            status.add(line).with_context(|| format!("git status says `{}`", line.escape_ascii()))?;
+        let git = git.at(&repo.git_dir).worktree(worktree);
+        let index = index.map_or_else(|| repo.git_dir.join("index"), Path::to_owned);
+        let list = |what: Plumbing<'_>| git.command(what).index(&index).run_ok();
+        let (untracked, ignored, changed) = std::thread::scope(|scope| {
+            let untracked = scope.spawn(|| list(Plumbing::Untracked));
+            let ignored = scope.spawn(|| list(Plumbing::Ignored));
+            let changed = changed(&git, worktree, &index);
+            let ended = "listing files does not panic";
+            (untracked.join().expect(ended), ignored.join().expect(ended), changed)
+        });
+        let git_dirs = git_dirs_below(repo, worktree)?;
+        let mut status = Status { changed: changed?, git_dirs, ..Status::default() };
+        for path in untracked?.split(0) {
+            if let Some((path, is_dir)) = status.taken(path) {
+                if is_dir { status.opaque.push(path) } else { status.untracked.push(path) }
+            }
+        }
+        let ignored = ignored?;
+        let mut ignored: Vec<&[u8]> = ignored.split(0).collect();
+        ignored.sort_unstable();
+        for (n, path) in ignored.iter().enumerate() {
+            // A directory of which only everything in it is ignored: that is listed, too.
+            if path.ends_with(b"/") && ignored.get(n + 1).is_some_and(|next| next.starts_with(path)) {
+                continue;
+            }
+            if let Some((path, is_dir)) = status.taken(path) {
+                if is_dir { status.ignored_dirs.push(path) } else { status.ignored.push(path) }
+            }
         }
         Ok(status)
     }
 
-    fn add(&mut self, line: &[u8]) -> anyhow::Result<()> {
-        let (kind, rest) = line.split_at_checked(2).context("a cut line")?;
-        match kind {
-            b"? " | b"! " => {
-                let (path, is_dir) = rest.strip_suffix(b"/").map_or((rest, false), |dir| (dir, true));
-                if self.git_dirs.iter().any(|git_dir| overlap(path, git_dir)) {
-                    return Ok(());
-                }
-                // A name that git itself would not check out (`git~1`): nobody's to touch.
-                let Ok(path) = RelPath::parse(path) else { return Ok(()) };
-                match (kind[0], is_dir) {
-                    (b'?', false) => self.untracked.push(path),
-                    (b'?', true) => self.opaque.push(path),
-                    (_, false) => self.ignored.push(path),
-                    (_, true) => self.ignored_dirs.push(path),
-                }
-            }
-            b"1 " => {
-                let mut words = rest.splitn(8, |b| *b == b' ');
-                let mut word = || words.next().context("too few words");
-                let (xy, sub) = (word()?, word()?);
-                let (_, mode, _, _, blob, path) = (word()?, word()?, word()?, word()?, word()?, word()?);
-                if xy.get(1) != Some(&b'.') && !sub.starts_with(b"S") {
-                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    let mode = u32::from_str_radix(&text(mode), 8).context("no mode")?;
-                    let indexed = (mode != 0 && xy.get(1) != Some(&b'A')).then(|| (mode, text(blob)));
-                    self.changed.push(Changed { path: RelPath::parse(path)?, indexed });
-                }
-            }
-            b"u " => {
-                let path = rest.splitn(10, |b| *b == b' ').nth(9).context("too few words")?;
-                self.changed.push(Changed { path: RelPath::parse(path)?, indexed: None });
-            }
-            // Headers (`# `): nothing that we ask for.
-            _ => {}
-        }
-        Ok(())
+    /// The path, and whether it is a directory; `None` when it is nobody's to touch: a git directory, or a name that git
+    /// itself would not check out (`git~1`).
+    fn taken(&self, listed: &[u8]) -> Option<(RelPath, bool)> {
+        let (path, is_dir) = listed.strip_suffix(b"/").map_or((listed, false), |dir| (dir, true));
+        let is_gits = self.git_dirs.iter().any(|git_dir| overlap(path, git_dir));
+        RelPath::parse(path).ok().filter(|_| !is_gits).map(|path| (path, is_dir))
     }
+}
+
+fn entries(git: &Git, index: &Path) -> anyhow::Result<(Vec<Entry>, i64)> {
+    index::read(git, index)?.with_context(|| format!("{} is no index that can be read", index.display()))
+}
+
+/// The tracked paths that differ from the index.
+fn changed(git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<Changed>> {
+    let (entries, written) = entries(git, index)?;
+    let executable = git.config("core.fileMode")?.is_none_or(|value| value != "false");
+    let mut comparison = Comparison { worktree, written, executable, dir: (Vec::new(), true) };
+    let mut changed: Vec<Changed> = Vec::new();
+    for entry in entries.iter().filter(|e| !e.assume_valid && !e.skip_worktree && e.mode != 0o160_000) {
+        let path = RelPath::parse(&entry.path)?;
+        let has_content = entry.stage == 0 && !entry.intent_to_add;
+        if has_content && !comparison.differs(entry).with_context(|| format!("cannot look at {path}"))? {
+            continue;
+        }
+        let indexed = has_content.then(|| (entry.mode, entry.oid.to_string()));
+        // A path in conflict has up to three entries.
+        if changed.last().is_none_or(|last| last.path != path) {
+            changed.push(Changed { path, indexed });
+        }
+    }
+    Ok(changed)
+}
+
+/// Compares files with the entries of an index, in its order.
+struct Comparison<'w> {
+    worktree: &'w Path,
+    /// When the index was written: what is not older may have changed since without another time.
+    written: i64,
+    /// Does the file system know who may execute a file?
+    executable: bool,
+    /// The directory of the last path, and whether no link is in it.
+    dir: (Vec<u8>, bool),
+}
+
+impl Comparison<'_> {
+    fn differs(&mut self, entry: &Entry) -> io::Result<bool> {
+        if !self.is_beneath(&entry.path) {
+            return Ok(true);
+        }
+        let path = self.worktree.join(std::ffi::OsStr::from_bytes(&entry.path));
+        let Some(now) = absent_is_none(fs::symlink_metadata(&path))? else { return Ok(true) };
+        let is_link = entry.mode == 0o120_000;
+        let other_kind = if is_link { !now.is_symlink() } else { !now.is_file() };
+        let other_mode = self.executable && !is_link && (entry.mode ^ now.permissions().mode()) & 0o100 != 0;
+        if other_kind || other_mode {
+            return Ok(true);
+        }
+        if entry.stat.is_some_and(|stat| is_same(&stat, &now)) && FileId::of(&now).mtime < self.written {
+            return Ok(false);
+        }
+        Ok(blob(&path, &now, &entry.oid)? != Some(entry.oid))
+    }
+
+    /// Is no directory on the way a link, or something else?
+    fn is_beneath(&mut self, path: &[u8]) -> bool {
+        let dir = path.iter().rposition(|b| *b == b'/').map_or(&[][..], |at| &path[..at]);
+        if self.dir.0 != dir {
+            let mut ends = dir.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([dir.len()]);
+            let is_dir = |at: usize| {
+                let whole = self.worktree.join(std::ffi::OsStr::from_bytes(&dir[..at]));
+                fs::symlink_metadata(whole).is_ok_and(|m| m.is_dir())
+            };
+            self.dir = (dir.to_owned(), dir.is_empty() || ends.all(is_dir));
+        }
+        self.dir.1
+    }
+}
+
+/// Is the file as the index knows it? The times that the index has without nanoseconds are compared without.
+fn is_same(stat: &StatData, now: &fs::Metadata) -> bool {
+    // The index has the lower 32 bits of everything.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let low = |value: i64| value as u32;
+    let time = |known: (u32, u32), seconds: i64, nanos: i64| {
+        known.0 == low(seconds) && (known.1 == 0 || known.1 == low(nanos))
+    };
+    time(stat.mtime, now.mtime(), now.mtime_nsec())
+        && time(stat.ctime, now.ctime(), now.ctime_nsec())
+        && (stat.ino, stat.uid, stat.gid) == (low(now.ino().cast_signed()), now.uid(), now.gid())
+        // An entry without a size was made without looking at the file.
+        && stat.size == low(now.len().cast_signed())
+        && stat.size != 0
+}
+
+/// The blob that the raw bytes of a file, or of a link, would be.
+fn blob(path: &Path, now: &fs::Metadata, like: &Oid) -> io::Result<Option<Oid>> {
+    let hash = Hash::of(like);
+    if now.is_symlink() {
+        return Ok(absent_is_none(fs::read_link(path))?.map(|target| hash.blob(target.as_os_str().as_bytes())));
+    }
+    let mut read = std::fs::OpenOptions::new();
+    let Some((mut file, metadata)) = absent_is_none(durable::open_regular(path, read.read(true)))? else {
+        return Ok(None);
+    };
+    hash.copy_blob(&mut file, metadata.len(), &mut io::sink())
 }
 
 /// What the index says about tracked files that `git status` does not.
@@ -129,44 +216,10 @@ pub(super) struct Tracked {
     pub(super) to_keep: Vec<RelPath>,
 }
 
-/// One line of `git ls-files -v -s`.
-struct Entry {
-    tag: u8,
-    blob: String,
-    path: RelPath,
-}
-
-fn in_worktree(git: &Git, args: &[&str], index: Option<&Path>) -> anyhow::Result<Ran> {
-    let command = git.command(args.iter().copied()).config(EXPECT_FILES, "true");
-    match index {
-        Some(index) => command.index(index).run_ok(),
-        None => command.run_ok(),
-    }
-}
-
-/// The index at `index` (or the worktree's own), entry by entry; what is in conflict is left out.
-fn entries(git: &Git, index: Option<&Path>) -> anyhow::Result<Vec<Entry>> {
-    let ran = in_worktree(git, &["ls-files", "-v", "-s", "-z"], index)?;
-    let mut entries = Vec::new();
-    for line in ran.split(0) {
-        let tab = line.iter().position(|b| *b == b'\t').context("git ls-files says a line without a path")?;
-        let head = std::str::from_utf8(&line[..tab])?;
-        let mut words = head.split(' ');
-        let mut word = || words.next().context("git ls-files says a cut line");
-        let (tag, _, blob, stage) = (word()?, word()?, word()?, word()?);
-        if stage == "0" {
-            let path = RelPath::parse(&line[tab + 1..])?;
-            let tag = tag.bytes().next().unwrap_or(b'H');
-            entries.push(Entry { tag, blob: blob.to_owned(), path });
-        }
-    }
-    Ok(entries)
-}
-
 /// Paths that the index at `index` keeps out of the worktree (a sparse checkout).
 pub(crate) fn skipped(repo: &Repository, git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<RelPath>> {
-    let all = entries(&git.at(&repo.git_dir).worktree(worktree), Some(index))?;
-    Ok(all.into_iter().filter(|e| e.tag.eq_ignore_ascii_case(&b'S')).map(|e| e.path).collect())
+    let (entries, _) = entries(&git.at(&repo.git_dir).worktree(worktree), index)?;
+    Ok(entries.iter().filter(|e| e.skip_worktree).map(|e| RelPath::parse(&e.path)).collect::<Result<_, _>>()?)
 }
 
 impl Tracked {
@@ -177,39 +230,42 @@ impl Tracked {
         attributes: &[PathBuf],
     ) -> anyhow::Result<Tracked> {
         let mut tracked = Tracked::default();
-        // Most indexes have nothing to ask git about.
-        let glance = index::glance(&repo.git_dir.join("index")).context("cannot read the index")?;
-        let outside = attributes.iter().chain([&repo.common_dir.join("info/attributes")]).any(|path| path.exists());
-        let may_convert = outside || glance.is_none_or(|g| g.has_attributes);
-        let settings = conversion_settings(intent.config);
-        if glance.is_some_and(|g| !g.has_flagged) && !may_convert && !settings {
-            return Ok(tracked);
-        }
         let git = intent.git.at(&repo.git_dir).worktree(worktree);
-        let entries = entries(&git, None)?;
-        let size = |entry: &Entry| {
-            let metadata = absent_is_none(fs::symlink_metadata(worktree.join(entry.path.as_path())))?;
-            anyhow::Ok(metadata.map(|m| m.len()))
-        };
-        for entry in entries.iter().filter(|e| e.tag.is_ascii_lowercase() || e.tag == b'S') {
-            if size(entry)?.is_some() {
-                tracked.to_keep.push(entry.path.clone());
+        let (entries, _) = entries(&git, &repo.git_dir.join("index"))?;
+        for entry in entries.iter().filter(|e| e.assume_valid || e.skip_worktree) {
+            let path = RelPath::parse(&entry.path)?;
+            if size(worktree, &path)?.is_some() {
+                tracked.to_keep.push(path);
             }
+        }
+        // Most worktrees have nothing to ask git about.
+        let outside = attributes.iter().chain([&repo.common_dir.join("info/attributes")]).any(|path| path.exists());
+        let has_attributes = || entries.iter().any(|e| e.path.ends_with(b".gitattributes"));
+        let settings = conversion_settings(intent.config);
+        if !settings && !outside && !has_attributes() {
+            return Ok(tracked);
         }
         let converted = converted(&git, settings)?;
         if converted.any {
-            let asked: Vec<&Entry> = entries.iter().filter(|e| converted.may_be(&e.path)).collect();
+            let all = entries.iter().filter(|e| e.stage == 0).map(|e| (e, RelPath::parse(&e.path)));
+            let all = all.map(|(e, path)| Ok((e, path?))).collect::<anyhow::Result<Vec<_>>>()?;
+            let asked: Vec<_> = all.into_iter().filter(|(_, path)| converted.may_be(path)).collect();
             // As a checkout writes them.
-            let blobs = sizes(&git.replacing(), asked.iter().map(|e| e.blob.as_str()))?;
-            for (entry, blob) in asked.iter().zip(blobs) {
-                let now = size(entry)?;
-                if now.is_some() && (converted.is_filtered(&entry.path) || now != blob) {
-                    tracked.to_keep.push(entry.path.clone());
+            let blobs = sizes(&git.replacing(), asked.iter().map(|(e, _)| e.oid))?;
+            for ((_, path), blob) in asked.into_iter().zip(blobs) {
+                let now = size(worktree, &path)?;
+                if now.is_some() && (converted.is_filtered(&path) || now != blob) {
+                    tracked.to_keep.push(path);
                 }
             }
         }
         Ok(tracked)
     }
+}
+
+/// The size of what is there; `None` for nothing.
+fn size(worktree: &Path, path: &RelPath) -> anyhow::Result<Option<u64>> {
+    Ok(absent_is_none(fs::symlink_metadata(worktree.join(path.as_path())))?.map(|m| m.len()))
 }
 
 /// Does the configuration convert line endings, or name a file of attributes?
@@ -241,7 +297,7 @@ fn converted(git: &Git, all: bool) -> anyhow::Result<Converted> {
     const FILTERS: &str = ":(exclude,attr:!filter !ident !working-tree-encoding)";
     const ANY: &str = ":(exclude,attr:!filter !ident !working-tree-encoding !text !eol !crlf)";
     let list = |what: &str| -> anyhow::Result<HashSet<RelPath>> {
-        let ran = git.command(["ls-files", "-z", "--", what]).run_ok()?;
+        let ran = git.command(Plumbing::Tracked(Some(what))).run_ok()?;
         Ok(ran.split(0).map(RelPath::parse).collect::<Result<_, _>>()?)
     };
     let some = list(ANY)?;

@@ -14,7 +14,7 @@ use anyhow::Context;
 
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::cat_file::sizes;
-use crate::git::{Git, Repository};
+use crate::git::{Git, Oid, Repository};
 use crate::state::{StateDir, TxId};
 
 /// How often a gc may come in between before it is left alone: what it packs anew meanwhile it has not removed.
@@ -108,12 +108,13 @@ pub(crate) fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) 
             let name = entry.file_name();
             let place = objects.join(fan.file_name().unwrap_or_default()).join(&name);
             if absent_is_none(fs::symlink_metadata(&place))?.is_none() {
-                let oid = format!("{}{}", fan.file_name().unwrap_or_default().display(), name.display());
-                gone.push((oid, entry.path(), place));
+                let oid = [fan.file_name().unwrap_or_default().as_bytes(), name.as_bytes()].concat();
+                // Only what has the name of an object is one.
+                gone.extend(Oid::parse(&oid).map(|oid| (oid, entry.path(), place)));
             }
         }
     }
-    let known = sizes(&git.at(&repo.git_dir), gone.iter().map(|(oid, _, _)| oid.as_str()))?;
+    let known = sizes(&git.at(&repo.git_dir), gone.iter().map(|(oid, _, _)| *oid))?;
     for ((_, from, place), _) in gone.iter().zip(known).filter(|(_, size)| size.is_none()) {
         put_back(state, id, from, place)?;
     }

@@ -4,6 +4,8 @@
 //! next git" and finds us again. The first two are passed over. A wrapper is run like any git, and whom we ran stands in
 //! [`CHAIN`] for those that it starts: one that only leads back here is passed over as well.
 //!
+//! Relative entries of PATH are passed over.
+//!
 //! Limit: a wrapper that is a script and means to be gone through more than [`SCRIPT_LIMIT`] times, one inside of the
 //! other, is passed over from then on.
 
@@ -116,9 +118,10 @@ fn parse_link(word: &str) -> Option<Link> {
     Some(Link { pid: u32::try_from(number()?).ok()?, id: (number()?, number()?) })
 }
 
-/// Programs called git in `path` that are not this one, in order.
+/// Programs called git in `path` that are not this one, in order. A relative entry means a directory of whoever made the one
+/// that we are in: it counts for nothing.
 fn candidates(path: &OsStr) -> impl Iterator<Item = Candidate> {
-    std::env::split_paths(path).filter_map(|dir| {
+    std::env::split_paths(path).filter(|dir| dir.is_absolute()).filter_map(|dir| {
         let program = dir.join("git");
         let metadata = fs::metadata(&program).ok()?;
         let runs = metadata.is_file() && metadata.permissions().mode() & 0o111 != 0;

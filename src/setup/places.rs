@@ -5,7 +5,7 @@ use std::{fmt, fs};
 
 use anyhow::Context;
 
-use crate::git::{Config, Git, Repository};
+use crate::git::{Config, ConfigQuery, Git, Plumbing, Repository};
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn is_inside(repo: &Repository, worktree: &Path, directory: &Path) -> bool {
 /// The setting that counts, and where it comes from. Our own children run with core.hooksPath set on the command line,
 /// which counts for nothing.
 fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, String)>> {
-    let ask = ["config", "--show-scope", "--type=path", "-z", "--get-all", "core.hooksPath"];
+    let ask = Plumbing::Config(ConfigQuery::ScopedPaths("core.hooksPath"));
     let listed = Git::new(git).at(git_dir).run(ask)?;
     let text = String::from_utf8(listed.stdout).context("core.hooksPath is no UTF-8")?;
     let words: Vec<&str> = text.split('\0').collect();
@@ -147,7 +147,7 @@ pub(crate) fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<
     for candidate in candidates.into_iter().flatten() {
         let path = candidate.to_str().context("the hooks directory is no UTF-8")?;
         let git = Git::new(git).at(&repo.git_dir).worktree(&top);
-        let listed = git.run(["ls-files", "-z", "--", &format!(":(literal){path}")])?;
+        let listed = git.run(Plumbing::Tracked(Some(&format!(":(literal){path}"))))?;
         if !listed.stdout.is_empty() {
             return Ok(true);
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::git::{Git, Repository};
+use crate::git::{ConfigQuery, Git, Plumbing, Repository};
 use crate::state::settings::Settings;
 
 /// What the user has set.
@@ -19,7 +19,7 @@ pub(crate) struct Preferences {
 impl Preferences {
     /// Reads them; of several values the last one counts, as everywhere in git.
     pub(crate) fn read(git: &Path, repo: &Repository) -> anyhow::Result<Preferences> {
-        let ran = Git::new(git).at(&repo.git_dir).run(["config", "-z", "--get-regexp", r"^jin\."])?;
+        let ran = Git::new(git).at(&repo.git_dir).run(Plumbing::Config(ConfigQuery::Matching(r"^jin\.")))?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         let mut found = Preferences::default();
         for entry in text.split('\0').filter(|e| !e.is_empty()) {

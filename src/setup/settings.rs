@@ -10,8 +10,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{absent_is_none, durable};
-use crate::git::Git;
-use crate::git::exec::Ran;
+use crate::git::{Git, Plumbing};
 
 /// The changes of one file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,22 +43,19 @@ pub(crate) struct File<'f> {
 impl File<'_> {
     /// The value of `key` in this file alone.
     pub(crate) fn get(&self, key: &str) -> anyhow::Result<Option<String>> {
-        let ran = self.run(&["--get", key])?;
+        let ran = Git::new(self.git).run(Plumbing::ConfigOfFile { file: &self.absolute()?, key })?;
         Ok(ran.success.then(|| String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()))
     }
 
     fn set(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
-        let ran = match value {
-            Some(value) => self.run(&["--replace-all", key, value])?,
-            None => self.run(&["--unset-all", key])?,
-        };
+        let ran = Git::new(self.git).run(Plumbing::SetInFile { file: &self.absolute()?, key, value })?;
         anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", self.path.display(), ran.stderr);
         Ok(())
     }
 
-    fn run(&self, args: &[&str]) -> anyhow::Result<Ran> {
-        let path = self.path.to_str().with_context(|| format!("{} is no UTF-8", self.path.display()))?;
-        Git::new(self.git).run([&["config", "--file", path], args].concat())
+    fn absolute(&self) -> anyhow::Result<String> {
+        let path = std::path::absolute(&self.path)?;
+        Ok(path.to_str().with_context(|| format!("{} is no UTF-8", self.path.display()))?.to_owned())
     }
 
     fn read(&self) -> anyhow::Result<Option<Vec<u8>>> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::git::{Git, Repository};
+use crate::git::{Git, Plumbing, Repository};
 use crate::setup::places;
 
 /// The repositories of all submodules that are checked out, each once, in the order of their paths.
@@ -29,7 +29,7 @@ fn collect(git: &Path, repo: &Repository, found: &mut Vec<Repository>) -> anyhow
 }
 
 fn gitlinks(git: &Path, repo: &Repository, top: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let listed = Git::new(git).at(&repo.git_dir).worktree(top).run(["ls-files", "-z", "--stage"])?;
+    let listed = Git::new(git).at(&repo.git_dir).worktree(top).run(Plumbing::Staged)?;
     anyhow::ensure!(listed.success, "cannot list the submodules of {}: {}", top.display(), listed.stderr);
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     let links = text.split('\0').filter(|entry| entry.starts_with("160000 "));

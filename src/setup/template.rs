@@ -15,7 +15,7 @@ use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{absent_is_none, durable};
-use crate::git::Git;
+use crate::git::{ConfigQuery, Git, Plumbing};
 use crate::setup::installed::HooksDirectory;
 use crate::setup::names::{ALL_NAMES, CONFIG_HOOKS};
 use crate::setup::settings::{File, Settings};
@@ -230,13 +230,13 @@ const KEY: &str = "init.templateDir";
 
 /// The directory that `init.templateDir` names now.
 fn template_of_git(git: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let ran = Git::new(git).run(["config", "--type=path", "--get", KEY])?;
+    let ran = Git::new(git).run(Plumbing::Config(ConfigQuery::PathValue(KEY)))?;
     let path = String::from_utf8(ran.stdout).context("init.templateDir is no UTF-8")?;
     Ok(ran.success.then(|| PathBuf::from(path.trim_end())))
 }
 
 fn default_template(git: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let ran = Git::new(git).run(["--exec-path"])?;
+    let ran = Git::new(git).run(Plumbing::ExecPath)?;
     let path = PathBuf::from(String::from_utf8_lossy(&ran.stdout).trim_end());
     // `<prefix>/libexec/git-core`, and `<prefix>/share/git-core/templates`.
     Ok(path.ancestors().nth(2).map(|prefix| prefix.join("share/git-core/templates")))

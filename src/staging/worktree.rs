@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::fs::beneath::{RelPath, Root};
 use crate::fs::named as fs;
 use crate::git::hash::Hash;
-use crate::git::{Git, Repository};
+use crate::git::{ConfigQuery, Git, Plumbing, Repository};
 
 /// An open worktree.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ struct Settings {
 impl Settings {
     fn read(git: &Git) -> anyhow::Result<Settings> {
         let wanted = r"^(core\.(worktree|bare)|extensions\.objectformat)$";
-        let ran = git.run(["config", "-z", "--get-regexp", wanted])?;
+        let ran = git.run(Plumbing::Config(ConfigQuery::Matching(wanted)))?;
         let mut settings = Settings { hash: Hash::Sha1, is_bare: false, worktree: None };
         for entry in ran.split(0) {
             let (key, value) = match entry.iter().position(|b| *b == b'\n') {

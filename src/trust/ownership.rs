@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::named as fs;
+use crate::git::plumbing::ConfigQuery;
 use crate::git::repository::Found;
-use crate::git::{Git, Repository};
+use crate::git::{Git, Plumbing, Repository};
 use crate::util::text::shown;
 
 /// The first git that knows `safe.directory=<path>/*`.
@@ -72,7 +73,7 @@ pub(crate) fn require_trusted(found: &Found, user: User, git: &Path) -> anyhow::
         return Ok(());
     }
     let from = found.top.as_ref().unwrap_or(&found.repo.git_dir);
-    let asked = Git::new(git).command(["rev-parse", "--absolute-git-dir"]).directory(from).run()?;
+    let asked = Git::new(git).command(Plumbing::GitDir).directory(from).run()?;
     if !asked.success {
         anyhow::ensure!(is_safe(found, git)?, "{}", asked.stderr);
         return Ok(());
@@ -131,7 +132,7 @@ fn protected_values(git: &Path, key: &str) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut values = Vec::new();
     for scope in ["--system", "--global"] {
         let asked = Git::new(git)
-            .command(["config", scope, "--includes", "-z", "--type=path", "--get-all", key])
+            .command(Plumbing::Config(ConfigQuery::PathsIn { scope, key }))
             .directory(Path::new("/"))
             .run()
             .with_context(|| format!("cannot ask git for {key}"))?;

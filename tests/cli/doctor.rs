@@ -188,7 +188,7 @@ fn a_healthy_repository_passes_and_nothing_stays_but_entries_in_the_log() {
             repo.commit_all("one");
         }
         let before = theirs(&repo);
-        let output = repo.jin_txn(["doctor"]);
+        let output = repo.jin_txn(["doctor", "--run-hook"]);
         assert_eq!(output.status.code(), Some(0), "{name}: {}", shown(&repo, &output));
         assert_same(&before, &theirs(&repo), &format!("{name}: a trace"));
         let log = text(&repo.jin_txn(["log"]).stdout).into_owned();
@@ -201,7 +201,7 @@ fn a_healthy_repository_passes_and_nothing_stays_but_entries_in_the_log() {
 fn a_linked_worktree_is_examined_like_the_main_one() {
     let case = Case::new();
     case.repo.git(["worktree", "add", "-q", "../linked"]);
-    let output = case.repo.sibling("linked").jin_txn(["doctor"]);
+    let output = case.repo.sibling("linked").jin_txn(["doctor", "--run-hook"]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&case.repo, &output));
 }
 
@@ -211,13 +211,16 @@ fn the_hook_is_run_wherever_the_user_is() {
     case.repo.write("sub/file", "x\n");
     let git_dir = case.repo.git_dir();
     for (directory, arguments) in [
-        (case.repo.path().join("sub"), vec!["doctor".to_owned()]),
-        (git_dir.clone(), vec!["doctor".to_owned()]),
+        (case.repo.path().join("sub"), vec!["doctor".to_owned(), "--run-hook".to_owned()]),
+        (git_dir.clone(), vec!["doctor".to_owned(), "--run-hook".to_owned()]),
         (
             case.repo.scratch().to_owned(),
-            vec!["--git-dir".to_owned(), git_dir.display().to_string(), "doctor".to_owned()],
+            vec!["--git-dir".to_owned(), git_dir.display().to_string(), "doctor".to_owned(), "--run-hook".to_owned()],
         ),
-        (case.repo.scratch().to_owned(), vec!["-C".to_owned(), "repo/sub".to_owned(), "doctor".to_owned()]),
+        (
+            case.repo.scratch().to_owned(),
+            vec!["-C".to_owned(), "repo/sub".to_owned(), "doctor".to_owned(), "--run-hook".to_owned()],
+        ),
     ] {
         let output = case.repo.run(jin_txn().as_os_str(), &directory, &arguments, b"");
         assert_eq!(
@@ -228,7 +231,7 @@ fn the_hook_is_run_wherever_the_user_is() {
             shown(&case.repo, &output)
         );
     }
-    let through_git = case.repo.git(["txn", "doctor"]);
+    let through_git = case.repo.git(["txn", "doctor", "--run-hook"]);
     assert!(text(&through_git.stdout).contains("hook and `git txn` work"), "{}", shown(&case.repo, &through_git));
 }
 
@@ -237,7 +240,7 @@ fn the_scratch_ref_of_a_doctor_that_was_killed_is_deleted() {
     let case = Case::new();
     let nobody = "refs/jin-txn/doctor/4194304";
     case.repo.git(["update-ref", nobody, "HEAD"]);
-    assert_eq!(case.code(&["doctor"]), Some(0));
+    assert_eq!(case.code(&["doctor", "--run-hook"]), Some(0));
     assert!(!case.repo.try_git(["rev-parse", "-q", "--verify", nobody]).status.success(), "it is gone");
     assert!(!case.repo.git_dir().join("refs/jin-txn").exists(), "and its directory");
 }

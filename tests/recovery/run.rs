@@ -1,5 +1,5 @@
 //! Any command as one transaction.
 
 mod processes;
-mod restoring;
+pub mod restoring;
 mod review;

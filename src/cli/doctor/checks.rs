@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 
 use crate::cli::doctor::locks::Evidence;
 use crate::cli::doctor::{Check, Fix};
-use crate::git::{Git, Repository};
+use crate::git::{ConfigQuery, Git, Plumbing, Repository};
 use crate::recovery::{Finding, Report};
 use crate::setup::fsync::Weakness;
 use crate::setup::preferences::Preferences;
@@ -97,7 +97,7 @@ pub(super) fn make_writable(state: &StateDir) -> anyhow::Result<String> {
 
 pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow::Result<Check> {
     const NAME: &str = "config";
-    let listed = Git::new(git).at(&repo.git_dir).run(["config", "--list"])?;
+    let listed = Git::new(git).at(&repo.git_dir).run(Plumbing::Config(ConfigQuery::All))?;
     if !listed.success {
         let why = listed.stderr.lines().next().unwrap_or("git does not say why").to_owned();
         let saved = state.saved_config();

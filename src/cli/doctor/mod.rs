@@ -1,6 +1,6 @@
 //! `jin-txn doctor`: does everything that protection rests on work, here and now?
 //!
-//! A check looks at one thing and says how to mend it. `--fix` mends what can be mended without losing anything: by
+//! A check looks at one thing and says how to mend it, and starts nothing that the repository names; only `--run-hook` does. `--fix` mends what can be mended without losing anything: by
 //! `install`, by recovery, and by giving the user write access to the state directory of their own. Then all is looked at
 //! again.
 
@@ -21,13 +21,16 @@ use crate::state::StateDir;
 
 /// Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
 ///
-/// The installed hook is run for real, on a scratch ref below refs/jin-txn/doctor that is deleted again; nothing stays but
-/// entries in the log. Exit code: 0 nothing is wrong; 3, 4, 5 as `check`; else 1 when a check failed.
+/// Exit code: 0 nothing is wrong; 3, 4, 5 as `check`; else 1 when a check failed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Mend what can be mended safely, and say what was done
     #[arg(long)]
     fix: bool,
+    /// Run the installed hook for real, and with it whatever the repository's configuration has git run for a ref update: on
+    /// a scratch ref below refs/jin-txn/doctor that is deleted again; nothing stays but entries in the log
+    #[arg(long)]
+    run_hook: bool,
 }
 
 /// How a check came out.
@@ -112,7 +115,7 @@ struct Diagnosis<'d> {
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
-    let mut findings = examine(session, &repo)?;
+    let mut findings = examine(session, &repo, args.run_hook)?;
     let mut fixed = Vec::new();
     if args.fix {
         let mut fixes: Vec<Fix> = findings.checks.iter().filter_map(|c| c.fix).collect();
@@ -122,7 +125,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             fixed.extend(mend(session, &repo, *fix).unwrap_or_else(|error| vec![format!("not mended: {error:#}")]));
         }
         if !fixes.is_empty() {
-            findings = examine(session, &repo)?;
+            findings = examine(session, &repo, args.run_hook)?;
         }
     }
     let code = match exit_code(&findings.report) {
@@ -179,7 +182,7 @@ fn made(name: &'static str, check: anyhow::Result<Check>) -> Check {
     check.unwrap_or_else(|error| Check::failed(name, format!("{error:#}"), "mend what failed above first"))
 }
 
-fn examine(session: &Session, repo: &Repository) -> anyhow::Result<Findings> {
+fn examine(session: &Session, repo: &Repository, run_hook: bool) -> anyhow::Result<Findings> {
     let git = real_git()?;
     let state = StateDir::of(repo);
     let mut checks = vec![checks::state(repo, &state)];
@@ -206,7 +209,12 @@ fn examine(session: &Session, repo: &Repository) -> anyhow::Result<Findings> {
     };
     checks.push(checks::quarantine(&state));
     let prepared = |name: &str| checks.iter().any(|c| c.name == name && c.status == Status::Ok);
-    if report.is_clean() && ["state", "hooks", "unfinished"].into_iter().all(prepared) {
+    if !run_hook {
+        checks.push(Check::note(
+            "hook run",
+            "not asked for: `jin-txn doctor --run-hook` runs it, and what else git runs here",
+        ));
+    } else if report.is_clean() && ["state", "hooks", "unfinished"].into_iter().all(prepared) {
         match trial::run(session, &git, repo, &state) {
             Ok(trials) => checks.extend(trials),
             Err(error) => checks.push(made("hook run", Err(error))),

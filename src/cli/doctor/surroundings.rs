@@ -1,5 +1,6 @@
 //! What is not ours: the gits, the file system, the clock, the space left.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::doctor::Check;
@@ -17,7 +18,8 @@ const LITTLE_SPACE: u64 = 16 << 20;
 
 const FEW_INODES: u64 = 1000;
 
-/// Every git that may work on the repository: in PATH, and where IDEs look.
+/// Every git that may work on the repository: in PATH, and where IDEs look. Started are the first one in PATH, which every
+/// command starts, and those that nobody but root can have put there; the others are named.
 pub(super) fn gits(first: &Path) -> Check {
     const NAME: &str = "git";
     let mut programs = vec![first.to_owned()];
@@ -30,6 +32,10 @@ pub(super) fn gits(first: &Path) -> Check {
     let mut lines = Vec::new();
     let mut too_old = None;
     for program in &programs {
+        if program != first && !is_of_the_system(program) {
+            lines.push(format!("{}: not started, others than root may write there", program.display()));
+            continue;
+        }
         let said = match Git::new(program).version() {
             Ok(version) if version < exec::OLDEST => {
                 too_old.get_or_insert_with(|| program.clone());
@@ -50,6 +56,12 @@ pub(super) fn gits(first: &Path) -> Check {
         None => Check::ok(NAME, first_line),
     };
     check.and_say(rest)
+}
+
+/// May only root write to the program, and to every directory on the way?
+fn is_of_the_system(program: &Path) -> bool {
+    let roots = |path: &Path| std::fs::metadata(path).is_ok_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0);
+    std::fs::canonicalize(program).is_ok_and(|program| program.ancestors().all(roots))
 }
 
 fn same(one: &Path, other: &Path) -> bool {

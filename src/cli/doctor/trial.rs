@@ -11,7 +11,7 @@ use anyhow::Context;
 use crate::cli::doctor::Check;
 use crate::cli::{PATIENCE, Session, log};
 use crate::fs::durable;
-use crate::git::{Git, RefFormat, Repository};
+use crate::git::{Git, Plumbing, RefFormat, Repository};
 use crate::process::owner;
 use crate::state::{StateDir, Wait};
 use crate::wal::Log;
@@ -45,18 +45,22 @@ pub(super) fn run(session: &Session, git: &Path, repo: &Repository, state: &Stat
 
 /// Something for the ref to name, that exists already.
 fn object(git: &Path, repo: &Repository) -> anyhow::Result<String> {
-    let head = Git::new(git).at(&repo.git_dir).run(["rev-parse", "-q", "--verify", "HEAD"])?;
+    let head = Git::new(git).at(&repo.git_dir).run(Plumbing::Resolve("HEAD"))?;
     let found = if head.success {
         head
     } else {
         // Every git knows the empty tree, whether or not it is stored.
-        Git::new(git).at(&repo.git_dir).run(["hash-object", "-t", "tree", "--stdin"])?
+        Git::new(git).at(&repo.git_dir).run(Plumbing::EmptyTree)?
     };
     Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
 }
 
 fn clear(session: &Session, git: &Path, repo: &Repository) -> anyhow::Result<()> {
-    let listed = Git::new(git).at(&repo.git_dir).run(["for-each-ref", "--format=%(refname)", SCRATCH])?;
+    let listed = Git::new(git).at(&repo.git_dir).run(Plumbing::Refs {
+        format: "%(refname)",
+        below: Some(SCRATCH),
+        points_at: None,
+    })?;
     for name in String::from_utf8_lossy(&listed.stdout).lines() {
         let pid = name.rsplit('/').next().and_then(|pid| pid.parse::<u32>().ok());
         if pid.and_then(owner::Stat::of).is_none() {

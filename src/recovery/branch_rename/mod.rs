@@ -18,7 +18,7 @@ use std::path::Path;
 use crate::fs::{FileId, read_ref};
 use crate::git::reflog::{self, RENAMED_LOG};
 use crate::git::update_refs::RefWrite;
-use crate::git::{Oid, RefName, RefStore, Value};
+use crate::git::{ConfigQuery, Oid, Plumbing, RefName, RefStore, Value};
 use crate::locks::{Holder, InTheWay, Judge, LockFile, Verdict};
 use crate::process::owner::ExecContext;
 use crate::recovery::action::{Action, Snapshot};
@@ -233,7 +233,7 @@ fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<
 }
 
 fn has_section(site: &Site<'_>, section: &str) -> anyhow::Result<bool> {
-    let listed = site.git.run(["config", "--local", "--list", "--name-only"])?;
+    let listed = site.git.run(Plumbing::Config(ConfigQuery::LocalNames))?;
     let prefix = format!("{section}.");
     // Only the last dot ends the section's name: a branch name may hold dots itself.
     Ok(String::from_utf8_lossy(&listed.stdout)
@@ -296,7 +296,7 @@ fn home_of_log(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<RefName>> {
     let Some(newest) = reflog::newest_value(log)? else { return Ok(None) };
     let Some(oid) = Oid::parse(newest.as_bytes()) else { return Ok(None) };
     let hex = oid.hex();
-    let listed = site.git.run(["for-each-ref", "--format=%(refname)", "--points-at", &*hex])?;
+    let listed = site.git.run(Plumbing::Refs { format: "%(refname)", below: None, points_at: Some(&hex) })?;
     let refs = RefStore::new(site.repo);
     let mut homes = Vec::new();
     for line in listed.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::fs::FileId;
 use crate::git::objects::{self, Closure, Whole};
 use crate::git::refs::{RefSnapshot, ResolvedRef};
-use crate::git::{Oid, RefName, RefStore, Repository, Value, reflog};
+use crate::git::{Oid, Plumbing, RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::action::Action;
 use crate::recovery::decide::{Decision, Evidence, decide};
 use crate::recovery::expected_refs::{ExpectedRefs, LastKnown, RefStatus};
@@ -151,7 +151,7 @@ pub(crate) fn closure(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::R
     let git = site.git.at(&site.repo.git_dir).replacing();
     let oldest = expected.refs.values().filter_map(|g| g.earlier.first().or(g.word.as_ref().map(|w| &w.value)));
     let mut known: Vec<Oid> = oldest.filter_map(|value| value.oid().copied()).collect();
-    let listed = git.run(["for-each-ref", "--format=%(objectname) %(refname)"])?;
+    let listed = git.run(Plumbing::Refs { format: "%(objectname) %(refname)", below: None, points_at: None })?;
     for entry in listed.stdout.split(|b| *b == b'\n') {
         let Some(at) = entry.iter().position(|b| *b == b' ') else { continue };
         let (oid, name) = (&entry[..at], &entry[at + 1..]);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::fs::FileId;
+use crate::git::index_file::Entry;
 use crate::git::objects::Closure;
 use crate::git::{Oid, RefStore, Repository, index, reflog};
 use crate::recovery::action::Action;
@@ -64,8 +65,8 @@ pub(crate) fn mend_indexes(
             continue;
         }
         let shown = site.repo.relative(&path);
-        let actions = if index::is_readable(&site.git.at(&git_dir), &path)? {
-            lost_objects(site, &git_dir, shown, closure)?.map(Action::WriteStaged)
+        let actions = if let Some((entries, _)) = index::read(&site.git.at(&git_dir), &path)? {
+            lost_objects(&git_dir, shown, entries, closure)?.map(Action::WriteStaged)
         } else {
             let in_progress = index::in_progress(&git_dir);
             let locked = git_dir.join("index.lock").exists();
@@ -92,32 +93,22 @@ pub(crate) fn mend_indexes(
     Ok(done)
 }
 
-/// Objects that only the index names and that are lost.
+/// Objects that only the index names and that are lost. Those of submodules are elsewhere.
 fn lost_objects(
-    site: &Site<'_>,
     git_dir: &Path,
     shown: String,
+    entries: Vec<Entry>,
     closure: &Closure,
 ) -> anyhow::Result<Option<LostObjects>> {
-    let listed = site.git.at(git_dir).run(["ls-files", "--stage", "-z"])?;
-    let staged: Vec<(Oid, &[u8])> = listed.stdout.split(|b| *b == 0).filter_map(staged_entry).collect();
+    let staged: Vec<(Oid, Vec<u8>)> =
+        entries.into_iter().filter(|e| e.mode != 0o160_000).map(|e| (e.oid, e.path)).collect();
     let trees = index::cached_trees(&git_dir.join("index"))?;
     let named: Vec<Oid> = staged.iter().map(|(oid, _)| *oid).chain(trees.iter().copied()).collect();
     let lost = closure.missing(&named)?;
     if lost.is_empty() {
         return Ok(None);
     }
-    let blobs = staged.iter().filter(|(oid, _)| lost.contains(oid));
-    let blobs = blobs.map(|(oid, name)| (*oid, String::from_utf8_lossy(name).into_owned())).collect();
+    let blobs = staged.into_iter().filter(|(oid, _)| lost.contains(oid)).collect();
     let trees = trees.iter().any(|tree| lost.contains(tree));
     Ok(Some(LostObjects { git_dir: git_dir.to_owned(), shown, blobs, trees, count: lost.len() }))
-}
-
-/// `<mode> SP <oid> SP <stage> TAB <path>`, but for submodules, whose commits are elsewhere.
-fn staged_entry(entry: &[u8]) -> Option<(Oid, &[u8])> {
-    let tab = entry.iter().position(|b| *b == b'\t')?;
-    let mut words = entry[..tab].split(|b| *b == b' ');
-    let mode = words.next()?;
-    let oid = Oid::parse(words.next()?)?;
-    (mode != b"160000").then_some((oid, &entry[tab + 1..]))
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::fs::beneath::{Kind, RelPath};
 use crate::fs::{FileId, durable, named as fs};
 use crate::git::cat_file::Batch;
-use crate::git::{Git, Repository};
+use crate::git::{Git, Plumbing, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
@@ -276,7 +276,7 @@ impl RestoreContext<'_> {
 
     /// What the index tracks now, before it goes back.
     fn tracked_now(&self, worktree: &Path) -> anyhow::Result<HashSet<RelPath>> {
-        let ran = self.git.worktree(worktree).run(["ls-files", "-z"])?;
+        let ran = self.git.worktree(worktree).run(Plumbing::Tracked(None))?;
         anyhow::ensure!(ran.success, "git ls-files failed: {}", ran.stderr);
         let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
         Ok(paths.collect::<Result<_, _>>()?)

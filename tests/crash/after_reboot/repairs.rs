@@ -367,6 +367,28 @@ fn an_unreadable_index_is_rebuilt() {
 }
 
 #[test]
+fn an_index_that_is_rebuilt_keeps_out_of_the_worktree_what_a_sparse_checkout_keeps_out() {
+    for rules in [&["--cone", "in"][..], &["--no-cone", "/*", "!/out/", "/out/but/"]] {
+        let repo = guarded();
+        for name in ["in/file", "out/file", "out/but/file", "top"] {
+            repo.write(name, "x\n");
+        }
+        repo.commit_all("directories");
+        repo.git([&["sparse-checkout", "set"], rules].concat());
+        if Git::under_test().is_at_least(2, 41) {
+            // Deleted, not kept out.
+            fs::remove_file(repo.path().join("in/file")).expect("it can be removed");
+        }
+        let before = repo.read(["ls-files", "-v"]);
+        assert!(before.contains("S out/file") && before.contains("H in/file"), "{before}");
+        overwrite(&repo.git_dir().join("index"), &[0; 104]);
+        let said = jin_after_reboot(&repo, &["recover"]);
+        assert!(said.contains("rebuilt index from HEAD"), "{said}");
+        assert_eq!(repo.read(["ls-files", "-v"]), before, "{rules:?}");
+    }
+}
+
+#[test]
 fn an_unreadable_index_of_a_merge_is_reported_and_left() {
     let repo = guarded();
     repo.git(["checkout", "-q", "-b", "topic", "HEAD~1"]);
