@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::{FileId, durable};
 use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore};
@@ -36,9 +37,8 @@ pub(crate) fn set_aside(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
 pub(crate) fn put(site: &Site<'_>, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let new = site.state.path().join("replacement");
     durable::remove_file(&new)?;
-    durable::create_new(&new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
+    durable::create_for(path, &new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
     durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
-    durable::share_like_directory(path)?;
     Ok(())
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn while_locked<T>(
 ) -> anyhow::Result<T> {
     let lock = RefStore::new(site.repo).lock(name);
     if let Some(parent) = lock.parent() {
-        durable::create_dirs(parent, 0o777)?;
+        durable::make_dirs(parent, Purpose::Git)?;
     }
     while_holding(site.repo, &lock, work)
 }
