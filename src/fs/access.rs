@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::fs::named::{self, at};
 
@@ -121,21 +121,31 @@ pub(crate) fn copy(old: &Metadata, file: &File) -> io::Result<()> {
     set_owner(file, &made, (old.uid(), old.gid()))
 }
 
-/// Gives `path`, which a git of ours has just replaced, to the owner of what was there before, or else of its directory. Only
-/// root has to, and it gives away nothing but a file that it has made here: no link, and under no other name.
-pub(crate) fn give_back(path: &Path, old: Option<&Metadata>) -> io::Result<()> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+/// A git that we start as root in the repository of somebody else leaves root's files there. Gives `path` below the directory
+/// `root`, and the directories that lead to it, to the owner of `root`: each only if it is root's, under no other name, and
+/// reached by no link, so that nothing is given away that lies elsewhere.
+///
+/// Limit: nothing is given before Linux 5.6, which does not know how to follow no links.
+pub(crate) fn give_back(root: &Path, path: &Path) -> io::Result<()> {
     if rustix::process::geteuid().as_raw() != 0 {
         return Ok(());
     }
-    let Ok(opened) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(()) };
-    let file = File::from(opened);
-    let made = at(path, file.metadata())?;
-    if !made.is_file() || made.nlink() != 1 || made.uid() != 0 {
+    let root = named::open(root)?;
+    let owner = root.metadata()?;
+    if owner.uid() == 0 {
         return Ok(());
     }
-    let access = Access::at(path)?;
-    at(path, set_owner(&file, &made, old.map_or((access.uid, access.gid), |old| (old.uid(), old.gid()))))
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    for path in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        let Ok(opened) = rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) else { continue };
+        let file = File::from(opened);
+        let made = at(path, file.metadata())?;
+        if made.is_dir() || (made.is_file() && made.nlink() == 1) {
+            at(path, set_owner(&file, &made, (owner.uid(), if made.uid() == 0 { owner.gid() } else { made.gid() })))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets a mode if it is another one, where that is ours to set.

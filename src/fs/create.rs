@@ -21,24 +21,37 @@ use crate::fs::access::{self, Access, Purpose};
 use crate::fs::named::{self, at};
 
 /// Creates the file `path`, which must not exist, with `bytes`, and syncs nothing.
-///
-/// Where the system makes the file right it has its name at once. Else it gets one when everybody who needs it may use it.
 pub(crate) fn create(path: &Path, purpose: Purpose, bytes: &[u8]) -> io::Result<File> {
     let access = Access::at(path)?;
-    let mode = if purpose == Purpose::State { 0o600 } else { 0o666 };
-    let in_place = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let unnamed = if access.is_plain() { None } else { open_unnamed(path, mode)? };
-    let is_named = unnamed.is_none();
-    let mut file = unnamed.map_or_else(|| at(path, in_place()), Ok)?;
-    if !(is_named && access.is_plain()) {
+    if !access.is_plain()
+        && let Some(file) = create_unnamed(path, purpose, &access, bytes)?
+    {
+        return Ok(file);
+    }
+    let mode = created_with(purpose);
+    let mut file = at(path, OpenOptions::new().write(true).create_new(true).mode(mode).open(path))?;
+    if !access.is_plain() {
         at(path, access.give(&file, purpose))?;
     }
     at(path, file.write_all(bytes))?;
-    if !is_named {
-        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
-        at(path, rustix::fs::linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(Into::into))?;
-    }
     Ok(file)
+}
+
+/// The mode that the umask is taken from.
+fn created_with(purpose: Purpose) -> u32 {
+    if purpose == Purpose::State { 0o600 } else { 0o666 }
+}
+
+/// `None` where a file without a name cannot be made, or not be given one.
+fn create_unnamed(path: &Path, purpose: Purpose, access: &Access, bytes: &[u8]) -> io::Result<Option<File>> {
+    let Some(mut file) = open_unnamed(path, created_with(purpose))? else { return Ok(None) };
+    at(path, access.give(&file, purpose).and_then(|()| file.write_all(bytes)))?;
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::EXIST) => at(path, Err(io::ErrorKind::AlreadyExists.into())),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A file without a name, in the directory of `path`; `None` where the file system knows none.
@@ -99,7 +112,9 @@ fn make_dir_aside(path: &Path, purpose: Purpose, access: &Access) -> io::Result<
 /// Without `RENAME_NOREPLACE` only an empty directory would be replaced.
 fn rename_new_dir(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => at(to, fs::rename(from, to)),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            at(to, fs::rename(from, to))
+        }
         other => at(to, other.map_err(Into::into)),
     }
 }

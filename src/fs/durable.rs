@@ -243,9 +243,7 @@ pub(crate) fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match OpenOptions::new().append(true).open(path) {
         Ok(mut file) => at(path, file.write_all(bytes).and_then(|()| file.sync_data())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            at(path, create(path, Purpose::Git, bytes)?.sync_data())
-        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => at(path, create(path, Purpose::Git, bytes)?.sync_data()),
         Err(e) => at(path, Err(e)),
     }
 }
@@ -314,7 +312,9 @@ pub(crate) fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let tmp = beside(path)?;
     let mut file = at(&tmp, OpenOptions::new().write(true).create_new(true).mode(0o700).open(&tmp))?;
     let given = at(&tmp, access.give_program(&file, old.as_ref()));
-    given.and_then(|()| at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all()))).inspect_err(|_| discard(&tmp))?;
+    given
+        .and_then(|()| at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())))
+        .inspect_err(|_| discard(&tmp))?;
     drop(file);
     rename(&tmp, path).inspect_err(|_| discard(&tmp))
 }

@@ -227,7 +227,9 @@ mod tests {
     #[test]
     fn a_mapping_has_the_users_of_its_ranges() {
         let mapping = Mapping::parse("         0       1000          1\n         1     100000      65536\n");
-        for (uid, has) in [(1000, true), (999, false), (1001, false), (100_000, true), (165_535, true), (165_536, false)] {
+        for (uid, has) in
+            [(1000, true), (999, false), (1001, false), (100_000, true), (165_535, true), (165_536, false)]
+        {
             assert_eq!(mapping.has(uid), has, "{uid}");
         }
         assert!(Mapping::parse("0 0 4294967295\n").has(UNMAPPED), "the namespace of the machine has everybody");

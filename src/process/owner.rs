@@ -440,6 +440,10 @@ mod tests {
         let place = ExecContext { boot: "00000000-0000-0000-0000-000000000000".into(), ..here.clone() };
         let owner = Owner { process: me, place };
         assert_eq!(owner.liveness(me, &here, &local(true)), Liveness::Dead);
-        assert_eq!(owner.liveness(me, &here, &local(false)), Liveness::Unknowable, "a network disk may be in use elsewhere");
+        assert_eq!(
+            owner.liveness(me, &here, &local(false)),
+            Liveness::Unknowable,
+            "a network disk may be in use elsewhere"
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::fs::access::Purpose;
+use crate::fs::access::{self, Purpose};
 use crate::fs::{FileId, durable};
 use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore};
@@ -17,8 +17,23 @@ pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], m
     if writes.is_empty() {
         return Ok(());
     }
-    update_refs::write_refs(&site.git.at(git_dir), writes, message)
-        .map_err(|error| InTheWay(format!("{error:#}")).into())
+    let written = update_refs::write_refs(&site.git.at(git_dir), writes, message);
+    // Also what a git left that was refused.
+    give_back(site, git_dir, writes)?;
+    written.map_err(|error| InTheWay(format!("{error:#}")).into())
+}
+
+/// As root in a repository of somebody else: its owner has to be able to write these refs and reflogs.
+fn give_back(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite]) -> anyhow::Result<()> {
+    let common_dir = &site.repo.common_dir;
+    for RefWrite { name, .. } in writes {
+        let path = name.as_path();
+        access::give_back(common_dir, path)?;
+        access::give_back(common_dir, &Path::new("logs").join(path))?;
+    }
+    access::give_back(common_dir, Path::new("packed-refs"))?;
+    access::give_back(git_dir, Path::new("logs/HEAD"))?;
+    Ok(access::give_back(git_dir, Path::new("HEAD"))?)
 }
 
 /// Puts a second name, or a copy, of a file into quarantine.

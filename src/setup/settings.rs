@@ -48,13 +48,13 @@ impl File<'_> {
     }
 
     fn set(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
-        let before = absent_is_none(fs::metadata(&self.path))?;
         let ran = match value {
             Some(value) => self.run(&["--replace-all", key, value])?,
             None => self.run(&["--unset-all", key])?,
         };
         // git's own replacement belongs to whoever runs it.
-        access::give_back(&self.path, before.as_ref())?;
+        let name = self.path.file_name().unwrap_or_default();
+        access::give_back(access::parent(&self.path), Path::new(name))?;
         anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", self.path.display(), ran.stderr);
         Ok(())
     }

@@ -69,7 +69,10 @@ fn recovers(repo: &Repo, user: User) {
     let mut is_over = || {
         let output = user.jin(repo, &["recover"]).output().expect("setpriv runs");
         said = shown(repo, &output);
-        assert!(output.status.success() || said.contains("is running and may hold it"), "{user:?} cannot recover: {said}");
+        assert!(
+            output.status.success() || said.contains("is running and may hold it"),
+            "{user:?} cannot recover: {said}"
+        );
         output.status.success()
     };
     assert!(comes_true(&mut is_over), "{user:?} cannot recover: {said}");
@@ -148,9 +151,9 @@ impl Stranger {
 
     /// Runs a process by the name of git, here or below a process that made its namespaces?
     fn is_there(&self) -> bool {
-        self.pids().iter().any(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "git")
-        })
+        self.pids()
+            .iter()
+            .any(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "git"))
     }
 
     fn pids(&self) -> Vec<String> {
@@ -258,7 +261,8 @@ fn a_stranger_reads_nothing_of_the_state_directory_and_locks_nothing_in_it() {
     repo.install_guard();
     let mut find = repo.as_nobody("find".as_ref());
     let found = find.arg(&state).args(["-type", "f", "-readable"]).output().expect("find runs");
-    let linked = text(&found.stdout).lines().filter(|path| !path.ends_with("config.saved")).collect::<Vec<_>>().join("\n");
+    let linked =
+        text(&found.stdout).lines().filter(|path| !path.ends_with("config.saved")).collect::<Vec<_>>().join("\n");
     assert_eq!(linked, "", "no file can be read");
 }
 

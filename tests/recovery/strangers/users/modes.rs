@@ -80,7 +80,8 @@ fn used(shared: &str, umask: &str) -> Repo {
         let output = command.output().expect("sh runs");
         assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
     };
-    let mut init = git(&["init", "-q", "--template=", &format!("--shared={shared}"), &repo.path().display().to_string()]);
+    let mut init =
+        git(&["init", "-q", "--template=", &format!("--shared={shared}"), &repo.path().display().to_string()]);
     init.current_dir(repo.scratch());
     run(init);
     let jin = |arguments: &[&str]| with_umask(&repo, umask, &jin_txn(), arguments);

@@ -10,6 +10,7 @@ use crate::support::crash::{self, git, jin};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Options, Repo, text};
 use crate::support::tracer::{self, Action, Event, Isolation};
+use crate::support::wait::wait_until;
 
 /// A repository of a user's, with a few branches.
 fn of(user: User) -> Repo {
@@ -60,7 +61,11 @@ fn what_root_installs_in_a_users_repository_belongs_to_the_user() {
         succeeds(sudo(jin(&repo, &["install"]), ALICE));
         assert_eq!(of_others(&repo.git_dir(), ALICE), Vec::<String>::new(), "all of it is the user's");
         let found = fs::metadata(&config).expect("it is there");
-        assert_eq!(format!("{:o}", found.mode() & 0o777), format!("{mode:o}"), "the configuration is as open as before");
+        assert_eq!(
+            format!("{:o}", found.mode() & 0o777),
+            format!("{mode:o}"),
+            "the configuration is as open as before"
+        );
         succeeds(ALICE.git(&repo, &["commit", "-q", "--allow-empty", "-m", "hers"]));
         succeeds(ALICE.git(&repo, &["branch", "topic"]));
         succeeds(ALICE.git(&repo, &["branch", "-D", "topic"]));
@@ -113,6 +118,34 @@ fn a_git_of_root_that_is_killed_anywhere_leaves_nothing_that_refuses_the_owner()
             &["branch", "-D", "c"],
         ] {
             succeeds(ALICE.git(&repo, arguments));
+        }
+        repo.discard();
+    }
+}
+
+#[test]
+fn what_root_recovers_for_a_user_belongs_to_the_user() {
+    if !is_root() {
+        return;
+    }
+    let template = of(ALICE);
+    succeeds(ALICE.jin(&template, &["install"]));
+    let input = "create refs/heads/new/a HEAD\ncreate refs/heads/new/b HEAD\ncreate refs/heads/other/c HEAD\n";
+    for nth in 1..=3 {
+        let repo = template.copy();
+        chmod(repo.scratch(), 0o755);
+        give(&repo, ALICE);
+        let killed = ALICE.git(&repo, &["update-ref", "--stdin"]);
+        crash::kill_at(killed, input, Action::KillTree, crash::nth(nth, crash::is_ref_rename));
+        wait_until("root has recovered", || {
+            let_the_clock_tick(&repo.git_dir());
+            sudo(jin(&repo, &["recover"]), ALICE).output().expect("it starts").status.success()
+        });
+        let mut left = of_others(&repo.git_dir(), ALICE);
+        left.retain(|path| !path.contains("/quarantine/"));
+        assert_eq!(left, Vec::<String>::new(), "{nth}: nothing of root's is left");
+        for name in ["new/a", "new/b", "other/c"] {
+            succeeds(ALICE.git(&repo, &["update-ref", &format!("refs/heads/{name}"), "HEAD~"]));
         }
         repo.discard();
     }

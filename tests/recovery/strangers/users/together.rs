@@ -57,7 +57,8 @@ impl Scene {
                 let is_ours = found.nlink() == 1 && !path.components().any(|part| part.as_os_str() == "quarantine");
                 assert!(!is_ours || mode == wanted, "{when}: {} has mode {mode:o}", path.display());
                 let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
-                let is_left = name.starts_with(".transaction_") || name.starts_with("tmp.") || name.contains(".jin-tmp.");
+                let is_left =
+                    name.starts_with(".transaction_") || name.starts_with("tmp.") || name.contains(".jin-tmp.");
                 assert!(!is_left, "{when}: {} is left", path.display());
             }
             assert_eq!(invariants::locks(&repo.git_dir()), Vec::<std::path::PathBuf>::new(), "{when}: no lock is left");
