@@ -50,7 +50,7 @@ pub(super) fn man(session: &Session, args: &ManArgs) -> anyhow::Result<u8> {
     durable::create_dirs(&durable::real(&dir), 0o777).with_context(cannot)?;
     write(&dir, "jin-txn", &command).with_context(cannot)?;
     // `git help txn` looks for this name.
-    durable::replace(&dir.join("git-txn.1"), b".so man1/jin-txn.1\n").with_context(cannot)?;
+    durable::replace_public(&dir.join("git-txn.1"), b".so man1/jin-txn.1\n").with_context(cannot)?;
     session.say(&format!("jin-txn: wrote the manual pages into {}", dir.display()));
     Ok(exit::DONE)
 }
@@ -62,7 +62,7 @@ fn page(command: &clap::Command) -> io::Result<Vec<u8>> {
 }
 
 fn write(dir: &Path, name: &str, command: &clap::Command) -> io::Result<()> {
-    durable::replace(&dir.join(format!("{name}.1")), &page(command)?)?;
+    durable::replace_public(&dir.join(format!("{name}.1")), &page(command)?)?;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         write(dir, &format!("{name}-{}", sub.get_name()), sub)?;
     }

@@ -192,6 +192,55 @@ impl Place {
         at(&self.path, open_regular(self.dir.as_fd(), &self.name))
     }
 
+    /// Mode, owner and group of the directory that it lies in.
+    pub(super) fn directory(&self) -> io::Result<(u32, u32, u32)> {
+        let found = self.named(rustix::fs::fstat(&self.dir))?;
+        Ok((found.st_mode, found.st_uid, found.st_gid))
+    }
+
+    /// Creates it with `mode` (before the umask), for writing: where anything is already, a link included, there is none made.
+    pub(super) fn create(&self, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.named(rustix::fs::openat(&self.dir, self.name.as_os_str(), flags, Mode::from_raw_mode(mode)))
+            .map(File::from)
+    }
+
+    /// A file without a name in its directory; `None` where the file system knows none.
+    pub(super) fn create_unnamed(&self, mode: u32) -> io::Result<Option<File>> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.dir, ".", flags, Mode::from_raw_mode(mode)) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::NOTSUP | Errno::ISDIR | Errno::NOSYS | Errno::INVAL) => Ok(None),
+            Err(errno) => self.named(Err(errno)),
+        }
+    }
+
+    /// Gives a file without a name this one; `false` where that cannot be.
+    pub(super) fn give_to(&self, file: &File) -> io::Result<bool> {
+        use std::os::fd::AsRawFd;
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match rustix::fs::linkat(CWD, open, &self.dir, self.name.as_os_str(), AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => self.named(Err(Errno::EXIST)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Opens the directory that it is.
+    pub(super) fn open_directory(&self) -> io::Result<File> {
+        self.named(rustix::fs::openat(&self.dir, self.name.as_os_str(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))
+            .map(File::from)
+    }
+
+    /// Renames the directory to `to`, where nothing may be; where the system cannot make sure of that, no file may be.
+    pub(super) fn rename_new_directory(&self, to: &Place) -> io::Result<()> {
+        let (from, name) = (self.name.as_os_str(), to.name.as_os_str());
+        match rustix::fs::renameat_with(&self.dir, from, &to.dir, name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.rename(to),
+            other => to.named(other),
+        }
+    }
+
     /// Renames it to `to`, where nothing may be.
     pub(crate) fn rename_new(&self, to: &Place) -> io::Result<()> {
         let renamed = rename_new((self.dir.as_fd(), &self.name), (to.dir.as_fd(), &to.name));

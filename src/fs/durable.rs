@@ -17,8 +17,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags};
 
+use crate::fs::access::{self, Access, Purpose};
+use crate::fs::create::create;
 use crate::fs::door::{self, place};
 use crate::fs::named::{self, at};
+
+pub(crate) use crate::fs::create::{create_dir, make_dirs};
 
 /// The same path without links in the directories that it lies in. For what lies where the user says, and for nothing else.
 pub(crate) fn real(path: &Path) -> PathBuf {
@@ -134,11 +138,20 @@ pub(crate) fn publish(dir: &Path, tmp_name: &str, name: &str, bytes: &[u8]) -> i
     at(&to, fs::rename(&tmp, &to)).inspect_err(|_| discard(&tmp))
 }
 
-fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
+fn write_tmp(dir: &Path, tmp_name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     let tmp = dir.join(tmp_name);
     let mut options = OpenOptions::new();
-    let mut file = open_own(&tmp, options.write(true).create(true).truncate(true).mode(0o666))?;
-    at(&tmp, file.write_all(bytes)).inspect_err(|_| discard(&tmp))?;
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = match options.open(&tmp) {
+        // Of an earlier process with our number, or whatever somebody put there: not to be written through.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            remove_file(&tmp)?;
+            at(&tmp, options.open(&tmp))?
+        }
+        opened => at(&tmp, opened)?,
+    };
+    let access = Access::at(&tmp)?;
+    at(&tmp, access.give(&file, Purpose::State).and_then(|()| file.write_all(bytes))).inspect_err(|_| discard(&tmp))?;
     Ok(tmp)
 }
 
@@ -209,7 +222,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Creates a directory and its parents with `mode` (before umask).
+/// Creates a directory and its parents with `mode` (before umask), outside of any repository.
 pub(crate) fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
     match door::open_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -225,30 +238,51 @@ pub(crate) fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Creates the directory `path`, with the access that its own directory gives; where anything is already there is none made.
-pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
-    place(path)?.make_dir(0o777)?;
-    share_like_directory(path)
+/// Creates the state file `path`, which must not exist, with `bytes`, and syncs nothing.
+pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    create(path, Purpose::State, bytes)
 }
 
-/// Creates `path` with O_EXCL, writes `bytes`, and syncs nothing.
-pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = new_file(path, 0o666)?;
-    at(path, file.write_all(bytes))?;
+/// Creates the file `path`, which must not exist, with `bytes`. It is made in the state directory and about to get the name
+/// `target` in the git directory: with the access that what it replaces there has, or else that its directory gives.
+pub(crate) fn create_for(target: &Path, path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = place(path)?.create(0o666)?;
+    let given = match absent(fs::symlink_metadata(target))?.filter(fs::Metadata::is_file) {
+        Some(old) => access::copy(&old, &file),
+        None => Access::at(target)?.give(&file, Purpose::Git),
+    };
+    at(path, given.and_then(|()| file.write_all(bytes)))?;
     Ok(file)
 }
 
-/// A new, empty file: where anything is already, a link included, there is none.
-fn new_file(path: &Path, mode: u32) -> io::Result<File> {
-    door::open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)
+/// Gives a file that somebody else has made in the state directory, and that is about to get the name `target` in the git
+/// directory, the access that the directory there gives.
+pub(crate) fn share_as(path: &Path, target: &Path) -> io::Result<()> {
+    let (file, _) = open_itself(path, OFlags::RDONLY)?;
+    at(path, Access::at(target)?.give(&file, Purpose::Git))
 }
 
-/// Copies what `source` holds into a new file at `path`: shares the blocks where the file system can, streams otherwise.
-pub(crate) fn copy_new(source: &File, path: &Path, mode: u32) -> io::Result<File> {
-    let mut copy = new_file(path, mode)?;
+fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Copies what `source` holds into a new file at `path` in the state directory: shares the blocks where the file system can,
+/// streams otherwise.
+pub(crate) fn copy_new(source: &File, path: &Path) -> io::Result<File> {
+    let mut copy = create_new(path, b"")?;
     if rustix::fs::ioctl_ficlone(&copy, source).is_err() {
         at(path, io::copy(&mut &*source, &mut copy))?;
     }
+    Ok(copy)
+}
+
+/// As [`copy_new`], for an object of git.
+pub(crate) fn copy_object(source: &File, path: &Path) -> io::Result<File> {
+    let copy = copy_new(source, path)?;
+    at(path, copy.metadata().and_then(|made| access::set_mode(&copy, &made, 0o444)))?;
     Ok(copy)
 }
 
@@ -258,13 +292,13 @@ pub(crate) fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
     at(path, open_itself(path, OFlags::WRONLY).and_then(|(file, _)| file.set_modified(time)))
 }
 
-/// Appends to a file, makes it if need be, and syncs it.
+/// Appends to a file of the git directory, makes it if need be, and syncs it.
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (mut file, _) = match open_itself(path, OFlags::WRONLY | OFlags::APPEND) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => (new_file(path, 0o666)?, None),
-        found => found.map(|(file, metadata)| (file, Some(metadata)))?,
-    };
-    at(path, file.write_all(bytes).and_then(|()| file.sync_data()))
+    match open_itself(path, OFlags::WRONLY | OFlags::APPEND) {
+        Ok((mut file, _)) => at(path, file.write_all(bytes).and_then(|()| file.sync_data())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => at(path, create(path, Purpose::Git, bytes)?.sync_data()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Cuts a file to `len` bytes and syncs it.
@@ -278,8 +312,17 @@ pub(crate) fn empty(path: &Path) -> io::Result<()> {
     open_own(path, OpenOptions::new().write(true)).and_then(|file| at(path, file.set_len(0)))
 }
 
-/// Replaces `path` with `bytes` durably: the old content or the new one, never a mixture.
+/// Replaces the state file `path` with `bytes` durably: the old content or the new one, never a mixture.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use atomic_write_file::unix::OpenOptionsExt as _;
+    let mut options = atomic_write_file::OpenOptions::new();
+    let mut file = at(path, options.mode(0o600).preserve_mode(false).preserve_owner(false).open(path))?;
+    at(path, Access::at(path)?.give(file.as_file(), Purpose::State).and_then(|()| file.write_all(bytes)))?;
+    at(path, file.commit())
+}
+
+/// The same for a file that is not ours alone: as the umask says, or with the mode and owner of what it replaces.
+pub(crate) fn replace_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = at(path, atomic_write_file::OpenOptions::new().open(path))?;
     at(path, file.write_all(bytes))?;
     at(path, file.commit())
@@ -287,11 +330,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes `link` a symbolic link to `target`, replacing what is there by one rename.
 pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
-    let mut tmp = link.as_os_str().to_owned();
-    tmp.push(format!(".jin-tmp.{}", std::process::id()));
-    let tmp = std::path::PathBuf::from(tmp);
-    remove_file(&tmp)?;
+    let tmp = beside(link)?;
     place(&tmp)?.symlink(target)?;
+    access::give_link_to_owner(&tmp)?;
     rename(&tmp, link).inspect_err(|_| discard(&tmp))
 }
 
@@ -318,18 +359,6 @@ fn kind_of_filesystem(path: &Path) -> Option<u32> {
     rustix::fs::statfs(path).ok().map(|s| s.f_type as u32)
 }
 
-/// Gives a file or directory that we made the access that its directory gives (`core.sharedRepository`): what the
-/// umask took from the group comes back when the group may write to the directory.
-pub(crate) fn share_like_directory(path: &Path) -> io::Result<()> {
-    let parent = named::metadata(path.parent().unwrap_or(Path::new("/")))?.mode();
-    let own = named::metadata(path)?;
-    let shared = if own.is_dir() { parent & 0o2077 } else { parent & 0o066 };
-    if parent & 0o020 == 0 || own.mode() & shared == shared {
-        return Ok(());
-    }
-    at(path, fs::set_permissions(path, fs::Permissions::from_mode((own.mode() & 0o7777) | shared)))
-}
-
 /// Gives the regular file `original` a second name, or copies it where the file system or the kernel's policy refuses links.
 ///
 /// Anything else, a link above all, is [`io::ErrorKind::InvalidInput`]: what it leads to is not ours to copy. Who may not read
@@ -348,10 +377,8 @@ pub(crate) fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
         // Swapped at the last moment: what has the second name is a link itself, and leads nowhere from here.
         Ok(()) if !is_file(&to)? => absent_is_fine(to.unlink()).and(Err(no_file())),
         Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-            let (file, metadata) = open_itself(original, OFlags::RDONLY)?;
-            let group = named::metadata(second.parent().unwrap_or(Path::new("/")))?.mode() & 0o020 != 0;
-            let most = if group { 0o660 } else { 0o600 };
-            copy_new(&file, second, metadata.mode() & most).map(|_| ())
+            let (file, _) = open_itself(original, OFlags::RDONLY)?;
+            copy_new(&file, second).map(|_| ())
         }
         other => other,
     }
@@ -364,16 +391,28 @@ pub(crate) fn keep_second_here(original: &Path, second: &Path) -> io::Result<()>
     fs::hard_link(original, second).or_else(|_| keep_second(original, second))
 }
 
-/// Puts the program `bytes` (a script) at `path` by one rename, durably; what was there is replaced.
+/// Puts the program `bytes` (a script) at `path` by one rename, durably. What was there is replaced, and nobody loses or gets
+/// the permission to read or run it by that, but those who may write to the directory.
 pub(crate) fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut tmp = path.as_os_str().to_owned();
-    tmp.push(format!(".jin-tmp.{}", std::process::id()));
-    let tmp = std::path::PathBuf::from(tmp);
-    remove_file(&tmp)?;
-    let mut file = at(&tmp, OpenOptions::new().write(true).create_new(true).mode(0o777).open(&tmp))?;
-    at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())).inspect_err(|_| discard(&tmp))?;
+    let access = Access::at(path)?;
+    let old = absent(fs::symlink_metadata(path))?.filter(fs::Metadata::is_file);
+    let tmp = beside(path)?;
+    let mut file = at(&tmp, OpenOptions::new().write(true).create_new(true).mode(0o700).open(&tmp))?;
+    let given = at(&tmp, access.give_program(&file, old.as_ref()));
+    given
+        .and_then(|()| at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())))
+        .inspect_err(|_| discard(&tmp))?;
     drop(file);
     rename(&tmp, path).inspect_err(|_| discard(&tmp))
+}
+
+/// A name beside `path` that nobody else uses, and that is free.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let mut tmp = path.as_os_str().to_owned();
+    tmp.push(format!(".jin-tmp.{}", std::process::id()));
+    let tmp = PathBuf::from(tmp);
+    remove_file(&tmp)?;
+    Ok(tmp)
 }
 
 /// Takes the permission to write a file away from everybody, if it is ours to take.

@@ -1,6 +1,8 @@
 //! Files: reading with errors that name them, writing durably, and never leaving a directory by a link.
 
+pub(crate) mod access;
 pub(crate) mod beneath;
+pub(crate) mod create;
 pub(crate) mod door;
 pub(crate) mod durable;
 pub(crate) mod identity;

@@ -1,7 +1,7 @@
 //! Which process could hold a lock?
 //!
-//! A candidate may write to the repository, and either looks like git and is not known to work elsewhere, or has the
-//! lock open. A git-like process that we cannot look into is a candidate. One that started two seconds after the lock was
+//! A candidate may write to the repository by its credentials (see [`Writers`]), and either looks like git and is not known to
+//! work elsewhere, or has the lock open. A git-like process of those that we cannot look into is a candidate. One that started two seconds after the lock was
 //! made is none, unless the clock has been set since: that would make a holder look too young. When we do not see all
 //! processes of the machine, or other machines may use the disk, nothing is proved; and when looking at one failed, not even
 //! a human's word makes up for it.
@@ -9,7 +9,6 @@
 //! Limit: what another user's process has open is not shown to us. One that is not named git, and has a lock open, is not seen.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -17,6 +16,7 @@ use crate::fs::FileId;
 use crate::git::Repository;
 use crate::locks::find::{LockFile, is_lock_path};
 use crate::locks::works_here::{is_ourselves, works_here};
+use crate::process::credentials::Writers;
 use crate::process::git_argv::{changes_no_index, is_lockless};
 use crate::process::owner::{self, ExecContext, Liveness, Stat};
 
@@ -77,7 +77,7 @@ impl Processes {
             scanned_at: crate::util::clock::now(),
             steady_since,
         };
-        let writers = Writers::of(repo);
+        let writers = Writers::of(&repo.common_dir);
         let mut known = BTreeSet::from([myself]);
         // Who handed its work to a child and ended before we came to it: its child is in a second list.
         for _ in 0..2 {
@@ -106,15 +106,14 @@ impl Processes {
     /// Is this process a candidate, and what has it open? An error when that cannot be known.
     fn look_at(&mut self, pid: u32, repo: &Repository, writers: &Writers) -> io::Result<()> {
         let stat = match Stat::look(pid) {
-            Err(_) if !writers.include(pid) => return Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::PermissionDenied && !writers.include(pid) => return Ok(()),
             looked => looked?,
         };
         let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread();
         let Some(stat) = stat.filter(at_work) else { return Ok(()) };
         let may_be_it = || owner::may_be_git(&stat) && works_here(&stat, repo);
         if !writers.include(pid) {
-            // In a container the same file may be another user's, by a mapping that is not shown to us.
-            self.sees_everything &= !owner::is_nested(pid) || !may_be_it();
+            self.sees_everything &= !writers.may_be_mapped_to(pid) || !may_be_it();
             return Ok(());
         }
         // One that ends while we look leaves contradictory traces, and no lock that it will still use.
@@ -187,24 +186,4 @@ impl Candidate {
 /// An ancestor that is git and not merely running us as an alias.
 fn is_at_work(stat: &Stat) -> bool {
     owner::may_be_git(stat) && !is_ourselves(stat.pid) && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())
-}
-
-/// Who may write to the git directory.
-struct Writers {
-    owner: u32,
-    everybody: bool,
-}
-
-impl Writers {
-    fn of(repo: &Repository) -> Writers {
-        match fs::metadata(&repo.common_dir) {
-            Ok(m) => Writers { owner: m.uid(), everybody: m.mode() & 0o022 != 0 },
-            Err(_) => Writers { owner: 0, everybody: true },
-        }
-    }
-
-    fn include(&self, pid: u32) -> bool {
-        let uid = fs::metadata(format!("/proc/{pid}")).map(|m| m.uid());
-        self.everybody || uid.map_or(true, |uid| uid == 0 || uid == self.owner)
-    }
 }

@@ -18,6 +18,7 @@ use crate::fs::{FileId, read_small};
 use crate::git::Repository;
 use crate::locks::find::LockFile;
 use crate::locks::holders::{Holder, Processes};
+use crate::process::credentials::Writers;
 use crate::process::owner::{self, Liveness, Stat};
 
 /// The content of locks that recovery takes, so that a later recovery knows them.
@@ -90,13 +91,13 @@ impl<'r> Judge<'r> {
     /// Is the owner of `lock` dead?
     pub(crate) fn judge(&mut self, lock: LockFile) -> io::Result<Verdict> {
         let dead = |lock, proof: &str| Ok(Verdict::Dead(DeadLock { lock, proof: proof.to_owned() }));
-        if read_small(&lock.path)?.is_some_and(|(content, _)| content == RECOVERY_LOCK) {
+        if read_if_allowed(&lock.path)?.is_some_and(|content| content == RECOVERY_LOCK) {
             return dead(lock, "an earlier recovery made it and did not finish");
         }
         if self.known.dead.get(&lock.path) == Some(&lock.id) {
             return dead(lock, "the log has it as the lock of a process that is dead");
         }
-        if let Some(holder) = named_by_pid_file(&lock)? {
+        if let Some(holder) = named_by_pid_file(&lock, self.repo)? {
             return Ok(Verdict::Held(holder));
         }
         Ok(self.could_anybody_hold(lock))
@@ -119,17 +120,26 @@ impl<'r> Judge<'r> {
     }
 }
 
+/// What another user made with a umask of 077 says nothing.
+fn read_if_allowed(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read_small(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        read => Ok(read?.map(|(content, _)| content)),
+    }
+}
+
 /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`, and its own. A live pid proves life; a dead one, or one that
 /// cannot be looked at, proves nothing (the file may be older than the lock, or come from another pid namespace).
-fn named_by_pid_file(lock: &LockFile) -> io::Result<Option<Holder>> {
+fn named_by_pid_file(lock: &LockFile, repo: &Repository) -> io::Result<Option<Holder>> {
     let name = lock.path.file_name().map(OsStr::as_bytes).unwrap_or_default();
     let Some(base) = name.strip_suffix(b".lock") else { return Ok(None) };
     let base = base.strip_suffix(b"~pid").unwrap_or(base);
     let beside = lock.path.with_file_name(OsStr::from_bytes(&[base, b"~pid.lock"].concat()));
-    let Some((content, _)) = read_small(&beside)? else { return Ok(None) };
+    let Some(content) = read_if_allowed(&beside)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content);
     let pid: Option<u32> = text.trim().strip_prefix("pid ").and_then(|p| p.parse().ok());
-    let alive = pid.and_then(Stat::of).filter(|s| !s.is_gone() && owner::may_be_git(s));
+    let could_hold = |s: &Stat| !s.is_gone() && owner::may_be_git(s) && Writers::of(&repo.common_dir).include(s.pid);
+    let alive = pid.and_then(Stat::of).filter(could_hold);
     Ok(alive.map(|s| Holder {
         liveness: Liveness::Alive,
         because: format!("pid {} holds it, says {}", s.pid, beside.display()),

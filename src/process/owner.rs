@@ -16,6 +16,10 @@ use std::sync::OnceLock;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::process::credentials::{Location, Writers};
+
+pub(crate) use crate::process::credentials::is_gone;
+
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
@@ -152,11 +156,6 @@ impl Stat {
     pub(crate) fn process(&self) -> Process {
         Process { pid: self.pid, start: self.start }
     }
-}
-
-/// Of an error in `/proc/PID`: does it say that there is no such process?
-pub(crate) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// What was found in `/proc/PID`; `None` when the process is gone, or does not let us look.
@@ -331,19 +330,18 @@ fn is_git(stat: &Stat, argv: Option<&[String]>) -> bool {
 impl Owner {
     /// Is the process still there, seen from `here`?
     ///
-    /// `local_disk`: the repository lies on a file system that no other machine can mount at the same
-    /// time; only then does another boot id prove death.
+    /// Another boot id proves death only on a file system that no other machine can mount at the same time.
     #[must_use]
-    pub fn liveness(&self, process: Process, here: &ExecContext, local_disk: bool) -> Liveness {
+    pub fn liveness(&self, process: Process, here: &ExecContext, repository: &Location) -> Liveness {
         if self.place.boot != here.boot {
-            return if local_disk { Liveness::Dead } else { Liveness::Unknowable };
+            return if repository.local_disk { Liveness::Dead } else { Liveness::Unknowable };
         }
         if self.place.pidns == here.pidns {
             return liveness_here(process);
         }
         // A foreign pid namespace: its pids mean nothing to us. It is dead for certain only when we see
         // every process of the machine and none is a member.
-        if here.sees_everything() && namespace_is_dead(self.place.pidns, process.start) {
+        if here.sees_everything() && namespace_is_dead(self.place.pidns, process.start, &repository.writers()) {
             return Liveness::Dead;
         }
         Liveness::Unknowable
@@ -362,18 +360,18 @@ fn liveness_here(process: Process) -> Liveness {
 
 /// Is the namespace dead that had a process which started at `since`? Its first process started no later and
 /// lives as long as the namespace: members that all started later belong to a new one with a reused inode.
-fn namespace_is_dead(pidns: u64, since: u64) -> bool {
+fn namespace_is_dead(pidns: u64, since: u64, writers: &Writers) -> bool {
     // A process that just ended is no member; one that we may not, or cannot, look into might be.
     let is_no_member = |pid: u32| match pid_namespace(&pid.to_string()) {
         Ok(inode) if inode != pidns => true,
         Ok(_) => Stat::look(pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.start > since || stat.is_gone())),
-        Err(error) => is_gone(&error),
+        Err(error) => is_gone(&error) || writers.exclude(pid),
     };
     all_pids().is_ok_and(|pids| pids.into_iter().filter(|pid| is_nested(*pid)).all(is_no_member))
 }
 
 /// Does the process live in a pid namespace below ours? `NSpid` has a pid for each level, and anybody may read it.
-pub(crate) fn is_nested(pid: u32) -> bool {
+fn is_nested(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     levels.is_none_or(|pids| pids.split_ascii_whitespace().count() > 1)
@@ -399,6 +397,10 @@ pub(crate) fn realtime_of_start(start: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn local(local_disk: bool) -> Location {
+        Location { directory: PathBuf::from("/"), local_disk }
+    }
 
     #[test]
     fn a_command_name_with_parentheses_and_spaces_is_parsed() {
@@ -426,9 +428,9 @@ mod tests {
         let here = ExecContext::here().unwrap();
         let me = myself().unwrap();
         let owner = Owner { process: me, place: here.clone() };
-        assert_eq!(owner.liveness(me, &here, true), Liveness::Alive);
+        assert_eq!(owner.liveness(me, &here, &local(true)), Liveness::Alive);
         let earlier = Process { start: me.start.wrapping_sub(1), ..me };
-        assert_eq!(owner.liveness(earlier, &here, true), Liveness::Dead, "same pid, another start time");
+        assert_eq!(owner.liveness(earlier, &here, &local(true)), Liveness::Dead, "same pid, another start time");
     }
 
     #[test]
@@ -437,7 +439,11 @@ mod tests {
         let me = myself().unwrap();
         let place = ExecContext { boot: "00000000-0000-0000-0000-000000000000".into(), ..here.clone() };
         let owner = Owner { process: me, place };
-        assert_eq!(owner.liveness(me, &here, true), Liveness::Dead);
-        assert_eq!(owner.liveness(me, &here, false), Liveness::Unknowable, "a network disk may be in use elsewhere");
+        assert_eq!(owner.liveness(me, &here, &local(true)), Liveness::Dead);
+        assert_eq!(
+            owner.liveness(me, &here, &local(false)),
+            Liveness::Unknowable,
+            "a network disk may be in use elsewhere"
+        );
     }
 }

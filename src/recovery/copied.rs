@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::{durable, named as fs};
 use crate::git::Repository;
 use crate::process::owner;
@@ -88,8 +89,7 @@ pub(crate) fn set_aside(repo: &Repository, options: &Options) -> anyhow::Result<
 }
 
 fn move_all(state: &StateDir, aside: &Path) -> anyhow::Result<()> {
-    durable::create_dirs(aside, 0o777)?;
-    durable::share_like_directory(aside)?;
+    durable::make_dirs(aside, Purpose::State)?;
     // Nobody appends to the log meanwhile.
     state.while_appending(Wait::UpTo(PATIENCE), || {
         for entry in fs::read_dir(state.path())? {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::fs::access::{self, Purpose};
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore, Repository};
@@ -26,8 +27,23 @@ pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], m
             return Err(InTheWay(format!("{name} is no regular file: move it away, then recover again")).into());
         }
     }
-    update_refs::write_refs(&site.git.at(git_dir), writes, message)
-        .map_err(|error| InTheWay(format!("{error:#}")).into())
+    let written = update_refs::write_refs(&site.git.at(git_dir), writes, message);
+    // Also what a git left that was refused.
+    give_back(site, git_dir, writes)?;
+    written.map_err(|error| InTheWay(format!("{error:#}")).into())
+}
+
+/// As root in a repository of somebody else: its owner has to be able to write these refs and reflogs.
+fn give_back(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite]) -> anyhow::Result<()> {
+    let common_dir = &site.repo.common_dir;
+    for RefWrite { name, .. } in writes {
+        let path = name.as_path();
+        access::give_back(common_dir, path)?;
+        access::give_back(common_dir, &Path::new("logs").join(path))?;
+    }
+    access::give_back(common_dir, Path::new("packed-refs"))?;
+    access::give_back(git_dir, Path::new("logs/HEAD"))?;
+    Ok(access::give_back(git_dir, Path::new("HEAD"))?)
 }
 
 /// Puts a second name, or a copy, of a file into quarantine.
@@ -46,9 +62,8 @@ pub(crate) fn set_aside(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
 pub(crate) fn put(site: &Site<'_>, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let new = site.state.path().join("replacement");
     durable::remove_file(&new)?;
-    durable::create_new(&new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
+    durable::create_for(path, &new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
     durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
-    durable::share_like_directory(path)?;
     Ok(())
 }
 
@@ -71,7 +86,7 @@ pub(crate) fn while_locked<T>(
 ) -> anyhow::Result<T> {
     let lock = RefStore::new(site.repo).lock(name);
     if let Some(parent) = lock.parent() {
-        durable::create_dirs(parent, 0o777)?;
+        durable::make_dirs(parent, Purpose::Git)?;
     }
     while_holding(site.repo, &lock, work)
 }

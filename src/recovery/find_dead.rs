@@ -7,7 +7,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use crate::fs::durable::is_local_disk;
+use crate::process::credentials::Location;
 use crate::process::owner::{ExecContext, Liveness, Owner, Process};
 use crate::recovery::history::{History, reaches_checkpoint};
 use crate::recovery::report::{Report, busy, busy_line};
@@ -36,8 +36,8 @@ pub(crate) struct DeadMarker {
 
 /// Is anybody still working on the transaction of `marker`?
 pub(crate) fn liveness_of(marker: &Marker, here: &ExecContext, state: &StateDir) -> Liveness {
-    let local = is_local_disk(state.path());
-    let of = |process: Process| marker.owner.liveness(process, here, local);
+    let location = Location::of(state.path());
+    let of = |process: Process| marker.owner.liveness(process, here, &location);
     let liveness = of(marker.owner.process).and(of(marker.hook_process));
     if marker.origin != TxKind::Run || marker.owner.place.boot != here.boot {
         return liveness;
@@ -53,12 +53,13 @@ fn of_run(state: &StateDir, id: TxId, owner: Liveness) -> Liveness {
 /// Did the writer of a marker die before it could rename it into place?
 pub(crate) fn is_abandoned(temporary: &Temporary, here: &ExecContext, state: &StateDir) -> bool {
     // The name does not say which machine it was, nor which boot.
-    if !is_local_disk(state.path()) {
+    let location = Location::of(state.path());
+    if !location.local_disk {
         return false;
     }
     let place = ExecContext { pidns: temporary.pidns, ..here.clone() };
     let writer = Owner { process: temporary.writer, place };
-    writer.liveness(temporary.writer, here, true) == Liveness::Dead
+    writer.liveness(temporary.writer, here, &location) == Liveness::Dead
 }
 
 /// Markers that nobody works on any more. The others are reported.
@@ -131,11 +132,11 @@ fn judge(
 
 /// A hook that outlived its git is done in a moment: a command waits for it.
 fn wait_for_orphan(site: &Site<'_>, marker: &Marker, here: &ExecContext) -> Liveness {
-    let local = is_local_disk(site.state.path());
+    let location = Location::of(site.state.path());
     let start = Instant::now();
     loop {
         let liveness = liveness_of(marker, here, site.state);
-        let owner = marker.owner.liveness(marker.owner.process, here, local);
+        let owner = marker.owner.liveness(marker.owner.process, here, &location);
         let Wait::UpTo(limit) = site.options.wait else { return liveness };
         if liveness != Liveness::Alive || owner != Liveness::Dead || start.elapsed() > limit {
             return liveness;
@@ -152,7 +153,7 @@ pub(crate) fn ask_records(
     here: &ExecContext,
     report: &mut Report,
 ) {
-    let local = is_local_disk(site.state.path());
+    let location = Location::of(site.state.path());
     for found in std::mem::take(&mut dead.transactions) {
         let id = found.entry.id;
         let begin = history.begin(id).map(|(_, begin)| begin);
@@ -165,7 +166,7 @@ pub(crate) fn ask_records(
             dead.transactions.push(found);
             continue;
         }
-        let of = |process: Process| begin.owner.liveness(process, here, local);
+        let of = |process: Process| begin.owner.liveness(process, here, &location);
         let mut liveness = of(begin.owner.process).and(of(begin.hook_process));
         if begin.origin == TxKind::Run {
             liveness = of_run(site.state, id, liveness);

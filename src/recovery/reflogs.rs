@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::{FileId, durable, named as fs, read_small};
 use crate::git::reflog::{self, LogLine, Tail};
 use crate::git::{RefName, RefStore, Repository, Value};
@@ -135,7 +136,7 @@ pub(crate) fn put_back(site: &Site<'_>, saved: &Path, name: &RefName) -> anyhow:
     }
     let log = RefStore::new(site.repo).log(name);
     if let Some(parent) = log.parent() {
-        durable::create_dirs(parent, 0o777)?;
+        durable::make_dirs(parent, Purpose::Git)?;
     }
     match durable::hard_link(saved, &log) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -191,7 +192,7 @@ pub(crate) fn move_renamed(site: &Site<'_>, from: &Path, ino: u64, to: &Path) ->
         return Err(InTheWay(format!("{} is another reflog by now", site.repo.relative(from))).into());
     }
     if let Some(parent) = to.parent() {
-        durable::create_dirs(parent, 0o777)?;
+        durable::make_dirs(parent, Purpose::Git)?;
     }
     match durable::rename_new(from, to) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::process::credentials::Writers;
 use crate::process::owner::{self, Process, Stat};
 use crate::state::{StateDir, TxId, flock};
 
@@ -126,6 +127,8 @@ pub(crate) fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> 
         let looked = owner::unless_hidden(Stat::look(pid))?.flatten();
         stats.extend(looked.filter(|stat| !stat.is_gone()));
     }
+    // Anybody may copy the mark of a run into the environment of a process of his own.
+    let writers = Writers::of(state.path());
     let mut found = Vec::new();
     for stat in &stats {
         let is_runner = runner.is_some_and(|r| r == stat.process());
@@ -133,7 +136,7 @@ pub(crate) fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> 
             continue;
         }
         let below = runner.is_some_and(|r| descends(stat, r, &stats));
-        if below || carries(stat.pid, mark)? || has_open(stat.pid, &lock)? {
+        if below || (carries(stat.pid, mark)? && writers.include(stat.pid)) || has_open(stat.pid, &lock)? {
             found.push(Member { process: stat.process(), what: what(stat) });
         }
     }

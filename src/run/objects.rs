@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::cat_file::sizes;
 use crate::git::{Git, Oid, Repository};
@@ -36,7 +37,7 @@ pub(crate) fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::
     // Where they are a link, their real place: second names take nothing away there.
     let objects = fs::canonicalize(repo.common_dir.join("objects"))?;
     let root = links(state, id);
-    durable::create_dirs(&packs_of(&root), 0o777)?;
+    durable::make_dirs(&packs_of(&root), Purpose::State)?;
     let mut before = pack_files(&objects)?;
     for _ in 0..LOOKS {
         keep_loose(&objects, &root)?;
@@ -64,7 +65,7 @@ fn keep_loose(objects: &Path, root: &Path) -> anyhow::Result<()> {
                 continue;
             }
             if !made {
-                durable::create_dirs(&to, 0o777)?;
+                durable::make_dirs(&to, Purpose::State)?;
                 made = true;
             }
             keep(&entry.path(), &to.join(entry.file_name()))?;
@@ -127,13 +128,13 @@ fn put_back(state: &StateDir, id: TxId, from: &Path, place: &Path) -> anyhow::Re
     if absent_is_none(fs::symlink_metadata(place))?.is_some() {
         return Ok(());
     }
-    durable::create_dirs(place.parent().unwrap_or(place), 0o777)?;
+    durable::make_dirs(place.parent().unwrap_or(place), Purpose::Git)?;
     let put = durable::hard_link(from, place).or_else(|error| match error.kind() {
         AlreadyExists => Ok(()),
         _ => {
             let ready = state.tx(id).join("object.ready");
             durable::remove_file(&ready)?;
-            durable::copy_new(&fs::open(from)?, &ready, 0o444)?.sync_all()?;
+            durable::copy_object(&fs::open(from)?, &ready)?.sync_all()?;
             durable::rename_new(&ready, place)
         }
     });

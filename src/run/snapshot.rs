@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, Root};
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::{RefName, RefStore, Repository};
@@ -87,7 +88,7 @@ impl Copies {
                 Kind::File => {
                     let Some(file) = parent.open().with_context(cannot)? else { continue };
                     let (copy, at) = self.number();
-                    durable::copy_new(&file, &at, (stat.mode & 0o666) | 0o600).with_context(cannot)?;
+                    durable::copy_new(&file, &at).with_context(cannot)?;
                     if FileId::of(&file.metadata().with_context(cannot)?) == stat.id {
                         return Ok(kept(Content::File { mode: stat.mode, copy }, Some(stat.id)));
                     }
@@ -119,8 +120,7 @@ impl Copies {
 pub(crate) fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Intent<'_>) -> anyhow::Result<Manifest> {
     let mut copies = Copies { dir: copies_dir(state, id), next: 0 };
     for dir in [&copies.dir, &state.tx(id).join("reflogs")] {
-        durable::create_dirs(dir, 0o777)?;
-        durable::share_like_directory(dir)?;
+        durable::make_dirs(dir, Purpose::State)?;
     }
     let mut manifest = Manifest { worktree: intent.worktree.map(path_text), ..Manifest::default() };
     if let Some(worktree) = intent.worktree {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use camino::Utf8Path;
 
+use crate::fs::access::Purpose;
 use crate::fs::durable;
 use crate::git::{Git, Repository};
 use crate::process::owner;
@@ -130,7 +131,7 @@ impl Work<'_> {
     fn put_hooks(&self, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
         let mut hooks = Vec::new();
         for directory in self.directories() {
-            durable::create_dirs(directory, 0o777)?;
+            durable::make_dirs(directory, Purpose::Git)?;
             for name in names {
                 chaining::put(directory, name, self.request.binary)?;
                 hooks.push(directory.join(name));

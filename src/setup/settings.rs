@@ -3,13 +3,12 @@
 //! Byte for byte while nobody else has changed the file since; else setting by setting, where ours is still there.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::{absent_is_none, durable};
+use crate::fs::{absent_is_none, access, durable};
 use crate::git::{Git, Plumbing};
 
 /// The changes of one file.
@@ -49,6 +48,9 @@ impl File<'_> {
 
     fn set(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
         let ran = Git::new(self.git).run(Plumbing::SetInFile { file: &self.absolute()?, key, value })?;
+        // git's own replacement belongs to whoever runs it.
+        let name = self.path.file_name().unwrap_or_default();
+        access::give_back(access::parent(&self.path), Path::new(name))?;
         anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", self.path.display(), ran.stderr);
         Ok(())
     }
@@ -153,14 +155,12 @@ impl Settings {
 /// git's own protocol: whoever changes a configuration holds its lock.
 fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let path = fs::canonicalize(path)?;
-    let permissions = fs::metadata(&path)?.permissions();
+    let old = fs::metadata(&path)?;
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
     let lock = PathBuf::from(lock);
     durable::create_new(&lock, text.as_bytes())
-        .and_then(|file| {
-            file.set_permissions(fs::Permissions::from_mode(permissions.mode() & 0o7777)).and_then(|()| file.sync_all())
-        })
+        .and_then(|file| access::copy(&old, &file).and_then(|()| file.sync_all()))
         .with_context(|| format!("cannot write {}", lock.display()))?;
     Ok(durable::rename(&lock, &path)?)
 }

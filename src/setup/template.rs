@@ -222,7 +222,7 @@ impl Record {
         if let Some(parent) = path.parent() {
             durable::create_dirs(parent, 0o700)?;
         }
-        Ok(durable::replace(&path, &serde_json::to_vec_pretty(self)?)?)
+        Ok(durable::replace_public(&path, &serde_json::to_vec_pretty(self)?)?)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::{Birth, durable, named as fs};
 use crate::git::Repository;
 use crate::state::TxId;
@@ -40,8 +41,7 @@ impl StateDir {
             if fs::symlink_metadata(&self.path).is_ok() {
                 anyhow::bail!("{} is not a directory", self.path.display());
             }
-            durable::create_dirs(&self.path, 0o777)?;
-            durable::share_like_directory(&self.path)?;
+            durable::make_dirs(&self.path, Purpose::State)?;
         }
         self.create_missing([self.wal(), self.quarantine(), self.tx_root()])?;
         self.create_locks()?;
@@ -68,8 +68,7 @@ impl StateDir {
         let mut created = false;
         for part in parts {
             if crate::fs::absent_is_none(fs::symlink_metadata(&part))?.is_none() {
-                durable::create_dirs(&part, 0o777)?;
-                durable::share_like_directory(&part)?;
+                durable::make_dirs(&part, Purpose::State)?;
                 created = true;
             }
         }
@@ -144,10 +143,7 @@ impl StateDir {
         match fs::symlink_metadata(&dir) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(io::Error::other(format!("{} is not a directory", dir.display()))),
-            Err(_) => {
-                durable::create_dirs(&dir, 0o777)?;
-                durable::share_like_directory(&dir)?;
-            }
+            Err(_) => durable::make_dirs(&dir, Purpose::State)?,
         }
         Ok(dir)
     }

@@ -6,29 +6,31 @@
 //! files.lock       held by a transaction with files, from prepare to commit
 //! tx/<id>/alive    held by all processes of a run
 //! ```
-//! Whoever may open a file may lock it, and block the repository. So these files can be opened by their owner only, and by
-//! the group where the repository is shared with it (`core.sharedRepository`), whatever the umask.
+//! Whoever may open a file may lock it, and block the repository. So these files can be opened only by those who may write to
+//! the repository (see [`access`]).
 //!
-//! Limit: a member of that group can block the others.
+//! Limit: one of those can block the others.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fd_lock::{RwLock, RwLockWriteGuard};
 
+use crate::fs::access::{self, Access};
 use crate::fs::{absent_is_none, durable, named};
+use crate::process::owner::{self, Stat};
 use crate::state::directory::StateDir;
+use crate::util::text::shortened;
 
 const APPEND_LOCK: &str = "append.lock";
 const RECOVERY_LOCK: &str = "recovery.lock";
 const FILES_LOCK: &str = "files.lock";
 
 const OWNER: u32 = 0o600;
-const GROUP: u32 = 0o060;
 
 /// The pauses between two tries: `flock` has no timeout of its own.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
@@ -47,10 +49,34 @@ pub enum Wait {
 
 /// A lock that could not be had in time.
 #[derive(Debug, thiserror::Error)]
-#[error("another process holds {}", path.display())]
+#[error("{} holds {}", holder.as_deref().unwrap_or("another process"), path.display())]
 pub struct Busy {
     /// The lock file.
     pub path: PathBuf,
+    /// The process that has locked it, for people, where the kernel says which.
+    pub holder: Option<String>,
+}
+
+impl Busy {
+    fn of(path: &Path) -> Busy {
+        Busy { path: path.to_owned(), holder: holder_of(path) }
+    }
+}
+
+/// `/proc/locks` has the process that took a lock, the device and the inode:
+/// `1: FLOCK  ADVISORY  WRITE 4711 08:01:131074 0 EOF`.
+fn holder_of(path: &Path) -> Option<String> {
+    let inode = named::metadata(path).ok()?.ino().to_string();
+    let locks = named::read_to_string("/proc/locks").ok()?;
+    let holder = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = words[..] else { return None };
+        (file.rsplit(':').next() == Some(&inode)).then(|| pid.parse().ok()).flatten()
+    };
+    let stat = Stat::of(locks.lines().find_map(holder)?)?;
+    let argv = owner::argv(stat.pid).unwrap_or_default();
+    let what = if argv.is_empty() { stat.comm } else { argv.join(" ") };
+    Some(format!("{} (pid {})", shortened(&what, 80), stat.pid))
 }
 
 #[derive(PartialEq, Eq)]
@@ -137,7 +163,7 @@ impl LockFile {
                 Err(e) => return Err(e).with_context(|| format!("cannot lock {}", self.path.display())),
             }
             if started.get_or_insert_with(Instant::now).elapsed() >= limit() {
-                return Err(Busy { path: self.path.clone() }.into());
+                return Err(Busy::of(&self.path).into());
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -148,7 +174,7 @@ impl LockFile {
 /// Makes the lock file `path`, which must not exist, and locks it until it is closed here and in every child that has
 /// inherited it.
 pub(crate) fn create_locked(path: &Path) -> io::Result<File> {
-    let file = make(path, OpenOptions::new().write(true).create_new(true))?;
+    let file = durable::create_new(path, b"")?;
     let mut lock = RwLock::new(file);
     until_closed(named::at(path, lock.try_write())?);
     Ok(lock.into_inner())
@@ -173,53 +199,35 @@ fn until_closed(guard: RwLockWriteGuard<'_, File>) {
 fn open(path: &Path, inherit: Inherit) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
-    let file = match durable::open_regular(path, &mut options) {
-        Ok((file, found)) => {
-            mend_mode(&file, &found, path)?;
-            file
+    let mut opened = durable::open_regular(path, &mut options);
+    if opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        match durable::create_new(path, b"") {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            // All use the one that has the name.
+            _ => opened = durable::open_regular(path, &mut options),
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => make(path, options.create(true).truncate(false))?,
-        Err(e) => return Err(e),
-    };
+    }
+    let (file, found) = opened?;
+    mend_mode(&file, &found, path)?;
     if inherit == Inherit::Yes {
         rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
     }
     Ok(file)
 }
 
-fn make(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let (file, found) = durable::open_regular(path, options.mode(OWNER))?;
-    set_mode(&file, &found, allowed(path)?)?;
-    Ok(file)
-}
-
 /// A file that exists has the mode that a new one would get: others have no access, the group of a shared repository has.
 fn mend_mode(file: &File, found: &Metadata, path: &Path) -> io::Result<()> {
-    match found.mode() & 0o7777 {
-        OWNER => Ok(()),
-        _ => set_mode(file, found, allowed(path)?),
-    }
-}
-
-/// What is allowed for a lock file: a directory that the group may write to is shared with it.
-fn allowed(path: &Path) -> io::Result<u32> {
-    let directory = named::metadata(path.parent().unwrap_or(Path::new("/")))?;
-    Ok(if directory.mode() & 0o020 == 0 { OWNER } else { OWNER | GROUP })
-}
-
-fn set_mode(file: &File, found: &Metadata, mode: u32) -> io::Result<()> {
-    if found.mode() & 0o7777 == mode || found.uid() != rustix::process::geteuid().as_raw() {
+    if found.mode() & 0o7777 == OWNER || found.uid() != rustix::process::geteuid().as_raw() {
         return Ok(());
     }
-    match file.set_permissions(Permissions::from_mode(mode)) {
-        // A file system without modes.
-        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => Ok(()),
-        other => other,
-    }
+    access::set_mode(file, found, Access::at(path)?.own_file())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -237,7 +245,7 @@ mod tests {
             (0o700, Some(0o660), 0o600),
             (0o2775, None, 0o660),
             (0o2775, Some(0o666), 0o660),
-            (0o2777, Some(0o664), 0o660),
+            (0o2777, Some(0o664), 0o666),
             (0o2775, Some(0o600), 0o600),
             (0o2775, Some(0o620), 0o660),
         ] {

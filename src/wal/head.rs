@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -107,13 +107,9 @@ impl Head {
     /// In place: one small write is not torn by a killed process, and after a power cut the boot id tells.
     pub(super) fn store(&self, state: &StateDir) -> io::Result<()> {
         let path = path(state);
-        let mut options = OpenOptions::new();
-        let file = match durable::open_own(&path, options.write(true).mode(0o666)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = durable::open_own(&path, options.create(true).truncate(false))?;
-                durable::share_like_directory(&path)?;
-                file
-            }
+        let file = match durable::open_own(&path, OpenOptions::new().write(true)) {
+            // Under `append.lock` nobody else makes it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => durable::create_new(&path, b"")?,
             other => fs::at(&path, other)?,
         };
         fs::at(&path, file.write_all_at(self.format().as_bytes(), 0))

@@ -41,7 +41,6 @@ pub(super) fn begin_segment(state: &StateDir, boot: &str, head: &mut Head, name:
     // File, then directory: a record in a segment without a durable name would be lost with it.
     let cannot = || format!("cannot begin the log segment {}", path.display());
     durable::create_new(&path, &line).and_then(|f| fs::at(&path, f.sync_all())).with_context(cannot)?;
-    durable::share_like_directory(&path)?;
     durable::fsync_dir(&state.wal())?;
     head.segment = name;
     head.next_lsn += 1;

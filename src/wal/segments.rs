@@ -41,7 +41,6 @@ pub(super) fn write_anew(state: &StateDir, segment: Lsn) -> anyhow::Result<()> {
     let path = path(state, segment);
     let bytes = fs::read(&path)?;
     durable::replace(&path, &bytes)?;
-    durable::share_like_directory(&path)?;
     Ok(durable::fsync_dir(&state.wal())?)
 }
 

@@ -175,7 +175,7 @@ impl LostIndex {
                 return Ok(Err(error));
             }
             set_aside(site, &self.path)?;
-            durable::share_like_directory(&new)?;
+            durable::share_as(&new, &self.path)?;
             durable::rename(&new, &self.path)?;
             Ok(Ok(()))
         })?;

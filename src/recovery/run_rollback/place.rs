@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rustix::fs::OFlags;
 
+use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, RenameMode, Root, Stat};
 use crate::fs::{door, durable, named as fs};
 
@@ -115,7 +116,7 @@ impl<'p> RestoreTarget<'p> {
         let cannot = || format!("cannot move {path} to quarantine");
         let Some(parent) = reachable(self.root.parent(path)).with_context(cannot)? else { return Ok(()) };
         let dir = path.parent().map_or_else(|| self.aside.clone(), |above| self.aside.join(above.as_path()));
-        durable::create_dirs(&dir, 0o777).with_context(cannot)?;
+        durable::make_dirs(&dir, Purpose::State).with_context(cannot)?;
         let to = free_name(&dir, &path.name().to_string_lossy()).with_context(cannot)?;
         let name = to.file_name().unwrap_or_default();
         let opened = door::open_dir(&dir).with_context(cannot)?;
@@ -125,7 +126,7 @@ impl<'p> RestoreTarget<'p> {
             // Another file system: a copy, and then the original goes.
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 if let Some(file) = parent.open().with_context(cannot)? {
-                    durable::copy_new(&file, &to, 0o600).and_then(|f| f.sync_all()).with_context(cannot)?;
+                    durable::copy_new(&file, &to).and_then(|f| f.sync_all()).with_context(cannot)?;
                 } else if let Some(target) = parent.read_link().with_context(cannot)? {
                     durable::create_new(&to, &target).with_context(cannot)?;
                 } else {
@@ -153,7 +154,7 @@ impl<'p> RestoreTarget<'p> {
             }
             Content::File { mode, copy } => {
                 let copy = self.copy(*copy)?;
-                self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&copy, ready, 0o600)?))
+                self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&copy, ready)?))
             }
         }
     }
@@ -209,7 +210,7 @@ impl<'p> RestoreTarget<'p> {
     /// Moves the second name of an ignored file to quarantine: the file itself was replaced by another.
     pub(crate) fn quarantine_second_name(&mut self, path: &RelPath, copy: u64) -> anyhow::Result<()> {
         let dir = self.aside.join("ignored");
-        durable::create_dirs(&dir, 0o777)?;
+        durable::make_dirs(&dir, Purpose::State)?;
         let to = free_name(&dir, &path.to_string().replace('/', "%"))?;
         match durable::rename_new(&self.copies.join(copy.to_string()), &to) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::fs::access::Purpose;
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::refs::{RefSnapshot, is_per_worktree};
 use crate::git::update_refs::{self, RefWrite};
@@ -222,17 +223,17 @@ fn restore_reflog(site: &Site<'_>, id: TxId, log: &KeptLog, aside: &Path) -> any
         }
         move_aside(site, &path, aside).with_context(cannot)?;
     }
-    durable::create_dirs(path.parent().unwrap_or(Path::new("/")), 0o777).with_context(cannot)?;
+    durable::make_dirs(path.parent().unwrap_or(Path::new("/")), Purpose::Git).with_context(cannot)?;
     // Made ready elsewhere: cut in between, nothing is left among the reflogs.
     let ready = site.state.tx(id).join(READY);
     durable::remove_file(&ready).with_context(cannot)?;
-    durable::create_new(&ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
+    durable::create_for(&path, &ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
     durable::rename_new(&ready, &path).with_context(cannot)
 }
 
 fn move_aside(site: &Site<'_>, path: &Path, aside: &Path) -> anyhow::Result<()> {
     let dir = aside.join("reflogs");
-    durable::create_dirs(&dir, 0o777)?;
+    durable::make_dirs(&dir, Purpose::State)?;
     let to = free_name(&dir, &site.repo.relative(path).replace('/', "%"))?;
     Ok(durable::rename_new(path, &to)?)
 }
@@ -245,13 +246,13 @@ fn keep_list(site: &Site<'_>, id: TxId, aside: &Path) -> anyhow::Result<()> {
         return Ok(());
     };
     let dir = aside.join("reflogs");
-    durable::create_dirs(&dir, 0o777)?;
+    durable::make_dirs(&dir, Purpose::State)?;
     keep_bytes(&dir, "stash.before", &was)
 }
 
 fn keep_tail(site: &Site<'_>, path: &Path, size: u64, aside: &Path) -> anyhow::Result<()> {
     let dir = aside.join("reflogs");
-    durable::create_dirs(&dir, 0o777)?;
+    durable::make_dirs(&dir, Purpose::State)?;
     let bytes = fs::read(path)?;
     let tail = bytes.get(usize::try_from(size)?..).unwrap_or_default();
     keep_bytes(&dir, &format!("{}.tail", site.repo.relative(path).replace('/', "%")), tail)
@@ -279,7 +280,7 @@ pub(crate) fn retire_worktrees(
         let dir = site.repo.common_dir.join(head.as_path().parent().unwrap_or(Path::new("")));
         let link = absent_is_none(fs::read(dir.join("gitdir")))?.unwrap_or_default();
         let to_dir = aside.join("worktrees");
-        durable::create_dirs(&to_dir, 0o777)?;
+        durable::make_dirs(&to_dir, Purpose::State)?;
         durable::rename_new(&dir, &free_name(&to_dir, &name)?)?;
         let files = String::from_utf8_lossy(link.trim_ascii()).trim_end_matches("/.git").to_owned();
         retired.push(format!("{files} is no worktree any more; its files are still there"));

@@ -22,6 +22,7 @@ use std::{fs, io};
 use anyhow::Context;
 use camino::Utf8Path;
 
+use crate::fs::access::{Access, Purpose};
 use crate::fs::{absent_is_none, durable};
 use crate::setup::names::{ALL_NAMES, NAMES};
 
@@ -70,11 +71,10 @@ pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Re
 fn step_aside(directory: &Path, name: &str, aside: &Path) -> anyhow::Result<()> {
     let (hook, beside) = (directory.join(name), aside_directory(directory));
     if fs::symlink_metadata(&beside).is_err() {
-        durable::create_dirs(&beside, 0o777)?;
-        durable::share_like_directory(&beside)?;
+        durable::make_dirs(&beside, Purpose::Git)?;
         if !directory.ancestors().any(|dir| dir.join("objects").is_dir() && dir.join("HEAD").exists()) {
             // In a worktree: `git status` must not show it.
-            durable::replace(&beside.join(".gitignore"), b"*\n")?;
+            durable::replace_public(&beside.join(".gitignore"), b"*\n")?;
         }
     }
     anyhow::ensure!(fs::symlink_metadata(&beside)?.is_dir(), "{} is not a directory", beside.display());
@@ -150,7 +150,7 @@ pub(crate) fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<P
     }
     if let Some(added) = ours.as_deref().and_then(added_to) {
         // They cannot stand behind what comes back.
-        durable::replace(&with(&aside, ".added"), &added)?;
+        durable::replace_public(&with(&aside, ".added"), &added)?;
     }
     match ours {
         Some(ours) if waits => durable::rename(&aside, &ours)?,
@@ -222,8 +222,9 @@ fn publish(path: &Path, name: &str, binary: &Utf8Path, script: &[u8]) -> anyhow:
 }
 
 fn publish_text(path: &Path, text: &[u8]) -> anyhow::Result<()> {
-    let is_file = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 == 0o111);
-    if !is_file || !fs::read(path).is_ok_and(|found| found == text) {
+    let access = Access::at(path)?;
+    let is_right = |m: fs::Metadata| m.is_file() && m.mode() & 0o777 == access.program_over(&m);
+    if !fs::symlink_metadata(path).is_ok_and(is_right) || !fs::read(path).is_ok_and(|found| found == text) {
         durable::publish_program(path, text)?;
     }
     Ok(())

@@ -1,0 +1,185 @@
+//! Root in a repository of somebody else: `sudo jin-txn install`, a sudo'd git that is killed, `sudo jin-txn recover`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::Path;
+use std::process::Command;
+
+use super::{ALICE, User, chmod, is_root, open, recovers, succeeds, walk};
+use crate::support::crash::{self, git, jin};
+use crate::support::point::let_the_clock_tick;
+use crate::support::repo::{Options, Repo, text};
+use crate::support::tracer::{self, Action, Event, Isolation};
+use crate::support::wait::wait_until;
+
+/// A repository of a user's, with a few branches.
+fn of(user: User) -> Repo {
+    let repo = Repo::new(Options::default());
+    open(&repo);
+    repo.commit_all("one");
+    for branch in ["a", "b", "c"] {
+        repo.git(["branch", branch]);
+    }
+    repo.git(["commit", "-q", "--allow-empty", "-m", "two"]);
+    // git as root would leave directories of objects behind in which their owner may not write: that is git's.
+    for fan in 0..=255 {
+        fs::create_dir_all(repo.git_dir().join(format!("objects/{fan:02x}"))).expect("it can be made");
+    }
+    give(&repo, user);
+    repo
+}
+
+fn give(repo: &Repo, user: User) {
+    walk(repo.path()).iter().for_each(|path| lchown(path, Some(user.uid), Some(user.uid)).expect("root gives"));
+}
+
+/// As sudo does it.
+fn sudo(mut command: Command, user: User) -> Command {
+    command.env("SUDO_UID", user.uid.to_string()).env("SUDO_GID", user.uid.to_string());
+    command
+}
+
+/// What lies below a directory and does not belong to the user.
+fn of_others(directory: &Path, user: User) -> Vec<String> {
+    let found = walk(directory).into_iter();
+    let theirs = |path: &std::path::PathBuf| {
+        let found = fs::symlink_metadata(path).expect("it is there");
+        (found.uid(), found.gid()) != (user.uid, user.uid)
+    };
+    found.filter(theirs).map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn what_root_installs_in_a_users_repository_belongs_to_the_user() {
+    if !is_root() {
+        return;
+    }
+    for mode in [0o644, 0o600] {
+        let repo = of(ALICE);
+        let config = repo.git_dir().join("config");
+        chmod(&config, mode);
+        succeeds(sudo(jin(&repo, &["install"]), ALICE));
+        assert_eq!(of_others(&repo.git_dir(), ALICE), Vec::<String>::new(), "all of it is the user's");
+        let found = fs::metadata(&config).expect("it is there");
+        assert_eq!(
+            format!("{:o}", found.mode() & 0o777),
+            format!("{mode:o}"),
+            "the configuration is as open as before"
+        );
+        succeeds(ALICE.git(&repo, &["commit", "-q", "--allow-empty", "-m", "hers"]));
+        succeeds(ALICE.git(&repo, &["branch", "topic"]));
+        succeeds(ALICE.git(&repo, &["branch", "-D", "topic"]));
+        succeeds(ALICE.jin(&repo, &["uninstall"]));
+        succeeds(sudo(jin(&repo, &["install"]), ALICE));
+        succeeds(sudo(jin(&repo, &["uninstall"]), ALICE));
+        assert_eq!(of_others(&repo.git_dir(), ALICE), Vec::<String>::new(), "taken back, all of it is the user's");
+    }
+}
+
+#[test]
+fn a_git_of_root_that_is_killed_anywhere_leaves_nothing_that_refuses_the_owner() {
+    if !is_root() {
+        return;
+    }
+    let template = of(ALICE);
+    succeeds(ALICE.jin(&template, &["install"]));
+    let command = |repo: &Repo| sudo(git(repo, &["update-ref", "--stdin"]), ALICE);
+    let input = "update refs/heads/a HEAD\nupdate refs/heads/b HEAD\ndelete refs/heads/c\n";
+    let mut count = 0;
+    let counting = template.copy();
+    give(&counting, ALICE);
+    let mut counted = |event: &Event| {
+        count += usize::from(is_wanted(event));
+        Action::Continue
+    };
+    tracer::trace(command(&counting), input.as_bytes(), Isolation::None, &mut counted).expect("git starts");
+    assert!(count > 10, "there are {count} places to be killed at");
+    for nth in (1..=count).step_by(2) {
+        let repo = template.copy();
+        chmod(repo.scratch(), 0o755);
+        give(&repo, ALICE);
+        crash::kill_at(command(&repo), input, Action::KillTree, crash::nth(nth, is_wanted));
+        if nth % 4 == 1 {
+            // Root recovers first, and is done with everything, or the owner does it alone.
+            let_the_clock_tick(&repo.git_dir());
+            let output = sudo(jin(&repo, &["recover"]), ALICE).output().expect("it starts");
+            assert!(output.status.code().is_some_and(|code| code != 1), "{nth}: {}", text(&output.stderr));
+        }
+        recovers(&repo, ALICE);
+        // What is moved aside stays as git has made it.
+        let mut left = of_others(&repo.git_dir().join(".jin"), ALICE);
+        left.retain(|path| !path.contains("/quarantine/"));
+        assert_eq!(left, Vec::<String>::new(), "{nth}: all of it is hers");
+        for arguments in [
+            &["commit", "-q", "--allow-empty", "-m", "hers"][..],
+            &["update-ref", "refs/heads/a", "HEAD"],
+            &["update-ref", "refs/heads/b", "HEAD"],
+            &["branch", "-f", "c"],
+            &["branch", "-D", "c"],
+        ] {
+            succeeds(ALICE.git(&repo, arguments));
+        }
+        repo.discard();
+    }
+}
+
+#[test]
+fn what_root_recovers_for_a_user_belongs_to_the_user() {
+    if !is_root() {
+        return;
+    }
+    let template = of(ALICE);
+    succeeds(ALICE.jin(&template, &["install"]));
+    let input = "create refs/heads/new/a HEAD\ncreate refs/heads/new/b HEAD\ncreate refs/heads/other/c HEAD\n";
+    for nth in 1..=3 {
+        let repo = template.copy();
+        chmod(repo.scratch(), 0o755);
+        give(&repo, ALICE);
+        let killed = ALICE.git(&repo, &["update-ref", "--stdin"]);
+        crash::kill_at(killed, input, Action::KillTree, crash::nth(nth, crash::is_ref_rename));
+        wait_until("root has recovered", || {
+            let_the_clock_tick(&repo.git_dir());
+            sudo(jin(&repo, &["recover"]), ALICE).output().expect("it starts").status.success()
+        });
+        let mut left = of_others(&repo.git_dir(), ALICE);
+        left.retain(|path| !path.contains("/quarantine/"));
+        assert_eq!(left, Vec::<String>::new(), "{nth}: nothing of root's is left");
+        for name in ["new/a", "new/b", "other/c"] {
+            succeeds(ALICE.git(&repo, &["update-ref", &format!("refs/heads/{name}"), "HEAD~"]));
+        }
+        repo.discard();
+    }
+}
+
+/// What the hook does to the file system, and git's renames.
+fn is_wanted(event: &Event) -> bool {
+    event.role == tracer::Role::Hook || crash::is_ref_rename(event)
+}
+
+#[test]
+fn an_install_of_root_that_is_killed_anywhere_leaves_nothing_that_refuses_the_owner() {
+    if !is_root() {
+        return;
+    }
+    let template = of(ALICE);
+    let command = |repo: &Repo| sudo(jin(repo, &["install"]), ALICE);
+    let mut count = 0;
+    let counting = template.copy();
+    give(&counting, ALICE);
+    let mut counted = |event: &Event| {
+        count += usize::from(event.role == tracer::Role::Hook);
+        Action::Continue
+    };
+    tracer::trace(command(&counting), b"", Isolation::None, &mut counted).expect("it starts");
+    assert!(count > 20, "there are {count} places to be killed at");
+    for nth in (1..=count).step_by(3) {
+        let repo = template.copy();
+        chmod(repo.scratch(), 0o755);
+        give(&repo, ALICE);
+        crash::kill_at(command(&repo), "", Action::KillTree, crash::nth(nth, |it| it.role == tracer::Role::Hook));
+        succeeds(ALICE.git(&repo, &["commit", "-q", "--allow-empty", "-m", "hers"]));
+        succeeds(ALICE.jin(&repo, &["install"]));
+        succeeds(ALICE.git(&repo, &["branch", "topic"]));
+        repo.discard();
+    }
+}
