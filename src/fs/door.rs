@@ -360,7 +360,7 @@ mod tests {
         assert!(walk(CWD, &closed.join("dir/file"), OFlags::RDONLY, Mode::empty()).is_ok());
         let (from, to) = (place(&closed.join("dir/file")).unwrap(), place(&closed.join("file")).unwrap());
         from.rename_new(&to).unwrap();
-        let dir = rustix::fs::open(&closed.join("dir"), DIRECTORY, Mode::empty()).unwrap();
+        let dir = rustix::fs::open(closed.join("dir"), DIRECTORY, Mode::empty()).unwrap();
         let same = walk(dir.as_fd(), Path::new("."), DIRECTORY, Mode::empty()).unwrap();
         rustix::fs::fsync(&same).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
