@@ -27,6 +27,9 @@ use crate::fs::named::at;
 /// Opens directories for reading only: they can be synced.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// Opens directories that are only passed through, or have names added and taken away: nobody needs to be allowed to list them.
+const PASSED: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 /// How much of a directory is listed at a time, in bytes.
 const LISTING: usize = 1 << 13;
 
@@ -98,12 +101,15 @@ pub(super) fn resolve(
 /// The same step by step.
 pub(super) fn walk(base: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let start = if path.is_absolute() { "/" } else { "." };
-    let mut dir = rustix::fs::openat(base, start, DIRECTORY, Mode::empty())?;
     let named = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
     let mut names = path.components().filter(named).peekable();
+    if names.peek().is_none() {
+        return rustix::fs::openat(base, start, flags, mode);
+    }
+    let mut dir = rustix::fs::openat(base, start, PASSED, Mode::empty())?;
     while let Some(name) = names.next() {
         let name = name.as_os_str();
-        let (flags, mode) = if names.peek().is_some() { (DIRECTORY, Mode::empty()) } else { (flags, mode) };
+        let (flags, mode) = if names.peek().is_some() { (PASSED, Mode::empty()) } else { (flags, mode) };
         dir = match rustix::fs::openat(&dir, name, flags | OFlags::NOFOLLOW, mode) {
             // With O_DIRECTORY a link is reported as no directory.
             Err(Errno::NOTDIR) if is_link(&dir, name) => return Err(Errno::LOOP),
@@ -173,7 +179,7 @@ pub(crate) struct Place {
 pub(crate) fn place(path: &Path) -> io::Result<Place> {
     let name = path.file_name().ok_or_else(|| refused(path, Errno::INVAL))?.to_owned();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = resolve(CWD, parent, DIRECTORY, Mode::empty(), ResolveFlags::empty());
+    let dir = resolve(CWD, parent, PASSED, Mode::empty(), ResolveFlags::empty());
     Ok(Place { dir: dir.map_err(|errno| refused(path, errno))?, name, path: path.to_owned() })
 }
 
@@ -389,6 +395,24 @@ mod tests {
         assert_eq!(entries(&root.join("inside/link")).unwrap(), None, "what lies behind a link is not listed");
         assert!(open(&root.join("outside/dir/file"), OFlags::RDONLY, 0).is_ok());
         assert!(walk(CWD, &root.join("outside/dir/file"), OFlags::RDONLY, Mode::empty()).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_may_be_passed_and_not_listed_is_passed() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let closed = fs::canonicalize(scratch.path()).unwrap().join("closed");
+        fs::create_dir_all(closed.join("dir")).unwrap();
+        fs::write(closed.join("dir/file"), "").unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o311)).unwrap();
+        // Root may list everything, so that only others see a difference.
+        assert!(walk(CWD, &closed.join("dir/file"), OFlags::RDONLY, Mode::empty()).is_ok());
+        let (from, to) = (place(&closed.join("dir/file")).unwrap(), place(&closed.join("file")).unwrap());
+        from.rename_new(&to).unwrap();
+        let dir = rustix::fs::open(closed.join("dir"), DIRECTORY, Mode::empty()).unwrap();
+        let same = walk(dir.as_fd(), Path::new("."), DIRECTORY, Mode::empty()).unwrap();
+        rustix::fs::fsync(&same).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     #[test]

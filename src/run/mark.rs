@@ -6,7 +6,7 @@
 //! Limit: a process that has neither, and whose ancestors are gone, cannot be told from any other. Of processes of other
 //! users the environment cannot be read.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -89,8 +89,7 @@ impl Lease {
 
 /// Notes that the run is alive now, for one that has no runner any more.
 pub(crate) fn beat_for(state: &StateDir, id: TxId) -> io::Result<()> {
-    crate::fs::durable::open_own(&path(state, id), OpenOptions::new().write(true))?
-        .set_modified(std::time::SystemTime::now())
+    crate::fs::durable::set_modified(&path(state, id), crate::util::clock::now())
 }
 
 /// When the run was last known to live, in nanoseconds since the epoch; `None` when its directory is gone.
