@@ -61,7 +61,7 @@ fn succeeds(mut command: Command) -> Output {
 }
 
 /// Recovers as this user, which must end everything. A git of another test that lives in a mount namespace of its own may
-/// work anywhere: it is waited for.
+/// work anywhere, and what root runs in a container may be anybody: they are waited for.
 #[track_caller]
 fn recovers(repo: &Repo, user: User) {
     let_the_clock_tick(&repo.git_dir());
