@@ -74,7 +74,8 @@ pub(crate) fn set_aside(repo: &Repository, options: &Options) -> anyhow::Result<
         }
         let log = log(&state)?;
         if listing.markers.is_empty() && fs::read_dir(state.wal())?.next().is_none() {
-            // Nothing happened there: whoever made it has not begun the log yet.
+            // Nothing happened there: whoever made it, or set it aside, has not begun the log yet.
+            state.make_id()?;
             return log.open().map(|()| Vec::new());
         }
         let aside = quarantine::free_path(&state, "copied")?;
