@@ -138,6 +138,21 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`rename_new`], also for a directory that overlayfs cannot rename: one of a lower layer is moved entry by entry.
+pub(crate) fn move_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rename_new(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices && named::symlink_metadata(from)?.is_dir() => {
+            create_dirs(to, 0o777)?;
+            for entry in named::read_dir(from)? {
+                let entry = entry?;
+                move_new(&entry.path(), &to.join(entry.file_name()))?;
+            }
+            at(from, fs::remove_dir(from))
+        }
+        done => done,
+    }
+}
+
 /// Renames `from` over `to`.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     at(to, fs::rename(from, to))

@@ -96,7 +96,7 @@ fn move_all(state: &StateDir, aside: &Path) -> anyhow::Result<()> {
         for entry in fs::read_dir(state.path())? {
             let entry = entry?;
             if KEPT.iter().all(|kept| entry.file_name() != *kept) {
-                durable::rename_new(&entry.path(), &aside.join(entry.file_name()))?;
+                durable::move_new(&entry.path(), &aside.join(entry.file_name()))?;
             }
         }
         state.create_missing([state.wal(), state.tx_root()])?;

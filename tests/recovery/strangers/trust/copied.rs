@@ -83,6 +83,33 @@ fn setting_a_copy_aside_may_be_killed_anywhere() {
     }
 }
 
+/// As in an image of a container: what is in a lower layer cannot be renamed as a directory.
+#[test]
+fn a_copy_in_a_lower_layer_of_overlayfs_is_set_aside_and_one_that_was_made_there_is_kept() {
+    if !is_root("mount") {
+        return;
+    }
+    let case = Case::torn();
+    let copy = case.repo.copy_as_it_is();
+    for (repo, code) in [(&copy, "was copied from another place"), (&case.repo, "rolled back tx-1")] {
+        for dir in ["upper", "work", "merged"] {
+            fs::create_dir(repo.scratch().join(dir)).expect("it can be made");
+        }
+        let script = "mount -t overlay overlay -o lowerdir=repo,upperdir=upper,workdir=work merged || exit 77
+            cd merged && \"$0\" recover 2>&1 && git commit --allow-empty -q -m next && \"$0\" log && ls .git/.jin/quarantine";
+        let mut command = repo.command("unshare".as_ref());
+        command.current_dir(repo.scratch()).args(["-m", "sh", "-c", script]).arg(jin_txn());
+        let output = run(command);
+        if output.status.code() == Some(77) {
+            println!("skipped: overlayfs cannot be mounted here");
+            return;
+        }
+        let said = shown(repo, &output);
+        assert!(output.status.success() && said.contains(code), "{said}");
+        assert_eq!(said.contains("-copied"), code.contains("copied"), "{said}");
+    }
+}
+
 #[test]
 fn a_forged_state_directory_without_a_log_refuses_nothing_and_is_adopted_by_nobody() {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
