@@ -75,7 +75,8 @@ pub(crate) fn set_aside(repo: &Repository, options: &Options) -> anyhow::Result<
         }
         let log = log(&state)?;
         if listing.markers.is_empty() && fs::read_dir(state.wal())?.next().is_none() {
-            // Nothing happened there: whoever made it has not begun the log yet.
+            // Nothing happened there: whoever made it, or set it aside, has not begun the log yet.
+            state.make_id()?;
             return log.open().map(|()| Vec::new());
         }
         let aside = quarantine::free_path(&state, "copied")?;
@@ -95,7 +96,7 @@ fn move_all(state: &StateDir, aside: &Path) -> anyhow::Result<()> {
         for entry in fs::read_dir(state.path())? {
             let entry = entry?;
             if KEPT.iter().all(|kept| entry.file_name() != *kept) {
-                durable::rename_new(&entry.path(), &aside.join(entry.file_name()))?;
+                durable::move_new(&entry.path(), &aside.join(entry.file_name()))?;
             }
         }
         state.create_missing([state.wal(), state.tx_root()])?;

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{is_root, run};
-use crate::support::crash::{git, recover, run_jin, transactions};
+use crate::support::crash::{git, jin, kill_at, nth, recover, run_jin, transactions};
 use crate::support::hanging::Case;
 use crate::support::observe::{shown, tree};
 use crate::support::repo::{NOBODY, Options, Repo, give_to, jin_txn, text};
+use crate::support::tracer::{self, Action, Event, Isolation};
 
 /// `.jin` of a crashed repository, unpacked somewhere else.
 #[test]
@@ -45,6 +46,68 @@ fn unfinished_work_in_an_unpacked_state_directory_is_set_aside_and_told_once() {
     assert_eq!(run_jin(&copy, &["check"]).1.matches("copied").count(), 0);
     let id = |repo: &Repo| fs::read_to_string(repo.git_dir().join(".jin/id")).expect("it has an id");
     assert_ne!(id(&copy), id(&case.repo), "it has an id of its own");
+}
+
+#[test]
+fn setting_a_copy_aside_may_be_killed_anywhere() {
+    let case = Case::torn();
+    let is_change = |event: &Event| {
+        let state =
+            |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.display().to_string().contains("/.jin/"));
+        let changes = ["rename", "renameat", "renameat2", "mkdir", "mkdirat"].contains(&event.syscall);
+        changes && (state(&event.path) || state(&event.path2))
+    };
+    let count = {
+        let mut count = 0;
+        let copy = case.repo.copy_as_it_is();
+        let mut decide = |event: &Event| {
+            count += usize::from(is_change(event));
+            Action::Continue
+        };
+        tracer::trace(jin(&copy, &["recover"]), b"", Isolation::None, &mut decide).expect("it starts");
+        count
+    };
+    assert!(count > 8, "what is in .jin is moved, {count} changes");
+    for n in 1..=count {
+        let copy = case.repo.copy_as_it_is();
+        let torn = fs::read(copy.git_dir().join("refs/heads/alpha")).expect("it is there");
+        kill_at(jin(&copy, &["recover"]), "", Action::KillTree, nth(n, is_change));
+        let (code, said) = recover(&copy);
+        assert_eq!(code, 0, "killed at {n} of {count}: {said}");
+        assert_eq!(fs::read(copy.git_dir().join("refs/heads/alpha")).expect("it is there"), torn, "{n}: {said}");
+        assert!(!said.contains("tx-1"), "killed at {n} of {count}: {said}");
+        copy.commit_all("next");
+        assert_eq!(run_jin(&copy, &["status"]).0, 0, "killed at {n} of {count}");
+        assert_eq!(transactions(&copy).len(), 1, "killed at {n} of {count}: the new log");
+        assert!(copy.git_dir().join(".jin/id").exists(), "killed at {n} of {count}: it has an id");
+    }
+}
+
+/// As in an image of a container: what is in a lower layer cannot be renamed as a directory.
+#[test]
+fn a_copy_in_a_lower_layer_of_overlayfs_is_set_aside_and_one_that_was_made_there_is_kept() {
+    if !is_root("mount") {
+        return;
+    }
+    let case = Case::torn();
+    let copy = case.repo.copy_as_it_is();
+    for (repo, code) in [(&copy, "was copied from another place"), (&case.repo, "rolled back tx-1")] {
+        for dir in ["upper", "work", "merged"] {
+            fs::create_dir(repo.scratch().join(dir)).expect("it can be made");
+        }
+        let script = "mount -t overlay overlay -o lowerdir=repo,upperdir=upper,workdir=work merged || exit 77
+            cd merged && \"$0\" recover 2>&1 && git commit --allow-empty -q -m next && \"$0\" log && ls .git/.jin/quarantine";
+        let mut command = repo.command("unshare".as_ref());
+        command.current_dir(repo.scratch()).args(["-m", "sh", "-c", script]).arg(jin_txn());
+        let output = run(command);
+        if output.status.code() == Some(77) {
+            println!("skipped: overlayfs cannot be mounted here");
+            return;
+        }
+        let said = shown(repo, &output);
+        assert!(output.status.success() && said.contains(code), "{said}");
+        assert_eq!(said.contains("-copied"), code.contains("copied"), "{said}");
+    }
 }
 
 #[test]
