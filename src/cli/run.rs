@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use crate::cli::{Session, exit};
 use crate::git::{Config, Git, RefFormat, Repository};
-use crate::process::owner;
+use crate::process::{owner, redact};
 use crate::recovery::{self, Finding, Options};
 use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
@@ -161,7 +161,7 @@ fn cannot_run(args: &Args) -> String {
 
 fn operation(command: &[OsString]) -> String {
     let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
-    shortened(&format!("jin-txn run -- {}", words.join(" ")), 500)
+    shortened(&format!("jin-txn run -- {}", redact::command_line(&words)), 500)
 }
 
 /// Waits for what the command has left running, then restores.

@@ -2,3 +2,4 @@
 
 pub(crate) mod git_argv;
 pub(crate) mod owner;
+pub(crate) mod redact;
