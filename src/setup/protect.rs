@@ -56,7 +56,7 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
     // A hook manager that writes through our link would write into the program.
     durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;
     let durability = request.durability.unwrap_or_else(|| state.durability());
-    let mut work = Work { request, method, durability, installed: Installed::load(&state)?.unwrap_or_default(), state };
+    let mut work = Work { request, method, durability, installed: Installed::load(repo, &state)?.unwrap_or_default(), state };
     work.note_directories()?;
     work.state.set_durability(durability)?;
     work.state.set_settings(&preferences.settings)?;
@@ -84,7 +84,7 @@ impl Work<'_> {
     }
 
     fn note_directories(&mut self) -> anyhow::Result<()> {
-        self.installed.version = 2;
+        self.installed.version = 3;
         self.installed.git_dir.clone_from(&self.request.repo.common_dir);
         let is_new = |directory: &&PathBuf| self.installed.hooks.iter().all(|known| known.path != **directory);
         let new: Vec<_> = self.directories().iter().filter(is_new).map(|path| HooksDirectory::at(path)).collect();
@@ -97,8 +97,8 @@ impl Work<'_> {
         let Request { git, repo, binary, .. } = *self.request;
         let mut wanted = vec![(alias::KEY.to_owned(), alias::command(binary))];
         // An alias of that name that the user has already stays.
-        if self.wants("alias.tx", Option::is_none)? {
-            wanted.push(("alias.tx".to_owned(), format!("{} run -- git", alias::command(binary))));
+        if self.wants(alias::RUN_KEY, Option::is_none)? {
+            wanted.push((alias::RUN_KEY.to_owned(), format!("{} run -- git", alias::command(binary))));
         }
         if self.durability == Durability::Full && self.wants("core.fsync", |value| !fsync::is_strong(value))? {
             wanted.push(("core.fsync".to_owned(), fsync::SETTING.to_owned()));

@@ -32,6 +32,18 @@ pub(crate) use script::{aside_directory, calls_us, is_ours};
 /// How a hook manager (lefthook) calls the hook whose place it took, and which it does not run.
 const DISPLACED: &str = ".old";
 
+/// The directory beside a hooks directory has to be one: a link in its place would lead into the hooks of somebody else.
+pub(crate) fn require_own_neighbour(directory: &Path) -> anyhow::Result<()> {
+    let beside = aside_directory(directory);
+    let found = absent_is_none(fs::symlink_metadata(&beside))?;
+    let shown = crate::util::text::shown(&beside);
+    anyhow::ensure!(
+        found.is_none_or(|found| found.is_dir()),
+        "{shown} is not a directory\nhint: nothing was changed; hooks that stepped aside for ours lie there: look at it, then remove it"
+    );
+    Ok(())
+}
+
 /// Puts our hook `name` into `directory`. Somebody's that is there steps aside, unless it calls ours, or is one that others
 /// add lines to.
 pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Result<()> {
@@ -69,6 +81,7 @@ pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Re
 /// Gives the hook the name `aside` as well.
 fn step_aside(directory: &Path, name: &str, aside: &Path) -> anyhow::Result<()> {
     let (hook, beside) = (directory.join(name), aside_directory(directory));
+    require_own_neighbour(directory)?;
     if fs::symlink_metadata(&beside).is_err() {
         durable::create_dirs(&beside, 0o777)?;
         durable::share_like_directory(&beside)?;
@@ -77,7 +90,6 @@ fn step_aside(directory: &Path, name: &str, aside: &Path) -> anyhow::Result<()> 
             durable::replace(&beside.join(".gitignore"), b"*\n")?;
         }
     }
-    anyhow::ensure!(fs::symlink_metadata(&beside)?.is_dir(), "{} is not a directory", beside.display());
     if fs::symlink_metadata(aside).is_ok() {
         if is_same(&hook, aside) {
             durable::remove_file(aside)?;
@@ -138,7 +150,7 @@ pub(crate) fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<P
     if let Some(ours) = &ours
         && let Some(theirs) = theirs(directory, name, ours)
     {
-        if fs::read(&whole).is_ok_and(|whole| whole == theirs) {
+        if read(&whole).is_ok_and(|whole| whole == theirs) {
             durable::rename(&whole, ours)?;
         } else {
             durable::publish_program(ours, &theirs)?;
@@ -167,7 +179,7 @@ fn theirs(directory: &Path, name: &str, ours: &Path) -> Option<Vec<u8>> {
     if runs_another(ours) {
         return fold(directory, name);
     }
-    let text = fs::read(ours).ok()?;
+    let text = read(ours).ok()?;
     let mut theirs = text[..=position(&text, b"\n")?].to_vec();
     theirs.extend(added);
     Some(theirs)
@@ -205,7 +217,7 @@ fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyho
         return Ok(());
     }
     if !has_another {
-        let first = fs::read(path).ok().filter(|_| added.is_some());
+        let first = read(path).ok().filter(|_| added.is_some());
         let first = first.as_deref().and_then(|text| text.split_inclusive(|b| *b == b'\n').next()).unwrap_or(SHELL);
         return publish(path, name, binary, &[first, &added.unwrap_or_default()].concat());
     }
@@ -223,7 +235,7 @@ fn publish(path: &Path, name: &str, binary: &Utf8Path, script: &[u8]) -> anyhow:
 
 fn publish_text(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     let is_file = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 == 0o111);
-    if !is_file || !fs::read(path).is_ok_and(|found| found == text) {
+    if !is_file || !read(path).is_ok_and(|found| found == text) {
         durable::publish_program(path, text)?;
     }
     Ok(())

@@ -244,17 +244,20 @@ fn assert_not_restored(repo: &Repo, what: &str) {
 fn a_forged_snapshot_of_a_dead_run_restores_nothing() {
     type Forge = fn(&Repo, &Path);
     fn kept(path: &str) -> Value {
-        json!({ "path": path, "content": { "file": { "mode": 0o755, "copy": 1 } } })
+        json!({ "path": path, "content": { "file": { "mode": 0o755, "copy": 999 } } })
     }
     let forgeries: [(&str, Forge); 5] = [
         ("a hook", |_, tx| {
-            fs::write(tx.join("copies/1"), "#!/bin/sh\ntouch sprung\n").expect("it can be written");
-            change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept("hooks/post-commit"), kept("config")]));
+            fs::write(tx.join("copies/999"), "#!/bin/sh\ntouch sprung\n").expect("it can be written");
+            change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept("hooks/post-commit")]));
         }),
         ("a configuration", |_, tx| {
+            let config = "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = touch sprung\n";
+            fs::write(tx.join("copies/999"), config).expect("it can be written");
             change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept("config")]));
         }),
         ("a file of the worktree", |_, tx| {
+            fs::write(tx.join("copies/999"), "all:\n\ttouch sprung\n").expect("it can be written");
             change_json(&tx.join("snapshot.json"), |s| s["files"] = json!([kept("Makefile")]));
         }),
         ("the content of a copy", |_, tx| {
