@@ -12,6 +12,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -20,7 +21,7 @@ use crate::fs::beneath::{Kind, RelPath, Root};
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::{RefName, RefStore, Repository};
 use crate::run::look::{Status, Tracked};
-use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
+use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text, private_mode};
 use crate::run::{Intent, objects};
 use crate::state::{StateDir, TxId};
 
@@ -59,6 +60,8 @@ pub(crate) fn is_kept_in_git_dir(name: &OsStr) -> bool {
 struct Copies {
     dir: PathBuf,
     next: u64,
+    /// Their permissions: the group has some where it shares the repository, others never.
+    mode: u32,
 }
 
 impl Copies {
@@ -86,9 +89,13 @@ impl Copies {
                 Kind::File => {
                     let Some(file) = parent.open().with_context(cannot)? else { continue };
                     let (copy, at) = self.number();
-                    durable::copy_new(&file, &at, (stat.mode & 0o666) | 0o600).with_context(cannot)?;
+                    let made = durable::copy_new(&file, &at, 0o600).with_context(cannot)?;
+                    if self.mode != 0o600 {
+                        made.set_permissions(fs::Permissions::from_mode(self.mode)).with_context(cannot)?;
+                    }
                     if FileId::of(&file.metadata().with_context(cannot)?) == stat.id {
-                        return Ok(kept(Content::File { mode: stat.mode, copy }, Some(stat.id)));
+                        let identity = FileId::of(&made.metadata().with_context(cannot)?);
+                        return Ok(kept(Content::File { mode: stat.mode, copy, identity }, Some(stat.id)));
                     }
                     durable::remove_file(&at)?;
                 }
@@ -116,9 +123,9 @@ impl Copies {
 
 /// Takes the snapshot for the run `id`, whose directory exists.
 pub(crate) fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Intent<'_>) -> anyhow::Result<Manifest> {
-    let mut copies = Copies { dir: copies_dir(state, id), next: 0 };
+    let mut copies = Copies { dir: copies_dir(state, id), next: 0, mode: private_mode(state)? };
     for dir in [&copies.dir, &state.tx(id).join("reflogs")] {
-        durable::create_dirs(dir, 0o777)?;
+        durable::create_dirs(dir, 0o700)?;
         durable::share_like_directory(dir)?;
     }
     let mut manifest = Manifest { worktree: intent.worktree.map(path_text), ..Manifest::default() };
@@ -149,11 +156,39 @@ pub(crate) fn linked(repo: &Repository) -> Vec<String> {
 /// git tells by the index's own time which of its entries cannot be trusted: the copy has it, too.
 fn keep_index(copies: &mut Copies, repo: &Repository) -> anyhow::Result<Option<Kept>> {
     let path = RelPath::parse(b"index")?;
-    let kept = copies.keep(&Root::open(&repo.git_dir)?, &path)?;
-    if let (Content::File { copy, .. }, Some(id)) = (&kept.content, kept.id) {
-        durable::set_modified(&copies.dir.join(copy.to_string()), id.mtime).context("cannot copy the index's time")?;
+    let mut kept = copies.keep(&Root::open(&repo.git_dir)?, &path)?;
+    if let (Content::File { copy, identity, .. }, Some(id)) = (&mut kept.content, kept.id) {
+        let copy = copies.dir.join(copy.to_string());
+        durable::set_modified(&copy, id.mtime).context("cannot copy the index's time")?;
+        *identity = FileId::at(&copy)?.context("the copy of the index is gone")?;
     }
     Ok(Some(kept))
+}
+
+/// Is what `manifest` names what [`take`] could have kept for the run `id`, and are its copies those that it made?
+pub(crate) fn verify(manifest: &Manifest, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+    let Manifest { own, shared, index, files, .. } = manifest;
+    let below = |path: &RelPath, dirs: &[&str]| dirs.iter().any(|dir| path.as_path().starts_with(dir));
+    let is_top = |path: &RelPath| path.parent().is_none();
+    let is_own = |path: &RelPath| {
+        below(path, &CHANGING_DIRS) || (is_top(path) && is_kept_in_git_dir(path.as_path().as_os_str()))
+    };
+    let is_shared = |path: &RelPath| below(path, &["info"]) || path.as_bytes() == b"config";
+    let foreign = own.iter().find(|kept| !is_own(&kept.path));
+    let foreign = foreign.or(shared.iter().find(|kept| !is_shared(&kept.path)));
+    let foreign = foreign.or(index.iter().find(|kept| kept.path.as_bytes() != b"index"));
+    if let Some(foreign) = foreign {
+        anyhow::bail!("its snapshot names {}, which no run keeps", foreign.path);
+    }
+    let copies = copies_dir(state, id);
+    for kept in own.iter().chain(shared).chain(index).chain(files) {
+        if let Content::File { copy, identity, .. } = &kept.content {
+            let found = FileId::at(&copies.join(copy.to_string()))?;
+            let is_it = found.is_some_and(|found| found.is_same_file(identity));
+            anyhow::ensure!(is_it, "the copy of {} is not the one that its snapshot made", kept.path);
+        }
+    }
+    Ok(())
 }
 
 /// Files right in a git directory (of the shared one only the configuration), and those of the directories that commands

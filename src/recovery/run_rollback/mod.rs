@@ -26,6 +26,7 @@ use crate::recovery::report::{Finding, Report, TxFinding};
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::site::Site;
 use crate::run::manifest::Manifest;
+use crate::run::snapshot;
 use crate::state::TxId;
 use crate::state::marker::{Entry, State};
 use crate::wal::{Begin, Body, Outcome, Record, Scan};
@@ -112,11 +113,19 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
         }
         _ => {}
     }
-    let manifest = match Manifest::load(site.state, id) {
+    let snapshot = Manifest::load(site.state, id, begin.snapshot.as_ref())
+        .and_then(|manifest| snapshot::verify(&manifest, site.state, id).map(|()| manifest));
+    let manifest = match snapshot {
         Ok(manifest) => manifest,
         // Its runner is the first who looks: what cannot be read now may be readable for the next one.
         Err(error) if site.options.own == Some(id) && may_pass(&error) => return Ok(Found::Unreadable(error)),
-        Err(error) => return other(RunEvidence::Obstructed(Question::SnapshotUnreadable), vec![format!("{error:#}")]),
+        Err(error) => {
+            let why = vec![
+                format!("{error:#}; nothing was taken back"),
+                format!("`git txn recover --acknowledge {id}` leaves everything as it is now"),
+            ];
+            return other(RunEvidence::Obstructed(Question::SnapshotUnreadable), why);
+        }
     };
     let Some(repo) = worktree_of(site, &begin) else {
         let why = "its worktree is gone: refs that it moved stay where they are".to_owned();
