@@ -6,6 +6,7 @@
 //! Limit: `safe.directory` is git's to judge; callers that were not started by git ask it when
 //! [`Repository::is_foreign`] says that the repository belongs to somebody else.
 
+use crate::util::text::shown;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,13 +36,13 @@ pub struct Repository {
 #[derive(Debug, thiserror::Error)]
 pub enum NotFound {
     /// No directory from here upwards is a repository.
-    #[error("not a git repository (nor any parent of it): {}", .0.display())]
+    #[error("not a git repository (nor any parent of it): {}", shown(.0))]
     Nowhere(PathBuf),
     /// A path that should be a git directory is none.
-    #[error("not a git directory: {}", .0.display())]
+    #[error("not a git directory: {}", shown(.0))]
     NotAGitDir(PathBuf),
     /// A `.git` file that names no directory.
-    #[error("{} points to {}, where there is no git directory", file.display(), target.display())]
+    #[error("{} points to {}, where there is no git directory", shown(file), shown(target))]
     PointsNowhere {
         /// The file.
         file: PathBuf,

@@ -8,7 +8,7 @@ use crate::fs::beneath::RelPath;
 use crate::fs::{FileId, durable, named};
 use crate::git::{RefName, Value};
 use crate::state::{StateDir, TxId};
-use crate::util::text::{escape, unescape};
+use crate::util::text::{escape, shown, unescape};
 use crate::wal::Seal;
 
 /// The version of the format.
@@ -126,21 +126,16 @@ impl Manifest {
     pub fn load(state: &StateDir, id: TxId, sealed: Option<&Seal>) -> anyhow::Result<Manifest> {
         use anyhow::Context;
         let path = state.tx(id).join(NAME);
-        let cannot = || format!("cannot read the snapshot {}", path.display());
-        let sealed = sealed.with_context(|| format!("the log does not know the snapshot {}", path.display()))?;
+        let cannot = || format!("cannot read the snapshot {}", shown(&path));
+        let sealed = sealed.with_context(|| format!("the log does not know the snapshot {}", shown(&path)))?;
         anyhow::ensure!(
             !sealed.state_dir.is_another(&state.birth()?),
             "this is a copy of the repository that it ran in: it can be taken back there alone"
         );
         let text = durable::read_own(&path, LARGEST).with_context(cannot)?;
-        anyhow::ensure!(sha256(&text) == sealed.sha256, "{} is not the snapshot that it took", path.display());
+        anyhow::ensure!(sha256(&text) == sealed.sha256, "{} is not the snapshot that it took", shown(&path));
         let manifest: Manifest = serde_json::from_slice(&text).with_context(cannot)?;
-        anyhow::ensure!(
-            manifest.version == VERSION,
-            "{} has format {}, not {VERSION}",
-            path.display(),
-            manifest.version
-        );
+        anyhow::ensure!(manifest.version == VERSION, "{} has format {}, not {VERSION}", shown(&path), manifest.version);
         Ok(manifest)
     }
 

@@ -24,6 +24,7 @@ use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text, private_mode};
 use crate::run::{Intent, objects};
 use crate::state::{StateDir, TxId};
+use crate::util::text::shown;
 
 /// How many ignored files get a second name.
 pub(crate) const IGNORED: usize = 1000;
@@ -271,7 +272,7 @@ fn keep_worktree(
     intent: &Intent<'_>,
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
-    let root = Root::open(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
+    let root = Root::open(worktree).with_context(|| format!("cannot open {}", shown(&worktree)))?;
     let (status, tracked) = std::thread::scope(|scope| {
         let tracked = scope.spawn(|| Tracked::read(repo, worktree, intent, intent.attributes));
         let status = Status::read(repo, intent.git, worktree, None);

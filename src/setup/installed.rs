@@ -17,6 +17,7 @@ use crate::setup::settings::Settings;
 use crate::setup::{alias, chaining, configured, fsync, places};
 use crate::state::StateDir;
 use crate::state::directory::SMALL;
+use crate::util::text::shown;
 
 /// The changes of one repository.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ impl HooksDirectory {
         chaining::require_own_neighbour(path)?;
         let ours = ALL_NAMES.iter().any(|name| chaining::is_ours(&path.join(name)));
         for name in ALL_NAMES {
-            let cannot = || format!("cannot take back {}", path.join(name).display());
+            let cannot = || format!("cannot take back {}", shown(&path.join(name)));
             chaining::take_back(path, name).with_context(cannot)?;
         }
         let left = chaining::clear(path)?;
@@ -106,7 +107,7 @@ impl Installed {
             return Ok(None);
         };
         let mut installed: Installed = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is damaged", path.display()))
+            .with_context(|| format!("{} is damaged", shown(&path)))
             .with_context(cannot)?;
         installed.move_to(&repo.common_dir);
         installed.hooks.retain_mut(|known| known.is_credible(repo));
@@ -133,7 +134,7 @@ impl Installed {
         let path = Self::path(state);
         durable::replace(&path, &serde_json::to_vec_pretty(self)?)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot change the mode of {}", path.display()))?;
+            .with_context(|| format!("cannot change the mode of {}", shown(&path)))?;
         Ok(durable::share_like_directory(&path)?)
     }
 

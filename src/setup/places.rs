@@ -6,6 +6,7 @@ use std::{fmt, fs};
 use anyhow::Context;
 
 use crate::git::{Config, Git, Repository};
+use crate::util::text::shown;
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,7 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
         return Ok(if inside {
             HooksLocation::Own(directory)
         } else {
-            let why = format!("{} is a link to {}, outside of the repository", usual.display(), directory.display());
+            let why = format!("{} is a link to {}, outside of the repository", shown(&usual), shown(&directory));
             HooksLocation::Shared(Shared { directory, set_here: false, why })
         });
     };
@@ -143,7 +144,7 @@ pub(crate) fn require_writable(directory: &Path) -> anyhow::Result<()> {
     may.map_err(|errno| {
         anyhow::anyhow!(
             "cannot write into {}: {errno}\nhint: nothing was changed; make it writable for you, then run this again",
-            existing.display()
+            shown(&existing)
         )
     })
 }

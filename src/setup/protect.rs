@@ -16,7 +16,7 @@ use crate::setup::names::CONFIG_HOOKS;
 use crate::setup::preferences::Preferences;
 use crate::setup::{alias, chaining, configured, fsync, hooks, settings};
 use crate::state::{Durability, StateDir, Wait};
-use crate::util::text::one_line;
+use crate::util::text::{one_line, shown};
 use crate::wal::Log;
 
 /// What to protect, and with what.
@@ -51,12 +51,13 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
     }
 
     let state = StateDir::of(repo);
-    state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+    state.create().with_context(|| format!("cannot create {}", shown(&state.path())))?;
     Log::new(&state, &owner::boot_id()?, request.wait).open().context("cannot begin the log")?;
     // A hook manager that writes through our link would write into the program.
     durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;
     let durability = request.durability.unwrap_or_else(|| state.durability());
-    let mut work = Work { request, method, durability, installed: Installed::load(repo, &state)?.unwrap_or_default(), state };
+    let mut work =
+        Work { request, method, durability, installed: Installed::load(repo, &state)?.unwrap_or_default(), state };
     work.note_directories()?;
     work.state.set_durability(durability)?;
     work.state.set_settings(&preferences.settings)?;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::fs::durable;
 use crate::git::Git;
 use crate::git::exec::Ran;
+use crate::util::text::shown;
 
 /// The changes of one file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,12 +53,12 @@ impl File<'_> {
             Some(value) => self.run(&["--replace-all", key, value])?,
             None => self.run(&["--unset-all", key])?,
         };
-        anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", self.path.display(), ran.stderr);
+        anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", shown(&self.path), ran.stderr);
         Ok(())
     }
 
     fn run(&self, args: &[&str]) -> anyhow::Result<Ran> {
-        let path = self.path.to_str().with_context(|| format!("{} is no UTF-8", self.path.display()))?;
+        let path = self.path.to_str().with_context(|| format!("{} is no UTF-8", shown(&self.path)))?;
         Git::new(self.git).run([&["config", "--file", path], args].concat())
     }
 }

@@ -29,6 +29,7 @@ use crate::run::manifest::Manifest;
 use crate::run::snapshot;
 use crate::state::TxId;
 use crate::state::marker::{Entry, State};
+use crate::util::text::shown;
 use crate::wal::{Begin, Body, Outcome, Record, Scan};
 
 /// What was found of a run.
@@ -134,7 +135,7 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
     if !manifest.is_in_place() {
         let where_it_was = manifest.worktree().unwrap_or_default();
         let why = vec![
-            format!("its worktree is not at {} any more, so nothing was taken back", where_it_was.display()),
+            format!("its worktree is not at {} any more, so nothing was taken back", shown(&where_it_was)),
             format!("move it back there, then `git txn recover --take-back {id}`; or `--acknowledge {id}`"),
         ];
         return other(RunEvidence::Obstructed(Question::WorktreeMoved), why);

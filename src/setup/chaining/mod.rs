@@ -24,6 +24,7 @@ use camino::Utf8Path;
 
 use crate::fs::{absent_is_none, durable};
 use crate::setup::names::{ALL_NAMES, NAMES};
+use crate::util::text::shown;
 
 pub(crate) use look::{hindered, is_in_front, is_restless, problem};
 use script::*;
@@ -58,7 +59,7 @@ pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Re
         if calls_us(directory, name) {
             return Ok(());
         }
-        let cannot = || format!("cannot move {} aside", hook.display());
+        let cannot = || format!("cannot move {} aside", shown(&hook));
         if let Some(script) = shell_script(&hook).filter(|text| contains(text, ADDED)) {
             step_aside(directory, name, &with(&aside, WHOLE)).with_context(cannot)?;
             return publish(&hook, name, binary, &script);
@@ -166,7 +167,7 @@ pub(crate) fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<P
     }
     match ours {
         Some(ours) if waits => durable::rename(&aside, &ours)?,
-        Some(ours) => durable::remove_file(&ours).with_context(|| format!("cannot remove {}", ours.display()))?,
+        Some(ours) => durable::remove_file(&ours).with_context(|| format!("cannot remove {}", shown(&ours)))?,
         None if waits => return Ok(Some(aside)),
         None => {}
     }
@@ -207,7 +208,7 @@ pub(crate) fn clear(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Writes our hook unless it is there already. Lines that were added to it stay.
 fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyhow::Result<()> {
-    let cannot = || format!("cannot write {}", path.display());
+    let cannot = || format!("cannot write {}", shown(&path));
     let added = added_to(path);
     let as_link = || !path.parent().is_some_and(others_add_lines);
     if name == NAMES[0] && !has_another && added.is_none() && as_link() {
@@ -230,7 +231,7 @@ fn publish(path: &Path, name: &str, binary: &Utf8Path, script: &[u8]) -> anyhow:
     let after_first = position(script, b"\n").map_or(script.len(), |at| at + 1);
     let (first, rest) = script.split_at(after_first);
     let text = [first.trim_ascii_end(), b"\n", alone(name, binary).as_bytes(), rest].concat();
-    publish_text(path, &text).with_context(|| format!("cannot write {}", path.display()))
+    publish_text(path, &text).with_context(|| format!("cannot write {}", shown(&path)))
 }
 
 fn publish_text(path: &Path, text: &[u8]) -> anyhow::Result<()> {
