@@ -66,27 +66,26 @@ impl Scan {
 /// How many bad lines of a segment are told one by one: a flood of garbage is no flood of messages.
 const TOLD: usize = 100;
 
-/// The bytes of a segment that can be records of ours.
-#[derive(Debug, Default)]
+/// The bytes of a segment, or of its end, that can be records of ours.
+#[derive(Debug)]
 pub(super) struct Content<'c> {
-    /// Each part with its offset: what a record of ours begins and ends in.
-    pub(super) parts: Vec<(u64, Cow<'c, [u8]>)>,
-    /// Places that we have not written, and were not read.
-    pub(super) foreign: Vec<(u64, &'static str)>,
-    /// Where it ends.
+    /// Where they begin.
+    pub(super) offset: u64,
+    pub(super) bytes: Cow<'c, [u8]>,
+    /// Where something begins that no record can be, and that was not read.
+    pub(super) foreign: Option<u64>,
+    /// Where the file ends.
     pub(super) end: u64,
 }
 
 impl Content<'_> {
     /// Lines with their offsets, line feeds included.
     pub(super) fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.parts.iter().flat_map(|(offset, bytes)| {
-            let mut offset = *offset;
-            bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
-                let start = offset;
-                offset += line.len() as u64;
-                (start, line)
-            })
+        let mut offset = self.offset;
+        self.bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
+            let start = offset;
+            offset += line.len() as u64;
+            (start, line)
         })
     }
 }
@@ -94,8 +93,8 @@ impl Content<'_> {
 /// Reads the segment that lies at `path` and holds `bytes`.
 #[must_use]
 pub fn read_segment(path: &Path, bytes: &[u8], bounds: Bounds) -> Scan {
-    let parts = vec![(0, Cow::Borrowed(bytes))];
-    read_content(path, &Content { parts, foreign: Vec::new(), end: bytes.len() as u64 }, bounds)
+    let content = Content { offset: 0, bytes: Cow::Borrowed(bytes), foreign: None, end: bytes.len() as u64 };
+    read_content(path, &content, bounds)
 }
 
 /// Reads the segment that lies at `path`.
@@ -110,7 +109,7 @@ pub(super) fn read_content(path: &Path, content: &Content<'_>, bounds: Bounds) -
         }
     }
     reading.bad.extend(more.map(|(offset, count): (u64, u64)| (offset, format!("{count} more lines do not count"))));
-    reading.bad.extend(content.foreign.iter().map(|(offset, why)| (*offset, (*why).to_owned())));
+    reading.bad.extend(content.foreign.map(|offset| (offset, "no record begins so far behind".to_owned())));
     reading.look_at_order(bounds);
     reading.look_for_gaps(bounds, content.end);
     let mut found = reading.wrong;

@@ -2,8 +2,8 @@
 //!
 //! All but the newest are complete. Of the newest only what lies before the end in `log-head` is known to be whole.
 //!
-//! A record begins before [`SEGMENT_SIZE`], and no segment of ours has holes: what cannot be a record is not read, however
-//! long somebody has made the file.
+//! A record begins before [`SEGMENT_SIZE`]: what lies behind the last one that does is not read, however long somebody has made
+//! the file.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -76,18 +76,15 @@ pub(super) fn catch_up(state: &StateDir, head: &mut Head) -> anyhow::Result<()> 
     let aside = format!("{}-torn-tail-{:020}-{valid_until}", clock::unix_time(), head.segment);
     let aside = state.quarantine().join(aside);
     let cannot = || format!("cannot cut the torn tail of {}", shown(&path));
-    if content.foreign.is_empty() {
-        let mut torn = Vec::new();
-        for (offset, bytes) in &content.parts {
-            let from = usize::try_from(valid_until.saturating_sub(*offset)).unwrap_or(usize::MAX);
-            torn.extend_from_slice(bytes.get(from..).unwrap_or_default());
-        }
-        durable::replace(&aside, &torn)?;
+    if content.foreign.is_none() {
+        let torn = usize::try_from(valid_until - content.offset)?;
+        durable::replace(&aside, content.bytes.get(torn..).unwrap_or_default())?;
         return durable::truncate(&path, valid_until).with_context(cannot);
     }
     // Nobody knows how much of it there is: it goes aside as it is.
-    let mut whole = vec![0; usize::try_from(valid_until)?];
-    fs::at(&path, file.read_exact_at(&mut whole, 0))?;
+    anyhow::ensure!(valid_until <= SEGMENT_SIZE + LARGEST, "{} is too long for a segment", shown(&path));
+    let mut whole = Vec::new();
+    fs::at(&path, read_more(&file, &mut whole, 0, valid_until))?;
     match durable::hard_link(&path, &aside) {
         // No links on this file system: cut in between, the segment is missing, and that shows.
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -166,44 +163,14 @@ fn read_whole(path: &Path, most: u64) -> anyhow::Result<Content<'static>> {
 
 /// Reads what a segment holds between `from` and `len`, as far as it can be records of ours.
 fn read_content_of(file: &File, from: u64, len: u64) -> io::Result<Content<'static>> {
-    let mut content = Content { end: len, ..Content::default() };
-    let mut at = from;
-    while at < len {
-        let (start, end) = next_data(file, at, len)?;
-        if start > at {
-            content.foreign.push((at, "a hole, which no jin-txn leaves"));
-        }
-        if start >= SEGMENT_SIZE && start > from {
-            content.foreign.push((start, "no record begins so far behind"));
-            break;
-        }
-        let bytes = read_part(file, start, end)?;
-        at = start + bytes.len() as u64;
-        if at < end {
-            content.foreign.push((at, "no record begins so far behind"));
-        }
-        if !bytes.is_empty() {
-            content.parts.push((start, Cow::Owned(bytes)));
-        }
-        at = end;
-    }
-    Ok(content)
-}
-
-/// Where data begins behind `from`, and where it ends.
-fn next_data(file: &File, from: u64, len: u64) -> io::Result<(u64, u64)> {
-    use rustix::fs::{SeekFrom, seek};
-    let start = match seek(file, SeekFrom::Data(from)) {
-        Ok(start) => start.min(len),
-        Err(rustix::io::Errno::NXIO) => return Ok((len, len)),
-        // Not every file system knows holes.
-        Err(_) => return Ok((from, len)),
-    };
-    Ok((start, seek(file, SeekFrom::Hole(start)).map_or(len, |end| end.min(len)).max(start)))
+    let bytes = read_records(file, from, len.max(from))?;
+    let read_until = from + bytes.len() as u64;
+    let foreign = (read_until < len).then_some(read_until);
+    Ok(Content { offset: from, bytes: Cow::Owned(bytes), foreign, end: len })
 }
 
 /// Reads from `start` to `end`: the records that begin before [`SEGMENT_SIZE`], the last one to its end.
-fn read_part(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
+fn read_records(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
     const CHUNK: u64 = 1 << 20;
     let mut bytes = Vec::new();
     read_more(file, &mut bytes, start, end.min(SEGMENT_SIZE.max(start + CHUNK)))?;

@@ -249,22 +249,28 @@ fn assert_not_restored(repo: &Repo, what: &str) {
 #[test]
 fn a_forged_snapshot_of_a_dead_run_restores_nothing() {
     type Forge = fn(&Repo, &Path);
-    fn kept(path: &str) -> Value {
-        json!({ "path": path, "content": { "file": { "mode": 0o755, "copy": 999 } } })
+    /// A copy that is there, as the snapshot names it.
+    fn kept(tx: &Path, path: &str, content: &str) -> Value {
+        let copy = tx.join("copies/999");
+        fs::write(&copy, content).expect("it can be written");
+        let found = fs::metadata(&copy).expect("it is there");
+        let time = |seconds: i64, nanoseconds: i64| seconds * 1_000_000_000 + nanoseconds;
+        let (changed, modified) = (time(found.ctime(), found.ctime_nsec()), time(found.mtime(), found.mtime_nsec()));
+        let identity = json!([found.ino(), found.len(), modified, changed]);
+        json!({ "path": path, "content": { "file": { "mode": 0o755, "copy": 999, "identity": identity } } })
     }
     let forgeries: [(&str, Forge); 5] = [
         ("a hook", |_, tx| {
-            fs::write(tx.join("copies/999"), "#!/bin/sh\ntouch sprung\n").expect("it can be written");
-            change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept("hooks/post-commit")]));
+            let kept = kept(tx, "hooks/post-commit", "#!/bin/sh\ntouch sprung\n");
+            change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept]));
         }),
         ("a configuration", |_, tx| {
-            let config = "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = touch sprung\n";
-            fs::write(tx.join("copies/999"), config).expect("it can be written");
-            change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept("config")]));
+            let kept = kept(tx, "config", "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = touch sprung\n");
+            change_json(&tx.join("snapshot.json"), |s| s["own"] = json!([kept]));
         }),
         ("a file of the worktree", |_, tx| {
-            fs::write(tx.join("copies/999"), "all:\n\ttouch sprung\n").expect("it can be written");
-            change_json(&tx.join("snapshot.json"), |s| s["files"] = json!([kept("Makefile")]));
+            let kept = kept(tx, "Makefile", "all:\n\ttouch sprung\n");
+            change_json(&tx.join("snapshot.json"), |s| s["files"] = json!([kept]));
         }),
         ("the content of a copy", |_, tx| {
             for copy in fs::read_dir(tx.join("copies")).expect("it has copies").flatten() {
