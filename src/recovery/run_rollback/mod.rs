@@ -14,7 +14,8 @@ mod refs;
 pub(crate) mod restore;
 mod worktree;
 
-use std::io;
+use std::path::Path;
+use std::{fs, io};
 
 use crate::git::{RefName, Repository};
 use crate::locks::InTheWay;
@@ -140,7 +141,33 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
         ];
         return other(RunEvidence::Obstructed(Question::WorktreeMoved), why);
     }
+    if let Some(worktree) = manifest.worktree().filter(|_| site.options.own != Some(id))
+        && !leads_back(site, &repo, &worktree)?
+    {
+        let why = vec![
+            format!("{} is no worktree of this repository, so nothing was taken back", shown(&worktree)),
+            format!(
+                "if it is one by GIT_WORK_TREE, set core.worktree to it, then `git txn recover --take-back {id}`; \
+                 or `--acknowledge {id}`"
+            ),
+        ];
+        return other(RunEvidence::Obstructed(Question::WorktreeMoved), why);
+    }
     Ok(Found::Restorable(Box::new(DeadRun { id, begin, records: scan.records, manifest, repo })))
+}
+
+/// Is the directory, which a snapshot names, a worktree of `repo`: by its `.git`, or by the configuration?
+fn leads_back(site: &Site<'_>, repo: &Repository, worktree: &Path) -> anyhow::Result<bool> {
+    let is_same = |one: &Path, other: &Path| match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    };
+    let link = worktree.join(".git");
+    if fs::symlink_metadata(&link).is_ok() {
+        return Ok(Repository::open(&link).is_ok_and(|found| is_same(&found.git_dir, &repo.git_dir)));
+    }
+    let set = site.git.at(&repo.git_dir).config("core.worktree")?;
+    Ok(set.is_some_and(|set| is_same(&repo.git_dir.join(set), worktree)))
 }
 
 /// Has a person been asked before?
