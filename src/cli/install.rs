@@ -119,7 +119,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
     super::uninstall::tell_of_left(session, &protected.left);
-    session.say(&format!("jin-txn: {} is protected", shown(&git_dir)));
+    session.say(&format!("jin-txn: {} is protected", shown(git_dir)));
     match &protected.method {
         InstallMethod::Directories(directories) => {
             for (directory, name) in directories.iter().flat_map(|d| ALL_NAMES.map(|name| (d, name))) {
@@ -142,7 +142,7 @@ fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
 
 fn tell_of_template(session: &Session, made: &template::Template) {
     if let Some(copied) = &made.copied {
-        session.say(&format!("jin-txn: init.templateDir was {}: its files were copied", shown(&copied)));
+        session.say(&format!("jin-txn: init.templateDir was {}: its files were copied", shown(copied)));
     }
     let path = shown(&made.directory);
     session.say(&format!("jin-txn: what `git init` and `git clone` make is protected from now on ({path})"));

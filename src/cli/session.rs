@@ -104,7 +104,7 @@ impl Session {
 /// safe.directory is git's to judge, where it finds a repository by itself.
 fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
     if repo.is_foreign()? {
-        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", shown(&found_from)))?;
+        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", shown(found_from)))?;
         let asked = Git::new(&real_git()?).run(["-C", from, "rev-parse", "--git-dir"])?;
         anyhow::ensure!(asked.success, "{}", asked.stderr);
     }

@@ -75,7 +75,7 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
     if args.purge {
         durable::remove_tree(state.path())?;
     } else {
-        line += &format!("; the log stays in {}", shown(&state.path()));
+        line += &format!("; the log stays in {}", shown(state.path()));
     }
     session.say(&line);
     Ok(())

@@ -105,7 +105,7 @@ impl<'c> Marked<'c> {
         };
         let dir = call.state.path();
         let published = if announced.is_some() { marker.update(dir) } else { marker.create(dir) };
-        let entry = published.with_context(|| format!("cannot write a marker into {}", shown(&dir)))?;
+        let entry = published.with_context(|| format!("cannot write a marker into {}", shown(dir)))?;
         Ok(Marked { call, log, entry, marker })
     }
 

@@ -55,11 +55,11 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     };
     let state = StateDir::of(&repo);
     if !state.exists() {
-        state.create().with_context(|| format!("cannot create {}", shown(&state.path())))?;
+        state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
         // A new log knows of nothing before: there is nothing to look after.
         Log::new(&state, &owner::boot_id()?, Wait::AsConfigured).open()?;
     }
-    let listing = Listing::read(state.path()).with_context(|| format!("cannot read {}", shown(&state.path())))?;
+    let listing = Listing::read(state.path()).with_context(|| format!("cannot read {}", shown(state.path())))?;
     if nested::is_within_ours(environment, &listing)? {
         return Ok(Reply::go());
     }

@@ -272,7 +272,7 @@ fn keep_worktree(
     intent: &Intent<'_>,
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
-    let root = Root::open(worktree).with_context(|| format!("cannot open {}", shown(&worktree)))?;
+    let root = Root::open(worktree).with_context(|| format!("cannot open {}", shown(worktree)))?;
     let (status, tracked) = std::thread::scope(|scope| {
         let tracked = scope.spawn(|| Tracked::read(repo, worktree, intent, intent.attributes));
         let status = Status::read(repo, intent.git, worktree, None);

@@ -144,7 +144,7 @@ pub(crate) fn require_writable(directory: &Path) -> anyhow::Result<()> {
     may.map_err(|errno| {
         anyhow::anyhow!(
             "cannot write into {}: {errno}\nhint: nothing was changed; make it writable for you, then run this again",
-            shown(&existing)
+            shown(existing)
         )
     })
 }

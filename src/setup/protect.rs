@@ -51,7 +51,7 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
     }
 
     let state = StateDir::of(repo);
-    state.create().with_context(|| format!("cannot create {}", shown(&state.path())))?;
+    state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
     Log::new(&state, &owner::boot_id()?, request.wait).open().context("cannot begin the log")?;
     // A hook manager that writes through our link would write into the program.
     durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;

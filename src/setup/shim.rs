@@ -37,7 +37,7 @@ pub(crate) fn install(directory: &Path, binary: &Utf8Path, path: &OsStr) -> anyh
             shown(&link)
         );
     }
-    let cannot = || format!("cannot write to {}", shown(&directory));
+    let cannot = || format!("cannot write to {}", shown(directory));
     durable::create_dirs(directory, 0o777).with_context(cannot)?;
     let directory = fs::canonicalize(directory).with_context(cannot)?;
     let cannot = || format!("cannot write to {}", shown(&directory));
@@ -56,7 +56,7 @@ pub(crate) fn uninstall(directory: &Path) -> anyhow::Result<PathBuf> {
     let ours: Vec<PathBuf> = links(&directory).map(|(_, link)| link).filter(|link| is_ours(link)).collect();
     anyhow::ensure!(!ours.is_empty(), "there is no shim of jin-txn in {}", shown(&directory));
     for link in &ours {
-        durable::remove_file(link).with_context(|| format!("cannot remove {}", shown(&link)))?;
+        durable::remove_file(link).with_context(|| format!("cannot remove {}", shown(link)))?;
     }
     durable::fsync_dir(&directory)?;
     Ok(directory)

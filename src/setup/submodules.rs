@@ -31,7 +31,7 @@ fn collect(git: &Path, repo: &Repository, found: &mut Vec<Repository>) -> anyhow
 
 fn gitlinks(git: &Path, repo: &Repository, top: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let listed = Git::new(git).at(&repo.git_dir).worktree(top).run(["ls-files", "-z", "--stage"])?;
-    anyhow::ensure!(listed.success, "cannot list the submodules of {}: {}", shown(&top), listed.stderr);
+    anyhow::ensure!(listed.success, "cannot list the submodules of {}: {}", shown(top), listed.stderr);
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     let links = text.split('\0').filter(|entry| entry.starts_with("160000 "));
     Ok(links.filter_map(|entry| entry.split_once('\t')).map(|(_, path)| top.join(path)).collect())

@@ -149,7 +149,7 @@ fn make(git: &Path, directory: &Path, set: Option<PathBuf>) -> anyhow::Result<()
     let base = set.or(default_template(git)?).filter(|base| base.is_dir());
     durable::create_dirs(directory, 0o777)?;
     if let Some(base) = &base {
-        durable::copy_tree(base, directory).with_context(|| format!("cannot copy {}", shown(&base)))?;
+        durable::copy_tree(base, directory).with_context(|| format!("cannot copy {}", shown(base)))?;
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ impl Extent {
 
 fn open(path: &Path) -> anyhow::Result<File> {
     durable::open_own(path, OpenOptions::new().read(true))
-        .with_context(|| format!("cannot open the log {}", shown(&path)))
+        .with_context(|| format!("cannot open the log {}", shown(path)))
 }
 
 /// Reads the first `len` bytes of a segment.
@@ -158,7 +158,7 @@ pub(super) fn content(state: &StateDir, first: Lsn) -> anyhow::Result<Content<'s
 fn read_whole(path: &Path, most: u64) -> anyhow::Result<Content<'static>> {
     let file = open(path)?;
     let len = fs::at(path, file.metadata())?.len().min(most);
-    read_content_of(&file, 0, len).with_context(|| format!("cannot read the log {}", shown(&path)))
+    read_content_of(&file, 0, len).with_context(|| format!("cannot read the log {}", shown(path)))
 }
 
 /// Reads what a segment holds between `from` and `len`, as far as it can be records of ours.

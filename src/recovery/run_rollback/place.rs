@@ -44,7 +44,7 @@ impl<'p> RestoreTarget<'p> {
         run: &'p Path,
         copies: &'p Path,
     ) -> anyhow::Result<RestoreTarget<'p>> {
-        let root = Root::open(dir).with_context(|| format!("cannot open {}", shown(&dir)))?;
+        let root = Root::open(dir).with_context(|| format!("cannot open {}", shown(dir)))?;
         Ok(RestoreTarget { root, aside, run, copies, moved: 0, put: 0 })
     }
 

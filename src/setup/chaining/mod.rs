@@ -208,7 +208,7 @@ pub(crate) fn clear(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Writes our hook unless it is there already. Lines that were added to it stay.
 fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyhow::Result<()> {
-    let cannot = || format!("cannot write {}", shown(&path));
+    let cannot = || format!("cannot write {}", shown(path));
     let added = added_to(path);
     let as_link = || !path.parent().is_some_and(others_add_lines);
     if name == NAMES[0] && !has_another && added.is_none() && as_link() {
@@ -231,7 +231,7 @@ fn publish(path: &Path, name: &str, binary: &Utf8Path, script: &[u8]) -> anyhow:
     let after_first = position(script, b"\n").map_or(script.len(), |at| at + 1);
     let (first, rest) = script.split_at(after_first);
     let text = [first.trim_ascii_end(), b"\n", alone(name, binary).as_bytes(), rest].concat();
-    publish_text(path, &text).with_context(|| format!("cannot write {}", shown(&path)))
+    publish_text(path, &text).with_context(|| format!("cannot write {}", shown(path)))
 }
 
 fn publish_text(path: &Path, text: &[u8]) -> anyhow::Result<()> {
