@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
@@ -43,10 +43,10 @@ fn run(mut command: Command, what: &str) -> Output {
     output
 }
 
-/// As [`run`], with at most 4 GB of addresses.
+/// As [`run`], with fewer addresses than one of the floods has bytes.
 fn run_in_little_memory(repo: &Repo, arguments: &[&str], what: &str) -> Output {
     let mut limited = repo.command("/bin/sh".as_ref());
-    limited.args(["-c", "ulimit -v 4000000; exec \"$@\"", "sh"]).arg(jin_txn()).args(arguments);
+    limited.args(["-c", "ulimit -v 900000; exec \"$@\"", "sh"]).arg(jin_txn()).args(arguments);
     let output = run(limited, what);
     assert!(!text(&output.stderr).contains("memory"), "{what}: {}", text(&output.stderr));
     output
@@ -373,6 +373,9 @@ fn newest_segment(repo: &Repo) -> PathBuf {
     segments.map(|e| e.path()).max().expect("with a segment")
 }
 
+/// Well below what four gigabytes take, on a machine that has other things to do.
+const SOON: Duration = Duration::from_secs(10);
+
 #[test]
 fn segments_that_nobody_of_ours_wrote_are_told_at_once() {
     type Fill = fn(&fs::File);
@@ -392,17 +395,14 @@ fn segments_that_nobody_of_ours_wrote_are_told_at_once() {
         for arguments in [&["log"][..], &["status"], &["wal", "verify"], &["recover"]] {
             let start = Instant::now();
             let output = run_in_little_memory(&repo, arguments, what);
-            let elapsed = start.elapsed();
-            // Lines are looked at, one by one: without optimization a million of them takes its time.
-            let most = if what == "line feeds" { 20_000 } else { 1000 };
-            assert!(elapsed.as_millis() < most, "{what}: {arguments:?} takes {elapsed:?}");
+            assert!(start.elapsed() < SOON, "{what}: {arguments:?} takes {:?}", start.elapsed());
             let said = text(&output.stdout).into_owned() + &text(&output.stderr);
             let tells = said.contains("damage") || said.contains("missing") || arguments == ["recover"];
             assert!(tells, "{what}: {arguments:?} tells it: {said}");
         }
         let start = Instant::now();
         run(git(&repo, &["tag", "by-git"]), what);
-        assert!(start.elapsed().as_millis() < 1000, "{what}: git takes {:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{what}: git takes {:?}", start.elapsed());
     }
     // Behind the end of the newest one.
     let repo = protected();
@@ -410,7 +410,7 @@ fn segments_that_nobody_of_ours_wrote_are_told_at_once() {
     let start = Instant::now();
     run_in_little_memory(&repo, &["log"], "a long end");
     run(git(&repo, &["tag", "by-git"]), "a long end");
-    assert!(start.elapsed().as_millis() < 1000, "it takes {:?}", start.elapsed());
+    assert!(start.elapsed() < SOON, "it takes {:?}", start.elapsed());
     assert_eq!(repo.logged().len(), 3, "and what is there is read");
 }
 
