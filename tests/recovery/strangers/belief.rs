@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::crash::{git, jin};
 use crate::support::observe::{assert_same, calm, shown, tree};
-use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
+use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text, write_file};
 use crate::support::wait::{comes_true, wait_until};
 
 /// What no file of ours may hold.
@@ -180,6 +180,28 @@ fn a_fifo_a_device_or_a_flood_in_place_of_a_file_of_the_installation_is_refused(
                 run_in_little_memory(&repo, arguments, &format!("{what} at {place}: {arguments:?}"));
             }
         }
+    }
+}
+
+#[test]
+fn doctor_gives_nobody_write_access_to_what_a_link_leads_to() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can become somebody else, and root needs no permission");
+        return;
+    }
+    for place in ["link", "wal/00000000000000009999.wal", "wal"] {
+        let repo = protected();
+        let private = repo.scratch().join("private/key");
+        write_file(&private, "precious\n", 0o400);
+        let path = state(&repo).join(place);
+        fs::remove_dir_all(&path).ok();
+        let target = if place == "wal" { private.parent().expect("it has one") } else { &private };
+        symlink(target, path).expect("a link can be made");
+        give_to(NOBODY, repo.scratch());
+        let mut doctor = repo.as_nobody(jin_txn().as_os_str());
+        doctor.args(["doctor", "--fix"]);
+        run(doctor, "doctor --fix");
+        assert_eq!(fs::metadata(&private).expect("it is there").mode() & 0o7777, 0o400, "{place}");
     }
 }
 
