@@ -13,7 +13,7 @@ use crate::recovery::{self, Options};
 use crate::setup::path;
 use crate::setup::shim::{CGI, SERVER_PROGRAMS};
 use crate::state::{Busy, StateDir, Wait};
-use crate::util::text::{one_line, shown};
+use crate::util::text::one_line;
 
 /// Check, recover if need be, then run git with these arguments
 ///
@@ -108,7 +108,7 @@ fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
         command.env_remove("GIT_DIR");
     }
     let error = command.env_remove("GIT_PREFIX").exec();
-    Err(error).with_context(|| format!("cannot run {}", shown(&next.program)))
+    Err(error).with_context(|| format!("cannot run {}", next.program.display()))
 }
 
 fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {

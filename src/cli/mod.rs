@@ -245,7 +245,7 @@ fn require_git() -> anyhow::Result<PathBuf> {
     anyhow::ensure!(
         (major, minor) >= exec::OLDEST,
         "{} is git {major}.{minor}: jin-txn needs 2.31 or newer",
-        shown(&program)
+        program.display()
     );
     Ok(program)
 }

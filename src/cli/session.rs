@@ -10,7 +10,7 @@ use crate::git::repository::NotFound;
 use crate::git::{Config, Git, Repository};
 use crate::recovery::Options;
 use crate::state::{Busy, Wait};
-use crate::util::text::{json, one_line, shown};
+use crate::util::text::{json, one_line};
 
 /// What every command gets.
 pub(crate) struct Session {
@@ -104,7 +104,7 @@ impl Session {
 /// safe.directory is git's to judge, where it finds a repository by itself.
 fn trusted(repo: Repository, found_from: &Path) -> anyhow::Result<Repository> {
     if repo.is_foreign()? {
-        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", shown(found_from)))?;
+        let from = found_from.to_str().with_context(|| format!("{} is no UTF-8", found_from.display()))?;
         let asked = Git::new(&real_git()?).run(["-C", from, "rev-parse", "--git-dir"])?;
         anyhow::ensure!(asked.success, "{}", asked.stderr);
     }

@@ -71,11 +71,11 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
         anyhow::ensure!(exit_code(&report) == exit::DONE, "something is unfinished: nothing was removed");
     }
     tell_of_left(session, &unprotect(git, repo)?);
-    let mut line = format!("jin-txn: {} is no longer protected", shown(&repo.common_dir));
+    let mut line = format!("jin-txn: {} is no longer protected", repo.common_dir.display());
     if args.purge {
         durable::remove_tree(state.path())?;
     } else {
-        line += &format!("; the log stays in {}", shown(state.path()));
+        line += &format!("; the log stays in {}", state.path().display());
     }
     session.say(&line);
     Ok(())

@@ -74,16 +74,6 @@ pub struct Birth {
     pub born: Option<i64>,
 }
 
-impl Birth {
-    /// Are these two directories? Some file systems do not know, or say 0, when one was made.
-    #[must_use]
-    pub fn is_another(&self, other: &Birth) -> bool {
-        let known = |birth: &Birth| birth.born.filter(|born| *born != 0);
-        let other_time = known(self).zip(known(other)).is_some_and(|(one, other)| one != other);
-        self.ino != other.ino || other_time
-    }
-}
-
 /// "Not there" in all its forms is `None`.
 pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
@@ -124,4 +114,14 @@ pub(crate) fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
     let mut name = path.into_os_string();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+impl Birth {
+    /// Are these two directories? Some file systems do not know, or say 0, when one was made.
+    #[must_use]
+    pub fn is_another(&self, other: &Birth) -> bool {
+        let known = |birth: &Birth| birth.born.filter(|born| *born != 0);
+        let other_time = known(self).zip(known(other)).is_some_and(|(one, other)| one != other);
+        self.ino != other.ino || other_time
+    }
 }

@@ -13,7 +13,6 @@ use crate::observe::payload::{Line, Payload};
 use crate::process::owner;
 use crate::state::marker::Listing;
 use crate::state::{StateDir, Wait};
-use crate::util::text::shown;
 use crate::wal::Log;
 
 /// Room for what git sends in nearly all calls, so that it is read at once. The allocator has such a piece at hand.
@@ -55,11 +54,11 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     };
     let state = StateDir::of(&repo);
     if !state.exists() {
-        state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
+        state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
         // A new log knows of nothing before: there is nothing to look after.
         Log::new(&state, &owner::boot_id()?, Wait::AsConfigured).open()?;
     }
-    let listing = Listing::read(state.path()).with_context(|| format!("cannot read {}", shown(state.path())))?;
+    let listing = Listing::read(state.path()).with_context(|| format!("cannot read {}", state.path().display()))?;
     if nested::is_within_ours(environment, &listing)? {
         return Ok(Reply::go());
     }

@@ -17,7 +17,7 @@ use crate::fs::{durable, named as fs};
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
 use crate::state::quarantine::free_name;
-use crate::util::text::{shown, unescape};
+use crate::util::text::unescape;
 
 /// The name under which a file is made ready, below the run's directory.
 pub(crate) const READY: &str = "ready";
@@ -44,7 +44,7 @@ impl<'p> RestoreTarget<'p> {
         run: &'p Path,
         copies: &'p Path,
     ) -> anyhow::Result<RestoreTarget<'p>> {
-        let root = Root::open(dir).with_context(|| format!("cannot open {}", shown(dir)))?;
+        let root = Root::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
         Ok(RestoreTarget { root, aside, run, copies, moved: 0, put: 0 })
     }
 

@@ -18,7 +18,6 @@ use crate::recovery::run_rollback::worktree::{Difference, RestoreContext, modifi
 use crate::recovery::site::Site;
 use crate::run::{child_transactions, mark, objects, snapshot};
 use crate::state::{TxId, quarantine};
-use crate::util::text::shown;
 use crate::wal::{Body, Flush, Outcome};
 
 /// A run is known to live until its last heartbeat, and one comes every half second: what changed this much later
@@ -132,7 +131,7 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
     }
     progress.lines.extend(retired);
     if aside.is_dir() {
-        progress.lines.push(format!("what made way is in {}", shown(&aside)));
+        progress.lines.push(format!("what made way is in {}", aside.display()));
     }
     progress.left_some = !plan.left.is_empty();
     progress.refs_moved.extend(plan.writes.iter().map(|write| write.name.clone()));

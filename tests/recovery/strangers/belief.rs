@@ -138,14 +138,16 @@ fn a_worktree_that_is_another_repositorys_gets_no_hooks() {
             fs::write(own.join("HEAD"), "ref: refs/heads/main\n").expect("it can be written");
             fs::write(own.join("commondir"), "../..\n").expect("it can be written");
             fs::write(own.join("gitdir"), format!("{}\n", victim.git_dir().display())).expect("it can be written");
-            repo.git(["config", "core.hooksPath", ".git/hooks"]);
+            repo.git(["config", "core.hooksPath", "x"]);
         }),
     ];
     for (what, claim) in claims {
         let repo = protected();
         let victim = repo.new_sibling("victim", Options::default());
         victim.git(["config", "core.hooksPath", "x"]);
-        write_file(&victim.git_dir().join("hooks/post-checkout"), "#!/bin/sh\nexit 0\n", 0o755);
+        for hooks in [victim.git_dir().join("hooks"), victim.path().join("x")] {
+            write_file(&hooks.join("post-checkout"), "#!/bin/sh\nexit 0\n", 0o755);
+        }
         claim(&repo, &victim);
         let before = tree(victim.path());
         for arguments in [&["install"][..], &["uninstall"]] {
