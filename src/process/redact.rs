@@ -18,14 +18,20 @@ pub(crate) fn command_line<S: AsRef<str>>(argv: &[S]) -> String {
 
 /// The same for a command line that is one text already.
 pub(crate) fn text(text: &str) -> String {
-    let mut pieces = pieces(text, true);
+    script(text, 0)
+}
+
+/// A script that lies this `deep` in words that hold scripts.
+fn script(text: &str, deep: usize) -> String {
+    const DEEPEST: usize = 8;
+    let mut pieces = pieces(text, deep < DEEPEST);
     if pieces.len() < 2 {
-        if let Some((quote, inner)) = quoted(text) {
-            return format!("{quote}{}{quote}", self::text(inner));
+        if let Some((quote, inner)) = quoted(text).filter(|_| deep < DEEPEST) {
+            return format!("{quote}{}{quote}", script(inner, deep + 1));
         }
         pieces = self::pieces(text, false);
     }
-    let mut line = Line::default();
+    let mut line = Line { deep: deep + 1, ..Line::default() };
     let shown = pieces.into_iter().map(|(blank, word)| format!("{blank}{}", line.word(word)));
     shown.collect()
 }
@@ -37,6 +43,8 @@ struct Line {
     of_git: bool,
     /// Options of the program whose value is a secret.
     short: &'static [&'static str],
+    /// How deep in words that hold scripts it lies.
+    deep: usize,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -68,7 +76,7 @@ impl Line {
             return shown;
         }
         if word.contains(char::is_whitespace) {
-            return text(word);
+            return script(word, self.deep);
         }
         let shown = parameters(&urls(word));
         match end_of_header_name(&shown) {
@@ -263,5 +271,9 @@ mod tests {
         assert_eq!(text("release 1.0"), "release 1.0");
         assert_eq!(text("git fetch https://u:p@h"), "git fetch https://***@h");
         assert_eq!(text("'--token SECRET'"), "'--token ***'");
+        let nested = |depth: usize| format!("{}a b --token SECRET{}", "'\"".repeat(depth), "\"'".repeat(depth));
+        for depth in [1, 4, 5, 100_000] {
+            assert!(!text(&nested(depth)).contains("SECRET"), "{depth} pairs of quotes");
+        }
     }
 }
