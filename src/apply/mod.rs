@@ -77,6 +77,7 @@ use crate::fs::beneath::RelPath;
 use crate::fs::durable;
 use crate::git::refs::{RefSnapshot, Value};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
+use crate::process::redact;
 use crate::recovery::{self, Options};
 use crate::state::marker::{Entry, State};
 use crate::state::{Durability, StateDir, TxId, Wait};
@@ -116,7 +117,7 @@ impl Transaction {
     pub fn begin(repo: &Repository, operation: &str) -> Transaction {
         Transaction {
             repo: repo.clone(),
-            operation: one_line(operation),
+            operation: redact::text(&one_line(operation)),
             message: one_line(operation),
             git: Git::new(Path::new("git")).at(&repo.git_dir),
             refs: Vec::new(),

@@ -17,6 +17,7 @@ use crate::git::{Git, Oid, Plumbing, Repository};
 use crate::recovery;
 use crate::staging::stage::Source;
 use crate::state::{StateDir, TxId};
+use crate::util::text::shown;
 use crate::wal::{FileChange, FileImage, RefChange};
 
 /// The largest input, in bytes.
@@ -100,14 +101,14 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         read(io::stdin().lock(), args.nul)?
     } else {
         let path = session.directory.join(&args.file);
-        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = File::open(&path).with_context(|| format!("cannot open {}", shown(&path)))?;
         read(file, args.nul)?
     };
     let Some(Manifest { items, message }) = manifest else {
         session.say("jin-txn: aborted, as the input says; nothing was changed");
         return Ok(exit::DONE);
     };
-    let what = if from_stdin { String::new() } else { format!(" {}", args.file.display()) };
+    let what = if from_stdin { String::new() } else { format!(" {}", shown(&args.file)) };
     let mut transaction = Transaction::begin(&repo, &format!("jin-txn apply{what}")).with_git(&program);
     transaction = transaction.in_run(super::run::joined(&StateDir::of(&repo)));
     if let Some(message) = args.message.as_ref().or(message.as_ref()) {

@@ -120,7 +120,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
     super::uninstall::tell_of_left(session, &protected.left);
-    session.say(&format!("jin-txn: {} is protected", git_dir.display()));
+    session.say(&format!("jin-txn: {} is protected", shown(git_dir)));
     match &protected.method {
         InstallMethod::Directories(directories) => {
             for (directory, name) in directories.iter().flat_map(|d| ALL_NAMES.map(|name| (d, name))) {
@@ -143,9 +143,9 @@ fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
 
 fn tell_of_template(session: &Session, made: &template::Template) {
     if let Some(copied) = &made.copied {
-        session.say(&format!("jin-txn: init.templateDir was {}: its files were copied", copied.display()));
+        session.say(&format!("jin-txn: init.templateDir was {}: its files were copied", shown(copied)));
     }
-    let path = made.directory.display();
+    let path = shown(&made.directory);
     session.say(&format!("jin-txn: what `git init` and `git clone` make is protected from now on ({path})"));
     session.say("jin-txn: `jin-txn uninstall --template` takes that back");
 }
@@ -153,7 +153,7 @@ fn tell_of_template(session: &Session, made: &template::Template) {
 fn install_shim(session: &Session, dir: &Path) -> anyhow::Result<u8> {
     let (binary, git) = (this_binary()?, real_git()?);
     let made = shim::install(&session.directory.join(dir), &binary, &path_variable())?;
-    let (dir, git) = (made.directory.display(), git.display());
+    let (dir, git) = (shown(&made.directory), shown(&git));
     if session.json {
         let shims = made.links.iter().map(|link| link.display().to_string()).collect();
         let first_in_path = made.is_first_in_path;

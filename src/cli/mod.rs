@@ -152,7 +152,7 @@ fn plain_check(args: &[OsString]) -> Option<Cli> {
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let here = leave_alias()?;
     let directory = cli.directory.as_ref().map_or_else(|| here.clone(), |dir| here.join(dir));
-    anyhow::ensure!(directory.is_dir(), "{} is not a directory", directory.display());
+    anyhow::ensure!(directory.is_dir(), "{} is not a directory", crate::util::text::shown(&directory));
     let from_environment = || std::env::var_os("GIT_DIR").map(PathBuf::from);
     let git_dir = cli.git_dir.or_else(from_environment).map(|dir| directory.join(dir));
     let Cli { json, quiet, verbose, color, .. } = cli;
@@ -185,7 +185,7 @@ fn leave_alias() -> anyhow::Result<PathBuf> {
     let top = std::env::current_dir().context("the current directory is gone")?;
     let Some(prefix) = std::env::var_os("GIT_PREFIX") else { return Ok(top) };
     let here = top.join(prefix);
-    std::env::set_current_dir(&here).with_context(|| format!("cannot go to {}", here.display()))?;
+    std::env::set_current_dir(&here).with_context(|| format!("cannot go to {}", crate::util::text::shown(&here)))?;
     Ok(here)
 }
 

@@ -9,14 +9,14 @@ use anyhow::Context;
 
 use crate::cli::{Session, exit};
 use crate::git::{Config, Git, RefFormat, Repository};
-use crate::process::owner;
+use crate::process::{owner, redact};
 use crate::recovery::{self, Finding, Options};
 use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
 use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
 use crate::state::{StateDir, TxId};
-use crate::util::text::{one_line, shortened};
+use crate::util::text::{one_line, shortened, shown};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -64,13 +64,13 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let git = Git::new(&options.git_program);
     let config = Config::read(&git.at(&repo.git_dir))?;
     if let Some(problem) = hooks::why_unprotected_by(&options.git_program, &repo, &config)?.into_iter().next() {
-        anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", repo.common_dir.display());
+        anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", shown(&repo.common_dir));
     }
     let worktree = session.worktree(&options.git_program, &config)?;
     let index_lock = repo.git_dir.join("index.lock");
     if index_lock.exists() {
         // What the index will be nobody knows.
-        session.say(&format!("error: a git is at work in this worktree: {} is there", index_lock.display()));
+        session.say(&format!("error: a git is at work in this worktree: {} is there", shown(&index_lock)));
         session.say("hint: nothing was run; try again when it has ended");
         return Ok(exit::BUSY);
     }
@@ -161,7 +161,7 @@ fn cannot_run(args: &Args) -> String {
 
 fn operation(command: &[OsString]) -> String {
     let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
-    shortened(&format!("jin-txn run -- {}", words.join(" ")), 500)
+    shortened(&format!("jin-txn run -- {}", redact::command_line(&words)), 500)
 }
 
 /// Waits for what the command has left running, then restores.

@@ -9,6 +9,7 @@ use crate::cli::{Session, log, utc};
 use crate::process::owner;
 use crate::run::child_transactions;
 use crate::state::{StateDir, TxId, Wait};
+use crate::util::text::shown;
 use crate::wal::{Body, Log};
 
 /// Show one transaction: who made it, what it changed, how it ended
@@ -43,7 +44,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let state = StateDir::of(&repo);
     let boot = owner::boot_id()?;
     let id = args.id;
-    let unknown = || format!("{id} is not in the log of {}; `git txn log` lists what is", repo.common_dir.display());
+    let unknown = || format!("{id} is not in the log of {}; `git txn log` lists what is", shown(&repo.common_dir));
     anyhow::ensure!(state.exists(), unknown());
     let found = |r: &crate::wal::Record| r.tx == Some(id) && matches!(r.body, Body::Begin(_));
     let scan = Log::new(&state, &boot, Wait::UpTo(super::PATIENCE)).scan_until(|records| records.iter().any(found))?;

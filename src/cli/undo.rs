@@ -9,6 +9,7 @@ use crate::recovery;
 use crate::setup::hooks;
 use crate::state::{StateDir, TxId, Wait};
 use crate::undo::{self, Direction, Step};
+use crate::util::text::shown;
 use crate::wal::Log;
 
 /// Take back the newest transaction, or one that you name
@@ -69,7 +70,7 @@ pub(super) fn redo(session: &Session, args: &RedoArgs) -> anyhow::Result<u8> {
 fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     if let Some(problem) = hooks::why_unprotected(&real_git()?, &repo)?.into_iter().next() {
-        anyhow::bail!("{} is not protected, so this would not be logged: {problem}", repo.common_dir.display());
+        anyhow::bail!("{} is not protected, so this would not be logged: {problem}", shown(&repo.common_dir));
     }
     // What is unfinished is settled first: only what has ended can be reversed.
     let options = session.recovery_options()?;

@@ -37,7 +37,7 @@ pub(crate) struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if let Some(dir) = &args.shim {
         let dir = shim::uninstall(&session.directory.join(dir))?;
-        session.say(&format!("jin-txn: {} is out of git's way", dir.display()));
+        session.say(&format!("jin-txn: {} is out of git's way", shown(&dir)));
         return Ok(exit::DONE);
     }
     let git = real_git()?;
@@ -59,7 +59,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
-    anyhow::ensure!(state.exists(), "{} is not protected", repo.common_dir.display());
+    anyhow::ensure!(state.exists(), "{} is not protected", shown(&repo.common_dir));
     let report = recovery::recover(repo, &session.recovery_options()?)?;
     for line in report.headlines() {
         session.say(&line);

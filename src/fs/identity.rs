@@ -157,3 +157,13 @@ pub(crate) fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+impl Birth {
+    /// Are these two directories? Some file systems do not know, or say 0, when one was made.
+    #[must_use]
+    pub fn is_another(&self, other: &Birth) -> bool {
+        let known = |birth: &Birth| birth.born.filter(|born| *born != 0);
+        let other_time = known(self).zip(known(other)).is_some_and(|(one, other)| one != other);
+        self.ino != other.ino || other_time
+    }
+}

@@ -8,6 +8,7 @@
 //! Limit: whose repository it is, and whether git takes it for one, is judged in [`crate::trust`]. A hook was started by git,
 //! which has judged already.
 
+use crate::util::text::shown;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -62,13 +63,13 @@ impl Found {
 #[derive(Debug, thiserror::Error)]
 pub enum NotFound {
     /// No directory from here upwards is a repository.
-    #[error("not a git repository (nor any parent of it): {}", .0.display())]
+    #[error("not a git repository (nor any parent of it): {}", shown(.0))]
     Nowhere(PathBuf),
     /// A path that should be a git directory is none.
-    #[error("not a git directory: {}", .0.display())]
+    #[error("not a git directory: {}", shown(.0))]
     NotAGitDir(PathBuf),
     /// A `.git` file that names no directory.
-    #[error("{} points to {}, where there is no git directory", file.display(), target.display())]
+    #[error("{} points to {}, where there is no git directory", shown(file), shown(target))]
     PointsNowhere {
         /// The file.
         file: PathBuf,

@@ -28,6 +28,7 @@ use crate::process::owner::ExecContext;
 use crate::state::marker::{Entry, Marker, Phase};
 use crate::state::{Durability, TxId, TxKind};
 use crate::util::text;
+use crate::util::text::shown;
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Rename};
 
 /// What is about to happen.
@@ -104,7 +105,7 @@ impl<'c> Marked<'c> {
         };
         let dir = call.state.path();
         let published = if announced.is_some() { marker.update(dir) } else { marker.create(dir) };
-        let entry = published.with_context(|| format!("cannot write a marker into {}", dir.display()))?;
+        let entry = published.with_context(|| format!("cannot write a marker into {}", shown(dir)))?;
         Ok(Marked { call, log, entry, marker })
     }
 

@@ -7,6 +7,7 @@ use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
+use crate::process::redact;
 use crate::state::marker::{Listing, Marker, Phase};
 use crate::state::{StateDir, TxId, TxKind, Wait};
 use crate::util::clock::unix_time;
@@ -118,8 +119,7 @@ impl Git {
         let Some((program, rest)) = self.argv.split_first() else { return self.stat.comm.clone() };
         let program = program.rsplit('/').next().unwrap_or(program);
         let words = std::iter::once(program).chain(rest.iter().map(String::as_str));
-        let line: String =
-            words.collect::<Vec<_>>().join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        line.chars().take(LONGEST).collect()
+        let line = redact::command_line(&words.collect::<Vec<_>>());
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
     }
 }

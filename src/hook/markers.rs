@@ -18,8 +18,8 @@ pub(super) struct Markers {
     pub(super) dead: bool,
     /// There is one whose owner, another one than this git, is or may be alive.
     pub(super) others: bool,
-    /// A transaction that is not finished, and will not be by recovery from this hook: it needs its objects.
-    pub(super) unfinished: Option<Unfinished>,
+    /// Transactions that are not finished, and will not be by recovery from this hook: they need their objects.
+    pub(super) unfinished: Vec<Waiting>,
     /// A run whose processes are all dead: nothing may be built on what it left.
     pub(super) dead_run: Option<Unfinished>,
 }
@@ -27,6 +27,23 @@ pub(super) struct Markers {
 pub(super) struct Unfinished {
     pub(super) id: TxId,
     pub(super) operation: String,
+}
+
+/// A transaction of another process that has not ended.
+pub(super) struct Waiting {
+    pub(super) marker: Marker,
+    pub(super) for_whom: ForWhom,
+}
+
+/// Whom it waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ForWhom {
+    /// Its process lives.
+    Owner,
+    /// Its process cannot be seen.
+    Unseen,
+    /// A person has to decide.
+    Person,
 }
 
 /// A marker of the git that called this hook.
@@ -104,12 +121,13 @@ impl Call<'_> {
             Liveness::Dead if entry.now()?.is_none() => {}
             // What needs manual resolution does not become more urgent with every command.
             Liveness::Dead if entry.state == State::Failed => {
-                to.unfinished = Some(Unfinished { id: entry.id, operation: marker.operation });
+                to.unfinished.push(Waiting { marker, for_whom: ForWhom::Person });
             }
             Liveness::Dead => to.dead = true,
-            Liveness::Alive | Liveness::Unknowable => {
+            living => {
                 to.others = true;
-                to.unfinished = Some(Unfinished { id: entry.id, operation: marker.operation });
+                let for_whom = if living == Liveness::Alive { ForWhom::Owner } else { ForWhom::Unseen };
+                to.unfinished.push(Waiting { marker, for_whom });
             }
         }
         Ok(())

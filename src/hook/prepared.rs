@@ -5,10 +5,10 @@ use std::io;
 
 use crate::hook::Reply;
 use crate::hook::call::{Call, Git};
-use crate::hook::markers::{Markers, OwnMarker, Unfinished};
-use crate::hook::recover::Recovered;
+use crate::hook::markers::{ForWhom, Markers, OwnMarker, Waiting};
+use crate::hook::recover::{Recovered, could_make_it};
 use crate::observe::{self, Locks, Observed};
-use crate::process::owner::{self, Stat};
+use crate::process::owner::{self, ExecContext, Stat};
 
 impl Call<'_> {
     pub(super) fn prepared(&self) -> anyhow::Result<Reply> {
@@ -30,10 +30,11 @@ impl Call<'_> {
             self.note_moved(&seen)?;
         }
         if seen.changes.is_empty() {
-            if let Some(unfinished) = &markers.unfinished
+            if !markers.unfinished.is_empty()
                 && is_gc(self.git()?)?
+                && let Some(waiting) = self.needs_objects(&markers.unfinished)?
             {
-                return Ok(refuse_gc(unfinished));
+                return Ok(refuse_gc(waiting));
             }
             self.order_packing(&seen)?;
         } else if !markers.mine.iter().any(|own| self.is_again(own)) {
@@ -50,6 +51,15 @@ impl Call<'_> {
         self.recover_under_locks(changed.chain(seen.watched.iter().map(|w| w.name.clone())).collect())
     }
 
+    /// The first of them that may really be unfinished: a marker that names a process which does something else is forged.
+    fn needs_objects<'w>(&self, unfinished: &'w [Waiting]) -> io::Result<Option<&'w Waiting>> {
+        let here = ExecContext::here()?;
+        Ok(unfinished.iter().find(|Waiting { marker, for_whom }| {
+            *for_whom != ForWhom::Owner
+                || could_make_it(&self.repo, marker.origin, &marker.owner, marker.hook_process, &here)
+        }))
+    }
+
     /// An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there has
     /// been no `committed` and no `aborted` in between.
     fn is_again(&self, own: &OwnMarker) -> bool {
@@ -59,10 +69,16 @@ impl Call<'_> {
 
 /// A gc packs refs before it removes objects: this is where it can be stopped from removing those that an unfinished
 /// transaction is about to name, or has to go back to. A run keeps its objects by itself.
-fn refuse_gc(Unfinished { id, operation }: &Unfinished) -> Reply {
+fn refuse_gc(Waiting { marker, for_whom }: &Waiting) -> Reply {
+    let (id, operation) = (marker.id, &marker.operation);
+    let next = match for_whom {
+        ForWhom::Owner => "wait until it is done, or look at `git txn status`".to_owned(),
+        ForWhom::Unseen => "if you know that its process is gone, `git txn recover --force` ends it".to_owned(),
+        ForWhom::Person => format!("`git txn show {id}` tells it, `git txn recover --acknowledge {id}` closes it"),
+    };
     Reply::veto(vec![
         format!("jin-txn: {id} (`{operation}`) is not finished, and needs objects that a gc may remove"),
-        "jin-txn: hint: wait until it is done, or look at `git txn status`; then run the gc again".to_owned(),
+        format!("jin-txn: hint: {next}; then run the gc again"),
     ])
 }
 

@@ -15,6 +15,7 @@ use crate::process::owner::ExecContext;
 use crate::run::child_transactions::is_shared;
 use crate::run::snapshot;
 use crate::state::{Durability, TxId};
+use crate::util::text::shown;
 use crate::wal::{Body, Flush, Rename};
 
 impl Call<'_> {
@@ -27,7 +28,7 @@ impl Call<'_> {
             return Ok(());
         }
         if written {
-            durable::fsync_file(&new).with_context(|| format!("cannot sync {}", new.display()))?;
+            durable::fsync_file(&new).with_context(|| format!("cannot sync {}", shown(&new)))?;
         }
         let packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
         if let Some(packed) = packed.filter(|_| !seen.pruned.is_empty())

@@ -11,7 +11,9 @@ use crate::hook::{Environment, Reply};
 use crate::recovery::{self, Mode, Options, copied};
 use crate::state::{Busy, Wait};
 
-pub(super) use crate::recovery::{any_unfinished_worktree, is_abandoned, is_verified, liveness_of, saved_log_name};
+pub(super) use crate::recovery::{
+    any_unfinished_worktree, could_make_it, is_abandoned, is_verified, liveness_of, saved_log_name,
+};
 
 /// How long a change waits for another process that recovers what the change would build on.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(2);

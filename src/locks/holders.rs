@@ -19,6 +19,7 @@ use crate::locks::works_here::{is_ourselves, works_here};
 use crate::process::credentials::Writers;
 use crate::process::git_argv::{changes_no_index, is_lockless};
 use crate::process::owner::{self, ExecContext, Liveness, Stat};
+use crate::process::redact;
 
 /// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
 /// a file's time lags by up to another one.
@@ -176,7 +177,7 @@ impl Processes {
 impl Candidate {
     fn new(stat: &Stat) -> Candidate {
         let argv = owner::argv(stat.pid).unwrap_or_default();
-        let what = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
+        let what = if argv.is_empty() { stat.comm.clone() } else { redact::command_line(&argv) };
         let what = crate::util::text::shortened(&what, 80);
         let uses_index = !changes_no_index(&argv);
         Candidate { pid: stat.pid, started: owner::realtime_of_start(stat.start), what, uses_index }

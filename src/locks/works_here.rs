@@ -19,7 +19,7 @@ pub(super) fn is_ourselves(pid: u32) -> bool {
 }
 
 /// Could this git process work on `repo`? Only what is readable and leads elsewhere says no.
-pub(super) fn works_here(stat: &Stat, repo: &Repository) -> bool {
+pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
     if is_ourselves(stat.pid) {
         return false;
     }

@@ -3,3 +3,4 @@
 pub(crate) mod credentials;
 pub(crate) mod git_argv;
 pub(crate) mod owner;
+pub(crate) mod redact;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::process::credentials::Location;
 use crate::process::owner::{ExecContext, Liveness, Owner, Process};
+use crate::recovery::credible::could_make_it;
 use crate::recovery::history::{History, reaches_checkpoint};
-use crate::recovery::report::{Report, busy, busy_line};
+use crate::recovery::report::{Report, busy};
 use crate::recovery::site::{Mode, Site};
 use crate::run::mark;
 use crate::state::marker::{self, Entry, Listing, Marker, Phase, Temporary};
@@ -90,21 +91,56 @@ pub(crate) fn find_dead(
             continue;
         }
         let Some((entry, marker, liveness)) = judge(site, entry, marker, here)? else { continue };
-        if site.counts_as_dead(entry.id, liveness) {
+        let claim = Claim::of(&marker);
+        if site.counts_as_dead(&claim, liveness, here) {
             dead.transactions.push(DeadMarker { entry, marker: Some(marker) });
         } else {
-            report.busy.push(busy_line(&marker, liveness));
+            report.busy.push(claim.told(site, liveness, here));
         }
     }
     Ok(dead)
 }
 
+/// Who makes a transaction, as its marker or its record says.
+struct Claim<'m> {
+    id: TxId,
+    origin: TxKind,
+    operation: &'m str,
+    owner: &'m Owner,
+    hook_process: Process,
+}
+
+impl<'m> Claim<'m> {
+    fn of(marker: &'m Marker) -> Claim<'m> {
+        let Marker { id, origin, operation, owner, hook_process, .. } = marker;
+        Claim { id: *id, origin: *origin, operation, owner, hook_process: *hook_process }
+    }
+
+    /// It is said of a process that lives and does something else.
+    fn is_incredible(&self, site: &Site<'_>, liveness: Liveness, here: &ExecContext) -> bool {
+        liveness == Liveness::Alive
+            && !could_make_it(site.repo, self.origin, self.owner, self.hook_process, here)
+            // The command of a run may be anything.
+            && (self.origin != TxKind::Run || of_run(site.state, self.id, Liveness::Dead) == Liveness::Dead)
+    }
+
+    fn told(&self, site: &Site<'_>, liveness: Liveness, here: &ExecContext) -> String {
+        if self.is_incredible(site, liveness, here) {
+            let (id, operation, pid) = (self.id, self.operation, self.owner.process.pid);
+            return format!(
+                "{id} (`{operation}`) names pid {pid}, which does something else: `git txn recover --force` ends it"
+            );
+        }
+        busy(self.id, self.operation, self.owner, liveness)
+    }
+}
+
 impl Site<'_> {
-    /// A person may vouch that who cannot be seen is dead, and this process for its own transaction.
-    fn counts_as_dead(&self, id: TxId, liveness: Liveness) -> bool {
-        self.options.own == Some(id)
+    /// A person may vouch that who cannot be seen, or does something else, is dead, and this process for its own transaction.
+    fn counts_as_dead(&self, claim: &Claim<'_>, liveness: Liveness, here: &ExecContext) -> bool {
+        self.options.own == Some(claim.id)
             || liveness == Liveness::Dead
-            || (liveness == Liveness::Unknowable && self.options.force)
+            || (self.options.force && (liveness == Liveness::Unknowable || claim.is_incredible(self, liveness, here)))
     }
 }
 
@@ -171,8 +207,10 @@ pub(crate) fn ask_records(
         if begin.origin == TxKind::Run {
             liveness = of_run(site.state, id, liveness);
         }
-        if !site.counts_as_dead(id, liveness) {
-            report.busy.push(busy(id, &begin.operation, &begin.owner, liveness));
+        let Begin { origin, operation, owner, hook_process, .. } = begin;
+        let claim = Claim { id, origin: *origin, operation, owner, hook_process: *hook_process };
+        if !site.counts_as_dead(&claim, liveness, here) {
+            report.busy.push(claim.told(site, liveness, here));
         } else if begin.origin != TxKind::Run {
             dead.transactions.push(found);
         } else if site.options.mode == Mode::Command {
@@ -215,17 +253,16 @@ fn run_is_dead(site: &Site<'_>, marker: &Marker, here: &ExecContext, report: &mu
     if site.options.own == Some(marker.id) {
         return true;
     }
-    let liveness = liveness_of(marker, here, site.state);
-    if site.counts_as_dead(marker.id, liveness) {
+    let (claim, liveness) = (Claim::of(marker), liveness_of(marker, here, site.state));
+    if site.counts_as_dead(&claim, liveness, here) {
         return true;
     }
-    report.busy.push(run_at_work(site, marker, liveness));
+    report.busy.push(run_at_work(site, marker, claim.told(site, liveness, here)));
     false
 }
 
-fn run_at_work(site: &Site<'_>, marker: &Marker, liveness: Liveness) -> String {
+fn run_at_work(site: &Site<'_>, marker: &Marker, line: String) -> String {
     const SHOWN: usize = 3;
-    let line = busy_line(marker, liveness);
     let Ok(mark) = mark::Mark::of(site.state, marker.id) else { return line };
     let Ok(members) = mark::members(site.state, mark, Some(marker.owner.process)) else { return line };
     let names: Vec<String> = members.iter().take(SHOWN).map(ToString::to_string).collect();

@@ -32,6 +32,7 @@ mod stale_locks;
 mod worktree_add;
 // What is done to single things.
 mod close;
+mod credible;
 mod files;
 mod progress;
 mod reflog_plan;
@@ -39,6 +40,7 @@ mod reflogs;
 mod staged;
 mod take_apart;
 
+pub(crate) use credible::could_make_it;
 pub(crate) use find_dead::{is_abandoned, liveness_of};
 pub(crate) use power_cut::is_verified;
 pub(crate) use reflogs::saved_log_name;

@@ -6,7 +6,6 @@ use crate::git::RefName;
 use crate::locks::Holder;
 use crate::process::owner::{Liveness, Owner};
 use crate::state::TxId;
-use crate::state::marker::Marker;
 
 /// What was done about something that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -178,10 +177,6 @@ fn short_list<T: AsRef<str>>(items: &[T]) -> String {
     let more = items.len().saturating_sub(SHOWN);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{rest}", shown.join(", "))
-}
-
-pub(super) fn busy_line(marker: &Marker, liveness: Liveness) -> String {
-    busy(marker.id, &marker.operation, &marker.owner, liveness)
 }
 
 pub(super) fn busy(id: TxId, operation: &str, owner: &Owner, liveness: Liveness) -> String {

@@ -1,12 +1,15 @@
 //! What a run found when it began: the text of the snapshot. Contents lie beside it, numbered.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fs::beneath::RelPath;
 use crate::fs::{FileId, durable};
 use crate::git::{RefName, Value};
 use crate::state::{StateDir, TxId};
-use crate::util::text::{escape, unescape};
+use crate::util::text::{escape, shown, unescape};
+use crate::wal::Seal;
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -29,6 +32,9 @@ pub enum Content {
         mode: u32,
         /// The number of the copy.
         copy: u64,
+        /// Which file the copy is. Without it none is.
+        #[serde(default)]
+        identity: FileId,
     },
     /// A symbolic link.
     Link {
@@ -103,28 +109,31 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Writes it down for the run `id`.
-    pub fn store(&self, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+    /// Writes it down for the run `id`, for the owner alone (and the group, where that shares the repository). Returns its
+    /// SHA-256, in hex.
+    pub fn store(&self, state: &StateDir, id: TxId) -> anyhow::Result<String> {
         let text = serde_json::to_vec(&Manifest { version: VERSION, ..self.clone() })?;
-        Ok(durable::create_new(&state.tx(id).join(NAME), &text).map(|_| ())?)
+        durable::create_new(&state.tx(id).join(NAME), &text)?;
+        Ok(sha256(&text))
     }
 
-    /// Reads the snapshot of the run `id`.
+    /// Reads the snapshot of the run `id`, if it is the one that was written with `sealed`.
     ///
     /// # Errors
-    /// It cannot be read, or was written by a newer version.
-    pub fn load(state: &StateDir, id: TxId) -> anyhow::Result<Manifest> {
+    /// It cannot be read, is another one, lies in a copy of the state directory, or was written by a newer version.
+    pub fn load(state: &StateDir, id: TxId, sealed: Option<&Seal>) -> anyhow::Result<Manifest> {
         use anyhow::Context;
         let path = state.tx(id).join(NAME);
-        let cannot = || format!("cannot read the snapshot {}", path.display());
-        let manifest: Manifest =
-            serde_json::from_slice(&durable::read_own(&path, LARGEST).with_context(cannot)?).with_context(cannot)?;
+        let cannot = || format!("cannot read the snapshot {}", shown(&path));
+        let sealed = sealed.with_context(|| format!("the log does not know the snapshot {}", shown(&path)))?;
         anyhow::ensure!(
-            manifest.version == VERSION,
-            "{} has format {}, not {VERSION}",
-            path.display(),
-            manifest.version
+            !sealed.state_dir.is_another(&state.birth()?),
+            "this is a copy of the repository that it ran in: it can be taken back there alone"
         );
+        let text = durable::read_own(&path, LARGEST).with_context(cannot)?;
+        anyhow::ensure!(sha256(&text) == sealed.sha256, "{} is not the snapshot that it took", shown(&path));
+        let manifest: Manifest = serde_json::from_slice(&text).with_context(cannot)?;
+        anyhow::ensure!(manifest.version == VERSION, "{} has format {}, not {VERSION}", shown(&path), manifest.version);
         Ok(manifest)
     }
 
@@ -138,7 +147,6 @@ impl Manifest {
     /// Is the worktree where it was?
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
         let there = |root: std::path::PathBuf| std::fs::symlink_metadata(root).map(|m| m.ino()).ok();
         self.worktree().is_none_or(|root| there(root) == self.root)
     }
@@ -152,6 +160,11 @@ impl Manifest {
         };
         self.by_name.iter().any(below)
     }
+}
+
+fn sha256(text: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A path of the machine as text.

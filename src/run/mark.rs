@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::process::credentials::Writers;
 use crate::process::owner::{self, Process, Stat};
+use crate::process::redact;
 use crate::state::{StateDir, TxId, flock};
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
@@ -169,6 +170,6 @@ fn has_open(pid: u32, lock: &Path) -> io::Result<bool> {
 
 fn what(stat: &Stat) -> String {
     let argv = owner::argv(stat.pid).unwrap_or_default();
-    let text = if argv.is_empty() { stat.comm.clone() } else { argv.join(" ") };
+    let text = if argv.is_empty() { stat.comm.clone() } else { redact::command_line(&argv) };
     crate::util::text::shortened(&text, 80)
 }

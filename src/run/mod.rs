@@ -33,7 +33,7 @@ use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
 use crate::state::marker::{self, Entry, Listing, Marker, State};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
-use crate::wal::{Begin, Body, Flush, Log};
+use crate::wal::{Begin, Body, Flush, Log, Seal};
 
 use manifest::path_text;
 use mark::{Lease, Mark};
@@ -100,13 +100,14 @@ impl<'r> Run<'r> {
             state.make_tx(id)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
             let manifest = snapshot::take(repo, state, id, intent)?;
-            manifest.store(state, id)?;
+            let seal = Seal { sha256: manifest.store(state, id)?, state_dir: state.birth()? };
             let barrier = state.durability() == Durability::Full;
             let begin = Begin {
                 worktree: inside.clone(),
                 head: RefStore::new(repo).head()?,
                 message: intent.message.unwrap_or_default().to_owned(),
                 barrier,
+                snapshot: Some(seal),
                 ..Begin::new(TxKind::Run, &marker.operation, marker.owner.clone(), marker.hook_process)
             };
             let sync = if barrier { Flush::Barrier } else { Flush::Yes };

@@ -25,6 +25,7 @@ use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
 use crate::run::{Intent, objects};
 use crate::state::{StateDir, TxId};
+use crate::util::text::shown;
 
 /// How many ignored files get a second name.
 pub(crate) const IGNORED: usize = 1000;
@@ -88,9 +89,10 @@ impl Copies {
                 Kind::File => {
                     let Some(file) = parent.open().with_context(cannot)? else { continue };
                     let (copy, at) = self.number();
-                    durable::copy_new(&file, &at).with_context(cannot)?;
+                    let made = durable::copy_new(&file, &at).with_context(cannot)?;
                     if FileId::of(&file.metadata().with_context(cannot)?) == stat.id {
-                        return Ok(kept(Content::File { mode: stat.mode, copy }, Some(stat.id)));
+                        let identity = FileId::of(&made.metadata().with_context(cannot)?);
+                        return Ok(kept(Content::File { mode: stat.mode, copy, identity }, Some(stat.id)));
                     }
                     durable::remove_file(&at)?;
                 }
@@ -150,11 +152,39 @@ pub(crate) fn linked(repo: &Repository) -> Vec<String> {
 /// git tells by the index's own time which of its entries cannot be trusted: the copy has it, too.
 fn keep_index(copies: &mut Copies, repo: &Repository) -> anyhow::Result<Option<Kept>> {
     let path = RelPath::parse(b"index")?;
-    let kept = copies.keep(&Root::open_itself(&repo.git_dir)?, &path)?;
-    if let (Content::File { copy, .. }, Some(id)) = (&kept.content, kept.id) {
-        durable::set_modified(&copies.dir.join(copy.to_string()), id.mtime).context("cannot copy the index's time")?;
+    let mut kept = copies.keep(&Root::open_itself(&repo.git_dir)?, &path)?;
+    if let (Content::File { copy, identity, .. }, Some(id)) = (&mut kept.content, kept.id) {
+        let copy = copies.dir.join(copy.to_string());
+        durable::set_modified(&copy, id.mtime).context("cannot copy the index's time")?;
+        *identity = FileId::at(&copy)?.context("the copy of the index is gone")?;
     }
     Ok(Some(kept))
+}
+
+/// Is what `manifest` names what [`take`] could have kept for the run `id`, and are its copies those that it made?
+pub(crate) fn verify(manifest: &Manifest, state: &StateDir, id: TxId) -> anyhow::Result<()> {
+    let Manifest { own, shared, index, files, .. } = manifest;
+    let below = |path: &RelPath, dirs: &[&str]| dirs.iter().any(|dir| path.as_path().starts_with(dir));
+    let is_top = |path: &RelPath| path.parent().is_none();
+    let is_own = |path: &RelPath| {
+        below(path, &CHANGING_DIRS) || (is_top(path) && is_kept_in_git_dir(path.as_path().as_os_str()))
+    };
+    let is_shared = |path: &RelPath| below(path, &["info"]) || path.as_bytes() == b"config";
+    let foreign = own.iter().find(|kept| !is_own(&kept.path));
+    let foreign = foreign.or(shared.iter().find(|kept| !is_shared(&kept.path)));
+    let foreign = foreign.or(index.iter().find(|kept| kept.path.as_bytes() != b"index"));
+    if let Some(foreign) = foreign {
+        anyhow::bail!("its snapshot names {}, which no run keeps", foreign.path);
+    }
+    let copies = copies_dir(state, id);
+    for kept in own.iter().chain(shared).chain(index).chain(files) {
+        if let Content::File { copy, identity, .. } = &kept.content {
+            let found = FileId::at(&copies.join(copy.to_string()))?;
+            let is_it = found.is_some_and(|found| found.is_same_file(identity));
+            anyhow::ensure!(is_it, "the copy of {} is not the one that its snapshot made", kept.path);
+        }
+    }
+    Ok(())
 }
 
 /// Files right in a git directory (of the shared one only the configuration), and those of the directories that commands
@@ -238,7 +268,7 @@ fn keep_worktree(
     intent: &Intent<'_>,
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
-    let root = Root::open_itself(worktree).with_context(|| format!("cannot open {}", worktree.display()))?;
+    let root = Root::open_itself(worktree).with_context(|| format!("cannot open {}", shown(worktree)))?;
     let (status, tracked) = std::thread::scope(|scope| {
         let tracked = scope.spawn(|| Tracked::read(repo, worktree, intent, intent.attributes));
         let status = Status::read(repo, intent.git, worktree, None);

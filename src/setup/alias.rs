@@ -9,6 +9,9 @@ use crate::util::text::shell_quoted;
 /// The setting.
 pub(crate) const KEY: &str = "alias.txn";
 
+/// The setting of `git tx`.
+pub(crate) const RUN_KEY: &str = "alias.tx";
+
 /// What `git txn` runs.
 pub(crate) fn command(binary: &Utf8Path) -> String {
     format!("!{}", shell_quoted(binary.as_str()))

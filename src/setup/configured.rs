@@ -33,6 +33,11 @@ pub(crate) fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
     SECTIONS.into_iter().zip(NAMES).flat_map(setting).collect()
 }
 
+/// Is this one of the settings of [`wanted`]?
+pub(crate) fn is_key(key: &str) -> bool {
+    SECTIONS.iter().any(|section| ["command", "event"].iter().any(|what| key == format!("hook.{section}.{what}")))
+}
+
 /// Looks.
 pub(crate) fn state(config: &Config) -> State {
     for (section, name) in SECTIONS.into_iter().zip(NAMES) {

@@ -86,22 +86,35 @@ fn components(value: &str) -> u8 {
             continue;
         }
         let (set, name) = word.strip_prefix('-').map_or((&mut plus, word), |name| (&mut minus, name));
-        *set |= match name {
-            "loose-object" => LOOSE,
-            "pack" => PACK,
-            "pack-metadata" => METADATA,
-            "commit-graph" => GRAPH,
-            "index" => INDEX,
-            "reference" => REFERENCE,
-            "objects" => LOOSE | PACK,
-            "derived-metadata" => METADATA | GRAPH,
-            "committed" => LOOSE | PACK | METADATA | GRAPH,
-            "added" => LOOSE | PACK | METADATA | GRAPH | INDEX,
-            "all" => NEEDED | REFERENCE,
-            _ => 0,
-        };
+        *set |= component(name).unwrap_or(0);
     }
     (base & !minus) | plus
+}
+
+fn component(name: &str) -> Option<u8> {
+    Some(match name {
+        "loose-object" => LOOSE,
+        "pack" => PACK,
+        "pack-metadata" => METADATA,
+        "commit-graph" => GRAPH,
+        "index" => INDEX,
+        "reference" => REFERENCE,
+        "objects" => LOOSE | PACK,
+        "derived-metadata" => METADATA | GRAPH,
+        "committed" => LOOSE | PACK | METADATA | GRAPH,
+        "added" => LOOSE | PACK | METADATA | GRAPH | INDEX,
+        "all" => NEEDED | REFERENCE,
+        _ => return None,
+    })
+}
+
+/// Does `value` name nothing but components that git knows?
+pub(crate) fn is_value(value: &str) -> bool {
+    let is_known = |word: &str| {
+        let name = word.strip_prefix('-').unwrap_or(word);
+        name.is_empty() || name == "none" || component(name).is_some()
+    };
+    value.split([',', ' ', '\t']).all(is_known)
 }
 
 #[cfg(test)]

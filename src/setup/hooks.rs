@@ -64,6 +64,7 @@ pub(crate) fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow
         }
         None => {
             directories.iter().try_for_each(|directory| places::require_writable(directory))?;
+            directories.iter().try_for_each(|directory| chaining::require_own_neighbour(directory))?;
             Ok(InstallMethod::Directories(directories))
         }
         Some((_, true)) => Ok(InstallMethod::Called),

@@ -1,4 +1,7 @@
-//! What `install` found, written down so that `uninstall` can put it back byte for byte.
+//! What `install` found, written down so that `uninstall` can put it back.
+//!
+//! The note lies in the repository, and so anybody may have written it. It is believed as far as `install` could have written
+//! it there: directories of this very repository, settings that `install` makes, and values that it replaces.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,10 +11,13 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{absent_is_none, durable};
-use crate::setup::chaining;
+use crate::git::Repository;
 use crate::setup::names::ALL_NAMES;
 use crate::setup::settings::Settings;
+use crate::setup::{alias, chaining, configured, fsync, places};
 use crate::state::StateDir;
+use crate::state::directory::SMALL;
+use crate::util::text::shown;
 
 /// The changes of one repository.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,9 +55,10 @@ impl HooksDirectory {
         if !path.is_dir() {
             return Ok(Vec::new());
         }
+        chaining::require_own_neighbour(path)?;
         let ours = ALL_NAMES.iter().any(|name| chaining::is_ours(&path.join(name)));
         for name in ALL_NAMES {
-            let cannot = || format!("cannot take back {}", path.join(name).display());
+            let cannot = || format!("cannot take back {}", shown(&path.join(name)));
             chaining::take_back(path, name).with_context(cannot)?;
         }
         let left = chaining::clear(path)?;
@@ -64,6 +71,25 @@ impl HooksDirectory {
         }
         Ok(left)
     }
+
+    /// Is it a directory that `install` could have put hooks into? Of those that it says were made only such remain.
+    fn is_credible(&mut self, repo: &Repository) -> bool {
+        let Ok(real) = fs::canonicalize(&self.path) else { return false };
+        self.path = real;
+        let is_inside = |dir: &Path| dir != repo.common_dir && places::belongs(repo, dir);
+        self.made.retain(|dir| self.path.starts_with(dir) && is_inside(dir));
+        is_inside(&self.path)
+    }
+}
+
+/// The value that `install` may have found where it made the setting `key`; `None`: it makes no such setting.
+fn credible_before(key: &str, before: Option<String>) -> Option<Option<String>> {
+    match key {
+        "core.fsync" => Some(before.filter(|value| fsync::is_value(value))),
+        // These are made only where nothing was, or something of ours.
+        alias::KEY | alias::RUN_KEY | "core.lockfilePid" => Some(None),
+        _ => configured::is_key(key).then_some(None),
+    }
 }
 
 impl Installed {
@@ -71,12 +97,21 @@ impl Installed {
         state.path().join("install.json")
     }
 
-    pub(crate) fn load(state: &StateDir) -> anyhow::Result<Option<Installed>> {
+    pub(crate) fn load(repo: &Repository, state: &StateDir) -> anyhow::Result<Option<Installed>> {
         let path = Self::path(state);
-        let Some(bytes) = absent_is_none(fs::read(&path))? else { return Ok(None) };
-        let mut installed: Installed =
-            serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
-        installed.move_to(state.path().parent().unwrap_or(Path::new("/")));
+        let cannot = || {
+            let hint = "hint: if it is damaged, remove it and run `jin-txn install`, then this again";
+            format!("cannot read what `install` noted\n{hint}")
+        };
+        let Some(bytes) = absent_is_none(durable::read_own(&path, SMALL)).with_context(cannot)? else {
+            return Ok(None);
+        };
+        let mut installed: Installed = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is damaged", shown(&path)))
+            .with_context(cannot)?;
+        installed.move_to(&repo.common_dir);
+        installed.hooks.retain_mut(|known| known.is_credible(repo));
+        installed.settings.believe(credible_before);
         Ok(Some(installed))
     }
 

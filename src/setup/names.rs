@@ -3,7 +3,7 @@
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::util::text::shell_quoted;
+use crate::util::text::{shell_quoted, shown};
 
 /// The hooks that we are in every repository.
 pub(crate) const NAMES: [&str; 2] = ["reference-transaction", "post-checkout"];
@@ -27,5 +27,5 @@ pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
 pub(crate) fn this_binary() -> anyhow::Result<Utf8PathBuf> {
     let exe = std::env::current_exe().context("cannot find out where this program lies")?;
     let exe = Utf8PathBuf::from_path_buf(exe);
-    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", path.display()))
+    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", shown(&path)))
 }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::process::owner::Stat;
+use crate::util::text::shown;
 
 /// Names, for the processes below, the gits that were run by us: words of `pid:device:inode`.
 pub(crate) const CHAIN: &str = "JIN_TXN_CHAIN";
@@ -78,7 +79,7 @@ pub(crate) fn next_git(path: &OsStr, chain: &str) -> anyhow::Result<Next> {
     anyhow::ensure!(
         chain.len() < DEEPEST,
         "{} leads back to jin-txn, and there is no other git in PATH",
-        last.program.display()
+        shown(&last.program)
     );
     Ok(Next { chain: extended(&chain, &last), program: last.program })
 }

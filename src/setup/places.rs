@@ -6,6 +6,7 @@ use std::{fmt, fs};
 use anyhow::Context;
 
 use crate::git::{Config, ConfigQuery, Git, Plumbing, Repository};
+use crate::util::text::shown;
 
 /// Where hooks lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,7 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
         return Ok(if inside {
             HooksLocation::Own(directory)
         } else {
-            let why = format!("{} is a link to {}, outside of the repository", usual.display(), directory.display());
+            let why = format!("{} is a link to {}, outside of the repository", shown(&usual), shown(&directory));
             HooksLocation::Shared(Shared { directory, set_here: false, why })
         });
     };
@@ -71,7 +72,7 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
         return Ok(HooksLocation::Shared(Shared { directory: path, set_here: false, why }));
     }
     let directory = require_directory(&path).with_context(set)?;
-    if !is_inside(repo, &base, &directory) {
+    if !belongs(repo, &directory) {
         // Who else uses it cannot be told, and each of those repositories would be protected unasked.
         let missing = if directory.is_dir() { "" } else { ", and does not exist" };
         let why = format!("{}: that is outside of the repository{missing}", set());
@@ -84,16 +85,29 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
     Ok(HooksLocation::Own(directory))
 }
 
-/// Does a directory, which need not exist, lie in the git directory or in one of the repository's worktrees?
-fn is_inside(repo: &Repository, worktree: &Path, directory: &Path) -> bool {
-    let real = |path: &Path| {
-        let (there, canonical) = path.ancestors().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)))?;
-        Some(canonical.join(path.strip_prefix(there).ok()?))
-    };
-    let Some(directory) = real(directory) else { return false };
-    let roots = [real(&repo.common_dir), real(worktree)];
-    roots.into_iter().flatten().any(|root| directory.starts_with(root))
-        || worktree_around(&directory).is_some_and(|(around, _)| around.common_dir == repo.common_dir)
+/// Does a directory, which need not exist, lie in the git directory or in a worktree of the repository, and not in another
+/// repository below? A worktree is one whose `.git` leads back here: what `core.worktree` and the files of a linked worktree
+/// name may be anybody's.
+pub(crate) fn belongs(repo: &Repository, directory: &Path) -> bool {
+    let (Some(directory), Some(common_dir)) = (real(directory), real(&repo.common_dir)) else { return false };
+    for dir in directory.ancestors() {
+        if dir == common_dir {
+            return true;
+        }
+        if fs::symlink_metadata(dir.join(".git")).is_ok() {
+            return Repository::open(&dir.join(".git")).is_ok_and(|around| around.common_dir == repo.common_dir);
+        }
+        if dir.join("HEAD").exists() && dir.join("objects").is_dir() {
+            return false;
+        }
+    }
+    false
+}
+
+/// The path without links, as far as it is there.
+fn real(path: &Path) -> Option<PathBuf> {
+    let (there, canonical) = path.ancestors().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)))?;
+    Some(canonical.join(path.strip_prefix(there).ok()?))
 }
 
 /// The setting that counts, and where it comes from. Our own children run with core.hooksPath set on the command line,
@@ -130,7 +144,7 @@ pub(crate) fn require_writable(directory: &Path) -> anyhow::Result<()> {
     may.map_err(|errno| {
         anyhow::anyhow!(
             "cannot write into {}: {errno}\nhint: nothing was changed; make it writable for you, then run this again",
-            existing.display()
+            shown(existing)
         )
     })
 }

@@ -17,7 +17,7 @@ use crate::setup::names::CONFIG_HOOKS;
 use crate::setup::preferences::Preferences;
 use crate::setup::{alias, chaining, configured, fsync, hooks, settings};
 use crate::state::{Durability, StateDir, Wait};
-use crate::util::text::one_line;
+use crate::util::text::{one_line, shown};
 use crate::wal::Log;
 
 /// What to protect, and with what.
@@ -52,12 +52,13 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
     }
 
     let state = StateDir::of(repo);
-    state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+    state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
     Log::new(&state, &owner::boot_id()?, request.wait).open().context("cannot begin the log")?;
     // A hook manager that writes through our link would write into the program.
     durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;
     let durability = request.durability.unwrap_or_else(|| state.durability());
-    let mut work = Work { request, method, durability, installed: Installed::load(&state)?.unwrap_or_default(), state };
+    let mut work =
+        Work { request, method, durability, installed: Installed::load(repo, &state)?.unwrap_or_default(), state };
     work.note_directories()?;
     work.state.set_durability(durability)?;
     work.state.set_settings(&preferences.settings)?;
@@ -85,7 +86,7 @@ impl Work<'_> {
     }
 
     fn note_directories(&mut self) -> anyhow::Result<()> {
-        self.installed.version = 2;
+        self.installed.version = 3;
         self.installed.git_dir.clone_from(&self.request.repo.common_dir);
         let is_new = |directory: &&PathBuf| self.installed.hooks.iter().all(|known| known.path != **directory);
         let new: Vec<_> = self.directories().iter().filter(is_new).map(|path| HooksDirectory::at(path)).collect();
@@ -98,8 +99,8 @@ impl Work<'_> {
         let Request { git, repo, binary, .. } = *self.request;
         let mut wanted = vec![(alias::KEY.to_owned(), alias::command(binary))];
         // An alias of that name that the user has already stays.
-        if self.wants("alias.tx", Option::is_none)? {
-            wanted.push(("alias.tx".to_owned(), format!("{} run -- git", alias::command(binary))));
+        if self.wants(alias::RUN_KEY, Option::is_none)? {
+            wanted.push((alias::RUN_KEY.to_owned(), format!("{} run -- git", alias::command(binary))));
         }
         if self.durability == Durability::Full && self.wants("core.fsync", |value| !fsync::is_strong(value))? {
             wanted.push(("core.fsync".to_owned(), fsync::SETTING.to_owned()));

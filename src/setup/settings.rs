@@ -1,6 +1,9 @@
-//! What we change in a configuration file, and how it is taken back.
+//! What we change in a configuration file, and how it is taken back: setting by setting, where ours is still there.
 //!
-//! Byte for byte while nobody else has changed the file since; else setting by setting, where ours is still there.
+//! git's own edits do it, so that a file that git wrote is the same afterwards, byte for byte. Nothing of its text is kept:
+//! it may hold secrets, and who can write our note must not be able to write a configuration.
+//!
+//! Limit: of a line whose value was replaced a comment and unusual blanks do not come back, nor does an empty section.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +11,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::{absent_is_none, access, durable};
+use crate::fs::{access, durable};
 use crate::git::{Git, Plumbing};
+use crate::util::text::shown;
 
 /// The changes of one file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
-    /// The file before and after, where it can be put back as it was.
-    before: Option<String>,
-    after: Option<String>,
     /// There was no file.
     #[serde(default)]
     made: bool,
@@ -51,17 +52,13 @@ impl File<'_> {
         // git's own replacement belongs to whoever runs it.
         let name = self.path.file_name().unwrap_or_default();
         access::give_back(access::parent(&self.path), Path::new(name))?;
-        anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", self.path.display(), ran.stderr);
+        anyhow::ensure!(ran.success, "cannot change `{key}` in {}: {}", shown(&self.path), ran.stderr);
         Ok(())
     }
 
     fn absolute(&self) -> anyhow::Result<String> {
         let path = std::path::absolute(&self.path)?;
-        Ok(path.to_str().with_context(|| format!("{} is no UTF-8", self.path.display()))?.to_owned())
-    }
-
-    fn read(&self) -> anyhow::Result<Option<Vec<u8>>> {
-        absent_is_none(fs::read(&self.path)).with_context(|| format!("cannot read {}", self.path.display()))
+        Ok(path.to_str().with_context(|| format!("{} is no UTF-8", shown(&self.path)))?.to_owned())
     }
 }
 
@@ -78,7 +75,7 @@ impl Settings {
     }
 
     /// Makes the settings `wanted`, and takes those back that we made and are not wanted any more. `store` is called before
-    /// the file changes and after: what will be put back has to be durable first.
+    /// the file changes: what will be put back has to be durable first.
     pub(crate) fn apply(
         &mut self,
         file: &File<'_>,
@@ -111,58 +108,33 @@ impl Settings {
             }
             changes.push((key.clone(), Some(value.clone())));
         }
-        let first = self.after.is_none();
-        let untouched = file.read()?;
+        self.made |= !changes.is_empty() && fs::symlink_metadata(&file.path).is_err();
         self.changed = kept;
-        if changes.is_empty() {
-            return store(self);
-        }
-        let text = untouched.clone().map_or(Some(String::new()), |bytes| String::from_utf8(bytes).ok());
-        if self.after != text {
-            self.before = text.filter(|_| first);
-            self.made = untouched.is_none();
-        }
         store(self)?;
-        for (key, value) in &changes {
-            file.set(key, value.as_deref())?;
-        }
-        self.after = file.read()?.and_then(|bytes| String::from_utf8(bytes).ok());
-        store(self)
+        changes.iter().try_for_each(|(key, value)| file.set(key, value.as_deref()))
     }
 
     /// Takes everything back.
     pub(crate) fn take_back(&self, file: &File<'_>) -> anyhow::Result<()> {
-        let now = file.read()?;
-        if let (Some(before), Some(after), Some(now)) = (&self.before, &self.after, &now)
-            && now == after.as_bytes()
-        {
-            return if self.made {
-                Ok(durable::remove_file(&durable::real(&file.path))?)
-            } else {
-                replace(&file.path, before)
-            };
-        }
         for changed in self.changed.iter().rev() {
             // The last one first: a hook without its command would stop git.
             if file.get(&changed.key)?.as_deref() == Some(&changed.ours) {
                 file.set(&changed.key, changed.before.as_deref())?;
             }
         }
+        if self.made && fs::symlink_metadata(&file.path).is_ok_and(|found| found.is_file() && found.len() == 0) {
+            durable::remove_file(&file.path)?;
+        }
         Ok(())
     }
-}
 
-/// git's own protocol: whoever changes a configuration holds its lock.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    let path = fs::canonicalize(path)?;
-    let old = fs::metadata(&path)?;
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let lock = PathBuf::from(lock);
-    durable::create_new(&lock, text.as_bytes())
-        .and_then(|file| access::copy(&old, &file).and_then(|()| file.sync_all()))
-        .with_context(|| format!("cannot write {}", lock.display()))?;
-    Ok(durable::rename(&lock, &path)?)
+    /// Keeps of what a note says what we could have written. `before`: by key and noted value, the value that may have been
+    /// there before; `None` for a key that is none of ours.
+    pub(crate) fn believe(&mut self, before: impl Fn(&str, Option<String>) -> Option<Option<String>>) {
+        let noted = std::mem::take(&mut self.changed).into_iter();
+        let credible = |Changed { key, ours, before: found }| Some(Changed { before: before(&key, found)?, key, ours });
+        self.changed = noted.filter_map(credible).collect();
+    }
 }
 
 /// A setting in the configuration of the repository with the common directory `common_dir`.

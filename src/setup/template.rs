@@ -124,7 +124,7 @@ pub(crate) fn install(request: Request<'_>) -> anyhow::Result<Template> {
     );
     let hooks = directory.join("hooks");
     let is_new = fs::symlink_metadata(&directory).is_err();
-    anyhow::ensure!(is_new || directory.is_dir(), "{} is not a directory", directory.display());
+    anyhow::ensure!(is_new || directory.is_dir(), "{} is not a directory", shown(&directory));
     places::require_writable(&hooks)?;
     let mut record = match known {
         Some(known) => known,
@@ -150,7 +150,7 @@ fn make(git: &Path, directory: &Path, set: Option<PathBuf>) -> anyhow::Result<()
     let base = set.or(default_template(git)?).filter(|base| base.is_dir());
     durable::create_dirs(directory, 0o777)?;
     if let Some(base) = &base {
-        durable::copy_tree(base, directory).with_context(|| format!("cannot copy {}", base.display()))?;
+        durable::copy_tree(base, directory).with_context(|| format!("cannot copy {}", shown(base)))?;
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ impl Record {
 
     /// Lets git use the template, which is `set` now.
     fn announce(&mut self, git: &Path, set: Option<&Path>, files: &UserFiles) -> anyhow::Result<()> {
-        let path = self.directory.to_str().with_context(|| format!("{} is no UTF-8", self.directory.display()))?;
+        let path = self.directory.to_str().with_context(|| format!("{} is no UTF-8", shown(&self.directory)))?;
         let points_here = set == Some(&self.directory) && !self.global.is_still_ours(KEY, Some(path));
         let wanted = if points_here { Vec::new() } else { vec![(KEY.to_owned(), path.to_owned())] };
         let file = File { git, path: files.global_config()? };
@@ -253,5 +253,5 @@ fn is_own(git: &Path, directory: &Path) -> anyhow::Result<bool> {
 fn load(files: &UserFiles) -> anyhow::Result<Option<Record>> {
     let path = files.record()?;
     let Some(bytes) = absent_is_none(fs::read(&path))? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", shown(&path)))
 }

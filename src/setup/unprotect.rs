@@ -19,7 +19,7 @@ pub(crate) fn unprotect(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Pat
     if let Some(run) = crate::run::at_work(&state)? {
         anyhow::bail!("{run} is at work: nothing was removed\nhint: try again when it has ended");
     }
-    let installed = Installed::load(&state)?;
+    let installed = Installed::load(repo, &state)?;
     let mut left = Vec::new();
     for directory in directories(git, repo, installed.as_ref()) {
         left.extend(directory.leave()?);

@@ -219,6 +219,14 @@ fn line(head: &str, data: &[u8]) -> Vec<u8> {
     line
 }
 
+/// Can a line that begins like this be a record?
+pub(super) fn is_beginning(line: &[u8]) -> bool {
+    const JSON: &[u8] = b" {\"v\":";
+    let (crc, json) = line.split_at(line.len().min(CRC_WIDTH - 1));
+    let json = &json[..json.len().min(JSON.len())];
+    crc.iter().all(u8::is_ascii_hexdigit) && JSON.starts_with(json)
+}
+
 /// The header of a line that passed its checksum: enough to follow the log without decoding everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {

@@ -18,6 +18,7 @@ use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::marker::Listing;
 use crate::state::{StateDir, TxId, Wait};
 use crate::util::clock;
+use crate::util::text::shown;
 use crate::wal::codec::{Encoded, TOO_LARGE};
 use crate::wal::head::{self, BootSum, Head, Note};
 use crate::wal::record::{Body, Lsn, Record};
@@ -106,7 +107,7 @@ impl<'s> Log<'s> {
 
     fn not_synced(&self, segment: Lsn, error: io::Error) -> anyhow::Result<()> {
         let path = segments::path(self.state, segment);
-        let error = anyhow::Error::new(error).context(format!("the log {} cannot be synced to disk", path.display()));
+        let error = anyhow::Error::new(error).context(format!("the log {} cannot be synced to disk", shown(&path)));
         Err(first_of(error, self.state.while_appending(self.wait, || self.poison(segment))))
     }
 
@@ -138,16 +139,16 @@ impl<'s> Log<'s> {
 
     fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<Written> {
         let mut head = self.load_head()?;
-        if head.size >= rotate::SEGMENT_SIZE {
+        if head.size >= segments::SEGMENT_SIZE {
             rotate::rotate(self.state, &self.boot, &mut head)?;
         }
         let path = segments::path(self.state, head.segment);
         let mut file = durable::open_own(&path, OpenOptions::new().append(true))
-            .with_context(|| format!("cannot open the log {}", path.display()))?;
+            .with_context(|| format!("cannot open the log {}", shown(&path)))?;
         let len = match encoded.write(head.next_lsn, tx, clock::unix_time(), &mut file) {
             Ok(len) => len,
             Err(e) => {
-                let error = anyhow::Error::new(e).context(format!("cannot append to the log {}", path.display()));
+                let error = anyhow::Error::new(e).context(format!("cannot append to the log {}", shown(&path)));
                 return Err(first_of(error, self.poison(head.segment)));
             }
         };

@@ -24,5 +24,5 @@ mod segments;
 
 pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use log::{Flush, Log};
-pub(crate) use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Watched};
+pub(crate) use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Seal, Watched};
 pub(crate) use scan::Scan;

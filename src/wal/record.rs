@@ -90,6 +90,15 @@ impl std::str::FromStr for Reversal {
     }
 }
 
+/// What ties a run to its snapshot: one that is not this one, or lies in a copy of the state directory, is not restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// SHA-256 of the snapshot's text, in hex.
+    pub sha256: String,
+    /// The state directory in which it was taken.
+    pub state_dir: Birth,
+}
+
 /// `checkout`: what the post-checkout hook was told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkout {
@@ -163,6 +172,9 @@ pub struct Begin {
     /// The message for reflogs, of a transaction that we make.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Of a run: what it can be taken back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Seal>,
 }
 
 impl Begin {
@@ -189,6 +201,7 @@ impl Begin {
             barrier: false,
             files: Vec::new(),
             message: String::new(),
+            snapshot: None,
         }
     }
 }

@@ -14,13 +14,11 @@ use crate::state::marker::{Listing, State};
 use crate::state::settings::Settings;
 use crate::state::{StateDir, TxId};
 use crate::util::clock::unix_time;
+use crate::util::text::shown;
 use crate::wal::codec;
 use crate::wal::head::Head;
 use crate::wal::record::{Body, Lsn};
-use crate::wal::segments::{self, LARGEST};
-
-/// A segment is closed when it has this many bytes.
-pub(super) const SEGMENT_SIZE: u64 = 4 << 20;
+use crate::wal::segments;
 
 /// Begins a new segment, and drops old ones. Under `append.lock`.
 pub(super) fn rotate(state: &StateDir, boot: &str, head: &mut Head) -> anyhow::Result<()> {
@@ -39,7 +37,7 @@ pub(super) fn begin_segment(state: &StateDir, boot: &str, head: &mut Head, name:
     // One that a crash, or a full disk, left before the head was told of it: nobody has appended to it.
     durable::remove_file(&path)?;
     // File, then directory: a record in a segment without a durable name would be lost with it.
-    let cannot = || format!("cannot begin the log segment {}", path.display());
+    let cannot = || format!("cannot begin the log segment {}", shown(&path));
     durable::create_new(&path, &line).and_then(|f| fs::at(&path, f.sync_all())).with_context(cannot)?;
     durable::fsync_dir(&state.wal())?;
     head.segment = name;
@@ -79,17 +77,18 @@ fn drop_old(state: &StateDir) -> anyhow::Result<()> {
 
 /// The time of the first record of a segment.
 fn started(state: &StateDir, segment: Lsn) -> anyhow::Result<Option<u64>> {
-    let bytes = durable::read_own(&segments::path(state, segment), LARGEST)?;
-    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-    Ok(codec::decode(first).ok().map(|r| r.time))
+    let content = segments::content(state, segment)?;
+    let first = content.lines().next().and_then(|(_, line)| line.strip_suffix(b"\n"));
+    Ok(first.and_then(|line| codec::decode(line).ok()).map(|r| r.time))
 }
 
 fn mentions(state: &StateDir, segment: Lsn, ids: &[TxId]) -> anyhow::Result<bool> {
     if ids.is_empty() {
         return Ok(false);
     }
-    let bytes = durable::read_own(&segments::path(state, segment), LARGEST)?;
-    let headers = bytes.split(|b| *b == b'\n').filter_map(|line| codec::decode_header(line).ok());
+    let content = segments::content(state, segment)?;
+    let lines = content.lines().map(|(_, line)| line.strip_suffix(b"\n").unwrap_or(line));
+    let headers = lines.filter_map(|line| codec::decode_header(line).ok());
     Ok(headers.filter_map(|h| h.tx).any(|tx| ids.contains(&tx)))
 }
 

@@ -7,8 +7,10 @@
 //! Limit: of a log whose end is lost with everything that says how long it was, nothing shows what there was. Within one
 //! boot `log-head` says it; after a power cut a lost end is what an unfinished write leaves, and no damage.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use crate::util::text::shown;
 use crate::wal::codec;
 use crate::wal::record::{Body, Lsn, Record};
 
@@ -25,7 +27,7 @@ pub struct Damage {
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at byte {}: {}", self.segment.display(), self.offset, self.why)
+        write!(f, "{} at byte {}: {}", shown(&self.segment), self.offset, self.why)
     }
 }
 
@@ -61,31 +63,69 @@ impl Scan {
     }
 }
 
+/// How many bad lines of a segment are told one by one: a flood of garbage is no flood of messages.
+const TOLD: usize = 100;
+
+/// The bytes of a segment, or of its end, that can be records of ours.
+#[derive(Debug)]
+pub(super) struct Content<'c> {
+    /// Where they begin.
+    pub(super) offset: u64,
+    pub(super) bytes: Cow<'c, [u8]>,
+    /// Where something begins that no record can be, and that was not read.
+    pub(super) foreign: Option<u64>,
+    /// Where the file ends.
+    pub(super) end: u64,
+}
+
+impl Content<'_> {
+    /// Lines with their offsets, line feeds included.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut offset = self.offset;
+        self.bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
+            let start = offset;
+            offset += line.len() as u64;
+            (start, line)
+        })
+    }
+}
+
 /// Reads the segment that lies at `path` and holds `bytes`.
 #[must_use]
 pub fn read_segment(path: &Path, bytes: &[u8], bounds: Bounds) -> Scan {
-    let mut reading = Reading { good: Vec::new(), bad: Vec::new(), wrong: Vec::new() };
-    for (offset, line) in lines(bytes) {
+    let content = Content { offset: 0, bytes: Cow::Borrowed(bytes), foreign: None, end: bytes.len() as u64 };
+    read_content(path, &content, bounds)
+}
+
+/// Reads the segment that lies at `path`.
+pub(super) fn read_content(path: &Path, content: &Content<'_>, bounds: Bounds) -> Scan {
+    let mut reading = Reading::default();
+    let mut more = None;
+    for (offset, line) in content.lines() {
         match codec::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
             Ok(record) => reading.good.push((offset, record)),
-            Err(why) => reading.bad.push((offset, why.to_string())),
+            Err(why) if reading.bad.len() < TOLD => reading.bad.push((offset, why.to_string())),
+            Err(_) => more = Some((offset, more.map_or(1, |(_, count)| count + 1))),
         }
     }
+    reading.bad.extend(more.map(|(offset, count): (u64, u64)| (offset, format!("{count} more lines do not count"))));
+    reading.bad.extend(content.foreign.map(|offset| (offset, "no record begins so far behind".to_owned())));
     reading.look_at_order(bounds);
-    reading.look_for_gaps(bounds, bytes.len());
+    reading.look_for_gaps(bounds, content.end);
     let mut found = reading.wrong;
     found.sort_by_key(|(offset, _)| *offset);
-    let damage = |(offset, why): (usize, String)| Damage { segment: path.to_owned(), offset: offset as u64, why };
+    let damage = |(offset, why): (u64, String)| Damage { segment: path.to_owned(), offset, why };
     Scan {
         records: reading.good.into_iter().map(|(_, record)| record).collect(),
         damage: found.into_iter().map(damage).collect(),
     }
 }
 
+#[derive(Default)]
 struct Reading {
-    good: Vec<(usize, Record)>,
-    bad: Vec<(usize, String)>,
-    wrong: Vec<(usize, String)>,
+    good: Vec<(u64, Record)>,
+    bad: Vec<(u64, String)>,
+    wrong: Vec<(u64, String)>,
 }
 
 impl Reading {
@@ -123,7 +163,7 @@ impl Reading {
     }
 
     /// Reports bad lines and missing records; of those that are missing where a bad line is, the line alone.
-    fn look_for_gaps(&mut self, bounds: Bounds, len: usize) {
+    fn look_for_gaps(&mut self, bounds: Bounds, len: u64) {
         let (mut expected, mut from) = (bounds.first, 0);
         for (offset, record) in self.good.iter().filter(|(_, record)| record.lsn >= bounds.first) {
             let told = self.bad.iter().any(|(bad, _)| (from..*offset).contains(bad));
@@ -138,7 +178,7 @@ impl Reading {
         if let Some(end) = bounds.end.filter(|_| is_short && !tail) {
             self.wrong.push((len, missing(expected, end)));
         }
-        let is_torn = |bad: usize| bad >= behind_all && bounds.newest && !is_short;
+        let is_torn = |bad: u64| bad >= behind_all && bounds.newest && !is_short;
         self.wrong.extend(self.bad.drain(..).filter(|(bad, _)| !is_torn(*bad)));
     }
 }
@@ -153,16 +193,6 @@ fn missing(from: Lsn, to: Lsn) -> String {
 fn in_order(records: &mut Vec<Record>) {
     records.sort_by_key(|record| record.lsn);
     records.dedup_by_key(|record| record.lsn);
-}
-
-/// Lines with their offsets, line feeds included.
-pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut offset = 0;
-    bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
-        let start = offset;
-        offset += line.len();
-        (start, line)
-    })
 }
 
 #[cfg(test)]

@@ -324,7 +324,8 @@ fn a_snapshot_that_names_other_places_is_refused_or_stays_inside() {
         let path = tx.join("snapshot.json");
         let mut snapshot: Value = serde_json::from_slice(&fs::read(&path).expect("it is there")).expect("it is JSON");
         change(&mut snapshot, &repo);
-        fs::write(&path, snapshot.to_string()).expect("it can be written");
+        // Who can write the log as well makes it fit: what is named has to lead nowhere all the same.
+        seal(&repo, &tx, snapshot);
         let before = outside(&repo);
         let hooks = tree(&repo.git_dir().join("hooks"));
         let id = tx.file_name().and_then(|n| n.to_str()).expect("a transaction").to_owned();
@@ -336,6 +337,36 @@ fn a_snapshot_that_names_other_places_is_refused_or_stays_inside() {
         run(git(&repo, &["commit", "-q", "--allow-empty", "-m", "next"]), what);
         assert!(!repo.path().join("sprung").exists(), "{what}: nothing of it was executed");
     }
+}
+
+/// Writes a snapshot with a record that names it, and copies that are those which it names.
+fn seal(repo: &Repo, tx: &Path, mut snapshot: Value) {
+    use sha2::Digest;
+    for list in ["files", "own", "shared"] {
+        for kept in snapshot[list].as_array_mut().into_iter().flatten() {
+            let Some(copy) = kept["content"]["file"]["copy"].as_u64() else { continue };
+            let Ok(found) = fs::metadata(tx.join("copies").join(copy.to_string())) else { continue };
+            let modified = found.mtime() * 1_000_000_000 + found.mtime_nsec();
+            kept["content"]["file"]["identity"] = json!([found.ino(), found.len(), modified, 0]);
+        }
+    }
+    // The index is the first copy.
+    snapshot["index"] = json!(null);
+    let text = snapshot.to_string();
+    let sum: String = sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(tx.join("snapshot.json"), text).expect("it can be written");
+    let path = parts(repo).pop().expect("there is a segment");
+    let log = fs::read_to_string(&path).expect("the log is text");
+    let sealed = log.lines().map(|line| {
+        let mut record: Value = serde_json::from_str(&line[9..]).expect("a record is JSON");
+        if record["data"]["snapshot"].is_null() {
+            return format!("{line}\n");
+        }
+        record["data"]["snapshot"]["sha256"] = json!(sum);
+        let json = record.to_string();
+        format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+    });
+    fs::write(&path, sealed.collect::<String>()).expect("it can be written");
 }
 
 #[test]

@@ -71,9 +71,13 @@ fn is_read_only(path: &Path) -> bool {
 
 /// Directories and files of the state directory that we would have to write and may not.
 fn unwritable(state: &StateDir) -> Vec<PathBuf> {
+    // What a link leads to is none of ours.
+    let is_dir = |dir: &PathBuf| fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir());
+    let is_file = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
     let mut wanted = vec![state.path().to_owned(), state.wal(), state.quarantine(), state.tx_root()];
-    for dir in [state.path().to_owned(), state.wal()] {
-        wanted.extend(fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_file()));
+    wanted.retain(is_dir);
+    for dir in [state.path().to_owned(), state.wal()].into_iter().filter(is_dir) {
+        wanted.extend(fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(is_file));
     }
     let refuses = |path: &Path| access(path, Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS) || is_read_only(path);
     wanted.retain(|path| refuses(path));

@@ -14,7 +14,8 @@ mod refs;
 pub(crate) mod restore;
 mod worktree;
 
-use std::io;
+use std::path::Path;
+use std::{fs, io};
 
 use crate::git::{RefName, Repository};
 use crate::locks::InTheWay;
@@ -26,8 +27,10 @@ use crate::recovery::report::{Finding, Report, TxFinding};
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::site::Site;
 use crate::run::manifest::Manifest;
+use crate::run::snapshot;
 use crate::state::TxId;
 use crate::state::marker::{Entry, State};
+use crate::util::text::shown;
 use crate::wal::{Begin, Body, Outcome, Record, Scan};
 
 /// What was found of a run.
@@ -112,11 +115,19 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
         }
         _ => {}
     }
-    let manifest = match Manifest::load(site.state, id) {
+    let snapshot = Manifest::load(site.state, id, begin.snapshot.as_ref())
+        .and_then(|manifest| snapshot::verify(&manifest, site.state, id).map(|()| manifest));
+    let manifest = match snapshot {
         Ok(manifest) => manifest,
         // Its runner is the first who looks: what cannot be read now may be readable for the next one.
         Err(error) if site.options.own == Some(id) && may_pass(&error) => return Ok(Found::Unreadable(error)),
-        Err(error) => return other(RunEvidence::Obstructed(Question::SnapshotUnreadable), vec![format!("{error:#}")]),
+        Err(error) => {
+            let why = vec![
+                format!("{error:#}; nothing was taken back"),
+                format!("`git txn recover --acknowledge {id}` leaves everything as it is now"),
+            ];
+            return other(RunEvidence::Obstructed(Question::SnapshotUnreadable), why);
+        }
     };
     let Some(repo) = worktree_of(site, &begin) else {
         let why = "its worktree is gone: refs that it moved stay where they are".to_owned();
@@ -125,12 +136,38 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
     if !manifest.is_in_place() {
         let where_it_was = manifest.worktree().unwrap_or_default();
         let why = vec![
-            format!("its worktree is not at {} any more, so nothing was taken back", where_it_was.display()),
+            format!("its worktree is not at {} any more, so nothing was taken back", shown(&where_it_was)),
             format!("move it back there, then `git txn recover --take-back {id}`; or `--acknowledge {id}`"),
         ];
         return other(RunEvidence::Obstructed(Question::WorktreeMoved), why);
     }
+    if let Some(worktree) = manifest.worktree().filter(|_| site.options.own != Some(id))
+        && !leads_back(site, &repo, &worktree)?
+    {
+        let why = vec![
+            format!("{} is no worktree of this repository, so nothing was taken back", shown(&worktree)),
+            format!(
+                "if it is one by GIT_WORK_TREE, set core.worktree to it, then `git txn recover --take-back {id}`; \
+                 or `--acknowledge {id}`"
+            ),
+        ];
+        return other(RunEvidence::Obstructed(Question::WorktreeMoved), why);
+    }
     Ok(Found::Restorable(Box::new(DeadRun { id, begin, records: scan.records, manifest, repo })))
+}
+
+/// Is the directory, which a snapshot names, a worktree of `repo`: by its `.git`, or by the configuration?
+fn leads_back(site: &Site<'_>, repo: &Repository, worktree: &Path) -> anyhow::Result<bool> {
+    let is_same = |one: &Path, other: &Path| match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    };
+    let link = worktree.join(".git");
+    if fs::symlink_metadata(&link).is_ok() {
+        return Ok(Repository::open(&link).is_ok_and(|found| is_same(&found.git_dir, &repo.git_dir)));
+    }
+    let set = site.git.at(&repo.git_dir).config("core.worktree")?;
+    Ok(set.is_some_and(|set| is_same(&repo.git_dir.join(set), worktree)))
 }
 
 /// Has a person been asked before?

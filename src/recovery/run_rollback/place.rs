@@ -75,7 +75,7 @@ impl<'p> RestoreTarget<'p> {
                 let link = reachable(self.root.parent(&kept.path))?.map(|p| p.read_link()).transpose()?.flatten();
                 link != unescape(target)
             }
-            Content::File { mode, copy } => {
+            Content::File { mode, copy, .. } => {
                 let parent = reachable(self.root.parent(&kept.path))?;
                 let file = parent.map(|p| p.open()).transpose()?.flatten();
                 let Some(file) = file.filter(|_| stat.kind == Kind::File && stat.mode == *mode) else {
@@ -152,7 +152,7 @@ impl<'p> RestoreTarget<'p> {
                 let target = unescape(target).context("the snapshot has a link without a target")?;
                 self.put_link(&kept.path, &target)
             }
-            Content::File { mode, copy } => {
+            Content::File { mode, copy, .. } => {
                 let copy = self.copy(*copy)?;
                 self.put_file(&kept.path, *mode, |ready| Ok(durable::copy_new(&copy, ready)?))
             }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -64,13 +66,12 @@ impl<'s> Stash<'s> {
     ) -> anyhow::Result<Stash<'s>> {
         let name = RefName::parse(STASH)?;
         let size = manifest.reflogs.iter().find(|log| log.name == name).and_then(|log| log.size).unwrap_or(0);
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let was = absent_is_none(durable::read_own(&reflog_copy(state, id, &name), u64::MAX - 1))?.unwrap_or_default();
+        let was = absent_is_none(kept_log(state, id, &name, size))?.unwrap_or_default();
         let now = absent_is_none(fs::read(RefStore::new(repo).log(&name)))?.unwrap_or_default();
         Ok(Stash {
             before: manifest.stash.as_ref(),
             is_others: child_transactions::is_moved_by_others(records, id, &name),
-            only_grew: now.starts_with(&was[..size.min(was.len())]),
+            only_grew: now.starts_with(&was),
         })
     }
 }
@@ -164,7 +165,7 @@ pub(crate) fn restore_refs(
         while_locked(site, &log.name, || restore_reflog(site, id, log, aside))?;
     }
     if plan.left.iter().any(|name| name.as_bytes() == STASH) {
-        keep_list(site, id, aside)?;
+        keep_list(site, run, aside)?;
     }
     let refs = RefStore::new(site.repo);
     let settle = |name: &RefName| {
@@ -215,8 +216,7 @@ fn restore_reflog(site: &Site<'_>, id: TxId, log: &KeptLog, aside: &Path) -> any
         }
         return Ok(());
     }
-    let mut bytes = durable::read_own(&copy, u64::MAX - 1).with_context(cannot)?;
-    bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    let bytes = kept_log(site.state, id, &log.name, size).with_context(cannot)?;
     if now.is_some() {
         if fs::read(&path).with_context(cannot)? == bytes {
             return Ok(());
@@ -238,13 +238,20 @@ fn move_aside(site: &Site<'_>, path: &Path, aside: &Path) -> anyhow::Result<()> 
     Ok(durable::rename_new(path, &to)?)
 }
 
+/// The first `size` bytes of a reflog's second name: what it was when the run first touched it.
+fn kept_log(state: &StateDir, id: TxId, name: &RefName, size: u64) -> io::Result<Vec<u8>> {
+    let path = reflog_copy(state, id, name);
+    let mut bytes = Vec::new();
+    let file = durable::open_own(&path, OpenOptions::new().read(true))?;
+    fs::at(&path, file.take(size).read_to_end(&mut bytes))?;
+    Ok(bytes)
+}
+
 /// The list of stashes as it was, which is not put back.
-fn keep_list(site: &Site<'_>, id: TxId, aside: &Path) -> anyhow::Result<()> {
-    let Some(was) =
-        absent_is_none(durable::read_own(&reflog_copy(site.state, id, &RefName::parse(STASH)?), u64::MAX - 1))?
-    else {
-        return Ok(());
-    };
+fn keep_list(site: &Site<'_>, run: &DeadRun, aside: &Path) -> anyhow::Result<()> {
+    let name = RefName::parse(STASH)?;
+    let size = run.manifest.reflogs.iter().find(|log| log.name == name).and_then(|log| log.size).unwrap_or(0);
+    let Some(was) = absent_is_none(kept_log(site.state, run.id, &name, size))? else { return Ok(()) };
     let dir = aside.join("reflogs");
     durable::make_dirs(&dir, Purpose::State)?;
     keep_bytes(&dir, "stash.before", &was)

@@ -25,6 +25,7 @@ use camino::Utf8Path;
 use crate::fs::access::{Access, Purpose};
 use crate::fs::{absent_is_none, durable};
 use crate::setup::names::{ALL_NAMES, NAMES};
+use crate::util::text::shown;
 
 pub(crate) use look::{hindered, is_in_front, is_restless, problem};
 use script::*;
@@ -32,6 +33,18 @@ pub(crate) use script::{aside_directory, calls_us, is_ours};
 
 /// How a hook manager (lefthook) calls the hook whose place it took, and which it does not run.
 const DISPLACED: &str = ".old";
+
+/// The directory beside a hooks directory has to be one: a link in its place would lead into the hooks of somebody else.
+pub(crate) fn require_own_neighbour(directory: &Path) -> anyhow::Result<()> {
+    let beside = aside_directory(directory);
+    let found = absent_is_none(fs::symlink_metadata(&beside))?;
+    let shown = crate::util::text::shown(&beside);
+    anyhow::ensure!(
+        found.is_none_or(|found| found.is_dir()),
+        "{shown} is not a directory\nhint: nothing was changed; hooks that stepped aside for ours lie there: look at it, then remove it"
+    );
+    Ok(())
+}
 
 /// Puts our hook `name` into `directory`. Somebody's that is there steps aside, unless it calls ours, or is one that others
 /// add lines to.
@@ -47,7 +60,7 @@ pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Re
         if calls_us(directory, name) {
             return Ok(());
         }
-        let cannot = || format!("cannot move {} aside", hook.display());
+        let cannot = || format!("cannot move {} aside", shown(&hook));
         if let Some(script) = shell_script(&hook).filter(|text| contains(text, ADDED)) {
             step_aside(directory, name, &with(&aside, WHOLE)).with_context(cannot)?;
             return publish(&hook, name, binary, &script);
@@ -70,6 +83,7 @@ pub(crate) fn put(directory: &Path, name: &str, binary: &Utf8Path) -> anyhow::Re
 /// Gives the hook the name `aside` as well.
 fn step_aside(directory: &Path, name: &str, aside: &Path) -> anyhow::Result<()> {
     let (hook, beside) = (directory.join(name), aside_directory(directory));
+    require_own_neighbour(directory)?;
     if fs::symlink_metadata(&beside).is_err() {
         durable::make_dirs(&beside, Purpose::Git)?;
         if !directory.ancestors().any(|dir| dir.join("objects").is_dir() && dir.join("HEAD").exists()) {
@@ -77,7 +91,6 @@ fn step_aside(directory: &Path, name: &str, aside: &Path) -> anyhow::Result<()> 
             durable::replace_public(&beside.join(".gitignore"), b"*\n")?;
         }
     }
-    anyhow::ensure!(fs::symlink_metadata(&beside)?.is_dir(), "{} is not a directory", beside.display());
     if fs::symlink_metadata(aside).is_ok() {
         if is_same(&hook, aside) {
             durable::remove_file(aside)?;
@@ -138,7 +151,7 @@ pub(crate) fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<P
     if let Some(ours) = &ours
         && let Some(theirs) = theirs(directory, name, ours)
     {
-        if fs::read(&whole).is_ok_and(|whole| whole == theirs) {
+        if read(&whole).is_ok_and(|whole| whole == theirs) {
             durable::rename(&whole, ours)?;
         } else {
             durable::publish_program(ours, &theirs)?;
@@ -154,7 +167,7 @@ pub(crate) fn take_back(directory: &Path, name: &str) -> anyhow::Result<Option<P
     }
     match ours {
         Some(ours) if waits => durable::rename(&aside, &ours)?,
-        Some(ours) => durable::remove_file(&ours).with_context(|| format!("cannot remove {}", ours.display()))?,
+        Some(ours) => durable::remove_file(&ours).with_context(|| format!("cannot remove {}", shown(&ours)))?,
         None if waits => return Ok(Some(aside)),
         None => {}
     }
@@ -167,7 +180,7 @@ fn theirs(directory: &Path, name: &str, ours: &Path) -> Option<Vec<u8>> {
     if runs_another(ours) {
         return fold(directory, name);
     }
-    let text = fs::read(ours).ok()?;
+    let text = read(ours).ok()?;
     let mut theirs = text[..=position(&text, b"\n")?].to_vec();
     theirs.extend(added);
     Some(theirs)
@@ -195,7 +208,7 @@ pub(crate) fn clear(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Writes our hook unless it is there already. Lines that were added to it stay.
 fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyhow::Result<()> {
-    let cannot = || format!("cannot write {}", path.display());
+    let cannot = || format!("cannot write {}", shown(path));
     let added = added_to(path);
     let as_link = || !path.parent().is_some_and(others_add_lines);
     if name == NAMES[0] && !has_another && added.is_none() && as_link() {
@@ -205,7 +218,7 @@ fn write(path: &Path, name: &str, binary: &Utf8Path, has_another: bool) -> anyho
         return Ok(());
     }
     if !has_another {
-        let first = fs::read(path).ok().filter(|_| added.is_some());
+        let first = read(path).ok().filter(|_| added.is_some());
         let first = first.as_deref().and_then(|text| text.split_inclusive(|b| *b == b'\n').next()).unwrap_or(SHELL);
         return publish(path, name, binary, &[first, &added.unwrap_or_default()].concat());
     }
@@ -218,13 +231,13 @@ fn publish(path: &Path, name: &str, binary: &Utf8Path, script: &[u8]) -> anyhow:
     let after_first = position(script, b"\n").map_or(script.len(), |at| at + 1);
     let (first, rest) = script.split_at(after_first);
     let text = [first.trim_ascii_end(), b"\n", alone(name, binary).as_bytes(), rest].concat();
-    publish_text(path, &text).with_context(|| format!("cannot write {}", path.display()))
+    publish_text(path, &text).with_context(|| format!("cannot write {}", shown(path)))
 }
 
 fn publish_text(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     let access = Access::at(path)?;
     let is_right = |m: fs::Metadata| m.is_file() && m.mode() & 0o777 == access.program_over(&m);
-    if !fs::symlink_metadata(path).is_ok_and(is_right) || !fs::read(path).is_ok_and(|found| found == text) {
+    if !fs::symlink_metadata(path).is_ok_and(is_right) || !read(path).is_ok_and(|found| found == text) {
         durable::publish_program(path, text)?;
     }
     Ok(())

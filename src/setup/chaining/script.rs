@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use camino::Utf8Path;
@@ -78,7 +78,7 @@ pub(super) fn runs_another(hook: &Path) -> bool {
 /// A hook that git runs, and that a shell reads.
 pub(super) fn shell_script(path: &Path) -> Option<Vec<u8>> {
     let metadata = fs::symlink_metadata(path).ok()?;
-    let text = (metadata.is_file() && metadata.mode() & 0o111 != 0).then(|| fs::read(path).ok())??;
+    let text = (metadata.is_file() && metadata.mode() & 0o111 != 0).then(|| read(path).ok())??;
     let first = text.split(|byte| *byte == b'\n').next()?.strip_prefix(b"#!")?;
     let words: Vec<_> = first.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
     let shells = [&b"sh"[..], b"bash", b"dash", b"ksh", b"zsh"];
@@ -103,7 +103,7 @@ pub(super) fn added_to(hook: &Path) -> Option<Vec<u8>> {
     if fs::read_link(hook).is_ok() || !is_ours(hook) {
         return None;
     }
-    let text = fs::read(hook).ok()?;
+    let text = read(hook).ok()?;
     let added = text[end_of_ours(&text)?..].to_vec();
     (!added.trim_ascii().is_empty()).then_some(added)
 }
@@ -140,9 +140,30 @@ pub(super) fn beginning(path: &Path) -> String {
 
 pub(super) fn try_beginning(path: &Path) -> io::Result<String> {
     const ENOUGH: u64 = 1 << 16;
+    Ok(String::from_utf8_lossy(&read_at_most(path, ENOUGH)?).into_owned())
+}
+
+/// The whole of a hook.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const LARGEST: u64 = 64 << 20;
+    let bytes = read_at_most(path, LARGEST + 1)?;
+    if bytes.len() as u64 > LARGEST { Err(not_a_hook(path)) } else { Ok(bytes) }
+}
+
+/// Hooks may be links. What is no regular file at their end is no hook, and a FIFO would keep us waiting.
+fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
+    let file = named::at(path, fs::OpenOptions::new().read(true).custom_flags(flags).open(path))?;
+    if !named::at(path, file.metadata())?.is_file() {
+        return Err(not_a_hook(path));
+    }
     let mut bytes = Vec::new();
-    named::at(path, fs::File::open(path).and_then(|file| file.take(ENOUGH).read_to_end(&mut bytes)))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    named::at(path, file.take(most).read_to_end(&mut bytes))?;
+    Ok(bytes)
+}
+
+fn not_a_hook(path: &Path) -> io::Error {
+    io::Error::other(format!("{} is no hook", crate::util::text::shown(path)))
 }
 
 /// The same link, or the same content with the same mode.
@@ -152,7 +173,7 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
         let content = if metadata.is_symlink() {
             fs::read_link(path).ok()?.into_os_string().into_encoded_bytes()
         } else {
-            fs::read(path).ok()?
+            read(path).ok()?
         };
         Some((metadata.is_symlink(), metadata.permissions().mode() & 0o111, content))
     };

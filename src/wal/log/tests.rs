@@ -8,7 +8,7 @@ use crate::state::{StateDir, TxId, Wait};
 use crate::util::clock;
 use crate::wal::log::{Flush, Log};
 use crate::wal::record::{Body, Checkout, Lsn};
-use crate::wal::{head, rotate, segments};
+use crate::wal::{head, segments};
 
 struct Fixture {
     _dir: tempfile::TempDir,
@@ -173,7 +173,7 @@ fn the_log_stays_as_small_as_it_is_told_to() {
     let segments = segments::list(&fixture.state).unwrap();
     let size = |s: &Lsn| fs::metadata(segments::path(&fixture.state, *s)).unwrap().len();
     let total: u64 = segments.iter().map(size).sum();
-    let most = settings.retained_bytes + 2 * rotate::SEGMENT_SIZE;
+    let most = settings.retained_bytes + 2 * segments::SEGMENT_SIZE;
     assert!(total <= most, "{total} bytes after 24 MiB");
     assert!(total > settings.retained_bytes / 2, "and no more goes than has to: {total} bytes");
     assert!(log.scan().unwrap().damage.is_empty());
