@@ -47,7 +47,7 @@ pub(super) fn man(session: &Session, args: &ManArgs) -> anyhow::Result<u8> {
     };
     let dir = session.directory.join(dir);
     let cannot = || format!("cannot write manual pages into {}", dir.display());
-    durable::create_dirs(&durable::real(&dir), 0o777).with_context(cannot)?;
+    durable::create_dirs(&durable::real_dir(&dir), 0o777).with_context(cannot)?;
     write(&dir, "jin-txn", &command).with_context(cannot)?;
     // `git help txn` looks for this name.
     durable::replace_public(&dir.join("git-txn.1"), b".so man1/jin-txn.1\n").with_context(cannot)?;

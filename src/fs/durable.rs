@@ -26,9 +26,17 @@ pub(crate) use crate::fs::create::{create_dir, make_dirs};
 
 /// The same path without links in the directories that it lies in. For what lies where the user says, and for nothing else.
 pub(crate) fn real(path: &Path) -> PathBuf {
-    let there = path.parent().into_iter().flat_map(Path::ancestors);
-    let found = there.into_iter().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)));
-    let whole = found.and_then(|(dir, real)| Some(real.join(path.strip_prefix(dir).ok()?)));
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => real_dir(parent).join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// The same directory, which need not exist, without links. For what lies where the user says, and for nothing else.
+pub(crate) fn real_dir(path: &Path) -> PathBuf {
+    let found = path.ancestors().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)));
+    let whole = found
+        .and_then(|(dir, real)| Some(real.components().chain(path.strip_prefix(dir).ok()?.components()).collect()));
     whole.unwrap_or_else(|| path.to_owned())
 }
 

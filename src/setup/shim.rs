@@ -38,9 +38,7 @@ pub(crate) fn install(directory: &Path, binary: &Utf8Path, path: &OsStr) -> anyh
         );
     }
     let cannot = || format!("cannot write to {}", directory.display());
-    if !directory.is_dir() {
-        durable::create_dirs(&durable::real(directory), 0o777).with_context(cannot)?;
-    }
+    durable::create_dirs(&durable::real_dir(directory), 0o777).with_context(cannot)?;
     let directory = fs::canonicalize(directory).with_context(cannot)?;
     let cannot = || format!("cannot write to {}", directory.display());
     for (_, link) in links(&directory) {

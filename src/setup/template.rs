@@ -110,13 +110,13 @@ pub(crate) fn install(request: Request<'_>) -> anyhow::Result<Template> {
     let set = template_of_git(git)?;
     let directory = match (&known, wanted) {
         (Some(known), None) => known.directory.clone(),
-        (_, Some(wanted)) => fs::canonicalize(&wanted).or_else(|_| std::path::absolute(wanted))?,
+        (_, Some(wanted)) => std::path::absolute(wanted)?,
         (None, None) => match &set {
-            Some(set) if is_own(git, set)? => fs::canonicalize(set)?,
+            Some(set) if is_own(git, set)? => set.clone(),
             _ => files.template()?,
         },
     };
-    let directory = durable::real(&directory);
+    let directory = durable::real_dir(&directory);
     anyhow::ensure!(
         known.as_ref().is_none_or(|known| known.directory == directory),
         "there is a template with our hooks already: {}\nhint: run `jin-txn uninstall --template` first",
@@ -208,7 +208,7 @@ impl Record {
         let wanted = if points_here { Vec::new() } else { vec![(KEY.to_owned(), path.to_owned())] };
         let file = File { git, path: files.global_config()? };
         if let Some(parent) = file.path.parent() {
-            durable::create_dirs(&durable::real(parent), 0o777)?;
+            durable::create_dirs(&durable::real_dir(parent), 0o777)?;
         }
         let mut own = std::mem::take(&mut self.global);
         own.apply(&file, &wanted, |now| {

@@ -376,3 +376,27 @@ fn head_as_a_link_is_a_symbolic_ref() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     wait_until("the log is whole", || repo.jin_txn(["check"]).status.code() == Some(0));
 }
+
+#[test]
+fn a_home_that_is_reached_through_links_serves_as_any_other() {
+    let repo = Repo::new(Options::default());
+    let real = repo.scratch().join("real");
+    fs::create_dir_all(real.join("state")).expect("it can be made");
+    let home = repo.scratch().join("a-link");
+    symlink(&real, &home).expect("a link can be made");
+    symlink("state", real.join(".local")).expect("a link can be made");
+    let jin = |arguments: &[&str]| {
+        let mut command = jin(&repo, arguments);
+        command.env("HOME", &home).env("TMPDIR", &home).env_remove("GIT_CONFIG_GLOBAL");
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{arguments:?}: {}", shown(&repo, &output));
+    };
+    let bin = home.join("bin").display().to_string();
+    jin(&["install", "--template"]);
+    jin(&["install", "--template"]);
+    jin(&["install", "--shim", &bin]);
+    jin(&["man", &home.join("man").display().to_string()]);
+    jin(&["uninstall", "--shim", &bin]);
+    jin(&["uninstall", "--template"]);
+    assert!(!real.join("state/share/jin-txn").exists(), "everything is put back");
+}
