@@ -47,7 +47,8 @@ impl Access {
         Ok(Access::of(&named::metadata(parent(path))?))
     }
 
-    fn of(directory: &Metadata) -> Access {
+    /// What an open directory gives.
+    pub(crate) fn of(directory: &Metadata) -> Access {
         Access { mode: directory.mode(), uid: directory.uid(), gid: directory.gid() }
     }
 

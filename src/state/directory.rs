@@ -45,6 +45,7 @@ impl StateDir {
             durable::make_dirs(&self.path, Purpose::State)?;
         }
         self.create_missing([self.wal(), self.quarantine(), self.tx_root()])?;
+        self.mend_access()?;
         self.create_locks()?;
         self.verify()?;
         durable::fsync_dir(&self.path)?;

@@ -5,6 +5,7 @@ pub(crate) mod flock;
 pub(crate) mod id;
 pub(crate) mod kind;
 pub(crate) mod marker;
+mod mend;
 pub(crate) mod notes;
 pub(crate) mod quarantine;
 pub(crate) mod settings;
