@@ -54,7 +54,8 @@ impl Access {
         Ok(Access { mode, uid, gid })
     }
 
-    fn of(directory: &Metadata) -> Access {
+    /// What an open directory gives.
+    pub(crate) fn of(directory: &Metadata) -> Access {
         Access { mode: directory.mode(), uid: directory.uid(), gid: directory.gid() }
     }
 

@@ -44,6 +44,7 @@ impl StateDir {
             durable::make_dirs(&self.path, Purpose::State)?;
         }
         self.create_missing([self.wal(), self.quarantine(), self.tx_root()])?;
+        self.mend_access()?;
         self.create_locks()?;
         self.make_id()?;
         self.verify()?;

@@ -6,6 +6,7 @@ pub(crate) mod id;
 pub(crate) mod identity;
 pub(crate) mod kind;
 pub(crate) mod marker;
+mod mend;
 pub(crate) mod notes;
 pub(crate) mod quarantine;
 pub(crate) mod settings;

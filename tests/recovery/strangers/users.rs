@@ -262,6 +262,15 @@ fn a_stranger_reads_nothing_of_the_state_directory_and_locks_nothing_in_it() {
     let linked =
         text(&found.stdout).lines().filter(|path| !path.ends_with("config.saved")).collect::<Vec<_>>().join("\n");
     assert_eq!(linked, "", "no file can be read");
+    // Nor what a former version left open.
+    for (path, mode) in [(state.clone(), 0o755), (state.join("wal"), 0o755), (state.join("install.json"), 0o644)] {
+        chmod(&path, mode);
+    }
+    repo.install_guard();
+    for (path, mode) in [(state.clone(), 0o700), (state.join("wal"), 0o700), (state.join("install.json"), 0o600)] {
+        let found = fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777;
+        assert_eq!(format!("{found:o}"), format!("{mode:o}"), "{}", path.display());
+    }
 }
 
 #[test]

@@ -151,6 +151,32 @@ fn what_root_recovers_for_a_user_belongs_to_the_user() {
     }
 }
 
+#[test]
+fn an_install_by_root_gives_back_what_a_former_one_kept() {
+    if !is_root() {
+        return;
+    }
+    let repo = of(ALICE);
+    succeeds(ALICE.jin(&repo, &["install"]));
+    let state = repo.git_dir().join(".jin");
+    walk(&state).iter().for_each(|path| lchown(path, Some(0), Some(0)).expect("root can take it"));
+    assert!(!ALICE.git(&repo, &["branch", "refused"]).output().expect("setpriv runs").status.success());
+    // Another name of a file of root's elsewhere, and a link to one.
+    let (outside, linked) = (repo.scratch().join("roots"), repo.scratch().join("roots too"));
+    for path in [&outside, &linked] {
+        fs::write(path, "secret\n").expect("it can be written");
+        chmod(path, 0o600);
+    }
+    fs::hard_link(&outside, state.join("durability.bak")).expect("it can be linked");
+    std::os::unix::fs::symlink(&linked, state.join("settings")).expect("it can be linked");
+    succeeds(sudo(jin(&repo, &["install"]), ALICE));
+    succeeds(ALICE.git(&repo, &["branch", "topic"]));
+    for path in [&outside, &linked] {
+        let found = fs::metadata(path).expect("it is there");
+        assert_eq!((found.uid(), found.mode() & 0o777), (0, 0o600), "{} is root's", path.display());
+    }
+}
+
 /// What the hook does to the file system, and git's renames.
 fn is_wanted(event: &Event) -> bool {
     event.role == tracer::Role::Hook || crash::is_ref_rename(event)
