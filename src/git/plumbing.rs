@@ -154,7 +154,7 @@ impl Plumbing<'_> {
             }
             Plumbing::SetInFile { file, key, value: None } => words(&["config", "--file", file, "--unset-all", key]),
             Plumbing::RenameSection { old, new } => words(&["config", "--local", "--rename-section", old, new]),
-            Plumbing::GitDir => words(&["rev-parse", "--git-dir"]),
+            Plumbing::GitDir => words(&["rev-parse", "--absolute-git-dir"]),
             Plumbing::TopLevel => words(&["rev-parse", "--show-toplevel"]),
             Plumbing::IsBare => words(&["rev-parse", "--is-bare-repository"]),
             Plumbing::ObjectFormat => words(&["rev-parse", "--show-object-format"]),
