@@ -8,12 +8,14 @@ use crate::hook::call::{Call, Git};
 use crate::hook::markers::{Markers, OwnMarker, Unfinished};
 use crate::hook::recover::Recovered;
 use crate::observe::{self, Locks, Observed};
+use crate::process::git_argv;
 use crate::process::owner::{self, Stat};
 
 impl Call<'_> {
     pub(super) fn prepared(&self) -> anyhow::Result<Reply> {
         let markers = self.sort_markers()?;
-        if let Some(veto) = markers.refuse_after_run() {
+        let may_refuse = !self.payload.is_of_notes();
+        if let Some(veto) = markers.refuse_after_run().filter(|_| may_refuse) {
             return Ok(veto);
         }
         let seen = observe::observe(&self.repo, &self.payload, || Ok(Locks::of(&self.git()?.argv)))?;
@@ -22,7 +24,7 @@ impl Call<'_> {
             return Ok(Reply::veto(vec![line]));
         }
         let Recovered { mut messages, must_wait, .. } = self.recover_dead(&markers, &seen)?;
-        if must_wait {
+        if must_wait && may_refuse {
             messages.push("jin-txn: this change is refused until that is recovered: run your command again".into());
             return Ok(Reply::veto(messages));
         }
@@ -31,6 +33,7 @@ impl Call<'_> {
         }
         if seen.changes.is_empty() {
             if let Some(unfinished) = &markers.unfinished
+                && may_refuse
                 && is_gc(self.git()?)?
             {
                 return Ok(refuse_gc(unfinished));
@@ -66,13 +69,15 @@ fn refuse_gc(Unfinished { id, operation }: &Unfinished) -> Reply {
     ])
 }
 
-/// Is `git` a gc, or may one have started it?
+/// Is `git` a gc that packs refs, or one that a gc has started for that?
 fn is_gc(git: &Git) -> io::Result<bool> {
-    let is_gc = |argv: &[String]| argv.iter().skip(1).any(|word| word == "gc");
-    if is_gc(&git.argv) {
+    if git_argv::is_gc(&git.argv) {
         return Ok(true);
     }
-    let may_be_gc = |a: &Stat| owner::may_be_git(a) && owner::argv(a.pid).is_none_or(|argv| is_gc(&argv));
+    if !git_argv::packs_refs(&git.argv) {
+        return Ok(false);
+    }
+    let may_be_gc = |a: &Stat| owner::may_be_git(a) && owner::argv(a.pid).is_none_or(|argv| git_argv::is_gc(&argv));
     let ancestors = owner::ancestors()?;
     Ok(ancestors.iter().skip_while(|a| a.pid != git.stat.pid).skip(1).any(may_be_gc))
 }

@@ -38,7 +38,8 @@ impl Call<'_> {
     }
 
     fn recover_before_locking(&self, markers: &Markers) -> anyhow::Result<Reply> {
-        if let Some(veto) = markers.refuse_after_run() {
+        let may_refuse = !self.payload.is_of_notes();
+        if let Some(veto) = markers.refuse_after_run().filter(|_| may_refuse) {
             return Ok(veto);
         }
         let unfinished = markers.dead || any_unfinished_worktree(&self.repo);
@@ -46,7 +47,7 @@ impl Call<'_> {
             return Ok(Reply::go());
         }
         let recovered = self.recover_before_locks()?;
-        if recovered.must_wait && markers.dead {
+        if recovered.must_wait && markers.dead && may_refuse {
             return Ok(Reply::veto(recovered.messages));
         }
         let moved = !recovered.refs_moved.is_empty();

@@ -7,6 +7,7 @@ mod renames;
 mod third_parties;
 mod together;
 mod unseen;
+mod vetoes;
 mod watching;
 
 use std::fmt::Write as _;
