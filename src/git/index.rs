@@ -30,6 +30,12 @@ pub(crate) fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyh
     Ok(!differs.split(0).any(|path| changed.contains(path)))
 }
 
+/// Have two indexes the same paths, with the same modes and objects?
+pub(crate) fn has_same_entries(git: &Git, one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let entries = |index| Ok::<_, anyhow::Error>(git.command(["ls-files", "-s", "-z"]).index(index).run_ok()?.stdout);
+    Ok(entries(one)? == entries(other)?)
+}
+
 /// Can git work with the index at `path`? Its checksum must be right, and git must be able to list it.
 pub(crate) fn is_readable(git: &Git, path: &Path) -> anyhow::Result<bool> {
     if !path.exists() {

@@ -23,7 +23,9 @@ impl Call<'_> {
             let line = format!("jin-txn: {name} was deleted and made again while it was being packed: its file stays");
             return Ok(Reply::veto(vec![line]));
         }
-        let Recovered { mut messages, must_wait, .. } = self.recover_dead(&markers, &seen)?;
+        let recovered = self.recover_dead(&markers, &seen)?;
+        let must_wait = recovered.must_wait || self.builds_on_old_index(&recovered)?;
+        let mut messages = recovered.messages;
         if must_wait && may_refuse {
             messages.push("jin-txn: this change is refused until that is recovered: run your command again".into());
             return Ok(Reply::veto(messages));
@@ -51,6 +53,11 @@ impl Call<'_> {
         }
         let changed = seen.changes.iter().map(|c| c.name.clone());
         self.recover_under_locks(changed.chain(seen.watched.iter().map(|w| w.name.clone())).collect())
+    }
+
+    /// Has this git read an index that has been finished since? Its commit would take back what that one has.
+    pub(super) fn builds_on_old_index(&self, recovered: &Recovered) -> io::Result<bool> {
+        Ok(recovered.index_finished && !git_argv::changes_no_index(&self.git()?.argv))
     }
 
     /// An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there has

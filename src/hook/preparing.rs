@@ -50,6 +50,11 @@ impl Call<'_> {
         if recovered.must_wait && markers.dead && may_refuse {
             return Ok(Reply::veto(recovered.messages));
         }
+        if may_refuse && self.builds_on_old_index(&recovered)? {
+            let mut messages = recovered.messages;
+            messages.push("jin-txn: this change was built on the index of before: run your command again".to_owned());
+            return Ok(Reply::veto(messages));
+        }
         let moved = !recovered.refs_moved.is_empty();
         let mut messages = recovered.messages;
         if moved && self.git()?.receives() {

@@ -2,6 +2,7 @@
 
 mod ending;
 mod half_done;
+mod interrupted;
 mod live_owners;
 mod renames;
 mod third_parties;
