@@ -123,6 +123,13 @@ pub(crate) fn read(git: &Git, path: &Path) -> anyhow::Result<Option<(Vec<Entry>,
     Ok(entries(git, path, &content)?.map(|entries| (entries, file.mtime)))
 }
 
+/// Have two indexes the same paths, with the same modes and objects?
+pub(crate) fn has_same_entries(git: &Git, one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let (Some((one, _)), Some((other, _))) = (read(git, one)?, read(git, other)?) else { return Ok(false) };
+    let is_same = |(a, b): (&Entry, &Entry)| (a.mode, a.oid, a.stage, &a.path) == (b.mode, b.oid, b.stage, &b.path);
+    Ok(one.len() == other.len() && one.iter().zip(&other).all(is_same))
+}
+
 /// The trees that an index says it stands for (its `TREE` extension): git takes them for granted.
 pub(crate) fn cached_trees(path: &Path) -> io::Result<Vec<Oid>> {
     let Some((content, _)) = index_file::content(path)? else { return Ok(Vec::new()) };

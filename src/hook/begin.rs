@@ -111,6 +111,7 @@ impl<'c> Marked<'c> {
 
     fn preserve(&self, change: Change) -> anyhow::Result<Preserved<'_>> {
         self.call.save_reflogs(self.entry.id, &change.seen)?;
+        self.call.save_index(self.entry.id, &change.seen)?;
         if let Some(run) = change.part_of {
             self.call.save_reflogs_of_run(run, &change.seen, change.rename.as_ref())?;
         }
@@ -151,6 +152,7 @@ impl<'m> Preserved<'m> {
             watched: seen.watched,
             packed_lock: seen.packed_lock,
             index_lock: seen.index_lock,
+            index: seen.index_lock.map_or(Ok(None), |_| FileId::at(&repo.git_dir.join("index")))?,
             rename,
             packed: FileId::at(&repo.common_dir.join("packed-refs"))?,
             head: RefStore::new(repo).head()?,

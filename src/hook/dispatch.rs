@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::git::{Git, openable};
 use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply, nested, post_checkout, recover};
-use crate::observe::payload::{Line, Payload};
+use crate::observe::payload::Payload;
 use crate::process::owner;
 use crate::state::marker::Listing;
 use crate::state::{StateDir, Wait};
@@ -39,7 +39,7 @@ fn answer(event: Event, input: &mut dyn Read, environment: &Environment) -> Repl
         Ok(reply) => reply,
         // After a veto git calls `aborted`, which meets the same trouble: everything has been said.
         Err(_) if event == Event::Aborted => Reply::go(),
-        Err(error) => failed(event.can_veto() && !is_only_beside(&bytes), &error, environment),
+        Err(error) => failed(event.can_veto() && !is_of_notes(&bytes), &error, environment),
     }
 }
 
@@ -82,12 +82,9 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     Ok(reply)
 }
 
-/// Notes that git makes for itself beside the work (`AUTO_MERGE`, `ORIG_HEAD`). It changes them when the refs are done and the
-/// index is not: a veto there would leave the command half done.
-fn is_only_beside(input: &[u8]) -> bool {
-    let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
-    let is_beside = |line: &Line<'_>| line.name != b"HEAD" && !line.name.is_empty() && line.name.iter().all(is_capital);
-    Payload::parse(input).is_ok_and(|payload| payload.lines().all(|line| is_beside(&line)))
+/// Whether a payload that was not handled is of git's own notes alone.
+fn is_of_notes(input: &[u8]) -> bool {
+    Payload::parse(input).is_ok_and(|payload| payload.is_of_notes())
 }
 
 /// The log or the payload cannot be had: before the change that means no change, after it a warning.

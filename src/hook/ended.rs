@@ -103,7 +103,7 @@ impl Call<'_> {
     /// `commit -a` renames index.lock into place only after the refs are done.
     fn index_is_pending(&self, marker: &Marker) -> bool {
         let Some((path, lock)) = &marker.index_lock else { return false };
-        matches!(FileId::at(&self.repo.common_dir.join(path)), Ok(Some(now)) if now == *lock)
+        matches!(FileId::at(&self.repo.common_dir.join(path)), Ok(Some(now)) if now.is_same_file(lock))
     }
 
     /// Has every ref its new value? Only git can read those of a reftable.

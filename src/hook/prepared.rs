@@ -8,12 +8,14 @@ use crate::hook::call::{Call, Git};
 use crate::hook::markers::{ForWhom, Markers, OwnMarker, Waiting};
 use crate::hook::recover::{Recovered, could_make_it};
 use crate::observe::{self, Locks, Observed};
+use crate::process::git_argv;
 use crate::process::owner::{self, ExecContext, Stat};
 
 impl Call<'_> {
     pub(super) fn prepared(&self) -> anyhow::Result<Reply> {
         let markers = self.sort_markers()?;
-        if let Some(veto) = markers.refuse_after_run() {
+        let may_refuse = !self.payload.is_of_notes();
+        if let Some(veto) = markers.refuse_after_run().filter(|_| may_refuse) {
             return Ok(veto);
         }
         let seen = observe::observe(&self.repo, &self.payload, || Ok(Locks::of(&self.git()?.argv)))?;
@@ -21,8 +23,10 @@ impl Call<'_> {
             let line = format!("jin-txn: {name} was deleted and made again while it was being packed: its file stays");
             return Ok(Reply::veto(vec![line]));
         }
-        let Recovered { mut messages, must_wait, .. } = self.recover_dead(&markers, &seen)?;
-        if must_wait {
+        let recovered = self.recover_dead(&markers, &seen)?;
+        let must_wait = recovered.must_wait || self.builds_on_old_index(&recovered)?;
+        let mut messages = recovered.messages;
+        if must_wait && may_refuse {
             messages.push("jin-txn: this change is refused until that is recovered: run your command again".into());
             return Ok(Reply::veto(messages));
         }
@@ -30,7 +34,8 @@ impl Call<'_> {
             self.note_moved(&seen)?;
         }
         if seen.changes.is_empty() {
-            if !markers.unfinished.is_empty()
+            if may_refuse
+                && !markers.unfinished.is_empty()
                 && is_gc(self.git()?)?
                 && let Some(waiting) = self.needs_objects(&markers.unfinished)?
             {
@@ -60,6 +65,11 @@ impl Call<'_> {
         }))
     }
 
+    /// Has this git read an index that has been finished since? Its commit would take back what that one has.
+    pub(super) fn builds_on_old_index(&self, recovered: &Recovered) -> io::Result<bool> {
+        Ok(recovered.index_finished && !git_argv::changes_no_index(&self.git()?.argv))
+    }
+
     /// An inner transaction's outer one; or the same one, when a second hook calls us as well. Where no lock tells, there has
     /// been no `committed` and no `aborted` in between.
     fn is_again(&self, own: &OwnMarker) -> bool {
@@ -82,13 +92,15 @@ fn refuse_gc(Waiting { marker, for_whom }: &Waiting) -> Reply {
     ])
 }
 
-/// Is `git` a gc, or may one have started it?
+/// Is `git` a gc that packs refs, or one that a gc has started for that?
 fn is_gc(git: &Git) -> io::Result<bool> {
-    let is_gc = |argv: &[String]| argv.iter().skip(1).any(|word| word == "gc");
-    if is_gc(&git.argv) {
+    if git_argv::is_gc(&git.argv) {
         return Ok(true);
     }
-    let may_be_gc = |a: &Stat| owner::may_be_git(a) && owner::argv(a.pid).is_none_or(|argv| is_gc(&argv));
+    if !git_argv::packs_refs(&git.argv) {
+        return Ok(false);
+    }
+    let may_be_gc = |a: &Stat| owner::may_be_git(a) && owner::argv(a.pid).is_none_or(|argv| git_argv::is_gc(&argv));
     let ancestors = owner::ancestors()?;
     Ok(ancestors.iter().skip_while(|a| a.pid != git.stat.pid).skip(1).any(may_be_gc))
 }

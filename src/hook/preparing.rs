@@ -38,7 +38,8 @@ impl Call<'_> {
     }
 
     fn recover_before_locking(&self, markers: &Markers) -> anyhow::Result<Reply> {
-        if let Some(veto) = markers.refuse_after_run() {
+        let may_refuse = !self.payload.is_of_notes();
+        if let Some(veto) = markers.refuse_after_run().filter(|_| may_refuse) {
             return Ok(veto);
         }
         let unfinished = markers.dead || any_unfinished_worktree(&self.repo);
@@ -46,8 +47,13 @@ impl Call<'_> {
             return Ok(Reply::go());
         }
         let recovered = self.recover_before_locks()?;
-        if recovered.must_wait && markers.dead {
+        if recovered.must_wait && markers.dead && may_refuse {
             return Ok(Reply::veto(recovered.messages));
+        }
+        if may_refuse && self.builds_on_old_index(&recovered)? {
+            let mut messages = recovered.messages;
+            messages.push("jin-txn: this change was built on the index of before: run your command again".to_owned());
+            return Ok(Reply::veto(messages));
         }
         let moved = !recovered.refs_moved.is_empty();
         let mut messages = recovered.messages;

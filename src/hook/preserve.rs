@@ -9,7 +9,7 @@ use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::{RefSnapshot, ResolvedRef};
 use crate::git::{RefName, RefStore, Value};
 use crate::hook::call::Call;
-use crate::hook::recover::saved_log_name;
+use crate::hook::recover::{REPLACED_INDEX, SAVED_INDEX, saved_log_name};
 use crate::observe::Observed;
 use crate::process::owner::ExecContext;
 use crate::run::child_transactions::is_shared;
@@ -71,6 +71,23 @@ impl Call<'_> {
             }
             other => other.context("cannot keep the configuration"),
         }
+    }
+
+    /// On SIGINT and SIGTERM git removes `index.lock`, which is the only copy of the index of a commit whose refs are done, and a
+    /// person may do the same by hand: keep a second name for it, and one for the index that it replaces.
+    pub(super) fn save_index(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
+        let Some(lock) = seen.index_lock.filter(|lock| lock.size > 0) else { return Ok(()) };
+        let dir = self.state.make_tx(id)?;
+        for (name, saved) in [("index.lock", SAVED_INDEX), ("index", REPLACED_INDEX)] {
+            match durable::hard_link(&self.repo.git_dir.join(name), &dir.join(saved)) {
+                // There is no index before the first commit, and no second name where the file system has none.
+                Err(_) if name == "index" => {}
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(_) if FileId::at(&dir.join(saved))?.is_none_or(|saved| !saved.is_same_file(&lock)) => return Ok(()),
+                other => other.context("cannot keep the index")?,
+            }
+        }
+        Ok(())
     }
 
     /// git removes the reflogs of deleted refs before the refs: keep a second name for each.

@@ -12,7 +12,8 @@ use crate::recovery::{self, Mode, Options, copied};
 use crate::state::{Busy, Wait};
 
 pub(super) use crate::recovery::{
-    any_unfinished_worktree, could_make_it, is_abandoned, is_verified, liveness_of, saved_log_name,
+    REPLACED_INDEX, SAVED_INDEX, any_unfinished_worktree, could_make_it, is_abandoned, is_verified, liveness_of,
+    saved_log_name,
 };
 
 /// How long a change waits for another process that recovers what the change would build on.
@@ -26,6 +27,8 @@ pub(super) struct Recovered {
     pub(super) refs_moved: Vec<RefName>,
     /// Something is left that git must not build on.
     pub(super) must_wait: bool,
+    /// The index of this worktree was finished: a git that uses an index has read the old one.
+    pub(super) index_finished: bool,
 }
 
 impl Call<'_> {
@@ -65,7 +68,8 @@ impl Call<'_> {
         match done {
             Ok(report) => {
                 let (messages, must_wait) = (report.headlines(), report.must_wait);
-                Ok(Recovered { messages, refs_moved: report.refs_moved, must_wait })
+                let index_finished = report.indexes_finished.contains(&self.repo.git_dir);
+                Ok(Recovered { messages, refs_moved: report.refs_moved, must_wait, index_finished })
             }
             Err(error) if error.is::<Busy>() => {
                 // After a reboot the refs of this very transaction may be older than what was acknowledged: nothing may be
@@ -73,7 +77,7 @@ impl Call<'_> {
                 let must_wait = self.needs_boot_check()? || recovery::is_in_the_way(&self.repo, &options)?;
                 let line = "jin-txn: another process recovers what this change would build on".to_owned();
                 let messages = if must_wait { vec![line] } else { Vec::new() };
-                Ok(Recovered { messages, refs_moved: Vec::new(), must_wait })
+                Ok(Recovered { messages, must_wait, ..Recovered::default() })
             }
             Err(error) => Err(error),
         }

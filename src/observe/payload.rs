@@ -45,6 +45,14 @@ impl<'p> Payload<'p> {
         texts(self.input).filter_map(Line::parse)
     }
 
+    /// Are all of them of the notes that git makes for itself beside the work (`AUTO_MERGE`, `ORIG_HEAD`)? git changes those in
+    /// the middle of a command, when refs are done and the index is not: whoever refuses such a change leaves the command half
+    /// done, and the next commit reverts this one.
+    #[must_use]
+    pub fn is_of_notes(&self) -> bool {
+        self.lines().all(|line| is_note(line.name))
+    }
+
     /// Their number.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -81,6 +89,14 @@ impl<'p> Line<'p> {
     }
 }
 
+/// Is this one of git's own notes: a name in capitals other than `HEAD`, of this worktree or of another one?
+fn is_note(name: &[u8]) -> bool {
+    let is_of_worktree = name.starts_with(b"worktrees/") || name.starts_with(b"main-worktree/");
+    let base = name.rsplit(|b| *b == b'/').next().filter(|base| is_of_worktree || base.len() == name.len());
+    let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+    base.is_some_and(|base| base != b"HEAD" && !base.is_empty() && base.iter().all(is_capital))
+}
+
 /// Zeros: no value.
 fn is_null(value: &[u8]) -> bool {
     value.iter().all(|b| *b == b'0')
@@ -97,5 +113,21 @@ mod tests {
         assert_eq!(payload.lines().last().unwrap().new, b"ref:refs/heads/b");
         assert_eq!(Payload::parse(b"").unwrap().count(), 0, "empty payloads happen");
         assert!(Payload::parse(b"only two\n").unwrap_err().contains("only two"));
+    }
+
+    #[test]
+    fn notes_are_told_from_refs_by_their_names() {
+        for (names, is_of_notes) in [
+            (&["AUTO_MERGE"][..], true),
+            (&["ORIG_HEAD", "worktrees/w/REBASE_HEAD", "main-worktree/CHERRY_PICK_HEAD"], true),
+            (&["HEAD"], false),
+            (&["worktrees/w/HEAD"], false),
+            (&["ORIG_HEAD", "refs/heads/main"], false),
+            (&["refs/heads/MAIN"], false),
+            (&["worktrees/w/refs/bisect/bad"], false),
+        ] {
+            let input: String = names.iter().map(|name| format!("0 1 {name}\n")).collect();
+            assert_eq!(Payload::parse(input.as_bytes()).unwrap().is_of_notes(), is_of_notes, "{names:?}");
+        }
     }
 }

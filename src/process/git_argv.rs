@@ -14,6 +14,11 @@ pub(crate) fn packs_refs(argv: &[String]) -> bool {
     }
 }
 
+/// Is this a gc, which removes objects?
+pub(crate) fn is_gc(argv: &[String]) -> bool {
+    matches!(global_options(argv).command, Some("gc" | "maintenance"))
+}
+
 #[derive(Default)]
 /// What stands before the command.
 pub(crate) struct GlobalOptions<'a> {

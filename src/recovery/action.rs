@@ -14,6 +14,7 @@ use crate::recovery::power_cut::lost::{DamagedReflog, LostIndex, LostObjects};
 use crate::recovery::power_cut::repair::Repair;
 use crate::recovery::progress::Verb;
 use crate::recovery::reflogs::Trim;
+use crate::recovery::removed_index::RemovedIndex;
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::state::TxId;
 use crate::state::marker::{Entry, State};
@@ -68,6 +69,8 @@ pub(crate) enum Action {
     RemoveLock(DeadLock),
     /// Renames a lock into place; the file that it replaces is kept in quarantine, if that is wanted.
     FinishLock { lock: DeadLock, keep: Option<PathBuf> },
+    /// Puts the index of a finished commit into place, of which git had removed the lock.
+    FinishIndex(RemovedIndex),
     /// Cuts the entry of a move of HEAD that was cut, whose lock this is.
     TrimUnfinishedMove(LockFile),
     /// Moves something to quarantine.

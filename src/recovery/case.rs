@@ -31,6 +31,11 @@ impl Case {
         self.decision = decide::decide(&evidence(&self.tx, log_is_damaged, true));
     }
 
+    /// It cannot be ended now: its index has to be put back first.
+    pub(crate) fn wait(&mut self) {
+        self.decision = Decision::Wait;
+    }
+
     /// The refs that are written, or would be.
     pub(crate) fn written(&self) -> impl Iterator<Item = &RefName> {
         self.writes.iter().map(|write| &write.name)
@@ -62,7 +67,7 @@ fn evidence(tx: &Unfinished, log_is_damaged: bool, index_is_pending: bool) -> Ev
 pub(crate) fn index_is_pending(site: &Site<'_>, tx: &Unfinished) -> io::Result<bool> {
     let Some(begin) = &tx.begin else { return Ok(false) };
     let lock = tx.git_dir(site.repo).join("index.lock");
-    Ok(begin.index_lock.is_some() && FileId::at(&lock)? == begin.index_lock)
+    Ok(begin.index_lock.zip(FileId::at(&lock)?).is_some_and(|(recorded, now)| now.is_same_file(&recorded)))
 }
 
 #[cfg(test)]

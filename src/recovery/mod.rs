@@ -37,6 +37,7 @@ mod files;
 mod progress;
 mod reflog_plan;
 mod reflogs;
+mod removed_index;
 mod staged;
 mod take_apart;
 
@@ -44,6 +45,7 @@ pub(crate) use credible::could_make_it;
 pub(crate) use find_dead::{is_abandoned, liveness_of};
 pub(crate) use power_cut::is_verified;
 pub(crate) use reflogs::saved_log_name;
+pub(crate) use removed_index::{REPLACED_INDEX, SAVED_INDEX};
 pub(crate) use report::{Finding, Report, TxFinding, plural};
 pub(crate) use site::{Mode, Options};
 pub(crate) use worktree_add::any_unfinished as any_unfinished_worktree;

@@ -140,6 +140,7 @@ impl Action {
                 }
                 lock.finish()?;
             }
+            Action::FinishIndex(removed) => removed.finish(site)?,
             Action::TrimUnfinishedMove(lock) => progress.lines.extend(reflogs::trim_unfinished_move(site, &lock)?),
             Action::SetAside(path) => set_aside(site, &path)?,
             Action::TakeWorktreeApart { lock, dir, worktree } => {

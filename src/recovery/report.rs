@@ -1,5 +1,7 @@
 //! What recovery found and did: a value that every surface prints in its own way.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::git::RefName;
@@ -76,6 +78,9 @@ pub(crate) struct Report {
     /// Refs that were given another value.
     #[serde(skip)]
     pub refs_moved: Vec<RefName>,
+    /// Git directories of worktrees whose index was finished: what a git that is at work there builds on is the old one.
+    #[serde(skip)]
+    pub indexes_finished: Vec<PathBuf>,
     /// git holds locks that the plan needs: recovery is due when it has released them.
     #[serde(skip)]
     pub must_wait: bool,

@@ -65,7 +65,8 @@ fn needed_later(site: &Site<'_>, lock: &LockFile, cases: &[Case]) -> anyhow::Res
             // A damaged one says nothing.
             found => found.ok().flatten().and_then(|(_, marker)| marker.index_lock),
         };
-        let is_it = |(path, id): (String, FileId)| id == lock.id && site.repo.common_dir.join(path) == lock.path;
+        let is_it =
+            |(path, id): (String, FileId)| id.is_same_file(&lock.id) && site.repo.common_dir.join(path) == lock.path;
         if index.is_some_and(is_it) {
             return Ok(Some(entry.id));
         }
@@ -79,7 +80,8 @@ fn is_index_of_one(site: &Site<'_>, lock: &DeadLock, cases: &[Case]) -> anyhow::
     for case in cases.iter().filter(|case| case.is_applied()) {
         let Some(begin) = &case.tx.begin else { continue };
         let git_dir = case.tx.git_dir(site.repo);
-        if begin.index_lock != Some(file.id) || file.path != git_dir.join("index.lock") {
+        let is_it = begin.index_lock.is_some_and(|recorded| recorded.is_same_file(&file.id));
+        if !is_it || file.path != git_dir.join("index.lock") {
             continue;
         }
         let Some((before, after)) = head_move(site.repo, &git_dir, begin)? else { continue };
@@ -91,7 +93,7 @@ fn is_index_of_one(site: &Site<'_>, lock: &DeadLock, cases: &[Case]) -> anyhow::
 }
 
 /// Where the transaction moved what the worktree's HEAD points to: before and after.
-fn head_move(repo: &Repository, git_dir: &Path, begin: &Begin) -> anyhow::Result<Option<(Value, Oid)>> {
+pub(crate) fn head_move(repo: &Repository, git_dir: &Path, begin: &Begin) -> anyhow::Result<Option<(Value, Oid)>> {
     let worktree = Repository { git_dir: git_dir.to_owned(), ..repo.clone() };
     let refs = RefStore::new(&worktree);
     let head = refs.canonical(b"HEAD")?;

@@ -148,6 +148,9 @@ pub struct Begin {
     /// `index.lock` of the worktree, when there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_lock: Option<FileId>,
+    /// `index` of the worktree, when there was an `index.lock`: what that was to replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<FileId>,
     /// Set when this deletion is half of a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
@@ -193,6 +196,7 @@ impl Begin {
             watched: Vec::new(),
             packed_lock: None,
             index_lock: None,
+            index: None,
             rename: None,
             packed: None,
             head: None,

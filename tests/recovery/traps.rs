@@ -2,11 +2,13 @@
 
 mod ending;
 mod half_done;
+mod interrupted;
 mod live_owners;
 mod renames;
 mod third_parties;
 mod together;
 mod unseen;
+mod vetoes;
 mod watching;
 
 use std::fmt::Write as _;
