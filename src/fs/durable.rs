@@ -451,17 +451,6 @@ pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
     }
 }
 
-/// As [`publish`], durably, with this mode whatever the umask: what it holds is not for everybody.
-pub(crate) fn publish_private(dir: &Path, tmp_name: &str, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let tmp = dir.join(tmp_name);
-    let mut options = OpenOptions::new();
-    let mut file = open_own(&tmp, options.write(true).create(true).truncate(true).mode(mode))?;
-    let shared = file.set_permissions(fs::Permissions::from_mode(mode));
-    at(&tmp, shared.and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all()))
-        .inspect_err(|_| discard(&tmp))?;
-    rename(&tmp, &dir.join(name)).inspect_err(|_| discard(&tmp))
-}
-
 /// Sets the modification time of a directory (Unix seconds and nanoseconds).
 pub(crate) fn set_directory_modified(directory: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };

@@ -1,14 +1,16 @@
 //! One unfinished transaction with what was found and what was decided about it, and the actions that follow.
 
 use std::io;
+use std::path::Path;
 
 use crate::fs::FileId;
-use crate::git::RefName;
 use crate::git::update_refs::RefWrite;
+use crate::git::{Oid, RefName, RefStore, Repository, Value};
 use crate::recovery::decide::{self, Decision, Evidence};
 use crate::recovery::evidence::Unfinished;
 use crate::recovery::history::LogOutcome;
 use crate::recovery::site::Site;
+use crate::wal::Begin;
 
 /// A transaction, the decision about it, and the refs that it writes.
 #[derive(Debug)]
@@ -61,6 +63,19 @@ fn evidence(tx: &Unfinished, log_is_damaged: bool, index_is_pending: bool) -> Ev
         }
         Some(_) => Evidence::Watched(&tx.refs),
     }
+}
+
+/// Where the transaction moved what the worktree's HEAD points to: before and after.
+pub(crate) fn head_move(repo: &Repository, git_dir: &Path, begin: &Begin) -> anyhow::Result<Option<(Value, Oid)>> {
+    let worktree = Repository { git_dir: git_dir.to_owned(), ..repo.clone() };
+    let refs = RefStore::new(&worktree);
+    let head = refs.canonical(b"HEAD")?;
+    let moved = match refs.read(&head)?.value {
+        Value::Symref(target) => target,
+        _ => head,
+    };
+    let change = begin.refs.iter().find(|c| c.name == moved);
+    Ok(change.and_then(|c| Some((c.before.clone()?, *c.after.oid()?))))
 }
 
 /// `commit -a` had not yet renamed its index into place, and the lock could not be judged.

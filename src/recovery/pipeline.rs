@@ -22,8 +22,7 @@ use crate::recovery::perform::perform;
 use crate::recovery::report::Report;
 use crate::recovery::site::{Mode, Options, Site};
 use crate::recovery::{
-    branch_rename, close, copied, ending, gather, power_cut, removed_index, roll_forward, run_rollback, stale_locks,
-    worktree_add,
+    branch_rename, close, copied, ending, gather, power_cut, roll_forward, run_rollback, stale_locks, worktree_add,
 };
 use crate::state::StateDir;
 use crate::state::marker::Listing;
@@ -98,7 +97,7 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
     }
     if !knows_too_little(&cases, &report) {
         stale_locks::mend(site, &mut judge, &cases, &mut report)?;
-        removed_index::mend(site, &mut cases, &mut report)?;
+        stale_locks::finish_removed(site, &mut cases, &mut report)?;
     }
     end_transactions(site, &mut cases, &mut judge, &mut report)?;
     branch_rename::mend_stray_log(site, &mut judge, &cases, &mut report)?;

@@ -21,13 +21,9 @@ use crate::git::{Oid, RefStore, Repository, Value, index};
 use crate::locks::holders::CLOCK_MARGIN;
 use crate::locks::{InTheWay, while_holding};
 use crate::process::{git_argv, owner};
-use crate::recovery::action::Action;
-use crate::recovery::case::Case;
+use crate::recovery::case::{Case, head_move};
 use crate::recovery::files::keep_copy;
-use crate::recovery::perform::perform;
-use crate::recovery::report::Report;
 use crate::recovery::site::{Mode, Site};
-use crate::recovery::stale_locks::head_move;
 use crate::state::TxId;
 
 /// The second name of `index.lock`, in the directory of its transaction.
@@ -40,35 +36,14 @@ pub(crate) const REPLACED_INDEX: &str = "index.replaced";
 #[derive(Debug)]
 pub(crate) struct RemovedIndex {
     id: TxId,
-    git_dir: PathBuf,
+    pub(crate) git_dir: PathBuf,
     saved: PathBuf,
     /// The index that it replaces, `None` where there was none.
     now: Option<FileId>,
 }
 
-/// Puts such indexes into place. Transactions for which that cannot be done now are left for the next time.
-pub(crate) fn mend(site: &Site<'_>, cases: &mut [Case], report: &mut Report) -> anyhow::Result<()> {
-    for case in cases.iter_mut().rev().filter(|case| case.is_applied()) {
-        let Some(removed) = find(site, case)? else { continue };
-        let what = format!("{} (`{}`)", case.tx.id(), case.tx.operation());
-        let git_dir = removed.git_dir.clone();
-        match perform(site, vec![Action::FinishIndex(removed)]) {
-            Err(error) if error.is::<InTheWay>() => {
-                report.notes.push(format!("{what} is done, and its index is not: {error:#}"));
-                report.must_wait |= git_dir == site.repo.git_dir && site.options.mode != Mode::Command;
-                case.wait();
-            }
-            done => {
-                done?;
-                report.notes.push(format!("{what} is done: git was interrupted and had removed its index"));
-                report.indexes_finished.push(git_dir);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn find(site: &Site<'_>, case: &Case) -> anyhow::Result<Option<RemovedIndex>> {
+/// The index of this transaction, if it is one.
+pub(crate) fn find(site: &Site<'_>, case: &Case) -> anyhow::Result<Option<RemovedIndex>> {
     let Some((begin, lock)) = case.tx.begin.as_ref().and_then(|begin| Some((begin, begin.index_lock?))) else {
         return Ok(None);
     };

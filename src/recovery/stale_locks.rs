@@ -1,19 +1,17 @@
 //! Locks of the dead: moved to quarantine, but for an `index.lock` that belongs to a finished commit, which goes into place.
 
-use std::path::Path;
-
 use crate::fs::FileId;
-use crate::git::{Oid, RefStore, Repository, Value};
-use crate::locks::{self, DeadLock, Depth, Holder, Judge, KnownDead, LockFile, Verdict};
+use crate::git::{RefStore, Repository};
+use crate::locks::{self, DeadLock, Depth, Holder, InTheWay, Judge, KnownDead, LockFile, Verdict};
 use crate::process::owner::Liveness;
 use crate::recovery::action::Action;
-use crate::recovery::case::Case;
+use crate::recovery::case::{Case, head_move};
 use crate::recovery::perform::perform;
+use crate::recovery::removed_index;
 use crate::recovery::report::{Finding, LockFinding, Report};
-use crate::recovery::site::Site;
+use crate::recovery::site::{Mode, Site};
 use crate::state::TxId;
 use crate::state::marker::{self, Listing};
-use crate::wal::Begin;
 
 /// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.
 pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], report: &mut Report) -> anyhow::Result<()> {
@@ -92,17 +90,26 @@ fn is_index_of_one(site: &Site<'_>, lock: &DeadLock, cases: &[Case]) -> anyhow::
     Ok(false)
 }
 
-/// Where the transaction moved what the worktree's HEAD points to: before and after.
-pub(crate) fn head_move(repo: &Repository, git_dir: &Path, begin: &Begin) -> anyhow::Result<Option<(Value, Oid)>> {
-    let worktree = Repository { git_dir: git_dir.to_owned(), ..repo.clone() };
-    let refs = RefStore::new(&worktree);
-    let head = refs.canonical(b"HEAD")?;
-    let moved = match refs.read(&head)?.value {
-        Value::Symref(target) => target,
-        _ => head,
-    };
-    let change = begin.refs.iter().find(|c| c.name == moved);
-    Ok(change.and_then(|c| Some((c.before.clone()?, *c.after.oid()?))))
+/// Puts indexes of finished commits into place of which git had removed the lock. Transactions for which that cannot be done now are left for the next time.
+pub(crate) fn finish_removed(site: &Site<'_>, cases: &mut [Case], report: &mut Report) -> anyhow::Result<()> {
+    for case in cases.iter_mut().rev().filter(|case| case.is_applied()) {
+        let Some(removed) = removed_index::find(site, case)? else { continue };
+        let what = format!("{} (`{}`)", case.tx.id(), case.tx.operation());
+        let git_dir = removed.git_dir.clone();
+        match perform(site, vec![Action::FinishIndex(removed)]) {
+            Err(error) if error.is::<InTheWay>() => {
+                report.notes.push(format!("{what} is done, and its index is not: {error:#}"));
+                report.must_wait |= git_dir == site.repo.git_dir && site.options.mode != Mode::Command;
+                case.wait();
+            }
+            done => {
+                done?;
+                report.notes.push(format!("{what} is done: git was interrupted and had removed its index"));
+                report.indexes_finished.push(git_dir);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Locks that the log has for transactions of the dead. Of a batched one they may be another process's.

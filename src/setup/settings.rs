@@ -123,7 +123,7 @@ impl Settings {
             }
         }
         if self.made && fs::symlink_metadata(&file.path).is_ok_and(|found| found.is_file() && found.len() == 0) {
-            durable::remove_file(&file.path)?;
+            durable::remove_file(&durable::real(&file.path))?;
         }
         Ok(())
     }

@@ -9,7 +9,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::fs::{Birth, durable, named as fs};
@@ -62,13 +61,9 @@ impl StateDir {
         if RepositoryId::read(self).is_some() {
             return Ok(());
         }
-        // Who may not work here does not learn it: on a file system of his own he could copy everything else.
-        let is_shared = fs::metadata(self.path())?.mode() & 0o020 != 0;
-        let mode = if is_shared { 0o660 } else { 0o600 };
-        // Whole or not at all; one that is there is no id.
-        let tmp = format!("id.{}", std::process::id());
-        let text = format!("{}\n", RepositoryId::random()?);
-        durable::publish_private(self.path(), &tmp, "id", mode, text.as_bytes())
+        // Whole or not at all; one that is there is no id. Who may not work here does not learn it: on a file system of his own
+        // he could copy everything else.
+        durable::replace(&path(self), format!("{}\n", RepositoryId::random()?).as_bytes())
     }
 
     /// Is it the directory that `recorded` speaks of, and no copy?

@@ -70,7 +70,8 @@ impl Notes {
     pub(crate) fn of(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<Notes> {
         let base = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = base("XDG_STATE_HOME").or_else(|| base("HOME").map(|home| home.join(".local/state")))?;
-        Some(Notes { directory: state.join("jin-txn") })
+        // A home may be reached through links.
+        Some(Notes { directory: durable::real(&state.join("jin-txn")) })
     }
 
     /// Is there a note that fits?
@@ -112,8 +113,7 @@ impl Notes {
         }
         let name = id.to_string();
         self.drop_old(&name, &note.path)?;
-        let tmp = format!("{name}.{}", std::process::id());
-        durable::publish_private(&self.directory, &tmp, &name, 0o600, &serde_json::to_vec(&note)?)
+        durable::replace(&self.directory.join(name), &serde_json::to_vec(&note)?)
     }
 
     /// Drops notes whose directory is gone or is another repository by now, and the oldest when there are too many.
