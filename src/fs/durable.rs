@@ -98,8 +98,10 @@ pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result
 /// Opens the regular file `path`; links are not followed.
 fn open_itself(path: &Path, flags: OFlags) -> io::Result<(File, fs::Metadata)> {
     let no_file = || io::Error::other(format!("{} is no regular file", path.display()));
-    let opened = door::open(path, flags, 0).map_err(|error| match fs::symlink_metadata(path) {
-        Ok(found) if error.kind() != io::ErrorKind::NotFound && !found.is_file() => no_file(),
+    let is_other = || fs::symlink_metadata(path).is_ok_and(|found| !found.is_file());
+    let opened = door::open(path, flags, 0).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => error,
+        _ if is_other() => no_file(),
         _ => error,
     })?;
     let metadata = at(path, opened.metadata())?;

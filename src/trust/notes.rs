@@ -70,8 +70,7 @@ impl Notes {
     pub(crate) fn of(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<Notes> {
         let base = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = base("XDG_STATE_HOME").or_else(|| base("HOME").map(|home| home.join(".local/state")))?;
-        // A home may be reached through links.
-        Some(Notes { directory: durable::real(&state.join("jin-txn")) })
+        Some(Notes { directory: state.join("jin-txn") })
     }
 
     /// Is there a note that fits?
@@ -96,7 +95,7 @@ impl Notes {
     /// Drops the note for a repository.
     pub(crate) fn forget(&self, state: &StateDir) {
         let Some(id) = RepositoryId::read(state) else { return };
-        if self.is_own() && durable::remove_file(&self.directory.join(id.to_string())).is_err() {
+        if self.is_own() && durable::remove_file(&durable::real(&self.directory).join(id.to_string())).is_err() {
             // It names a directory that is no repository of ours any more: the next note that is written drops it.
         }
     }
@@ -107,19 +106,22 @@ impl Notes {
             return Ok(());
         }
         let note = Note::of(state)?;
-        durable::create_dirs(&self.directory, 0o700)?;
+        // A home may be reached through links.
+        let directory = durable::real(&self.directory);
+        durable::create_dirs(&directory, 0o700)?;
         if !self.is_own() {
             return Ok(());
         }
         let name = id.to_string();
         self.drop_old(&name, &note.path)?;
-        durable::replace(&self.directory.join(name), &serde_json::to_vec(&note)?)
+        durable::replace(&directory.join(name), &serde_json::to_vec(&note)?)
     }
 
     /// Drops notes whose directory is gone or is another repository by now, and the oldest when there are too many.
     fn drop_old(&self, keep: &str, path: &str) -> io::Result<()> {
         let mut kept = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
+        let directory = durable::real(&self.directory);
+        for entry in fs::read_dir(&directory)? {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().filter(|name| is_note_name(name)).map(str::to_owned) else {
                 continue;
@@ -134,7 +136,7 @@ impl Notes {
         }
         kept.sort();
         let surplus = kept.len().saturating_sub(MOST - 1);
-        kept.iter().take(surplus).try_for_each(|(_, name)| durable::remove_file(&self.directory.join(name)))
+        kept.iter().take(surplus).try_for_each(|(_, name)| durable::remove_file(&directory.join(name)))
     }
 
     /// A note that this user wrote, and nobody else could have.
