@@ -361,11 +361,13 @@ fn liveness_here(process: Process) -> Liveness {
 /// Is the namespace dead that had a process which started at `since`? Its first process started no later and
 /// lives as long as the namespace: members that all started later belong to a new one with a reused inode.
 fn namespace_is_dead(pidns: u64, since: u64, writers: &Writers) -> bool {
-    // A process that just ended is no member; one that we may not, or cannot, look into might be.
+    let is_over = |pid| Stat::look(pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.start > since || stat.is_gone()));
+    // A process that just ended is no member, nor a zombie, into which nobody but root may look; one that we may not, or
+    // cannot, look into might be.
     let is_no_member = |pid: u32| match pid_namespace(&pid.to_string()) {
         Ok(inode) if inode != pidns => true,
-        Ok(_) => Stat::look(pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.start > since || stat.is_gone())),
-        Err(error) => is_gone(&error) || writers.exclude(pid),
+        Ok(_) => is_over(pid),
+        Err(error) => is_gone(&error) || is_over(pid) || writers.exclude(pid),
     };
     all_pids().is_ok_and(|pids| pids.into_iter().filter(|pid| is_nested(*pid)).all(is_no_member))
 }
