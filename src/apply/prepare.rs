@@ -21,7 +21,7 @@ use crate::staging::stage;
 use crate::staging::worktree::Worktree;
 use crate::state::marker::{Entry, Marker};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
-use crate::util::text::escape;
+use crate::util::text::{escape, shown};
 use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, RefChange};
 
 /// Staged files that are synced one by one; for more one call for the whole file system is faster.
@@ -84,7 +84,7 @@ impl Transaction {
         let marker = self.marker(id)?;
         let entry = marker
             .create(state.path())
-            .with_context(|| format!("cannot write a marker into {}", state.path().display()))?;
+            .with_context(|| format!("cannot write a marker into {}", shown(state.path())))?;
         let mut work = Work { state: &state, log: &log, id, entry, marker, git: None };
         match self.prepare_logged(&mut work, survey) {
             Ok((begin, worktree, read_at)) => {

@@ -12,6 +12,7 @@ use crate::cli::{Session, require_git};
 use crate::fs::durable;
 use crate::git::Repository;
 use crate::locks::{Depth, find};
+use crate::util::text::shown;
 
 /// Kill a real git in mid-transaction in a scratch repository, show the damage, recover, show the proof
 #[derive(clap::Args)]
@@ -48,7 +49,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     session.print("");
     session.print("All five are where they were, no lock is left, `git fsck` is clean, and a commit works.");
     if args.keep {
-        session.print(&format!("The repository is {}", scratch.dir.display()));
+        session.print(&format!("The repository is {}", shown(&scratch.dir)));
     }
     Ok(super::exit::DONE)
 }
@@ -62,7 +63,7 @@ struct Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.keep && durable::remove_tree(&self.dir).is_err() {
-            eprintln!("jin-txn: warning: cannot remove {}", self.dir.display());
+            eprintln!("jin-txn: warning: cannot remove {}", shown(&self.dir));
         }
     }
 }
@@ -72,7 +73,7 @@ impl Scratch {
         let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
         let dir = std::env::temp_dir().join(format!("jin-txn-demo-{}-{nonce}", std::process::id()));
         let dir = durable::real(&dir);
-        durable::create_dirs(&dir, 0o700).with_context(|| format!("cannot create {}", dir.display()))?;
+        durable::create_dirs(&dir, 0o700).with_context(|| format!("cannot create {}", shown(&dir)))?;
         Ok(Scratch { git, dir, keep })
     }
 
@@ -90,7 +91,7 @@ impl Scratch {
 
     fn output(&self, program: &Path, args: &[&str]) -> anyhow::Result<String> {
         let output =
-            self.command(program).args(args).output().with_context(|| format!("cannot run {}", program.display()))?;
+            self.command(program).args(args).output().with_context(|| format!("cannot run {}", shown(program)))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "`{}` failed: {text}", args.join(" "));
         Ok(text)

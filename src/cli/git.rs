@@ -15,7 +15,7 @@ use crate::recovery::{self, Options};
 use crate::setup::path;
 use crate::setup::shim::{CGI, SERVER_PROGRAMS};
 use crate::state::{Busy, Wait};
-use crate::util::text::one_line;
+use crate::util::text::{one_line, shown};
 
 /// Check, recover if need be, then run git with these arguments
 ///
@@ -110,7 +110,7 @@ fn exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
         command.env_remove("GIT_DIR");
     }
     let error = command.env_remove("GIT_PREFIX").exec();
-    Err(error).with_context(|| format!("cannot run {}", next.program.display()))
+    Err(error).with_context(|| format!("cannot run {}", shown(&next.program)))
 }
 
 fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {

@@ -8,6 +8,7 @@ use clap::CommandFactory;
 
 use crate::cli::{Cli, Session, exit};
 use crate::fs::durable;
+use crate::util::text::shown;
 
 /// Print a completion script
 ///
@@ -46,12 +47,12 @@ pub(super) fn man(session: &Session, args: &ManArgs) -> anyhow::Result<u8> {
         return Ok(exit::DONE);
     };
     let dir = session.directory.join(dir);
-    let cannot = || format!("cannot write manual pages into {}", dir.display());
+    let cannot = || format!("cannot write manual pages into {}", shown(&dir));
     durable::create_dirs(&durable::real_dir(&dir), 0o777).with_context(cannot)?;
     write(&dir, "jin-txn", &command).with_context(cannot)?;
     // `git help txn` looks for this name.
     durable::replace_public(&dir.join("git-txn.1"), b".so man1/jin-txn.1\n").with_context(cannot)?;
-    session.say(&format!("jin-txn: wrote the manual pages into {}", dir.display()));
+    session.say(&format!("jin-txn: wrote the manual pages into {}", shown(&dir)));
     Ok(exit::DONE)
 }
 

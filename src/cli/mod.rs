@@ -36,6 +36,7 @@ use crate::git::{Git, Repository, exec};
 use crate::recovery::Report;
 use crate::setup::path;
 use crate::trust::{Notes, User};
+use crate::util::text::shown;
 
 pub(crate) use date::utc;
 pub(crate) use session::Session;
@@ -256,7 +257,7 @@ fn require_git() -> anyhow::Result<PathBuf> {
     anyhow::ensure!(
         (major, minor) >= exec::OLDEST,
         "{} is git {major}.{minor}: jin-txn needs 2.31 or newer",
-        program.display()
+        shown(&program)
     );
     Ok(program)
 }

@@ -8,6 +8,7 @@ use crate::cli::{Session, exit_code, notes, progress, real_git};
 use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
 use crate::state::{Durability, StateDir};
+use crate::util::text::shown;
 
 /// Say whether the repository is protected, and what is unfinished
 ///
@@ -99,7 +100,7 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     }
     if session.verbose {
         session.print(&format!("git: {}", real_git()?.display()));
-        session.print(&format!("log: {} bytes in {}", status.wal_bytes, StateDir::of(&repo).wal().display()));
+        session.print(&format!("log: {} bytes in {}", status.wal_bytes, shown(&StateDir::of(&repo).wal())));
     }
     for line in describe(&report) {
         session.print(&line);

@@ -72,11 +72,11 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
     }
     tell_of_left(session, &unprotect(git, repo)?);
     notes().iter().for_each(|notes| notes.forget(&state));
-    let mut line = format!("jin-txn: {} is no longer protected", repo.common_dir.display());
+    let mut line = format!("jin-txn: {} is no longer protected", shown(&repo.common_dir));
     if args.purge {
         durable::remove_tree(state.path())?;
     } else {
-        line += &format!("; the log stays in {}", state.path().display());
+        line += &format!("; the log stays in {}", shown(state.path()));
     }
     session.say(&line);
     Ok(())

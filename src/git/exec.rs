@@ -35,6 +35,7 @@ use anyhow::Context;
 use crate::git::plumbing::{self, ConfigQuery, Plumbing};
 use crate::git::switched_off::{NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY};
 use crate::git::{Repository, config_files};
+use crate::util::text::shown;
 
 /// The oldest git that is supported.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
@@ -126,16 +127,16 @@ impl Git {
     /// The version of the program, as `(major, minor)`.
     pub(crate) fn version(&self) -> anyhow::Result<(u32, u32)> {
         let ran = Git::new(&self.program).run(Plumbing::Version);
-        let ran = ran.with_context(|| format!("cannot run {}: is git installed?", self.program.display()))?;
+        let ran = ran.with_context(|| format!("cannot run {}: is git installed?", shown(&self.program)))?;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         let mut numbers = text.trim().strip_prefix("git version ").unwrap_or_default().split('.');
         let mut number = || numbers.next().and_then(|n| n.parse().ok());
         number().zip(number()).with_context(|| {
-            let mut shown = String::new();
+            let mut said = String::new();
             for c in text.chars().take(80) {
-                write!(shown, "{}", c.escape_debug()).expect("writing to a string cannot fail");
+                write!(said, "{}", c.escape_debug()).expect("writing to a string cannot fail");
             }
-            format!("`{} version` says {shown}, which is no git version", self.program.display())
+            format!("`{} version` says {said}, which is no git version", shown(&self.program))
         })
     }
 }
@@ -265,7 +266,7 @@ impl Command {
     pub(crate) fn run(mut self) -> anyhow::Result<Ran> {
         self.make_ready()?;
         let program = self.git.program.clone();
-        let output = self.output().with_context(|| format!("cannot run {}", program.display()))?;
+        let output = self.output().with_context(|| format!("cannot run {}", shown(&program)))?;
         Ok(Ran {
             success: output.status.success(),
             stdout: output.stdout,
@@ -340,7 +341,7 @@ impl Command {
             "git {} did not end within {} seconds in {}, and was killed\nhint: look there for a FIFO, or a file system that does not answer",
             name.display(),
             self.limit.as_secs(),
-            place.display()
+            shown(place)
         )
     }
 
@@ -374,7 +375,7 @@ impl Command {
             command.process_group(0);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        command.spawn().with_context(|| format!("cannot run {}", self.git.program.display()))
+        command.spawn().with_context(|| format!("cannot run {}", shown(&self.git.program)))
     }
 }
 

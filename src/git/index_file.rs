@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{FileId, absent_is_none, named as fs};
 use crate::git::Oid;
+use crate::util::text::shown;
 
 /// The largest index that is read: ten million files.
 const MOST: u64 = 1 << 30;
@@ -74,7 +75,7 @@ pub(crate) fn content(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
     let opened = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(io::Error::from);
     let Some(file) = absent_is_none(fs::at(path, opened))? else { return Ok(None) };
     let metadata = fs::at(path, file.metadata())?;
-    let refused = |why: &str| io::Error::other(format!("{} is {why}: move it away", path.display()));
+    let refused = |why: &str| io::Error::other(format!("{} is {why}: move it away", shown(path)));
     if !metadata.is_file() {
         return Err(refused("no regular file"));
     }

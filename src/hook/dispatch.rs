@@ -13,6 +13,7 @@ use crate::observe::payload::Payload;
 use crate::process::owner;
 use crate::state::marker::Listing;
 use crate::state::{StateDir, Wait};
+use crate::util::text::shown;
 use crate::wal::Log;
 
 /// Room for what git sends in nearly all calls, so that it is read at once. The allocator has such a piece at hand.
@@ -54,12 +55,12 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     };
     let state = StateDir::of(&repo);
     if !state.exists() {
-        state.create().with_context(|| format!("cannot create {}", state.path().display()))?;
+        state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
         // A new log knows of nothing before: there is nothing to look after.
         Log::new(&state, &owner::boot_id()?, Wait::AsConfigured).open()?;
         environment.notes.iter().for_each(|notes| notes.remember(&state));
     }
-    let read = || Listing::read(state.path()).with_context(|| format!("cannot read {}", state.path().display()));
+    let read = || Listing::read(state.path()).with_context(|| format!("cannot read {}", shown(state.path())));
     let mut listing = read()?;
     let mut told = Vec::new();
     if !state.is_known_by(listing.verified.as_deref())? {

@@ -20,6 +20,7 @@ use crate::locks::find::LockFile;
 use crate::locks::holders::{Holder, Processes};
 use crate::process::credentials::Writers;
 use crate::process::owner::{self, Liveness, Stat};
+use crate::util::text::shown;
 
 /// The content of locks that recovery takes, so that a later recovery knows them.
 pub(crate) const RECOVERY_LOCK: &[u8] = b"jin-txn recovery\n";
@@ -142,6 +143,6 @@ fn named_by_pid_file(lock: &LockFile, repo: &Repository) -> io::Result<Option<Ho
     let alive = pid.and_then(Stat::of).filter(could_hold);
     Ok(alive.map(|s| Holder {
         liveness: Liveness::Alive,
-        because: format!("pid {} holds it, says {}", s.pid, beside.display()),
+        because: format!("pid {} holds it, says {}", s.pid, shown(&beside)),
     }))
 }

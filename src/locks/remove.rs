@@ -12,6 +12,7 @@ use crate::fs::{FileId, durable};
 use crate::git::Repository;
 use crate::locks::proof::{DeadLock, RECOVERY_LOCK};
 use crate::state::{StateDir, quarantine};
+use crate::util::text::shown;
 
 /// Something that is in the way right now; what it concerns stays for the next run.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +32,14 @@ impl DeadLock {
         let aside = quarantine::free_path(state, &repo.relative(&lock.path))?;
         match durable::rename_new(&lock.path, &aside) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other.with_context(|| format!("cannot move {} to quarantine", lock.path.display()))?,
+            other => other.with_context(|| format!("cannot move {} to quarantine", shown(&lock.path)))?,
         }
         if is_it(FileId::at(&aside)?) {
             return Ok(true);
         }
         // Somebody took the dead one's away and made a new lock of that name in between: it is theirs, it goes back.
         durable::hard_link(&aside, &lock.path)
-            .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", aside.display()))?;
+            .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", shown(&aside)))?;
         durable::remove_file(&aside)?;
         Ok(false)
     }
@@ -46,8 +47,7 @@ impl DeadLock {
     /// Renames the lock into place, as its owner was about to.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         let path = &self.file().path;
-        durable::rename(path, &locked_file(path))
-            .with_context(|| format!("cannot rename {} into place", path.display()))
+        durable::rename(path, &locked_file(path)).with_context(|| format!("cannot rename {} into place", shown(path)))
     }
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn while_holding<T>(
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             return Err(InTheWay(format!("{} is there", repo.relative(lock))).into());
         }
-        Err(e) => return Err(e).with_context(|| format!("cannot lock {}", lock.display())),
+        Err(e) => return Err(e).with_context(|| format!("cannot lock {}", shown(lock))),
     }
     let result = work();
     durable::remove_file(lock)?;

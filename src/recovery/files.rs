@@ -11,6 +11,7 @@ use crate::git::{RefName, RefStore, Repository};
 use crate::locks::{InTheWay, while_holding};
 use crate::recovery::site::Site;
 use crate::state::quarantine;
+use crate::util::text::shown;
 
 /// Compare-and-swap: a ref that moved since the evidence was taken stops all of it.
 pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
@@ -49,13 +50,13 @@ fn give_back(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite]) -> anyhow::Re
 /// Puts a second name, or a copy, of a file into quarantine.
 pub(crate) fn keep_copy(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
     let aside = quarantine::free_path(site.state, &site.repo.relative(path))?;
-    durable::keep_second(path, &aside).with_context(|| format!("cannot keep {}", path.display()))
+    durable::keep_second(path, &aside).with_context(|| format!("cannot keep {}", shown(path)))
 }
 
 /// Moves a file to quarantine.
 pub(crate) fn set_aside(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
     let aside = quarantine::free_path(site.state, &site.repo.relative(path))?;
-    durable::rename_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", path.display()))
+    durable::rename_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", shown(path)))
 }
 
 /// Replaces a file by one rename. It is written in our own directory: what a crash leaves of it is in nobody's way.
@@ -63,7 +64,7 @@ pub(crate) fn put(site: &Site<'_>, path: &Path, bytes: &[u8]) -> anyhow::Result<
     let new = site.state.path().join("replacement");
     durable::remove_file(&new)?;
     durable::create_for(path, &new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
-    durable::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))?;
+    durable::rename(&new, path).with_context(|| format!("cannot replace {}", shown(path)))?;
     Ok(())
 }
 

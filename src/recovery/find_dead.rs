@@ -16,6 +16,7 @@ use crate::recovery::site::{Mode, Site};
 use crate::run::mark;
 use crate::state::marker::{self, Entry, Listing, Marker, Phase, Temporary};
 use crate::state::{StateDir, TxId, TxKind, Wait};
+use crate::util::text::shown;
 use crate::wal::{Begin, Log, Scan};
 
 /// Markers of the dead.
@@ -198,7 +199,7 @@ pub(crate) fn ask_records(
             continue;
         };
         if found.marker.as_ref().is_some_and(|marker| !names_owner_of(marker, begin)) {
-            report.damage.push(format!("{} and its record name different processes", found.entry.path.display()));
+            report.damage.push(format!("{} and its record name different processes", shown(&found.entry.path)));
             dead.transactions.push(found);
             continue;
         }

@@ -16,6 +16,7 @@ use crate::locks::{InTheWay, LockFile};
 use crate::recovery::files::while_locked;
 use crate::recovery::site::Site;
 use crate::state::quarantine;
+use crate::util::text::shown;
 
 /// The name below `tx/<id>/` of the saved reflog of the `index`-th ref.
 pub(crate) fn saved_log_name(index: usize) -> String {
@@ -140,7 +141,7 @@ pub(crate) fn put_back(site: &Site<'_>, saved: &Path, name: &RefName) -> anyhow:
     }
     match durable::hard_link(saved, &log) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            Err(e).with_context(|| format!("cannot restore {}", log.display()))
+            Err(e).with_context(|| format!("cannot restore {}", shown(&log)))
         }
         _ => Ok(Some(put_back_line(name))),
     }
@@ -198,7 +199,7 @@ pub(crate) fn move_renamed(site: &Site<'_>, from: &Path, ino: u64, to: &Path) ->
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             Ok(durable::rename_new(from, &quarantine::free_path(site.state, "renamed-reflog")?)?)
         }
-        other => other.with_context(|| format!("cannot move the reflog {} back", from.display())),
+        other => other.with_context(|| format!("cannot move the reflog {} back", shown(from))),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::recovery::case::{Case, head_move};
 use crate::recovery::files::keep_copy;
 use crate::recovery::site::{Mode, Site};
 use crate::state::TxId;
+use crate::util::text::shown;
 
 /// The second name of `index.lock`, in the directory of its transaction.
 pub(crate) const SAVED_INDEX: &str = "index";
@@ -99,7 +100,7 @@ impl RemovedIndex {
     pub(crate) fn finish(self, site: &Site<'_>) -> anyhow::Result<()> {
         let (index, lock) = (self.git_dir.join("index"), self.git_dir.join("index.lock"));
         let put = || {
-            anyhow::ensure!(FileId::at(&index)? == self.now, InTheWay(format!("{} has just changed", index.display())));
+            anyhow::ensure!(FileId::at(&index)? == self.now, InTheWay(format!("{} has just changed", shown(&index))));
             if self.now.is_some() {
                 keep_copy(site, &index)?;
             }

@@ -9,6 +9,7 @@ use crate::fs::{FileId, durable};
 use crate::locks::DeadLock;
 use crate::recovery::site::Site;
 use crate::state::quarantine;
+use crate::util::text::shown;
 
 /// Is the file (or, before git has made it, the directory) still the one that was judged?
 pub(crate) fn is_unchanged(lock: &DeadLock) -> io::Result<bool> {
@@ -36,7 +37,7 @@ pub(crate) fn take_apart(
     };
     let link = link.filter(leads_here);
     let aside = quarantine::free_path(site.state, &site.repo.relative(dir))?;
-    durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", dir.display()))?;
+    durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", shown(dir)))?;
     // git makes this directory together with the first worktree.
     durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
     // Only what leads here is git's doing: the entry may name any directory.

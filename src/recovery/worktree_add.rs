@@ -19,6 +19,7 @@ use crate::recovery::perform::perform;
 use crate::recovery::report::Report;
 use crate::recovery::site::Site;
 use crate::recovery::take_apart;
+use crate::util::text::shown;
 
 /// The text that git writes.
 const INITIALIZING: &[u8] = b"initializing";
@@ -75,7 +76,7 @@ pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, report: &mut Report) 
         let content = if used { WorktreeContent::Used } else { WorktreeContent::Empty };
         let (note, action) = match decide(&Evidence::WorktreeAdd { maker: Liveness::Dead, content }) {
             Decision::RollForward if is_locked => {
-                let path = worktree.as_ref().map_or_else(String::new, |p| format!(" at {}", p.display()));
+                let path = worktree.as_ref().map_or_else(String::new, |p| format!(" at {}", shown(p)));
                 let note = format!(
                     "unlocked {name}{path}: `git worktree add` died while filling it; `git status` there says what is missing"
                 );

@@ -21,6 +21,7 @@ use crate::git::hash::Hash;
 use crate::git::index_file::{Entry, StatData};
 use crate::git::{Config, Git, Oid, Plumbing, Repository, index};
 use crate::run::Intent;
+use crate::util::text::shown;
 
 /// A tracked path that differs from the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl Status {
 }
 
 fn entries(git: &Git, index: &Path) -> anyhow::Result<(Vec<Entry>, i64)> {
-    index::read(git, index)?.with_context(|| format!("{} is no index that can be read", index.display()))
+    index::read(git, index)?.with_context(|| format!("{} is no index that can be read", shown(index)))
 }
 
 /// The tracked paths that differ from the index.

@@ -37,10 +37,10 @@ pub(crate) fn install(directory: &Path, binary: &Utf8Path, path: &OsStr) -> anyh
             shown(&link)
         );
     }
-    let cannot = || format!("cannot write to {}", directory.display());
+    let cannot = || format!("cannot write to {}", shown(directory));
     durable::create_dirs(&durable::real_dir(directory), 0o777).with_context(cannot)?;
     let directory = fs::canonicalize(directory).with_context(cannot)?;
-    let cannot = || format!("cannot write to {}", directory.display());
+    let cannot = || format!("cannot write to {}", shown(&directory));
     for (_, link) in links(&directory) {
         durable::symlink(binary.as_std_path(), &link).with_context(cannot)?;
     }
@@ -54,9 +54,9 @@ pub(crate) fn install(directory: &Path, binary: &Utf8Path, path: &OsStr) -> anyh
 pub(crate) fn uninstall(directory: &Path) -> anyhow::Result<PathBuf> {
     let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     let ours: Vec<PathBuf> = links(&directory).map(|(_, link)| link).filter(|link| is_ours(link)).collect();
-    anyhow::ensure!(!ours.is_empty(), "there is no shim of jin-txn in {}", directory.display());
+    anyhow::ensure!(!ours.is_empty(), "there is no shim of jin-txn in {}", shown(&directory));
     for link in &ours {
-        durable::remove_file(link).with_context(|| format!("cannot remove {}", link.display()))?;
+        durable::remove_file(link).with_context(|| format!("cannot remove {}", shown(link)))?;
     }
     durable::fsync_dir(&directory)?;
     Ok(directory)

@@ -17,6 +17,7 @@ use crate::git::hash::Hash;
 use crate::staging::image::regular_size;
 use crate::state::{StateDir, TxId};
 use crate::util::clock::unix_time;
+use crate::util::text::shown;
 use crate::wal::FileMode;
 
 /// Where the bytes of a file come from. For a symbolic link they are its target.
@@ -42,7 +43,7 @@ pub(crate) fn second_name(index: usize) -> RelPath {
 
 /// Makes the stage of `id` and opens it.
 pub(crate) fn open_new(state: &StateDir, id: TxId) -> anyhow::Result<Root> {
-    let dir = state.make_tx(id).with_context(|| format!("cannot create {}", state.tx(id).display()))?;
+    let dir = state.make_tx(id).with_context(|| format!("cannot create {}", shown(&state.tx(id))))?;
     Ok(Root::open_itself(&dir)?)
 }
 
@@ -60,7 +61,7 @@ pub(crate) fn write(
     hash: Hash,
 ) -> anyhow::Result<(Oid, FileId)> {
     let place = stage.parent(&name(index))?.context("the stage has gone")?;
-    let cannot = || format!("cannot stage {}", place.whole().display());
+    let cannot = || format!("cannot stage {}", shown(&place.whole()));
     let blob = match (mode, source) {
         (FileMode::Symlink, source) => {
             let target = target_of(source)?;
@@ -130,7 +131,7 @@ fn target_of(source: &Source) -> anyhow::Result<Vec<u8>> {
                 copy_bounded(path, &mut bytes)?;
                 bytes
             }
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", shown(path))),
         },
     };
     anyhow::ensure!(
@@ -142,8 +143,8 @@ fn target_of(source: &Source) -> anyhow::Result<Vec<u8>> {
 
 fn copy_bounded(path: &Path, bytes: &mut Vec<u8>) -> anyhow::Result<()> {
     let (mut file, size) = open_source(path)?;
-    anyhow::ensure!(size < 4096, "{} is too long for the target of a symbolic link", path.display());
-    io::copy(&mut file, bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(size < 4096, "{} is too long for the target of a symbolic link", shown(path));
+    io::copy(&mut file, bytes).with_context(|| format!("cannot read {}", shown(path)))?;
     Ok(())
 }
 
@@ -151,10 +152,10 @@ fn copy(path: &Path, to: &mut impl Write, place: Option<&Path>, hash: Hash) -> a
     let (mut file, size) = open_source(path)?;
     // Either of the two may be what fails.
     let copied = hash.copy_blob(&mut file, size, to).with_context(|| match place {
-        Some(place) => format!("cannot copy {} to {}", path.display(), place.display()),
-        None => format!("cannot read {}", path.display()),
+        Some(place) => format!("cannot copy {} to {}", shown(path), shown(place)),
+        None => format!("cannot read {}", shown(path)),
     })?;
-    copied.with_context(|| format!("{} changes while it is being copied", path.display()))
+    copied.with_context(|| format!("{} changes while it is being copied", shown(path)))
 }
 
 fn open_source(path: &Path) -> anyhow::Result<(File, u64)> {
@@ -162,7 +163,7 @@ fn open_source(path: &Path) -> anyhow::Result<(File, u64)> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
     let opened = File::options().read(true).custom_flags(nonblock).open(path);
     let sized = opened.and_then(|file| regular_size(&file).map(|size| (file, size)));
-    sized.with_context(|| format!("cannot read {}", path.display()))
+    sized.with_context(|| format!("cannot read {}", shown(path)))
 }
 
 /// Takes a stage out of the way when its transaction is over: what was replaced or removed is kept in quarantine, so that

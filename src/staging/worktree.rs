@@ -10,6 +10,7 @@ use crate::fs::beneath::{RelPath, Root};
 use crate::fs::named as fs;
 use crate::git::hash::Hash;
 use crate::git::{ConfigQuery, Git, Plumbing, Repository};
+use crate::util::text::shown;
 
 /// An open worktree.
 #[derive(Debug)]
@@ -40,8 +41,8 @@ impl Worktree {
         let settings = Settings::read(&git.at(&repo.git_dir))?;
         let none = || NoWorktree { git_dir: repo.git_dir.clone() };
         let path = locate(repo, &settings)?.ok_or_else(none)?;
-        let path = fs::canonicalize(&path).with_context(|| format!("cannot find the worktree {}", path.display()))?;
-        let root = Root::open_itself(&path).with_context(|| format!("cannot open the worktree {}", path.display()))?;
+        let path = fs::canonicalize(&path).with_context(|| format!("cannot find the worktree {}", shown(&path)))?;
+        let root = Root::open_itself(&path).with_context(|| format!("cannot open the worktree {}", shown(&path)))?;
         let inside = |dir: &PathBuf| dir.strip_prefix(&path).ok().map(Path::to_owned);
         let own = [&repo.common_dir, &repo.git_dir].into_iter().filter_map(inside).collect();
         Ok(Worktree { root, hash: settings.hash, path, own })

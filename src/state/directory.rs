@@ -9,6 +9,7 @@ use crate::fs::access::Purpose;
 use crate::fs::{Birth, durable, named as fs};
 use crate::git::Repository;
 use crate::state::TxId;
+use crate::util::text::shown;
 
 /// Name of the state directory below the common git directory.
 pub(crate) const NAME: &str = ".jin";
@@ -39,7 +40,7 @@ impl StateDir {
     pub fn create(&self) -> anyhow::Result<()> {
         if !self.exists() {
             if fs::symlink_metadata(&self.path).is_ok() {
-                anyhow::bail!("{} is not a directory", self.path.display());
+                anyhow::bail!("{} is not a directory", shown(&self.path));
             }
             durable::make_dirs(&self.path, Purpose::State)?;
         }
@@ -57,7 +58,7 @@ impl StateDir {
     /// was in them, and nothing else.
     pub fn make_ready(&self) -> anyhow::Result<()> {
         if !self.exists() {
-            return self.create().with_context(|| format!("cannot create {}", self.path.display()));
+            return self.create().with_context(|| format!("cannot create {}", shown(&self.path)));
         }
         if self.create_missing([self.quarantine(), self.tx_root()])? {
             durable::fsync_dir(&self.path)?;
@@ -87,11 +88,11 @@ impl StateDir {
     pub(super) fn require_directories(parts: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
         for part in parts {
             let Some(found) = crate::fs::absent_is_none(fs::symlink_metadata(&part))? else {
-                let what = format!("{} is missing: `jin-txn doctor` says what to do", part.display());
+                let what = format!("{} is missing: `jin-txn doctor` says what to do", shown(&part));
                 return Err(io::Error::new(io::ErrorKind::NotFound, what));
             };
             if !found.is_dir() {
-                return Err(io::Error::other(format!("{} is not a directory", part.display())));
+                return Err(io::Error::other(format!("{} is not a directory", shown(&part))));
             }
         }
         Ok(())
@@ -143,7 +144,7 @@ impl StateDir {
         let dir = self.tx(id);
         match fs::symlink_metadata(&dir) {
             Ok(found) if found.is_dir() => {}
-            Ok(_) => return Err(io::Error::other(format!("{} is not a directory", dir.display()))),
+            Ok(_) => return Err(io::Error::other(format!("{} is not a directory", shown(&dir)))),
             Err(_) => durable::make_dirs(&dir, Purpose::State)?,
         }
         Ok(dir)

@@ -24,7 +24,7 @@ use crate::fs::access::{self, Access};
 use crate::fs::{absent_is_none, durable, named};
 use crate::process::owner::{self, Stat};
 use crate::state::directory::StateDir;
-use crate::util::text::shortened;
+use crate::util::text::{shortened, shown};
 
 const APPEND_LOCK: &str = "append.lock";
 const RECOVERY_LOCK: &str = "recovery.lock";
@@ -136,7 +136,7 @@ impl StateDir {
 
     fn open_lock(&self, name: &str, inherit: Inherit) -> anyhow::Result<LockFile> {
         let path = self.path().join(name);
-        let file = open(&path, inherit).with_context(|| format!("cannot write {}", path.display()))?;
+        let file = open(&path, inherit).with_context(|| format!("cannot write {}", shown(&path)))?;
         Ok(LockFile { path, file: RwLock::new(file) })
     }
 }
@@ -160,7 +160,7 @@ impl LockFile {
             match self.file.try_write() {
                 Ok(guard) => return work(guard),
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Err(e).with_context(|| format!("cannot lock {}", self.path.display())),
+                Err(e) => return Err(e).with_context(|| format!("cannot lock {}", shown(&self.path))),
             }
             if started.get_or_insert_with(Instant::now).elapsed() >= limit() {
                 return Err(Busy::of(&self.path).into());

@@ -23,6 +23,7 @@ use crate::process::owner::{self, ExecContext, Owner, Process};
 use crate::state::directory::SMALL;
 use crate::state::{TxId, TxKind};
 use crate::util::clock::unix_time;
+use crate::util::text::shown;
 
 const PREFIX: &str = ".transaction_";
 const TMP_PREFIX: &str = "tmp.";
@@ -205,7 +206,7 @@ impl Entry {
         let Some(bytes) = crate::fs::absent_is_none(durable::read_own(&self.path, SMALL))? else {
             return Ok(None);
         };
-        let broken = || format!("the marker {} is damaged", self.path.display());
+        let broken = || format!("the marker {} is damaged", shown(&self.path));
         let marker = Marker::decode(&bytes).with_context(broken)?;
         if marker.id != self.id {
             return Err(anyhow::anyhow!("it names {} instead of {}", marker.id, self.id)).with_context(broken);

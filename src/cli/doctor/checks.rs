@@ -21,7 +21,7 @@ const MUCH: u64 = 256 << 20;
 
 pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     const NAME: &str = "state";
-    let path = state.path().display();
+    let path = shown(state.path());
     if fs::symlink_metadata(state.path()).is_err() {
         return Check::failed(NAME, format!("{path} does not exist"), "`jin-txn install`").mended_by(Fix::Install);
     }
@@ -29,7 +29,7 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     let is_missing =
         |part: &&PathBuf| fs::symlink_metadata(part).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
     if let Some(missing) = parts.iter().find(is_missing) {
-        let what = format!("{} does not exist", missing.display());
+        let what = format!("{} does not exist", shown(missing));
         return Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install);
     }
     let locked = unwritable(state);
@@ -46,7 +46,7 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
         };
     };
     let owner = fs::metadata(first).map_or(0, |m| m.uid());
-    let what = format!("{} cannot be written: every ref update is refused", first.display());
+    let what = format!("{} cannot be written: every ref update is refused", shown(first));
     if owner == rustix::process::geteuid().as_raw() && !is_read_only(&repo.common_dir) {
         return Check::failed(NAME, what, format!("chmod -R u+rwX {path}")).mended_by(Fix::Permissions);
     }
@@ -105,11 +105,11 @@ pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow:
     if !listed.success {
         let why = listed.stderr.lines().next().unwrap_or("git does not say why").to_owned();
         let saved = state.saved_config();
-        let kept = saved.is_file().then(|| format!(" (as the last transaction found it: {})", saved.display()));
+        let kept = saved.is_file().then(|| format!(" (as the last transaction found it: {})", shown(&saved)));
         return Ok(Check::failed(
             NAME,
             why,
-            format!("mend it in {}{}", repo.common_dir.join("config").display(), kept.unwrap_or_default()),
+            format!("mend it in {}{}", shown(&repo.common_dir.join("config")), kept.unwrap_or_default()),
         ));
     }
     let preferences = Preferences::read(git, repo)?;
@@ -223,7 +223,7 @@ pub(super) fn locks(found: &[Evidence], report: &Report) -> Check {
 pub(super) fn log(state: &StateDir, report: &Report) -> Check {
     const NAME: &str = "log";
     if let Some((first, more)) = report.damage.split_first() {
-        let path = state.path().display();
+        let path = shown(state.path());
         let remedy = format!(
             "what is readable counts (jin-txn wal dump); for a new log: `jin-txn uninstall`, `mv {path} {path}.damaged`, `jin-txn install`"
         );

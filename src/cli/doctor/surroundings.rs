@@ -11,6 +11,7 @@ use crate::git::{Git, Repository, exec};
 use crate::process::owner;
 use crate::setup::path;
 use crate::state::{StateDir, Wait};
+use crate::util::text::shown;
 use crate::wal::Log;
 
 /// With less than this a transaction may meet a full disk: a log segment has 4 MiB.
@@ -33,7 +34,7 @@ pub(super) fn gits(first: &Path) -> Check {
     let mut too_old = None;
     for program in &programs {
         if program != first && !is_of_the_system(program) {
-            lines.push(format!("{}: not started, others than root may write there", program.display()));
+            lines.push(format!("{}: not started, others than root may write there", shown(program)));
             continue;
         }
         let said = match Git::new(program).version() {
@@ -47,12 +48,12 @@ pub(super) fn gits(first: &Path) -> Check {
             Ok(version) => format!("{}.{} (recovers before it locks)", version.0, version.1),
             Err(error) => format!("{error:#}"),
         };
-        lines.push(format!("{}: {said}", program.display()));
+        lines.push(format!("{}: {said}", shown(program)));
     }
     let rest = lines.split_off(1);
     let first_line = lines.remove(0);
     let check = match too_old {
-        Some(program) => Check::failed(NAME, first_line, format!("upgrade {} to git 2.31 or newer", program.display())),
+        Some(program) => Check::failed(NAME, first_line, format!("upgrade {} to git 2.31 or newer", shown(&program))),
         None => Check::ok(NAME, first_line),
     };
     check.and_say(rest)

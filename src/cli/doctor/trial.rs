@@ -14,6 +14,7 @@ use crate::fs::durable;
 use crate::git::{Git, Plumbing, RefFormat, Repository};
 use crate::process::owner;
 use crate::state::{StateDir, Wait};
+use crate::util::text::shown;
 use crate::wal::Log;
 
 const SCRATCH: &str = "refs/jin-txn/doctor";
@@ -38,7 +39,7 @@ pub(super) fn run(session: &Session, git: &Path, repo: &Repository, state: &Stat
         trial("bare PATH", session, &bare_git, (repo, state), &object, Surroundings::Bare)?
     } else {
         let why = first_line(&readable);
-        Check::note("bare PATH", format!("{} does not read this repository: {why}", bare_git.display()))
+        Check::note("bare PATH", format!("{} does not read this repository: {why}", shown(&bare_git)))
     };
     Ok(vec![here, bare])
 }
@@ -91,7 +92,7 @@ fn trial(
     }
     let logged = told(state, &scratch)? - before;
     if logged < 2 {
-        let what = format!("{} did not call the hook: {logged} of 2 transactions are in the log", git.display());
+        let what = format!("{} did not call the hook: {logged} of 2 transactions are in the log", shown(git));
         return Ok(Check::failed(name, what, "`jin-txn install`; then look at core.hooksPath and `noexec` mounts"));
     }
     let alias = call(git, session, surroundings, &["txn", "--version"])?;
@@ -101,7 +102,7 @@ fn trial(
     }
     let version = Git::new(git).version().map(|(major, minor)| format!(" {major}.{minor}")).unwrap_or_default();
     let path = if surroundings == Surroundings::Bare { format!(", PATH={BARE_PATH}") } else { String::new() };
-    Ok(Check::ok(name, format!("{}{version}{path}: hook and `git txn` work", git.display())))
+    Ok(Check::ok(name, format!("{}{version}{path}: hook and `git txn` work", shown(git))))
 }
 
 /// How many finished transactions of the ref the log has.
@@ -128,7 +129,7 @@ fn call(git: &Path, session: &Session, surroundings: Surroundings, args: &[&str]
         run.arg("--git-dir").arg(given);
     }
     run.env("LC_ALL", "C").args(args).current_dir(&session.directory);
-    run.stdin(std::process::Stdio::null()).output().with_context(|| format!("cannot run {}", git.display()))
+    run.stdin(std::process::Stdio::null()).output().with_context(|| format!("cannot run {}", shown(git)))
 }
 
 fn first_line(output: &Output) -> String {

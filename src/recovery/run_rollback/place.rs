@@ -19,7 +19,7 @@ use crate::fs::{door, durable, named as fs};
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
 use crate::state::quarantine::free_name;
-use crate::util::text::unescape;
+use crate::util::text::{shown, unescape};
 
 /// The name under which a file is made ready, below the run's directory.
 pub(crate) const READY: &str = "ready";
@@ -46,7 +46,7 @@ impl<'p> RestoreTarget<'p> {
         run: &'p Path,
         copies: &'p Path,
     ) -> anyhow::Result<RestoreTarget<'p>> {
-        let root = Root::open_itself(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+        let root = Root::open_itself(dir).with_context(|| format!("cannot open {}", shown(dir)))?;
         Ok(RestoreTarget { root, aside, run, copies, moved: 0, put: 0 })
     }
 
@@ -88,7 +88,7 @@ impl<'p> RestoreTarget<'p> {
 
     fn copy(&self, number: u64) -> io::Result<File> {
         let path = self.copies.join(number.to_string());
-        door::place(&path)?.open()?.ok_or_else(|| io::Error::other(format!("{} is no regular file", path.display())))
+        door::place(&path)?.open()?.ok_or_else(|| io::Error::other(format!("{} is no regular file", shown(&path))))
     }
 
     /// Makes `path` free: what is there, or in place of a directory on the way, goes to quarantine.

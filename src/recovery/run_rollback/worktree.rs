@@ -13,6 +13,7 @@ use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
 use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
+use crate::util::text::shown;
 
 /// Everything that restoring needs to know.
 pub(crate) struct RestoreContext<'s> {
@@ -75,7 +76,7 @@ impl RestoreContext<'_> {
         anyhow::ensure!(
             self.manifest.root.is_none_or(|root| place.is_directory(root)),
             "{} is another directory by now: nothing is put back there",
-            worktree.display()
+            shown(worktree)
         );
         Ok(place)
     }
