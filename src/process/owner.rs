@@ -362,8 +362,7 @@ fn liveness_here(process: Process) -> Liveness {
 /// lives as long as the namespace: members that all started later belong to a new one with a reused inode.
 fn namespace_is_dead(pidns: u64, since: u64, writers: &Writers) -> bool {
     let is_over = |pid| Stat::look(pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.start > since || stat.is_gone()));
-    // A process that just ended is no member, nor a zombie, into which nobody but root may look; one that we may not, or
-    // cannot, look into might be.
+    // What has ended is no member, nor a zombie, into which only root may look; what we may not, or cannot, look into might be.
     let is_no_member = |pid: u32| match pid_namespace(&pid.to_string()) {
         Ok(inode) if inode != pidns => true,
         Ok(_) => is_over(pid),

@@ -10,6 +10,7 @@ use std::fs;
 
 use crate::git::Repository;
 use crate::locks::works_here::works_here;
+use crate::process::credentials::Writers;
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::TxKind;
 
@@ -32,7 +33,8 @@ pub(crate) fn could_make_it(
 }
 
 fn could_work(stat: &Stat, origin: TxKind, repo: &Repository) -> bool {
-    if stat.is_kernel_thread() {
+    // Whoever cannot write here makes no transaction, whatever his process is called.
+    if stat.is_kernel_thread() || Writers::of(&repo.common_dir).exclude(stat.pid) {
         return false;
     }
     let is_git = owner::may_be_git(stat) && works_here(stat, repo);
