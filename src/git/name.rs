@@ -55,6 +55,12 @@ impl RefName {
         Path::new(OsStr::from_bytes(&self.0))
     }
 
+    /// Is it one of the notes that git makes for itself beside the work?
+    #[must_use]
+    pub fn is_note(&self) -> bool {
+        is_note(self.as_bytes())
+    }
+
     /// Is it a `HEAD`, of whichever worktree?
     #[must_use]
     pub fn is_head(&self) -> bool {
@@ -118,6 +124,15 @@ impl<'de> Deserialize<'de> for RefName {
         let bytes = unescape(&text).ok_or_else(|| de::Error::custom("a ref name with a broken escape"))?;
         RefName::parse(&bytes).map_err(de::Error::custom)
     }
+}
+
+/// Is this one of git's own notes (`AUTO_MERGE`, `ORIG_HEAD`): a name in capitals other than `HEAD`, of this worktree or of
+/// another one?
+pub(crate) fn is_note(name: &[u8]) -> bool {
+    let is_of_worktree = name.starts_with(b"worktrees/") || name.starts_with(b"main-worktree/");
+    let base = name.rsplit(|b| *b == b'/').next().filter(|base| is_of_worktree || base.len() == name.len());
+    let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+    base.is_some_and(|base| base != b"HEAD" && !base.is_empty() && base.iter().all(is_capital))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
 use crate::observe::{self, Locks, Observed};
+use crate::process::git_argv;
 use crate::process::owner::ExecContext;
 use crate::state::marker::{Entry, Marker, Phase};
 use crate::state::{Durability, TxId, TxKind};
@@ -81,6 +82,9 @@ impl Call<'_> {
 
     fn change(&self, seen: Observed) -> anyhow::Result<Change> {
         let git = self.git()?;
+        // Another git may hold it, whose index is none of this transaction's.
+        let is_own = |lock: &FileId| lock.ctime >= git.started_at() && git_argv::may_commit(&git.argv);
+        let seen = Observed { index_lock: seen.index_lock.filter(is_own), ..seen };
         let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, git.started_at())?;
         Ok(Change { seen, rename, part_of: self.run()? })
     }

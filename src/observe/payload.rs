@@ -1,7 +1,7 @@
 //! The hook's stdin: `<old> SP <new> SP <ref> LF`, one line per ref.
 
-use crate::git::Value;
 use crate::git::refs::BadName;
+use crate::git::{Value, name};
 use crate::state::marker::PayloadKey;
 
 /// One line.
@@ -50,7 +50,7 @@ impl<'p> Payload<'p> {
     /// done, and the next commit reverts this one.
     #[must_use]
     pub fn is_of_notes(&self) -> bool {
-        self.lines().all(|line| is_note(line.name))
+        self.lines().all(|line| name::is_note(line.name))
     }
 
     /// Their number.
@@ -87,14 +87,6 @@ impl<'p> Line<'p> {
     pub fn after(&self) -> Result<Value, BadName> {
         Value::of_payload(self.new)
     }
-}
-
-/// Is this one of git's own notes: a name in capitals other than `HEAD`, of this worktree or of another one?
-fn is_note(name: &[u8]) -> bool {
-    let is_of_worktree = name.starts_with(b"worktrees/") || name.starts_with(b"main-worktree/");
-    let base = name.rsplit(|b| *b == b'/').next().filter(|base| is_of_worktree || base.len() == name.len());
-    let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
-    base.is_some_and(|base| base != b"HEAD" && !base.is_empty() && base.iter().all(is_capital))
 }
 
 /// Zeros: no value.

@@ -79,6 +79,19 @@ const INDEXLESS: [&str; 12] = [
     "update-ref",
 ];
 
+/// Commands that use an index and have written it, or not yet locked it, when they move refs.
+#[rustfmt::skip]
+const INDEX_WRITTEN_BEFORE: [&str; 19] = [
+    "add", "am", "bisect", "checkout", "cherry-pick", "clean", "merge", "mv", "pull", "read-tree", "rebase", "reset",
+    "restore", "revert", "rm", "stash", "submodule", "switch", "worktree",
+];
+
+/// May this git hold `index.lock` while it moves refs? Only `commit` does; what is not known may be an alias of it.
+pub(crate) fn may_commit(argv: &[String]) -> bool {
+    let is_other = |c: &str| INDEX_WRITTEN_BEFORE.contains(&c) || INDEXLESS.contains(&c) || LOCKLESS.contains(&c);
+    global_options(argv).command.is_some_and(|command| !is_other(command))
+}
+
 /// Does this git never take a lock?
 pub(crate) fn is_lockless(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| LOCKLESS.contains(&c) || c.starts_with("credential"))

@@ -4,13 +4,16 @@
 //! removes the lock, and a person may do so by hand, as git advises: then the refs show the commit, the index is the one of
 //! before, and the next commit takes this one back without a word. The hook has given the lock a second name.
 //!
-//! The index is put into place only where that takes nothing from anybody: HEAD is still at the commit, nothing is in progress,
-//! and the index is the very file that git was about to replace, or has the same entries (`git status` writes it again with new
-//! stat data). The one that is replaced goes to quarantine.
+//! The index is put into place only where that takes nothing from anybody: HEAD is still at the commit, and the
+//! index is the very file that git was about to replace, or one with the same entries that was written later (`git status`
+//! writes it again with new stat data). The one that is replaced goes to quarantine.
 //!
-//! Limits: who stages the exact reverse of a commit by hand, before any other command that has hooks, leaves the same, and gets
-//! the index of the commit; where somebody has staged something else since the commit was cut, the index is left; a file system
-//! without hard links has no second names.
+//! That the commit was cut, and has not ended well, is told by times: the rename of `index.lock` changes the ctime of both
+//! files at once, so that of the old index is never later than that of the new one. Where git has removed the lock, whoever
+//! replaces the old index does so afterwards.
+//!
+//! Limits: where somebody has staged something else since the commit was cut, that is told and the index is left; an index that
+//! was written again within [`SAME_MOMENT`] is left; a file system without hard links has no second names.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +23,8 @@ use crate::fs::{FileId, durable};
 use crate::git::{Oid, RefStore, Repository, Value, index};
 use crate::locks::holders::CLOCK_MARGIN;
 use crate::locks::{InTheWay, while_holding};
-use crate::process::{git_argv, owner};
+use crate::process::git_argv;
+use crate::process::owner::{self, Stat};
 use crate::recovery::case::{Case, head_move};
 use crate::recovery::files::keep_copy;
 use crate::recovery::site::{Mode, Site};
@@ -33,6 +37,9 @@ pub(crate) const SAVED_INDEX: &str = "index";
 /// The second name of the index that it was to replace.
 pub(crate) const REPLACED_INDEX: &str = "index.replaced";
 
+/// Two times of one rename are no further apart, in nanoseconds: two ticks of the slowest kernel's clock.
+const SAME_MOMENT: i64 = 20_000_000;
+
 /// The index of a finished commit, which is not in place.
 #[derive(Debug)]
 pub(crate) struct RemovedIndex {
@@ -43,47 +50,55 @@ pub(crate) struct RemovedIndex {
     now: Option<FileId>,
 }
 
-/// The index of this transaction, if it is one.
-pub(crate) fn find(site: &Site<'_>, case: &Case) -> anyhow::Result<Option<RemovedIndex>> {
-    let Some((begin, lock)) = case.tx.begin.as_ref().and_then(|begin| Some((begin, begin.index_lock?))) else {
-        return Ok(None);
-    };
-    let (id, git_dir) = (case.tx.id(), case.tx.git_dir(site.repo));
-    let saved = site.state.tx(id).join(SAVED_INDEX);
-    let is_it = |found: Option<FileId>| found.is_some_and(|found| found.is_same_file(&lock));
-    if !is_it(FileId::at(&saved)?) || is_it(FileId::at(&git_dir.join("index.lock"))?) {
-        return Ok(None);
-    }
-    let Some((before, after)) = head_move(site.repo, &git_dir, begin)? else { return Ok(None) };
-    let now = FileId::at(&git_dir.join("index"))?;
-    let git = site.git.at(&git_dir);
-    if !is_at(site.repo, &git_dir, &after)?
-        || !is_the_replaced(site, id, &git_dir, (now, begin.index))?
-        || index::has_same_entries(&git, &git_dir.join("index"), &saved)?
-        || !index::belongs_to(&git, &saved, &before, &after)?
-    {
-        return Ok(None);
-    }
-    Ok(Some(RemovedIndex { id, git_dir, saved, now }))
+/// What became of the index of a finished commit.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It is in place, or the repository has gone on.
+    Nothing,
+    /// It can be put into place.
+    Removed(RemovedIndex),
+    /// Something else has been staged since: a commit would take that one back.
+    Overtaken,
 }
 
-/// Is the index the one that the commit was about to replace?
-fn is_the_replaced(
-    site: &Site<'_>,
-    id: TxId,
-    git_dir: &Path,
-    (now, recorded): (Option<FileId>, Option<FileId>),
-) -> anyhow::Result<bool> {
-    let (Some(now), Some(recorded)) = (now, recorded) else { return Ok(now == recorded) };
-    if now.is_same_file(&recorded) {
-        return Ok(true);
-    }
+/// Looks for the index of this transaction.
+pub(crate) fn find(site: &Site<'_>, case: &Case) -> anyhow::Result<Found> {
+    let Some((begin, lock)) = case.tx.begin.as_ref().and_then(|begin| Some((begin, begin.index_lock?))) else {
+        return Ok(Found::Nothing);
+    };
+    let (id, git_dir) = (case.tx.id(), case.tx.git_dir(site.repo));
+    let (saved, index) = (site.state.tx(id).join(SAVED_INDEX), git_dir.join("index"));
+    let kept = FileId::at(&saved)?.filter(|kept| kept.is_same_file(&lock));
+    let is_locked = FileId::at(&git_dir.join("index.lock"))?.is_some_and(|found| found.is_same_file(&lock));
+    let (Some(kept), false) = (kept, is_locked) else { return Ok(Found::Nothing) };
+    let Some((before, after)) = head_move(site.repo, &git_dir, begin)? else { return Ok(Found::Nothing) };
+    let now = FileId::at(&index)?;
+    let git = site.git.at(&git_dir);
     let replaced = site.state.tx(id).join(REPLACED_INDEX);
-    if index::in_progress(git_dir).is_some() || FileId::at(&replaced)?.is_none_or(|kept| !kept.is_same_file(&recorded))
+    if !is_at(site.repo, &git_dir, &after)?
+        || !was_cut(&kept, now, begin.index, FileId::at(&replaced)?)
+        || index::belongs_to(&git, &index, &before, &after)?
+        || !index::belongs_to(&git, &saved, &before, &after)?
     {
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
-    index::has_same_entries(&site.git.at(git_dir), &git_dir.join("index"), &replaced)
+    let is_old = now.is_some_and(|now| begin.index.is_some_and(|old| now.is_same_file(&old)));
+    if now.is_none() || is_old || index::has_same_entries(&git, &index, &replaced)? {
+        return Ok(Found::Removed(RemovedIndex { id, git_dir, saved, now }));
+    }
+    Ok(Found::Overtaken)
+}
+
+/// Has git removed the lock, instead of renaming it over the old index?
+fn was_cut(kept: &FileId, now: Option<FileId>, old: Option<FileId>, replaced: Option<FileId>) -> bool {
+    match (now, old) {
+        (None, None) => true,
+        (Some(now), Some(old)) if now.is_same_file(&old) => true,
+        (Some(_), Some(old)) => {
+            replaced.is_some_and(|kept_old| kept_old.is_same_file(&old) && kept_old.ctime > kept.ctime + SAME_MOMENT)
+        }
+        _ => false,
+    }
 }
 
 /// Is HEAD of the worktree still at this commit?
@@ -109,13 +124,41 @@ impl RemovedIndex {
         if self.is_locked_by_caller(site)? { put() } else { while_holding(site.repo, &lock, put) }
     }
 
-    /// Is `index.lock` held by the git that called this hook? A git that commits in this worktree has it, or nobody could.
+    /// Is `index.lock` held by the git that called this hook, and is refused?
     fn is_locked_by_caller(&self, site: &Site<'_>) -> anyhow::Result<bool> {
-        if !matches!(site.options.mode, Mode::Preparing | Mode::Prepared { .. }) || self.git_dir != site.repo.git_dir {
-            return Ok(false);
-        }
-        let Some(lock) = FileId::at(&self.git_dir.join("index.lock"))? else { return Ok(false) };
-        let Some((git, argv)) = owner::nearest_git()? else { return Ok(false) };
-        Ok(!git_argv::changes_no_index(&argv) && lock.ctime >= owner::realtime_of_start(git.start) - CLOCK_MARGIN)
+        let Caller::Commits(git) = Caller::of(site)? else { return Ok(false) };
+        let lock = FileId::at(&self.git_dir.join("index.lock"))?.filter(|_| self.git_dir == site.repo.git_dir);
+        Ok(lock.is_some_and(|lock| lock.ctime >= owner::realtime_of_start(git.start) - CLOCK_MARGIN))
     }
+}
+
+/// The git that called, as far as it reads or writes the index.
+enum Caller {
+    /// None, or one that uses no index.
+    UsesNone,
+    /// A commit that is about to move refs, and that the hook can still refuse.
+    Commits(Stat),
+    /// One that has read the index already: put into place now, it would be overwritten, or taken for the git's own work.
+    HasRead,
+}
+
+impl Caller {
+    fn of(site: &Site<'_>) -> anyhow::Result<Caller> {
+        if site.options.mode == Mode::Command {
+            return Ok(Caller::UsesNone);
+        }
+        let Some((git, argv)) = owner::nearest_git()? else { return Ok(Caller::HasRead) };
+        Ok(match &site.options.mode {
+            _ if git_argv::changes_no_index(&argv) => Caller::UsesNone,
+            Mode::Prepared { refs } if git_argv::may_commit(&argv) && refs.iter().any(|name| !name.is_note()) => {
+                Caller::Commits(git)
+            }
+            _ => Caller::HasRead,
+        })
+    }
+}
+
+/// May indexes be put into place now?
+pub(crate) fn is_possible(site: &Site<'_>) -> anyhow::Result<bool> {
+    Ok(!matches!(Caller::of(site)?, Caller::HasRead))
 }

@@ -78,7 +78,7 @@ pub(crate) struct Report {
     /// Refs that were given another value.
     #[serde(skip)]
     pub refs_moved: Vec<RefName>,
-    /// Git directories of worktrees whose index was finished: what a git that is at work there builds on is the old one.
+    /// Git directories of worktrees whose index was finished, or cannot be: a git that is at work there builds on the old one.
     #[serde(skip)]
     pub indexes_finished: Vec<PathBuf>,
     /// git holds locks that the plan needs: recovery is due when it has released them.

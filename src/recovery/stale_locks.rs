@@ -7,9 +7,9 @@ use crate::process::owner::Liveness;
 use crate::recovery::action::Action;
 use crate::recovery::case::{Case, head_move};
 use crate::recovery::perform::perform;
-use crate::recovery::removed_index;
+use crate::recovery::removed_index::{self, Found};
 use crate::recovery::report::{Finding, LockFinding, Report};
-use crate::recovery::site::{Mode, Site};
+use crate::recovery::site::Site;
 use crate::state::TxId;
 use crate::state::marker::{self, Listing};
 
@@ -90,24 +90,35 @@ fn is_index_of_one(site: &Site<'_>, lock: &DeadLock, cases: &[Case]) -> anyhow::
     Ok(false)
 }
 
-/// Puts indexes of finished commits into place of which git had removed the lock. Transactions for which that cannot be done now are left for the next time.
+/// Puts indexes of finished commits into place of which git had removed the lock. Transactions for which that cannot be done now
+/// are left for the next time.
 pub(crate) fn finish_removed(site: &Site<'_>, cases: &mut [Case], report: &mut Report) -> anyhow::Result<()> {
     for case in cases.iter_mut().rev().filter(|case| case.is_applied()) {
-        let Some(removed) = removed_index::find(site, case)? else { continue };
         let what = format!("{} (`{}`)", case.tx.id(), case.tx.operation());
-        let git_dir = removed.git_dir.clone();
-        match perform(site, vec![Action::FinishIndex(removed)]) {
-            Err(error) if error.is::<InTheWay>() => {
-                report.notes.push(format!("{what} is done, and its index is not: {error:#}"));
-                report.must_wait |= git_dir == site.repo.git_dir && site.options.mode != Mode::Command;
-                case.wait();
-            }
-            done => {
-                done?;
-                report.notes.push(format!("{what} is done: git was interrupted and had removed its index"));
-                report.indexes_finished.push(git_dir);
-            }
+        let git_dir = case.tx.git_dir(site.repo);
+        let found = removed_index::find(site, case)?;
+        if !matches!(found, Found::Nothing) && !removed_index::is_possible(site)? {
+            case.wait();
+            continue;
         }
+        match found {
+            Found::Nothing => continue,
+            Found::Overtaken => report.notes.push(format!(
+                "{what} is done, but git was interrupted and removed its index, and something was staged since: the next \
+                 commit takes it back in what `git diff --cached` shows; `git reset` keeps it"
+            )),
+            Found::Removed(removed) => match perform(site, vec![Action::FinishIndex(removed)]) {
+                Err(error) if error.is::<InTheWay>() => {
+                    case.wait();
+                    continue;
+                }
+                done => {
+                    done?;
+                    report.notes.push(format!("{what} is done: git was interrupted and had removed its index"));
+                }
+            },
+        }
+        report.indexes_finished.push(git_dir);
     }
     Ok(())
 }

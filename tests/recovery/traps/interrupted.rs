@@ -8,8 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use super::guarded;
 use crate::support::crash::{self, assert_fsck, run_jin};
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::{Repo, text};
+use crate::support::repo::{Repo, text, write_file};
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
+use crate::support::wait::wait_until;
 
 /// Uncommitted work in a file that the repository has, and a file that nobody has added.
 fn scene() -> Repo {
@@ -124,4 +125,100 @@ fn a_commit_that_is_interrupted_between_its_refs_and_its_index_is_not_taken_back
 #[test]
 fn nor_is_one_that_is_terminated() {
     assert_nothing_is_taken_back(Signal::SIGTERM, &[], 1);
+}
+
+/// The index of before comes back by other ways than a cut: nothing of a commit that has ended well is brought back.
+#[test]
+fn a_commit_that_has_ended_well_is_not_taken_for_an_interrupted_one() {
+    let go_back: [&[&[&str]]; 7] = [
+        &[&["reset", "-q", "--hard", "HEAD~1"]],
+        &[&["reset", "-q", "HEAD~1"]],
+        &[&["reset", "-q", "HEAD~1", "--", "."]],
+        &[&["checkout", "-q", "HEAD~1"]],
+        &[&["switch", "-q", "-c", "other", "HEAD~1"]],
+        &[&["revert", "-n", "HEAD"]],
+        &[&["revert", "--no-edit", "HEAD"]],
+    ];
+    for commands in go_back {
+        let repo = scene();
+        repo.git(["commit", "-qam", "two"]);
+        for arguments in commands {
+            let output = repo.try_git(arguments.iter());
+            assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        }
+        let staged = repo.read(["ls-files", "-s"]);
+        let output = repo.try_git(["tag", "t"]);
+        assert_eq!(text(&output.stderr), "", "{commands:?}");
+        assert_eq!(run_jin(&repo, &["recover"]).0, 0, "{commands:?}");
+        assert_eq!(repo.read(["ls-files", "-s"]), staged, "{commands:?}: the index is what git made of it");
+    }
+}
+
+/// What was staged since is nobody's to throw away, and the commit is not taken back in silence.
+#[test]
+fn a_commit_behind_an_interrupted_one_and_a_new_file_is_refused_once_and_the_reason_told() {
+    let repo = cut_between_refs_and_index();
+    repo.write("new", "new\n");
+    repo.git(["add", "new"]);
+    let refused = repo.try_git(["commit", "-qm", "second"]);
+    let said = text(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("`git reset` keeps it"), "{said}");
+    repo.git(["reset", "-q"]);
+    repo.git(["add", "new"]);
+    repo.git(["commit", "-qm", "second"]);
+    assert_eq!((repo.read(["show", "HEAD:file"]), repo.read(["show", "HEAD:new"])), ("two".into(), "new".into()));
+}
+
+/// It has read the index of before already.
+#[test]
+fn a_command_that_has_read_the_index_is_neither_refused_nor_disturbed() {
+    for arguments in [&["reset", "-q", "--hard", "HEAD~1"][..], &["reset", "-q", "--hard"]] {
+        let repo = cut_between_refs_and_index();
+        let output = repo.try_git(arguments.iter());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(repo.read(["status", "--porcelain"]), "?? untracked", "{arguments:?}");
+        repo.git(["tag", "t"]);
+        assert_eq!(repo.read(["status", "--porcelain"]), "?? untracked", "{arguments:?}, and afterwards");
+    }
+}
+
+/// A commit waits in its editor, and another git moves its branch: that one has no index.
+#[test]
+fn the_index_of_a_commit_that_waits_in_its_editor_is_not_that_of_another_transaction() {
+    let repo = scene();
+    repo.write("other", "staged by hand\n");
+    repo.git(["add", "other"]);
+    repo.write("other", "and more\n");
+    let staged = repo.read(["ls-files", "-s"]);
+    let (waits, go_on) = (repo.scratch().join("waits"), repo.scratch().join("go-on"));
+    let editor = repo.scratch().join("editor");
+    let script = format!(
+        "#!/bin/sh\n: >'{}'\nwhile [ ! -e '{}' ]; do sleep 0.01; done\n: >\"$1\"\n",
+        waits.display(),
+        go_on.display()
+    );
+    write_file(&editor, &script, 0o755);
+    let mut commit = crash::git(&repo, &["commit", "-a"]);
+    let mut commit = commit.env("GIT_EDITOR", &editor).spawn().expect("git starts");
+    wait_until("it waits in its editor", || waits.exists());
+    let same_tree = repo.read(["commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "the same tree"]);
+    repo.git(["update-ref", "HEAD", &same_tree]);
+    fs::write(&go_on, "").expect("it can be told");
+    assert!(!commit.wait().expect("it is our child").success(), "an empty message aborts a commit");
+    repo.git(["tag", "t"]);
+    assert_eq!(repo.read(["ls-files", "-s"]), staged, "what was staged by hand is still staged");
+}
+
+/// `commit -a` is done but for its index, which git has removed.
+fn cut_between_refs_and_index() -> Repo {
+    for n in 1.. {
+        let repo = scene();
+        assert!(interrupt(&repo, Signal::SIGINT, n), "some point lies between the refs and the index");
+        let is_done = repo.read(["log", "-1", "--format=%s"]) == "two";
+        if is_done && !has_locks(&repo) && repo.read(["diff", "--cached", "--name-only"]) == "file" {
+            return repo;
+        }
+        repo.discard();
+    }
+    unreachable!("it is found or asserted")
 }
