@@ -124,7 +124,7 @@ fn a_commit_that_is_interrupted_between_its_refs_and_its_index_is_not_taken_back
 
 #[test]
 fn nor_is_one_that_is_terminated() {
-    assert_nothing_is_taken_back(Signal::SIGTERM, &[], 1);
+    assert_nothing_is_taken_back(Signal::SIGTERM, &[], 2);
 }
 
 /// The index of before comes back by other ways than a cut: nothing of a commit that has ended well is brought back.
