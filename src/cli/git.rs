@@ -122,6 +122,8 @@ fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> 
     let Some(found) = repository_of(here, args) else { return Ok(exit::DONE) };
     let found = match unasked::standing(Ok(found))? {
         Standing::Protected(found) => found,
+        // A server's user often has no home, and so no note; git runs the hooks of what it is about to write, and of that alone.
+        Standing::Unknown(found) if receives(args) => found,
         Standing::Unknown(found) => {
             unasked::advice(&found).iter().for_each(|line| tell(&format!("jin-txn: {line}")));
             return Ok(exit::DONE);
@@ -148,6 +150,13 @@ fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> 
         Err(error) if error.is::<Busy>() => Ok(exit::BUSY),
         Err(error) => Err(error),
     }
+}
+
+/// Does git take pushes, as a server?
+fn receives(args: &[OsString]) -> bool {
+    args.first().is_some_and(|command| {
+        command == "receive-pack" || Some(command.to_string_lossy().as_ref()) == CGI.strip_prefix("git-")
+    })
 }
 
 /// git runs even when nobody can be told anything.

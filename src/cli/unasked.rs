@@ -25,11 +25,15 @@ pub(super) enum Standing {
 pub(super) fn standing(found: Result<Found, NotFound>) -> anyhow::Result<Standing> {
     let Ok(found) = found else { return Ok(Standing::None) };
     let state = StateDir::of(&found.repo);
-    if !state.exists() || ownership::is_embedded(&found) || ownership::require_linked(&found.repo).is_err() {
+    if !state.exists() || ownership::require_linked(&found.repo).is_err() {
         return Ok(Standing::None);
     }
+    // A clone can bring a bare repository, and no inode that a note names.
     if notes().is_some_and(|notes| notes.cover(&state)) {
         return Ok(Standing::Protected(found));
+    }
+    if ownership::is_embedded(&found) {
+        return Ok(Standing::None);
     }
     Ok(if user().owns(&found)? { Standing::Unknown(found) } else { Standing::None })
 }

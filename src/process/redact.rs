@@ -55,6 +55,8 @@ enum Next {
     Secret,
     /// `key=value` of git's configuration.
     Setting,
+    /// A message: prose, in which only URLs hold secrets.
+    Message,
     /// This word and all behind it are a secret.
     Rest,
 }
@@ -65,6 +67,7 @@ impl Line {
             Next::Any => {}
             Next::Secret => return HIDDEN.to_owned(),
             Next::Setting => return setting(word),
+            Next::Message => return urls(word),
             Next::Rest => {
                 self.next = Next::Rest;
                 return HIDDEN.to_owned();
@@ -109,6 +112,14 @@ impl Line {
                 return Some(word.to_owned());
             };
             return Some(format!("{name}={}", setting(value)));
+        }
+        let letters = word.strip_prefix('-').filter(|letters| letters.bytes().all(|b| b.is_ascii_lowercase()));
+        if self.of_git && (word == "--message" || letters.is_some_and(|letters| letters.ends_with('m'))) {
+            self.next = Next::Message;
+            return Some(word.to_owned());
+        }
+        if self.of_git && name == "--message" {
+            return value.map(|value| format!("{name}={}", urls(value)));
         }
         if let Some(option) = self.short.iter().find(|option| word.starts_with(**option)) {
             // Long ones have a `=` before their value, which is found below.
@@ -227,6 +238,9 @@ mod tests {
     fn what_is_secret_on_a_command_line_is_hidden_and_nothing_else() {
         for (argv, shown) in [
             (&["git", "commit", "-m", "a = b"][..], "git commit -m a = b"),
+            (&["git", "commit", "-qam", "Fix csrf token: rotate it"], "git commit -qam Fix csrf token: rotate it"),
+            (&["git", "commit", "--message=docker -p 80"], "git commit --message=docker -p 80"),
+            (&["git", "commit", "-m", "see https://bob:TOKEN@host/"], "git commit -m see https://***@host/"),
             (&["git", "fetch", "https://bob:TOKEN@host/x.git", "main"], "git fetch https://***@host/x.git main"),
             (&["git", "fetch", "https://TOKEN@host/x.git"], "git fetch https://***@host/x.git"),
             (&["git", "fetch", "https://bob:a@b@host/x"], "git fetch https://***@host/x"),

@@ -119,7 +119,11 @@ fn entries(git: &Git, index: &Path) -> anyhow::Result<(Vec<Entry>, i64)> {
 fn changed(git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<Changed>> {
     let (entries, written) = entries(git, index)?;
     let executable = git.config("core.fileMode")?.is_none_or(|value| value != "false");
-    let mut comparison = Comparison { worktree, written, executable, dir: (Vec::new(), true) };
+    let trust = Trust {
+        ctime: git.config("core.trustctime")?.is_none_or(|value| value != "false"),
+        everything: git.config("core.checkStat")?.is_none_or(|value| !value.eq_ignore_ascii_case("minimal")),
+    };
+    let mut comparison = Comparison { worktree, written, executable, trust, dir: (Vec::new(), true) };
     let mut changed: Vec<Changed> = Vec::new();
     for entry in entries.iter().filter(|e| !e.assume_valid && !e.skip_worktree && e.mode != 0o160_000) {
         let path = RelPath::parse(&entry.path)?;
@@ -143,6 +147,8 @@ struct Comparison<'w> {
     written: i64,
     /// Does the file system know who may execute a file?
     executable: bool,
+    /// Which of the index's stat data hold.
+    trust: Trust,
     /// The directory of the last path, and whether no link is in it.
     dir: (Vec<u8>, bool),
 }
@@ -160,7 +166,7 @@ impl Comparison<'_> {
         if other_kind || other_mode {
             return Ok(true);
         }
-        if entry.stat.is_some_and(|stat| is_same(&stat, &now)) && FileId::of(&now).mtime < self.written {
+        if entry.stat.is_some_and(|stat| is_same(&stat, &now, self.trust)) && FileId::of(&now).mtime < self.written {
             return Ok(false);
         }
         Ok(blob(&path, &now, &entry.oid)? != Some(entry.oid))
@@ -181,17 +187,27 @@ impl Comparison<'_> {
     }
 }
 
+/// Which stat data of the index the user says hold: where another program changes the others, every file would have to be read.
+#[derive(Debug, Clone, Copy)]
+struct Trust {
+    /// `core.trustctime`
+    ctime: bool,
+    /// `core.checkStat`: inode and owner too, and not only size and whole seconds.
+    everything: bool,
+}
+
 /// Is the file as the index knows it? The times that the index has without nanoseconds are compared without.
-fn is_same(stat: &StatData, now: &fs::Metadata) -> bool {
+fn is_same(stat: &StatData, now: &fs::Metadata, trust: Trust) -> bool {
     // The index has the lower 32 bits of everything.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let low = |value: i64| value as u32;
     let time = |known: (u32, u32), seconds: i64, nanos: i64| {
-        known.0 == low(seconds) && (known.1 == 0 || known.1 == low(nanos))
+        known.0 == low(seconds) && (known.1 == 0 || known.1 == low(nanos) || !trust.everything)
     };
+    let owner = || (stat.ino, stat.uid, stat.gid) == (low(now.ino().cast_signed()), now.uid(), now.gid());
     time(stat.mtime, now.mtime(), now.mtime_nsec())
-        && time(stat.ctime, now.ctime(), now.ctime_nsec())
-        && (stat.ino, stat.uid, stat.gid) == (low(now.ino().cast_signed()), now.uid(), now.gid())
+        && (!trust.ctime || time(stat.ctime, now.ctime(), now.ctime_nsec()))
+        && (!trust.everything || owner())
         // An entry without a size was made without looking at the file.
         && stat.size == low(now.len().cast_signed())
         && stat.size != 0

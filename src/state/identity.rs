@@ -69,16 +69,17 @@ impl StateDir {
     /// Is it the directory that `recorded` speaks of, and no copy?
     pub(crate) fn is_the_one(&self, recorded: Birth) -> io::Result<bool> {
         let here = self.birth()?;
-        Ok(here == recorded || (here.ino == recorded.ino && !durable::has_stable_births(self.path())))
+        let is_it = !here.is_another(&recorded);
+        Ok(is_it || (here.ino == recorded.ino && !durable::has_stable_births(self.path())))
     }
 
     /// Says the note of the last verification (its name) that it was made in this very directory?
     pub(crate) fn is_known_by(&self, verified: Option<&str>) -> io::Result<bool> {
         let noted = verified.and_then(|name| name.strip_prefix(VERIFIED)?.split_once('.'));
         let Some((_boot, noted)) = noted else { return Ok(false) };
-        let here = self.birth()?;
-        let ino_is_equal = || noted.split('.').next() == Some(&here.ino.to_string());
-        Ok(noted == birth_name(here) || (ino_is_equal() && !durable::has_stable_births(self.path())))
+        let mut numbers = noted.split('.');
+        let Some(ino) = numbers.next().and_then(|ino| ino.parse().ok()) else { return Ok(false) };
+        self.is_the_one(Birth { ino, born: numbers.next().and_then(|born| born.parse().ok()) })
     }
 }
 
@@ -90,6 +91,27 @@ pub(super) fn birth_name(birth: Birth) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_of_birth_that_is_not_known_tells_no_two_directories_apart() {
+        let scratch = tempfile::tempdir().unwrap();
+        for part in ["refs", "objects"] {
+            durable::create_dirs(&scratch.path().join(part), 0o777).unwrap();
+        }
+        durable::create_new(&scratch.path().join("HEAD"), b"ref: refs/heads/main\n").unwrap();
+        let state = StateDir::of(&crate::git::Repository::open(scratch.path()).unwrap());
+        state.create().unwrap();
+        let ino = state.birth().unwrap().ino;
+        for (note, is_known) in [
+            (format!("{VERIFIED}boot.{ino}.0"), true),
+            (format!("{VERIFIED}boot.{ino}"), true),
+            (format!("{VERIFIED}boot.{}.0", ino + 1), false),
+            (format!("{VERIFIED}boot.x.0"), false),
+        ] {
+            assert_eq!(state.is_known_by(Some(&note)).unwrap(), is_known, "{note}");
+        }
+        assert!(state.is_the_one(Birth { ino, born: None }).unwrap(), "another build did not know it");
+    }
 
     #[test]
     fn an_id_is_32_small_hexadecimal_digits() {

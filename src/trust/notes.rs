@@ -144,7 +144,7 @@ impl Notes {
         if !self.is_own() {
             return None;
         }
-        let path = self.directory.join(name);
+        let path = durable::real(&self.directory).join(name);
         let metadata = absent_is_none(fs::symlink_metadata(&path)).ok()??;
         let bytes = is_private(&metadata).then(|| durable::read_own(&path, LONGEST).ok()).flatten()?;
         Note::decode(&bytes)

@@ -392,6 +392,16 @@ fn a_home_that_is_reached_through_links_serves_as_any_other() {
         assert!(output.status.success(), "{arguments:?}: {}", shown(&repo, &output));
     };
     let bin = home.join("bin").display().to_string();
+    jin(&["install"]);
+    let mut check = crate::support::crash::jin(&repo, &["check"]);
+    let checked = check.env("HOME", &home).env_remove("XDG_STATE_HOME").output().expect("it starts");
+    assert_eq!(
+        text(&checked.stdout),
+        "clean: nothing is unfinished\n",
+        "the note is found: {}",
+        shown(&repo, &checked)
+    );
+    jin(&["uninstall"]);
     jin(&["install", "--template"]);
     jin(&["install", "--template"]);
     jin(&["install", "--shim", &bin]);
