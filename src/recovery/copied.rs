@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::fs::access::Purpose;
-use crate::fs::{durable, named as fs};
+use crate::fs::{durable, moving, named as fs};
 use crate::git::Repository;
 use crate::process::owner;
 use crate::recovery::site::{Options, PATIENCE};
@@ -96,7 +96,7 @@ fn move_all(state: &StateDir, aside: &Path) -> anyhow::Result<()> {
         for entry in fs::read_dir(state.path())? {
             let entry = entry?;
             if KEPT.iter().all(|kept| entry.file_name() != *kept) {
-                durable::move_new(&entry.path(), &aside.join(entry.file_name()))?;
+                moving::move_new(&entry.path(), &aside.join(entry.file_name()))?;
             }
         }
         state.create_missing([state.wal(), state.tx_root()])?;
