@@ -74,7 +74,9 @@ pub(crate) fn set_aside(repo: &Repository, options: &Options) -> anyhow::Result<
             return Ok(Vec::new());
         }
         let log = log(&state)?;
-        if listing.markers.is_empty() && fs::read_dir(state.wal())?.next().is_none() {
+        // A note of where another log ended would make a gap of all that is not there.
+        let noted = fs::symlink_metadata(state.path().join("log-head")).is_ok();
+        if listing.markers.is_empty() && !noted && fs::read_dir(state.wal())?.next().is_none() {
             // Nothing happened there: whoever made it, or set it aside, has not begun the log yet.
             state.make_id()?;
             return log.open().map(|()| Vec::new());
