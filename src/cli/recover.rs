@@ -8,8 +8,8 @@ use crate::state::TxId;
 /// Recover interrupted transactions and remove stale locks
 ///
 /// What was applied wholly is recorded as committed, what was applied partly is rolled back, and locks of dead
-/// processes go to quarantine in .git/.jin/quarantine. Somebody else's values are never touched. Running it
-/// again changes nothing.
+/// processes go to quarantine in .git/.jin/quarantine. Somebody else's values are never touched. A damaged log is set
+/// aside there, and a new one begun, when nothing is unfinished. Running it again changes nothing.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Say what would be done, and change nothing
@@ -38,7 +38,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.say(&format!("jin-txn: closed {id}"));
         return Ok(exit::DONE);
     }
-    let report = progress::while_recovering(!session.quiet, &repo, || recovery::recover(&repo, &options))?;
+    let report = progress::while_recovering(!session.quiet, &repo, || recovery::recover_with_log(&repo, &options))?;
     let code = match (args.dry_run, exit_code(&report)) {
         // What waited has been recovered.
         (false, exit::INTERRUPTED) if report.is_busy() => exit::BUSY,
@@ -62,6 +62,13 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             for lock in report.locks.iter().filter(|l| !l.held) {
                 session.say(&format!("  {}: {}", lock.path, lock.because));
             }
+        }
+        // What the report only tells has come to its end.
+        if matches!(code, exit::NEEDS_HUMAN | exit::BUSY)
+            && let Some(hint) = super::status::next_step(&report)
+            && report.is_waiting()
+        {
+            session.say(&hint);
         }
         if report.is_clean() {
             session.say("jin-txn: nothing to recover");

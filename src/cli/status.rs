@@ -162,14 +162,24 @@ pub(crate) fn obstacles(report: &Report) -> Vec<String> {
     held.chain(report.busy.iter().map(|b| format!("jin-txn: {b}"))).collect()
 }
 
-fn next_step(report: &Report) -> Option<String> {
+/// What to do next: a command that ends what is left, or brings it further.
+pub(super) fn next_step(report: &Report) -> Option<String> {
+    let with = |finding: Finding| report.transactions.iter().find(|t| t.finding == finding && !t.quiet).map(|t| t.id);
     match exit_code(report) {
         crate::cli::exit::INTERRUPTED => Some("hint: run `git txn recover`".to_owned()),
-        crate::cli::exit::NEEDS_HUMAN => Some(
-            "hint: `git txn show ID` tells what happened; `git txn recover --acknowledge ID` closes it as it is"
-                .to_owned(),
-        ),
-        crate::cli::exit::BUSY => Some("hint: wait until it is done, then look again".to_owned()),
+        crate::cli::exit::NEEDS_HUMAN => Some(match with(Finding::NeedsHuman) {
+            Some(id) => format!(
+                "hint: `git txn show {id}` tells what happened; `git txn recover --acknowledge {id}` closes it as it is"
+            ),
+            None if report.damage.is_empty() => "hint: run `git txn recover`".to_owned(),
+            None => "hint: `git txn recover` sets a damaged log aside and begins a new one".to_owned(),
+        }),
+        crate::cli::exit::BUSY => Some(match with(Finding::Left) {
+            Some(id) => {
+                format!("hint: `git txn recover` tries again; `git txn recover --acknowledge {id}` closes it as it is")
+            }
+            None => "hint: wait until it is done, then look again".to_owned(),
+        }),
         _ => None,
     }
 }

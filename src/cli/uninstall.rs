@@ -6,9 +6,9 @@ use crate::cli::{Session, exit, exit_code, notes, real_git};
 use crate::fs::durable;
 use crate::git::Repository;
 use crate::recovery;
-use crate::setup::unprotect::unprotect;
+use crate::setup::unprotect::{is_installed, unprotect};
 use crate::setup::{shim, submodules, template};
-use crate::state::StateDir;
+use crate::state::{Busy, StateDir};
 use crate::util::text::shown;
 
 /// Take jin-txn out of a repository again
@@ -59,8 +59,33 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
-    anyhow::ensure!(state.exists(), "{} is not protected", shown(&repo.common_dir));
-    let report = recovery::recover(repo, &session.recovery_options()?)?;
+    if state.exists() {
+        recover_first(session, args, repo)?;
+    } else {
+        // Who has removed it wants to be rid of the rest as well.
+        anyhow::ensure!(is_installed(git, repo)?, "{} is not protected", shown(&repo.common_dir));
+    }
+    tell_of_left(session, &unprotect(git, repo)?);
+    notes().iter().for_each(|notes| notes.forget(&state));
+    let mut line = format!("jin-txn: {} is no longer protected", shown(&repo.common_dir));
+    if args.purge {
+        durable::remove_tree(state.path())?;
+    } else if state.exists() {
+        line += &format!("; the log stays in {}", shown(state.path()));
+    }
+    session.say(&line);
+    Ok(())
+}
+
+/// Nothing is to stay unfinished. What cannot be recovered keeps nobody from taking us out: it stays in `.jin`.
+fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::Result<()> {
+    let report = match recovery::recover_with_log(repo, &session.recovery_options()?) {
+        Err(error) if !args.purge && !error.is::<Busy>() => {
+            session.say(&format!("jin-txn: warning: nothing was recovered: {error:#}"));
+            return Ok(());
+        }
+        recovered => recovered?,
+    };
     for line in report.headlines() {
         session.say(&line);
     }
@@ -70,15 +95,6 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
         }
         anyhow::ensure!(exit_code(&report) == exit::DONE, "something is unfinished: nothing was removed");
     }
-    tell_of_left(session, &unprotect(git, repo)?);
-    notes().iter().for_each(|notes| notes.forget(&state));
-    let mut line = format!("jin-txn: {} is no longer protected", shown(&repo.common_dir));
-    if args.purge {
-        durable::remove_tree(state.path())?;
-    } else {
-        line += &format!("; the log stays in {}", shown(state.path()));
-    }
-    session.say(&line);
     Ok(())
 }
 

@@ -192,20 +192,6 @@ pub(crate) fn remove_file_here(path: &Path) -> io::Result<()> {
     absent_is_fine(at(path, fs::remove_file(path)))
 }
 
-/// As [`rename_new`], also for a directory that overlayfs cannot rename: one of a lower layer is moved entry by entry.
-pub(crate) fn move_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rename_new(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices && named::symlink_metadata(from)?.is_dir() => {
-            make_dirs(to, Purpose::State)?;
-            for (name, _) in door::entries(from)?.into_iter().flatten() {
-                move_new(&from.join(&name), &to.join(&name))?;
-            }
-            place(from)?.remove_dir()
-        }
-        done => done,
-    }
-}
-
 /// Renames `from` to `to` and fails with `AlreadyExists` when `to` is there.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     place(from)?.rename_new(&place(to)?)

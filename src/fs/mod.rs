@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod door;
 pub(crate) mod durable;
 pub(crate) mod identity;
+pub(crate) mod moving;
 pub(crate) mod named;
 
 pub(crate) use identity::{Birth, FileId, read_ref, read_small, with_suffix};

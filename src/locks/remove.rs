@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, durable, moving};
 use crate::git::Repository;
 use crate::locks::proof::{DeadLock, RECOVERY_LOCK};
 use crate::state::{StateDir, quarantine};
@@ -30,17 +30,30 @@ impl DeadLock {
             return Ok(false);
         }
         let aside = quarantine::free_path(state, &repo.relative(&lock.path))?;
-        match durable::rename_new(&lock.path, &aside) {
+        let cannot = || format!("cannot move {} to quarantine", shown(&lock.path));
+        let mut found = aside.clone();
+        let moved = match durable::rename_new(&lock.path, &aside) {
+            // Another disk: out of the way first, by a rename that can be taken back as well.
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
+                found = lock.path.with_file_name(format!(".jin-aside-{}.lock", lock.id.ino));
+                durable::rename_new(&lock.path, &found)
+            }
+            other => other,
+        };
+        match moved {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other.with_context(|| format!("cannot move {} to quarantine", shown(&lock.path)))?,
+            other => other.with_context(cannot)?,
         }
-        if is_it(FileId::at(&aside)?) {
+        if is_it(FileId::at(&found)?) {
+            if found != aside {
+                moving::move_new(&found, &aside).with_context(cannot)?;
+            }
             return Ok(true);
         }
         // Somebody took the dead one's away and made a new lock of that name in between: it is theirs, it goes back.
-        durable::hard_link(&aside, &lock.path)
-            .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", shown(&aside)))?;
-        durable::remove_file(&aside)?;
+        durable::hard_link(&found, &lock.path)
+            .with_context(|| format!("moved a live lock aside and cannot put it back: it is {}", shown(&found)))?;
+        durable::remove_file(&found)?;
         Ok(false)
     }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::fs::access::Purpose;
-use crate::fs::{durable, named as fs};
+use crate::fs::{durable, moving, named as fs};
 use crate::git::Repository;
 use crate::process::owner;
 use crate::recovery::history;
@@ -75,7 +75,9 @@ pub(crate) fn set_aside(repo: &Repository, options: &Options) -> anyhow::Result<
             return Ok(Vec::new());
         }
         let log = log(&state)?;
-        if listing.markers.is_empty() && fs::read_dir(state.wal())?.next().is_none() {
+        // A note of where another log ended would make a gap of all that is not there.
+        let noted = fs::symlink_metadata(state.path().join("log-head")).is_ok();
+        if listing.markers.is_empty() && !noted && fs::read_dir(state.wal())?.next().is_none() {
             // Nothing happened there: whoever made it, or set it aside, has not begun the log yet.
             state.make_id()?;
             return log.open().map(|()| Vec::new());
@@ -101,7 +103,7 @@ fn move_all(state: &StateDir, aside: &Path) -> anyhow::Result<()> {
         for entry in fs::read_dir(state.path())? {
             let entry = entry?;
             if KEPT.iter().all(|kept| entry.file_name() != *kept) {
-                durable::move_new(&entry.path(), &aside.join(entry.file_name()))?;
+                moving::move_new(&entry.path(), &aside.join(entry.file_name()))?;
             }
         }
         state.create_missing([state.wal(), state.tx_root()])?;

@@ -1,5 +1,6 @@
 //! Ends one transaction: the actions that follow from the decision, and how it is told.
 
+use crate::fs::moving;
 use crate::git::reflog;
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
@@ -187,6 +188,11 @@ pub(crate) fn or_leave(
             // In a hook that is no news: the next command, or this one a moment later, does it.
             let quiet = site.options.mode != Mode::Command;
             report.transactions.push(finding_of(tx, Finding::Left, vec![format!("{error:#}")], quiet));
+            Ok(None)
+        }
+        // It would fail again, and the others are not to wait for it.
+        Err(error) if site.options.mode == Mode::Command && moving::is_permanent(&error) => {
+            report.transactions.push(finding_of(tx, Finding::Left, vec![format!("{error:#}")], false));
             Ok(None)
         }
         done => done.map(Some),

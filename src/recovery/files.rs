@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::fs::access::{self, Purpose};
-use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::fs::{FileId, absent_is_none, durable, moving, named as fs};
 use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore, Repository};
 use crate::locks::{InTheWay, while_holding};
@@ -56,7 +56,7 @@ pub(crate) fn keep_copy(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
 /// Moves a file to quarantine.
 pub(crate) fn set_aside(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
     let aside = quarantine::free_path(site.state, &site.repo.relative(path))?;
-    durable::rename_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", shown(path)))
+    moving::move_new(path, &aside).with_context(|| format!("cannot move {} to quarantine", shown(path)))
 }
 
 /// Replaces a file by one rename. It is written in our own directory: what a crash leaves of it is in nobody's way.

@@ -38,6 +38,7 @@ mod progress;
 mod reflog_plan;
 mod reflogs;
 mod removed_index;
+mod renew_log;
 mod staged;
 mod take_apart;
 
@@ -46,6 +47,7 @@ pub(crate) use find_dead::{is_abandoned, liveness_of};
 pub(crate) use power_cut::is_verified;
 pub(crate) use reflogs::saved_log_name;
 pub(crate) use removed_index::{REPLACED_INDEX, SAVED_INDEX};
+pub(crate) use renew_log::recover_with_log;
 pub(crate) use report::{Finding, Report, TxFinding, plural};
 pub(crate) use site::{Mode, Options};
 pub(crate) use worktree_add::any_unfinished as any_unfinished_worktree;
@@ -56,7 +58,7 @@ use crate::git::Repository;
 use crate::locks::{self, Depth};
 use crate::process::owner::{self, ExecContext};
 use crate::state::marker::{Listing, State};
-use crate::state::{StateDir, TxId, Wait};
+use crate::state::{StateDir, TxId, Wait, quarantine};
 use crate::wal::Log;
 
 use history::{History, LogOutcome};
@@ -113,7 +115,14 @@ pub(crate) fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Re
     }
     let told = copied::set_aside(repo, options)?;
     state.make_ready()?;
-    let mut report = state.while_recovering(options.wait, || pipeline::run(repo, &state, options))?;
+    let mut report = state.while_recovering(options.wait, || {
+        let report = pipeline::run(repo, &state, options)?;
+        // A hook that found nothing has put nothing there.
+        if options.mode == Mode::Command || !report.is_clean() {
+            quarantine::sweep(&state)?;
+        }
+        Ok(report)
+    })?;
     report.notes.splice(0..0, told);
     Ok(report)
 }
@@ -142,13 +151,26 @@ pub(crate) fn is_in_the_way(repo: &Repository, options: &Options) -> anyhow::Res
     Ok(dead.iter().any(names_one))
 }
 
-/// Closes a transaction that waits for a human, who has looked at it.
+/// Closes a transaction as it is, when a person has looked at it: one that waits for that, or that nobody works on any more and
+/// recovery cannot end.
 pub(crate) fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
     state.while_recovering(options.wait, || {
-        let waiting = Listing::read(state.path())?.markers.into_iter().find(|m| m.id == id && m.state == State::Failed);
-        let entry = waiting.with_context(|| format!("{id} does not wait for anybody"))?;
-        close::acknowledge(&Site::new(repo, &state, options, &ExecContext::here()?), entry)
+        let here = ExecContext::here()?;
+        let site = Site::new(repo, &state, options, &here);
+        let mut listing = Listing::read(state.path())?;
+        listing.markers.retain(|marker| marker.id == id);
+        let entry = listing.markers.first().cloned().with_context(|| format!("{id} does not wait for anybody"))?;
+        if entry.state == State::Failed {
+            return close::acknowledge(&site, entry);
+        }
+        let mut report = Report::default();
+        find_dead::find_dead(&site, &listing, &here, &mut report)?;
+        if let Some(line) = report.busy.first() {
+            anyhow::bail!("{line}\nhint: wait until it is done");
+        }
+        // It has ended well while we looked, or is dead.
+        entry.now()?.map_or(Ok(()), |entry| close::acknowledge(&site, entry))
     })
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Progress {
     pub(crate) refs_moved: Vec<RefName>,
     /// A person has to look although all went well: something of another writer was left alone.
     pub(crate) left_some: bool,
+    /// What could not be restored, and why it never will be without a person.
+    pub(crate) unrestored: Vec<String>,
     /// Nothing was done: it was not there any more, or another process has been at work.
     pub(crate) is_void: bool,
     /// What could not be restored, or not yet.

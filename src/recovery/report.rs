@@ -106,6 +106,12 @@ impl Report {
         !self.damage.is_empty()
             || !self.losses.is_empty()
             || self.transactions.iter().any(|t| t.finding == Finding::NeedsHuman)
+            || self.locks.iter().any(|l| l.finding == Finding::NeedsHuman)
+    }
+
+    /// Is there a transaction that a person has to close, or recovery to try again?
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.transactions.iter().any(|t| !t.quiet && matches!(t.finding, Finding::NeedsHuman | Finding::Left))
     }
 
     /// Is somebody at work, or not to be seen, whose transaction or lock is in the way?
@@ -129,6 +135,8 @@ impl Report {
         for path in self.paths(Finding::Finished) {
             lines.push(format!("jin-txn: finished the commit's index: {path} is now in place"));
         }
+        let stuck = self.told_locks().filter(|l| l.finding == Finding::NeedsHuman);
+        lines.extend(stuck.map(|l| format!("jin-txn: {} is stale and stays: {}", l.path, l.because)));
         lines.extend(self.notes.iter().map(|note| format!("jin-txn: {note}")));
         lines.extend(self.losses.iter().map(|loss| format!("jin-txn: warning: {loss}")));
         lines.extend(self.damage.iter().map(|d| format!("jin-txn: warning: the log is damaged: {d}")));

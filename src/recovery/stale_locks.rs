@@ -1,6 +1,6 @@
 //! Locks of the dead: moved to quarantine, but for an `index.lock` that belongs to a finished commit, which goes into place.
 
-use crate::fs::FileId;
+use crate::fs::{FileId, moving};
 use crate::git::{RefStore, Repository};
 use crate::locks::{self, DeadLock, Depth, Holder, InTheWay, Judge, KnownDead, LockFile, Verdict};
 use crate::process::owner::Liveness;
@@ -28,24 +28,41 @@ pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], repor
                 continue;
             }
         };
-        let because = dead.proof().to_owned();
-        let found = |finding| LockFinding { path: path.clone(), finding, because, owner: Liveness::Dead, held: false };
-        if is_index_of_one(site, &dead, cases)? {
-            perform(site, vec![Action::FinishLock { lock: dead, keep: None }])?;
-            report.locks.push(found(Finding::Finished));
-            continue;
-        }
-        let trimmed = perform(site, vec![Action::TrimUnfinishedMove(dead.file().clone())])?;
-        report.notes.extend(trimmed.lines);
-        if let Some(id) = needed_later(site, dead.file(), cases)? {
-            let because = format!("{id} has it as its new index, and died just now");
-            report.locks.push(LockFinding::held(path, Holder { liveness: Liveness::Unknowable, because }));
-            continue;
-        }
-        let gone = !perform(site, vec![Action::RemoveLock(dead)])?.is_void;
-        report.locks.push(found(if gone { Finding::Removed } else { Finding::Left }));
+        let proof = dead.proof().to_owned();
+        let finding = match mend_one(site, dead, &path, cases, report) {
+            // It stops none of the others, and a person can do what we may not.
+            Err(error) if moving::is_permanent(&error) => {
+                let because = format!("{proof}; {error:#}: `git txn recover` by whoever may do that ends it");
+                LockFinding { path, finding: Finding::NeedsHuman, because, owner: Liveness::Dead, held: false }
+            }
+            done => done?,
+        };
+        report.locks.push(finding);
     }
     Ok(())
+}
+
+fn mend_one(
+    site: &Site<'_>,
+    dead: DeadLock,
+    path: &str,
+    cases: &[Case],
+    report: &mut Report,
+) -> anyhow::Result<LockFinding> {
+    let because = dead.proof().to_owned();
+    let found = |finding| LockFinding { path: path.to_owned(), finding, because, owner: Liveness::Dead, held: false };
+    if is_index_of_one(site, &dead, cases)? {
+        perform(site, vec![Action::FinishLock { lock: dead, keep: None }])?;
+        return Ok(found(Finding::Finished));
+    }
+    let trimmed = perform(site, vec![Action::TrimUnfinishedMove(dead.file().clone())])?;
+    report.notes.extend(trimmed.lines);
+    if let Some(id) = needed_later(site, dead.file(), cases)? {
+        let because = format!("{id} has it as its new index, and died just now");
+        return Ok(LockFinding::held(path.to_owned(), Holder { liveness: Liveness::Unknowable, because }));
+    }
+    let gone = !perform(site, vec![Action::RemoveLock(dead)])?.is_void;
+    Ok(found(if gone { Finding::Removed } else { Finding::Left }))
 }
 
 /// The transaction whose index this lock is, when it was at work as the markers were read: it is recovered the next time,

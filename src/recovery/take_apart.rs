@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use anyhow::Context;
 
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, durable, moving};
 use crate::locks::DeadLock;
 use crate::recovery::site::Site;
 use crate::state::quarantine;
@@ -37,7 +37,7 @@ pub(crate) fn take_apart(
     };
     let link = link.filter(leads_here);
     let aside = quarantine::free_path(site.state, &site.repo.relative(dir))?;
-    durable::rename_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", shown(dir)))?;
+    moving::move_new(dir, &aside).with_context(|| format!("cannot move {} to quarantine", shown(dir)))?;
     // git makes this directory together with the first worktree.
     durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
     // Only what leads here is git's doing: the entry may name any directory.

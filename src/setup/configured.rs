@@ -33,9 +33,14 @@ pub(crate) fn wanted(binary: &Utf8Path) -> Vec<(String, String)> {
     SECTIONS.into_iter().zip(NAMES).flat_map(setting).collect()
 }
 
+/// The settings of [`wanted`], a hook's command before its event.
+pub(crate) fn keys() -> impl Iterator<Item = String> {
+    SECTIONS.iter().flat_map(|section| ["command", "event"].map(|what| format!("hook.{section}.{what}")))
+}
+
 /// Is this one of the settings of [`wanted`]?
 pub(crate) fn is_key(key: &str) -> bool {
-    SECTIONS.iter().any(|section| ["command", "event"].iter().any(|what| key == format!("hook.{section}.{what}")))
+    keys().any(|ours| ours == key)
 }
 
 /// Looks.

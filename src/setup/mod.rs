@@ -3,6 +3,7 @@
 pub(crate) mod alias;
 pub(crate) mod chaining;
 pub(crate) mod configured;
+pub(crate) mod former;
 pub(crate) mod fsync;
 pub(crate) mod hooks;
 pub(crate) mod installed;

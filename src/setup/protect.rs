@@ -15,7 +15,7 @@ use crate::setup::hooks::InstallMethod;
 use crate::setup::installed::{HooksDirectory, Installed};
 use crate::setup::names::CONFIG_HOOKS;
 use crate::setup::preferences::Preferences;
-use crate::setup::{alias, chaining, configured, fsync, hooks, settings};
+use crate::setup::{alias, chaining, configured, former, fsync, hooks, settings};
 use crate::state::{Durability, StateDir, Wait};
 use crate::util::text::{one_line, shown};
 use crate::wal::Log;
@@ -57,8 +57,15 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
     // A hook manager that writes through our link would write into the program.
     durable::make_read_only(binary.as_std_path()).with_context(|| format!("cannot protect {binary}"))?;
     let durability = request.durability.unwrap_or_else(|| state.durability());
-    let mut work =
-        Work { request, method, durability, installed: Installed::load(repo, &state)?.unwrap_or_default(), state };
+    let installed = match Installed::load(repo, &state)? {
+        Some(installed) => installed,
+        // What a template, or an installation without a note, has made is ours as well.
+        None => {
+            let file = settings::File { git, path: repo.common_dir.join("config") };
+            Installed { settings: former::settings(&file)?, ..Installed::default() }
+        }
+    };
+    let mut work = Work { request, method, durability, installed, state };
     work.note_directories()?;
     work.state.set_durability(durability)?;
     work.state.set_settings(&preferences.settings)?;

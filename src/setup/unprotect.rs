@@ -7,10 +7,18 @@ use anyhow::Context;
 use crate::fs::durable;
 use crate::git::Repository;
 use crate::setup::installed::{HooksDirectory, Installed};
+use crate::setup::names::ALL_NAMES;
 use crate::setup::places::HooksLocation;
-use crate::setup::settings::{File, Settings};
-use crate::setup::{alias, fsync, places};
+use crate::setup::settings::File;
+use crate::setup::{chaining, former, places};
 use crate::state::{Durability, StateDir};
+
+/// Is anything of ours there that works without a state directory: hooks, or settings?
+pub(crate) fn is_installed(git: &Path, repo: &Repository) -> anyhow::Result<bool> {
+    let has_hooks = |dir: &HooksDirectory| ALL_NAMES.iter().any(|name| chaining::is_ours(&dir.path.join(name)));
+    let file = File { git, path: repo.common_dir.join("config") };
+    Ok(directories(git, repo, None).iter().any(has_hooks) || former::settings(&file)? != Default::default())
+}
 
 /// Takes hooks and settings back. Says which hooks of others had to stay aside.
 pub(crate) fn unprotect(git: &Path, repo: &Repository) -> anyhow::Result<Vec<PathBuf>> {
@@ -27,11 +35,11 @@ pub(crate) fn unprotect(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Pat
     let file = File { git, path: repo.common_dir.join("config") };
     match installed {
         Some(installed) => installed.settings.take_back(&file)?,
-        None => of_template(&file)?.take_back(&file)?,
+        None => former::settings(&file)?.take_back(&file)?,
     }
     if state.durability() == Durability::Full {
         // The configuration that git wrote is durable before what could put it back is gone.
-        durable::sync_filesystem_of(state.path()).context("cannot sync the file system")?;
+        durable::sync_filesystem_of(&repo.common_dir).context("cannot sync the file system")?;
     }
     Installed::forget(&state)?;
     Ok(left)
@@ -48,17 +56,4 @@ fn directories(git: &Path, repo: &Repository, installed: Option<&Installed>) -> 
         }
     }
     directories
-}
-
-/// What a template put into a configuration, as far as it is there.
-fn of_template(file: &File<'_>) -> anyhow::Result<Settings> {
-    let Some(alias) = file.get(alias::KEY)?.filter(|alias| alias::is_ours(alias)) else {
-        return Ok(Settings::default());
-    };
-    let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    Ok(Settings::made(vec![
-        setting(alias::KEY, &alias),
-        setting("core.fsync", fsync::SETTING),
-        setting("core.lockfilePid", "true"),
-    ]))
 }

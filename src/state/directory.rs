@@ -88,7 +88,7 @@ impl StateDir {
     pub(super) fn require_directories(parts: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
         for part in parts {
             let Some(found) = crate::fs::absent_is_none(fs::symlink_metadata(&part))? else {
-                let what = format!("{} is missing: `jin-txn doctor` says what to do", shown(&part));
+                let what = format!("{} is missing: `jin-txn recover` begins a new log", shown(&part));
                 return Err(io::Error::new(io::ErrorKind::NotFound, what));
             };
             if !found.is_dir() {

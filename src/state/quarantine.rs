@@ -1,10 +1,14 @@
-//! Names in `.jin/quarantine/`, where recovery keeps whatever it moves aside or replaces.
+//! `.jin/quarantine/`, where recovery keeps whatever it moves aside or replaces: its names, and its bounds.
 
+use std::cmp::Reverse;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::directory::StateDir;
+use crate::state::settings::Settings;
 use crate::util::checksum::crc32c;
 use crate::util::clock::unix_time;
 
@@ -12,15 +16,25 @@ use crate::util::clock::unix_time;
 /// and perhaps one behind it.
 const LONGEST: usize = 200;
 
-/// The name of what is moved aside now: when, and what it was. Of a long path it has the end, and a checksum of the whole.
+/// The name of what is moved aside now: when, and what it was.
 pub(crate) fn name(what: &str) -> String {
-    let flat = what.replace('/', "%");
-    let (mut from, is_long) = (flat.len().saturating_sub(LONGEST), flat.len() > LONGEST);
-    while !flat.is_char_boundary(from) {
+    format!("{}-{}", unix_time(), flat(what))
+}
+
+/// A path as one name. Of a long one it has the end, and a checksum of the whole.
+pub(crate) fn flat(path: &str) -> String {
+    cut(&path.replace('/', "%"), path)
+}
+
+fn cut(name: &str, whole: &str) -> String {
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let mut from = name.len() - LONGEST;
+    while !name.is_char_boundary(from) {
         from += 1;
     }
-    let whole = if is_long { format!("{:08x}%", crc32c(what.as_bytes())) } else { String::new() };
-    format!("{}-{whole}{}", unix_time(), &flat[from..])
+    format!("{:08x}%{}", crc32c(whole.as_bytes()), &name[from..])
 }
 
 /// A free path in the quarantine for `what`.
@@ -50,8 +64,50 @@ pub(crate) fn keep(state: &StateDir, what: &str, bytes: &[u8]) -> io::Result<()>
     }
 }
 
-/// `name` in `dir`, numbered when it is taken.
+/// Removes what is older than `jin.retention` says, and the oldest of what is more than it says. What came last stays.
+pub(crate) fn sweep(state: &StateDir) -> io::Result<()> {
+    let Settings { retained_seconds, retained_bytes, .. } = state.settings();
+    let oldest_kept = unix_time().saturating_sub(retained_seconds);
+    let dir = state.quarantine();
+    let mut kept = Vec::new();
+    for (name, kind) in door::entries(&dir)?.into_iter().flatten() {
+        let Some(time) = name.to_str().and_then(|n| n.split('-').next()?.parse::<u64>().ok()) else { continue };
+        let path = dir.join(&name);
+        let Some(found) = absent_is_none(fs::symlink_metadata(&path))? else { continue };
+        kept.push(((time, found.ctime(), found.ctime_nsec()), path, kind));
+    }
+    kept.sort_by_key(|(came, ..)| Reverse(*came));
+    let mut bytes = 0_u64;
+    for (at, ((time, ..), path, kind)) in kept.iter().enumerate() {
+        bytes = bytes.saturating_add(size(path, *kind)?);
+        if at > 0 && (*time < oldest_kept || bytes > retained_bytes) {
+            match durable::remove_tree(path) {
+                // Another user's directories came here by a rename, and are his to empty.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                removed => removed?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What would be free if it went: a second name of a file that is in use takes nothing.
+fn size(path: &Path, kind: Kind) -> io::Result<u64> {
+    if kind != Kind::Directory {
+        let found = absent_is_none(fs::symlink_metadata(path))?;
+        return Ok(found.filter(|found| found.nlink() == 1).map_or(0, |found| found.len()));
+    }
+    let entries = match door::entries(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(0),
+        entries => entries?.into_iter().flatten(),
+    };
+    entries.map(|(name, kind)| size(&path.join(name), kind)).sum()
+}
+
+/// `name` in `dir`, numbered when it is taken. There is always room for the number.
 pub(crate) fn free_name(dir: &Path, name: &str) -> io::Result<PathBuf> {
+    const ROOM: usize = 235;
+    let name = &if name.len() > ROOM { cut(name, name) } else { name.to_owned() };
     let mut number = 1;
     let mut path = dir.join(name);
     while absent_is_none(fs::symlink_metadata(&path))?.is_some() {

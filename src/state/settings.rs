@@ -18,10 +18,11 @@ use std::time::Duration;
 pub struct Settings {
     /// How long a hook waits for the log's lock before it vetoes (`jin.lockTimeout`).
     pub lock_timeout: Duration,
-    /// Records, and what recovery moved aside, are kept at least this many seconds, unless the log grows too large
+    /// Records, and what recovery moved aside, are kept this many seconds, unless they grow too large
     /// (`jin.retention`).
     pub retained_seconds: u64,
-    /// The log is kept below this many bytes, plus the segment in use (`jin.retention`).
+    /// The log is kept below this many bytes, plus the segment in use, and so is the quarantine, plus what came last
+    /// (`jin.retention`).
     pub retained_bytes: u64,
 }
 

@@ -40,9 +40,9 @@ pub(crate) enum Flush {
 /// The log of one repository.
 #[derive(Debug, Clone)]
 pub(crate) struct Log<'s> {
-    state: &'s StateDir,
-    boot: String,
-    wait: Wait,
+    pub(super) state: &'s StateDir,
+    pub(super) boot: String,
+    pub(super) wait: Wait,
 }
 
 /// A record that was appended, and not yet synced.
@@ -160,7 +160,7 @@ impl<'s> Log<'s> {
     }
 
     /// The end of the log, repaired if need be. Under `append.lock`.
-    fn load_head(&self) -> anyhow::Result<Head> {
+    pub(super) fn load_head(&self) -> anyhow::Result<Head> {
         match self.note()? {
             Note::End(mut head) => {
                 match absent_is_none(fs::metadata(segments::path(self.state, head.segment)))?.map(|m| m.len()) {
@@ -180,7 +180,7 @@ impl<'s> Log<'s> {
         }
     }
 
-    fn note(&self) -> io::Result<Note> {
+    pub(super) fn note(&self) -> io::Result<Note> {
         Note::read(self.state, BootSum::of(&self.boot))
     }
 
@@ -191,10 +191,8 @@ impl<'s> Log<'s> {
 
     /// Reads everything: the note is missing, from another boot, or speaks of more than there is. Segments from `distrusted` on
     /// could not be written or synced.
-    fn rebuild_head(&self, remembered: Option<Head>, distrusted: Option<Lsn>) -> anyhow::Result<Head> {
-        let boot = BootSum::of(&self.boot);
-        let (clock, since) = (clock::clock_offset() / 1_000_000, clock::now() / 1_000_000_000);
-        let mut head = Head { boot, next_tx: 1, next_lsn: 1, segment: 0, size: 0, clock, since };
+    pub(super) fn rebuild_head(&self, remembered: Option<Head>, distrusted: Option<Lsn>) -> anyhow::Result<Head> {
+        let mut head = self.empty_head(0);
         for segment in segments::list(self.state)? {
             if distrusted.is_some_and(|first| segment >= first) {
                 segments::write_anew(self.state, segment)?;
@@ -225,6 +223,13 @@ impl<'s> Log<'s> {
         }
         head.store(self.state)?;
         Ok(head)
+    }
+
+    /// The end of a log that has lost its only segment; `0`: that never had one.
+    pub(super) fn empty_head(&self, segment: Lsn) -> Head {
+        let boot = BootSum::of(&self.boot);
+        let (clock, since) = (clock::clock_offset() / 1_000_000, clock::now() / 1_000_000_000);
+        Head { boot, next_tx: 1, next_lsn: segment + 1, segment, size: 0, clock, since }
     }
 
     fn poison(&self, segment: Lsn) -> anyhow::Result<()> {

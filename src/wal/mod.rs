@@ -8,6 +8,7 @@
 //! | [`scan`] | which records of a segment count, and what is missing; no I/O |
 //! | `head` | `log-head`: where the log ends |
 //! | `rotate` | a new segment; old ones go |
+//! | `renew` | a damaged or lost log is set aside, and begun anew |
 //! | `log` | appending, under `append.lock` |
 //!
 //! A record counts only if its checksum matches. A bad *tail* (nothing valid behind it) is a torn write:
@@ -18,6 +19,7 @@ pub(crate) mod files;
 mod head;
 mod log;
 pub(crate) mod record;
+mod renew;
 mod rotate;
 pub(crate) mod scan;
 mod segments;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use crate::fs::{durable, named as fs};
 use crate::state::marker::{Listing, State};
 use crate::state::settings::Settings;
-use crate::state::{StateDir, TxId};
+use crate::state::{StateDir, TxId, quarantine};
 use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::wal::codec;
@@ -72,7 +72,7 @@ fn drop_old(state: &StateDir) -> anyhow::Result<()> {
         durable::remove_file(&segments::path(state, segments[index]))?;
         total -= size;
     }
-    sweep_quarantine(state, oldest_kept)
+    Ok(quarantine::sweep(state)?)
 }
 
 /// The time of the first record of a segment.
@@ -90,24 +90,4 @@ fn mentions(state: &StateDir, segment: Lsn, ids: &[TxId]) -> anyhow::Result<bool
     let lines = content.lines().map(|(_, line)| line.strip_suffix(b"\n").unwrap_or(line));
     let headers = lines.filter_map(|line| codec::decode_header(line).ok());
     Ok(headers.filter_map(|h| h.tx).any(|tx| ids.contains(&tx)))
-}
-
-/// What recovery moved aside is kept as long as the log that explains it.
-fn sweep_quarantine(state: &StateDir, oldest_kept: u64) -> anyhow::Result<()> {
-    let Some(entries) = crate::fs::absent_is_none(fs::read_dir(state.quarantine()))? else {
-        return Ok(());
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let time = name.to_str().and_then(|n| n.split('-').next()?.parse::<u64>().ok());
-        if time.is_some_and(|t| t < oldest_kept) {
-            if entry.file_type()?.is_dir() {
-                durable::remove_tree(&entry.path())?;
-            } else {
-                durable::remove_file(&entry.path())?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -195,12 +195,13 @@ fn a_branch_that_somebody_else_moved_waits_for_a_human_and_is_never_overwritten(
     --- stderr
     jin-txn: needs you: tx-1 (`git update-ref --stdin`, pid [PID]): refs/heads/beta is back at [ID], refs/heads/alpha has been moved by somebody else and is left alone; see `git txn show tx-1`
     jin-txn: moved 2 stale locks to quarantine: refs/heads/gamma.lock, refs/heads/omega.lock
+    hint: `git txn show tx-1` tells what happened; `git txn recover --acknowledge tx-1` closes it as it is
     --- exit 4
     ");
     insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["check"])), @"
     tx-1: needs you (`git update-ref --stdin`, pid [PID])
       it needs manual resolution: `git txn recover --acknowledge tx-1`
-    hint: `git txn show ID` tells what happened; `git txn recover --acknowledge ID` closes it as it is
+    hint: `git txn show tx-1` tells what happened; `git txn recover --acknowledge tx-1` closes it as it is
     --- stderr
     --- exit 4
     ");

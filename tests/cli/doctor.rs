@@ -105,7 +105,7 @@ const BROKEN: [Broken; 20] = [
         breaks: |case| drop(case.repo.git(["config", "core.fsync", "none"])) },
     Broken { name: "git does not wait for the disk", check: "durability", says: "core.fsyncMethod is `writeout-only`", remedy: "unset it", code: 1, fixed: false,
         breaks: |case| drop(case.repo.git(["config", "core.fsyncMethod", "writeout-only"])) },
-    Broken { name: "the log is damaged", check: "log", says: "damaged: ", remedy: "for a new log: `jin-txn uninstall`", code: 4, fixed: false,
+    Broken { name: "the log is damaged", check: "log", says: "damaged: ", remedy: "`git txn recover` sets it aside", code: 4, fixed: true,
         breaks: damage_log },
     Broken { name: "a stale lock", check: "locks", says: "index.lock since ", remedy: "git txn recover", code: 3, fixed: true,
         breaks: |case| fs::write(case.repo.git_dir().join("index.lock"), "").expect("a lock can be left") },
@@ -345,22 +345,13 @@ fn a_state_directory_that_its_owner_may_not_write_is_mended() {
 fn the_remedy_for_a_damaged_log_works_and_keeps_everything() {
     let case = Case::new();
     damage_log(&case);
-    let state = jin(&case).display().to_string();
     let diagnosis = json(&case.repo.jin_txn(["doctor", "--json"]));
     let remedy = failed(&diagnosis).into_iter().find(|(check, ..)| check == "log").expect("it is named").2;
     let commands: Vec<&str> = remedy.split('`').skip(1).step_by(2).collect();
-    let program = jin_txn().display().to_string();
-    for command in &commands {
-        let output = case.repo.run(
-            "/bin/sh".as_ref(),
-            case.repo.path(),
-            ["-c", &command.replace("jin-txn ", &format!("{program} "))],
-            b"",
-        );
-        assert!(output.status.success(), "`{command}`: {}", text(&output.stderr));
-    }
-    assert_eq!(commands.len(), 3, "{remedy}");
-    assert!(Path::new(&format!("{state}.damaged/wal")).is_dir(), "the old log is kept");
+    assert_eq!(commands, ["git txn recover"], "{remedy}");
+    assert_eq!(case.code(&["recover"]), Some(4), "it is told once more");
+    let kept = crate::support::snapshot::walk(&jin(&case).join("quarantine"), &|_| true);
+    assert!(kept.iter().any(|path| path.extension().is_some_and(|it| it == "wal")), "the old log is kept: {kept:?}");
     assert_eq!(case.code(&["doctor"]), Some(0), "{}", text(&case.repo.jin_txn(["doctor"]).stdout));
 }
 

@@ -1,5 +1,6 @@
 //! Traps that real git sets for whoever recovers it: each test is one of them.
 
+mod dead_ends;
 mod ending;
 mod half_done;
 mod interrupted;
@@ -10,6 +11,7 @@ mod together;
 mod unseen;
 mod vetoes;
 mod watching;
+mod ways_out;
 
 use std::fmt::Write as _;
 

@@ -25,9 +25,13 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     if fs::symlink_metadata(state.path()).is_err() {
         return Check::failed(NAME, format!("{path} does not exist"), "`jin-txn install`").mended_by(Fix::Install);
     }
-    let parts = [state.wal(), state.quarantine(), state.tx_root()];
+    let parts = [state.quarantine(), state.tx_root()];
     let is_missing =
         |part: &&PathBuf| fs::symlink_metadata(part).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    if is_missing(&&state.wal()) {
+        let what = format!("{} does not exist", shown(&state.wal()));
+        return Check::failed(NAME, what, "`git txn recover` begins a new log").mended_by(Fix::Recover);
+    }
     if let Some(missing) = parts.iter().find(is_missing) {
         let what = format!("{} does not exist", shown(missing));
         return Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install);
@@ -223,11 +227,9 @@ pub(super) fn locks(found: &[Evidence], report: &Report) -> Check {
 pub(super) fn log(state: &StateDir, report: &Report) -> Check {
     const NAME: &str = "log";
     if let Some((first, more)) = report.damage.split_first() {
-        let path = shown(state.path());
-        let remedy = format!(
-            "what is readable counts (jin-txn wal dump); for a new log: `jin-txn uninstall`, `mv {path} {path}.damaged`, `jin-txn install`"
-        );
-        return Check::failed(NAME, format!("damaged: {first}"), remedy).and_say(more.iter().cloned());
+        let check =
+            Check::failed(NAME, format!("damaged: {first}"), "`git txn recover` sets it aside and begins a new one");
+        return check.and_say(more.iter().cloned()).mended_by(Fix::Recover);
     }
     let (count, bytes) = size_of(&state.wal());
     let kept = state.settings();

@@ -249,7 +249,7 @@ fn mend(session: &Session, repo: &Repository, fix: Fix) -> anyhow::Result<Vec<St
             Ok(vec![format!("gave you write access to {mended} in .jin")])
         }
         Fix::Recover => {
-            let report = recovery::recover(repo, &session.recovery_options()?)?;
+            let report = recovery::recover_with_log(repo, &session.recovery_options()?)?;
             let lines = report.headlines().into_iter().chain(super::status::obstacles(&report));
             Ok(lines.map(|line| line.trim_start_matches("jin-txn: ").to_owned()).collect())
         }

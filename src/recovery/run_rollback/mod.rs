@@ -17,6 +17,7 @@ mod worktree;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::fs::moving;
 use crate::git::{RefName, Repository};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
@@ -85,7 +86,10 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
     let history = History::new(&scan.records);
     let Some((at, begin)) = history.begin(id) else {
         let log_is_damaged = !scan.damage.is_empty();
-        let why = vec!["its record is lost in a damaged part of the log: nothing of it is taken back".to_owned()];
+        let why = vec![
+            "its record is lost in a damaged part of the log: nothing of it is taken back".to_owned(),
+            format!("`git txn recover --acknowledge {id}` leaves everything as it is now"),
+        ];
         let evidence = RunEvidence::NoRecord { log_is_damaged };
         return Ok(Found::Other { evidence, why, begin: None, asked: was_asked(&scan.records, id) });
     };
@@ -192,7 +196,7 @@ fn roll_back(site: &Site<'_>, entry: Entry, run: Box<DeadRun>, report: &mut Repo
     let (id, begin, asked) = (run.id, run.begin.clone(), was_asked(&run.records, run.id));
     let told = Told { entry, begin: Some(&begin), asked };
     let progress = match perform(site, vec![Action::RestoreRun(run)]) {
-        Err(error) if error.is::<InTheWay>() => {
+        Err(error) if error.is::<InTheWay>() || moving::is_permanent(&error) => {
             told.find(Finding::Left, vec![format!("{error:#}")], report);
             return Ok(());
         }
@@ -209,9 +213,29 @@ fn roll_back(site: &Site<'_>, entry: Entry, run: Box<DeadRun>, report: &mut Repo
         ];
         return ask(site, told, why, report);
     }
+    if !progress.unrestored.is_empty() {
+        return ask(site, told, unrestored(id, progress.unrestored, progress.lines), report);
+    }
     let finding = if progress.left_some { Finding::NeedsHuman } else { Finding::RolledBack };
     told.find(finding, progress.lines, report);
     perform(site, vec![Action::CloseRun { entry: told.entry, state: State::Failed }]).map(|_| ())
+}
+
+/// Everything is restored that could be, and the snapshot stays until a person says that the rest is done, or to be left.
+fn unrestored(id: TxId, mut failed: Vec<String>, done: Vec<String>) -> Vec<String> {
+    const TOLD: usize = 20;
+    let count = failed.len();
+    failed.truncate(TOLD);
+    if count > TOLD {
+        failed.push(format!("and {} more", count - TOLD));
+    }
+    let mut lines = vec![
+        format!("not everything could be restored: {}", failed.join("; ")),
+        format!("`git txn recover --take-back {id}` tries that again, when you have made it possible"),
+        format!("`git txn recover --acknowledge {id}` leaves it as it is now"),
+    ];
+    lines.extend(done);
+    lines
 }
 
 /// How a run is told.
@@ -225,11 +249,14 @@ struct Told<'b> {
 impl Told<'_> {
     fn find(&self, finding: Finding, actions: Vec<String>, report: &mut Report) {
         let id = self.entry.id;
-        let Some(begin) = self.begin else {
-            report.notes.push(format!("{id} needs manual resolution: {}", actions.join("; ")));
-            return;
+        let (pid, operation) = match self.begin {
+            Some(begin) => (Some(begin.owner.process.pid), begin.operation.clone()),
+            // Its marker says as much as is known.
+            None => match self.entry.read_now() {
+                Ok(Some((_, marker))) => (Some(marker.owner.process.pid), marker.operation),
+                _ => (None, "unknown operation".to_owned()),
+            },
         };
-        let (pid, operation) = (Some(begin.owner.process.pid), begin.operation.clone());
         report.transactions.push(TxFinding { id, operation, pid, finding, actions, quiet: false });
     }
 }

@@ -14,11 +14,11 @@ use rustix::fs::OFlags;
 
 use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, RenameMode, Root, Stat};
-use crate::fs::{door, durable, named as fs};
+use crate::fs::{door, durable, moving, named as fs};
 
 use crate::run::manifest::{Content, Kept};
 use crate::run::reachable;
-use crate::state::quarantine::free_name;
+use crate::state::quarantine::{flat, free_name};
 use crate::util::text::{shown, unescape};
 
 /// The name under which a file is made ready, below the run's directory.
@@ -63,9 +63,19 @@ impl<'p> RestoreTarget<'p> {
         }
     }
 
+    /// The same for who only looks: where nobody may look nothing is seen.
+    pub(crate) fn seen(&self, path: &RelPath) -> io::Result<Option<Stat>> {
+        let found = self.now(path);
+        if found.as_ref().is_err_and(is_closed) { Ok(None) } else { found }
+    }
+
     /// Is something else at the path than what was kept?
     pub(crate) fn differs(&self, kept: &Kept) -> anyhow::Result<bool> {
-        let now = self.now(&kept.path)?;
+        let now = match self.now(&kept.path) {
+            // It is not what was kept, which we have seen.
+            Err(error) if is_closed(&error) => return Ok(true),
+            now => now?,
+        };
         let Some(stat) = now else { return Ok(!matches!(kept.content, Content::Absent | Content::Opaque)) };
         Ok(match &kept.content {
             Content::Absent => true,
@@ -77,7 +87,10 @@ impl<'p> RestoreTarget<'p> {
             }
             Content::File { mode, copy, .. } => {
                 let parent = reachable(self.root.parent(&kept.path))?;
-                let file = parent.map(|p| p.open()).transpose()?.flatten();
+                let file = match parent.map(|p| p.open()).transpose() {
+                    Err(error) if is_closed(&error) => return Ok(true),
+                    opened => opened?.flatten(),
+                };
                 let Some(file) = file.filter(|_| stat.kind == Kind::File && stat.mode == *mode) else {
                     return Ok(true);
                 };
@@ -125,14 +138,7 @@ impl<'p> RestoreTarget<'p> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             // Another file system: a copy, and then the original goes.
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
-                if let Some(file) = parent.open().with_context(cannot)? {
-                    durable::copy_new(&file, &to).and_then(|f| f.sync_all()).with_context(cannot)?;
-                } else if let Some(target) = parent.read_link().with_context(cannot)? {
-                    durable::create_new(&to, &target).with_context(cannot)?;
-                } else {
-                    return Err(e).with_context(cannot);
-                }
-                parent.unlink().with_context(cannot)?;
+                moving::move_new(&parent.whole(), &to).with_context(cannot)?;
             }
             Err(e) => return Err(e).with_context(cannot),
         }
@@ -211,8 +217,8 @@ impl<'p> RestoreTarget<'p> {
     pub(crate) fn quarantine_second_name(&mut self, path: &RelPath, copy: u64) -> anyhow::Result<()> {
         let dir = self.aside.join("ignored");
         durable::make_dirs(&dir, Purpose::State)?;
-        let to = free_name(&dir, &path.to_string().replace('/', "%"))?;
-        match durable::rename_new(&self.copies.join(copy.to_string()), &to) {
+        let to = free_name(&dir, &flat(&path.to_string()))?;
+        match moving::move_new(&self.copies.join(copy.to_string()), &to) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
         }
@@ -223,6 +229,10 @@ impl<'p> RestoreTarget<'p> {
         self.root.remove_empty(&RelPath::parse(dir.as_bytes())?)?;
         Ok(())
     }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Compares two files without holding either.

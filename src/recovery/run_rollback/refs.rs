@@ -13,18 +13,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::access::Purpose;
-use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::fs::{FileId, absent_is_none, durable, moving, named as fs};
 use crate::git::refs::{RefSnapshot, is_per_worktree};
 use crate::git::update_refs::{self, RefWrite};
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::recovery::files::while_locked;
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::run_rollback::place::READY;
+use crate::recovery::run_rollback::worktree::Restored;
 use crate::recovery::site::Site;
 use crate::run::child_transactions::{self, Move};
 use crate::run::manifest::{KeptLog, Manifest};
 use crate::run::snapshot::reflog_copy;
-use crate::state::quarantine::free_name;
+use crate::state::quarantine::{flat, free_name};
 use crate::state::{StateDir, TxId};
 use crate::wal::Record;
 
@@ -131,13 +132,14 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
-/// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs. Returns the refs as they are then.
+/// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs.
 pub(crate) fn restore_refs(
     site: &Site<'_>,
     run: &DeadRun,
     plan: &RefPlan,
     aside: &Path,
-) -> anyhow::Result<Vec<RefSnapshot>> {
+    done: &mut Restored,
+) -> anyhow::Result<()> {
     let (id, repo) = (run.id, &run.repo);
     let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
     let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
@@ -154,7 +156,7 @@ pub(crate) fn restore_refs(
     let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
     for log in new {
         if FileId::at(&RefStore::new(site.repo).log(&log.name))?.is_some() {
-            while_locked(site, &log.name, || restore_reflog(site, id, log, aside))?;
+            done.attempt(while_locked(site, &log.name, || restore_reflog(site, id, log, aside)))?;
         }
     }
     write(&back)?;
@@ -162,11 +164,16 @@ pub(crate) fn restore_refs(
         write(std::slice::from_ref(head))?;
     }
     for log in kept {
-        while_locked(site, &log.name, || restore_reflog(site, id, log, aside))?;
+        done.attempt(while_locked(site, &log.name, || restore_reflog(site, id, log, aside)))?;
     }
     if plan.left.iter().any(|name| name.as_bytes() == STASH) {
         keep_list(site, run, aside)?;
     }
+    Ok(())
+}
+
+/// The refs of a plan as they are now.
+pub(crate) fn settled(site: &Site<'_>, plan: &RefPlan) -> anyhow::Result<Vec<RefSnapshot>> {
     let refs = RefStore::new(site.repo);
     let settle = |name: &RefName| {
         let now = refs.read(name)?;
@@ -234,8 +241,8 @@ fn restore_reflog(site: &Site<'_>, id: TxId, log: &KeptLog, aside: &Path) -> any
 fn move_aside(site: &Site<'_>, path: &Path, aside: &Path) -> anyhow::Result<()> {
     let dir = aside.join("reflogs");
     durable::make_dirs(&dir, Purpose::State)?;
-    let to = free_name(&dir, &site.repo.relative(path).replace('/', "%"))?;
-    Ok(durable::rename_new(path, &to)?)
+    let to = free_name(&dir, &flat(&site.repo.relative(path)))?;
+    Ok(moving::move_new(path, &to)?)
 }
 
 /// The first `size` bytes of a reflog's second name: what it was when the run first touched it.
@@ -262,7 +269,7 @@ fn keep_tail(site: &Site<'_>, path: &Path, size: u64, aside: &Path) -> anyhow::R
     durable::make_dirs(&dir, Purpose::State)?;
     let bytes = fs::read(path)?;
     let tail = bytes.get(usize::try_from(size)?..).unwrap_or_default();
-    keep_bytes(&dir, &format!("{}.tail", site.repo.relative(path).replace('/', "%")), tail)
+    keep_bytes(&dir, &format!("{}.tail", flat(&site.repo.relative(path))), tail)
 }
 
 fn keep_bytes(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
@@ -276,8 +283,8 @@ pub(crate) fn retire_worktrees(
     before: &[String],
     made: &HashSet<RefName>,
     aside: &Path,
-) -> anyhow::Result<Vec<String>> {
-    let mut retired = Vec::new();
+    retired: &mut Vec<String>,
+) -> anyhow::Result<()> {
     for name in crate::run::snapshot::linked(site.repo).into_iter().filter(|name| !before.contains(name)) {
         let Some(bytes) = crate::util::text::unescape(&name) else { continue };
         let Ok(head) = RefName::parse(&[b"worktrees/", bytes.as_slice(), b"/HEAD"].concat()) else { continue };
@@ -288,12 +295,12 @@ pub(crate) fn retire_worktrees(
         let link = absent_is_none(fs::read(dir.join("gitdir")))?.unwrap_or_default();
         let to_dir = aside.join("worktrees");
         durable::make_dirs(&to_dir, Purpose::State)?;
-        durable::rename_new(&dir, &free_name(&to_dir, &name)?)?;
+        moving::move_new(&dir, &free_name(&to_dir, &name)?)?;
         let files = String::from_utf8_lossy(link.trim_ascii()).trim_end_matches("/.git").to_owned();
         retired.push(format!("{files} is no worktree any more; its files are still there"));
     }
     durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
-    Ok(retired)
+    Ok(())
 }
 
 /// The same writes by the git directory from which git names their refs. Whoever recovers may be in any worktree, and

@@ -16,7 +16,7 @@ use crate::recovery::progress::Progress;
 use crate::recovery::report::plural;
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::run_rollback::refs::{self, RefPlan, Stash};
-use crate::recovery::run_rollback::worktree::{Difference, RestoreContext, modified};
+use crate::recovery::run_rollback::worktree::{Difference, RestoreContext, Restored, modified};
 use crate::recovery::site::Site;
 use crate::run::{child_transactions, mark, objects, snapshot};
 use crate::state::{TxId, quarantine};
@@ -125,11 +125,30 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         Ok(durable::set_modified(&note, crate::util::clock::now())?)
     };
     beat()?;
-    objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id)?;
-    let (put, moved) = context(site, run, aside.clone()).restore(&found, limit, &beat)?;
+    let place = context(site, run, aside.clone());
+    let mut done = Restored::default();
+    match objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id) {
+        // On another disk, by a link: nothing is written behind one.
+        Err(error) if door::is_linked(&error) => done.failed.push(format!("{error:#}")),
+        restored => done.attempt(restored)?,
+    }
+    let has_objects = done.failed.is_empty();
+    let first = place.restore(&found, limit, &beat)?;
+    let (put, moved) = (first.put, first.moved);
+    if !first.failed.is_empty() {
+        // Some only failed because of what was in their way until now.
+        let again = place.restore(&place.difference()?, limit, &beat)?;
+        done.failed.extend(again.failed);
+    }
     let heads = child_transactions::heads(&run.records, run.id);
-    let retired = refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside)?;
-    let settled = refs::restore_refs(site, run, &plan, &aside).map_err(in_the_way)?;
+    let mut retired = Vec::new();
+    done.attempt(refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside, &mut retired))?;
+    match refs::restore_refs(site, run, &plan, &aside, &mut done) {
+        // git will not write a ref to an object that is not there.
+        Err(error) if !has_objects => done.failed.push(format!("{error:#}")),
+        restored => restored.map_err(in_the_way)?,
+    }
+    let settled = refs::settled(site, &plan)?;
     durable::remove_dir_if_empty(&aside)?;
     durable::fsync_dir(&site.state.quarantine())?;
     // Files, names and refs are on disk before the log says so.
@@ -148,6 +167,7 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
     }
     progress.left_some = !plan.left.is_empty();
     progress.refs_moved.extend(plan.writes.iter().map(|write| write.name.clone()));
+    progress.unrestored = done.failed;
     log_restored(site, run, settled, progress)
 }
 
@@ -155,6 +175,10 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
 fn log_restored(site: &Site<'_>, run: &DeadRun, refs: Vec<RefSnapshot>, progress: &Progress) -> anyhow::Result<()> {
     let as_of = run.records.last().map_or(0, |r| r.lsn);
     site.log.append(None, &Body::Baseline { as_of, actions: Vec::new(), refs }, Flush::No)?;
+    if !progress.unrestored.is_empty() {
+        // It has not ended: a person is asked.
+        return Ok(());
+    }
     let outcome = if progress.left_some { Outcome::Acknowledged } else { Outcome::RolledBack };
     let recovered = Body::Recovered { outcome, actions: progress.lines.clone(), refs: Vec::new() };
     site.log.append(Some(run.id), &recovered, Flush::Yes)?;

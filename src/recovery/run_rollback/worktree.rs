@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::beneath::{Kind, RelPath};
-use crate::fs::{FileId, durable, named as fs};
+use crate::fs::{FileId, durable, moving, named as fs};
 use crate::git::cat_file::Batch;
 use crate::git::{Git, Plumbing, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
@@ -25,6 +25,30 @@ pub(crate) struct RestoreContext<'s> {
     pub(crate) copies: PathBuf,
     /// Where everything goes that makes way.
     pub(crate) aside: PathBuf,
+}
+
+/// What a restore has come to.
+#[derive(Default)]
+pub(crate) struct Restored {
+    /// How many files were put back.
+    pub(crate) put: usize,
+    /// How many were moved aside.
+    pub(crate) moved: usize,
+    /// What stays as it is, and why: it would fail again.
+    pub(crate) failed: Vec<String>,
+}
+
+impl Restored {
+    /// Keeps an error that would come again, so that everything else is restored all the same.
+    pub(crate) fn attempt(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        match result {
+            Err(error) if moving::is_permanent(&error) => {
+                self.failed.push(format!("{error:#}"));
+                Ok(())
+            }
+            other => other,
+        }
+    }
 }
 
 /// What differs from the snapshot.
@@ -93,7 +117,7 @@ impl RestoreContext<'_> {
     pub(crate) fn difference(&self) -> anyhow::Result<Difference> {
         let mut found = Difference::default();
         let mut note = |place: &RestoreTarget<'_>, path: &RelPath| -> anyhow::Result<()> {
-            found.newest = found.newest.max(place.now(path)?.map_or(0, |s| s.id.ctime));
+            found.newest = found.newest.max(place.seen(path)?.map_or(0, |s| s.id.ctime));
             Ok(())
         };
         let own = self.place(&self.repo.git_dir, "git")?;
@@ -157,53 +181,58 @@ impl RestoreContext<'_> {
         found.new = status.untracked.into_iter().chain(status.opaque).filter(|p| !was_there(p)).collect();
         for path in &skipped {
             // A sparse checkout keeps it out.
-            if !was_there(path) && place.now(path)?.is_some() {
+            if !was_there(path) && place.seen(path)?.is_some() {
                 found.new.push(path.clone());
             }
         }
         for file in &self.manifest.ignored {
             // Changed in place it is still the same file, and its owner's.
-            if file.copy.is_some() && place.now(&file.path)?.is_none_or(|now| now.id.ino != file.id.ino) {
+            if file.copy.is_some() && place.seen(&file.path)?.is_none_or(|now| now.id.ino != file.id.ino) {
                 found.ignored.push(file.clone());
             }
         }
         let paths = found.files.iter().map(|k| &k.path).chain(found.blobs.iter().map(|b| &b.0)).chain(&found.new);
         for path in paths {
-            found.newest = found.newest.max(place.now(path)?.map_or(0, |s| s.id.ctime));
+            found.newest = found.newest.max(place.seen(path)?.map_or(0, |s| s.id.ctime));
         }
         Ok(())
     }
 
-    /// Brings everything back. `limit`: what changed after that is somebody else's, and stays. `beat` is called as it goes.
-    ///
-    /// Returns how many files were put back, and how many were moved aside.
+    /// Brings everything back that can be. `limit`: what changed after that is somebody else's, and stays. `beat` is called as it
+    /// goes.
     pub(crate) fn restore(
         &self,
         found: &Difference,
         limit: Option<i64>,
         beat: &dyn Fn() -> anyhow::Result<()>,
-    ) -> anyhow::Result<(usize, usize)> {
+    ) -> anyhow::Result<Restored> {
+        let mut done = Restored::default();
         let mut own = self.place(&self.repo.git_dir, "git")?;
-        put_all(&mut own, &found.own, &found.own_new)?;
+        put_all(&mut own, &found.own, &found.own_new, &mut done)?;
         for dir in CHANGING_DIRS.iter().filter(|dir| **dir != "info") {
-            own.remove_empty(dir)?;
+            done.attempt(own.remove_empty(dir))?;
         }
         if self.repo.git_dir != self.repo.common_dir {
-            put_all(&mut self.place(&self.repo.common_dir, "git-shared")?, &found.shared, &found.shared_new)?;
+            let mut shared = self.place(&self.repo.common_dir, "git-shared")?;
+            put_all(&mut shared, &found.shared, &found.shared_new, &mut done)?;
         }
-        let mut counts = (0, 0);
         if let Some(worktree) = self.manifest.worktree() {
-            counts = self.restore_worktree(&worktree, found, limit, beat)?;
+            self.restore_worktree(&worktree, found, limit, beat, &mut done)?;
         }
         if let Some(kept) = &self.manifest.index
             && own.differs(kept)?
         {
-            own.put_back(kept)?;
-            if let (Content::File { .. }, Some(id)) = (&kept.content, kept.id) {
-                durable::set_modified(&self.repo.git_dir.join("index"), id.mtime)?;
-            }
+            done.attempt(self.restore_index(&mut own, kept))?;
         }
-        Ok(counts)
+        Ok(done)
+    }
+
+    fn restore_index(&self, own: &mut RestoreTarget<'_>, kept: &Kept) -> anyhow::Result<()> {
+        own.put_back(kept)?;
+        if let (Content::File { .. }, Some(id)) = (&kept.content, kept.id) {
+            durable::set_modified(&self.repo.git_dir.join("index"), id.mtime)?;
+        }
+        Ok(())
     }
 
     fn restore_worktree(
@@ -212,17 +241,18 @@ impl RestoreContext<'_> {
         found: &Difference,
         limit: Option<i64>,
         beat: &dyn Fn() -> anyhow::Result<()>,
-    ) -> anyhow::Result<(usize, usize)> {
+        done: &mut Restored,
+    ) -> anyhow::Result<()> {
         let mut place = self.worktree_place(worktree)?;
         let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
         let mut blobs = Batch::start(&self.git.replacing())?;
         // What decides about ignored files comes first: what is new is only known by the old rules.
         let is_rule = |path: &RelPath| path.name() == ".gitignore";
         for kept in found.files.iter().filter(|k| is_rule(&k.path)) {
-            place.put_back(kept)?;
+            done.attempt(place.put_back(kept))?;
         }
         for blob in found.blobs.iter().filter(|b| is_rule(&b.0)) {
-            self.put_blob(&mut place, &mut blobs, blob)?;
+            done.attempt(self.put_blob(&mut place, &mut blobs, blob))?;
         }
         let mut now = Difference::default();
         self.worktree_difference(worktree, &place, &mut now)?;
@@ -230,27 +260,29 @@ impl RestoreContext<'_> {
             let is_theirs = limit.is_some_and(|l| matches!(place.now(path), Ok(Some(s)) if s.id.ctime > l));
             if !is_theirs {
                 beat()?;
-                place.remove(path)?;
+                done.attempt(place.remove(path))?;
             }
         }
         for kept in &now.files {
             beat()?;
-            place.put_back(kept)?;
+            done.attempt(place.put_back(kept))?;
         }
         for blob in &now.blobs {
             beat()?;
-            self.put_blob(&mut place, &mut blobs, blob)?;
+            done.attempt(self.put_blob(&mut place, &mut blobs, blob))?;
         }
         for file in &found.ignored {
             let Some(copy) = file.copy else { continue };
-            match place.now(&file.path)? {
-                Some(now) if now.id.ino == file.id.ino => {}
+            done.attempt(match place.now(&file.path) {
+                Ok(Some(now)) if now.id.ino == file.id.ino => Ok(()),
                 // The script's own doing; git would have been asked first.
-                Some(_) if !tracked_now.contains(&file.path) => place.quarantine_second_name(&file.path, copy)?,
-                _ => place.put_second_name(&file.path, copy)?,
-            }
+                Ok(Some(_)) if !tracked_now.contains(&file.path) => place.quarantine_second_name(&file.path, copy),
+                Ok(_) => place.put_second_name(&file.path, copy),
+                Err(error) => Err(error.into()),
+            })?;
         }
-        Ok((place.put, place.moved))
+        (done.put, done.moved) = (place.put, place.moved);
+        Ok(())
     }
 
     fn put_blob(
@@ -284,11 +316,11 @@ impl RestoreContext<'_> {
     }
 }
 
-fn put_all(place: &mut RestoreTarget<'_>, kept: &[Kept], new: &[RelPath]) -> anyhow::Result<()> {
+fn put_all(place: &mut RestoreTarget<'_>, kept: &[Kept], new: &[RelPath], done: &mut Restored) -> anyhow::Result<()> {
     for path in new {
-        place.remove(path)?;
+        done.attempt(place.remove(path))?;
     }
-    kept.iter().try_for_each(|kept| place.put_back(kept))
+    kept.iter().try_for_each(|kept| done.attempt(place.put_back(kept)))
 }
 
 fn new_paths(now: &[RelPath], kept: &[Kept]) -> Vec<RelPath> {
