@@ -10,6 +10,7 @@
 //! Limit: contents of submodules and nested repositories, owners, times and extended attributes are not kept; of ignored
 //! files only the first [`IGNORED`] have a second name, the others are known by name.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -20,15 +21,18 @@ use anyhow::Context;
 use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, Root};
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
-use crate::git::{RefName, RefStore, Repository};
+use crate::git::{RefName, RefStore, Repository, Value};
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
-use crate::run::{Intent, objects};
+use crate::run::{Intent, guard, objects};
 use crate::state::{StateDir, TxId};
 use crate::util::text::shown;
 
 /// How many ignored files get a second name.
 pub(crate) const IGNORED: usize = 1000;
+
+/// How many branches and symbolic refs get a second name for their reflogs.
+const REFLOGS: usize = 500;
 
 /// Directories of a git directory that commands change as they go.
 pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-merge", "sequencer"];
@@ -133,7 +137,9 @@ pub(crate) fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Inten
     if repo.git_dir != repo.common_dir {
         manifest.shared = keep_git_dir(&mut copies, &repo.common_dir, false)?;
     }
-    manifest.reflogs = keep_reflogs(repo, state, id)?;
+    manifest.guard = guard::look(repo, intent.config, intent.worktree)?;
+    manifest.refs = RefStore::new(repo).all()?;
+    manifest.reflogs = keep_reflogs(repo, state, id, &manifest.refs)?;
     manifest.stash = Some(RefStore::new(repo).read(&RefName::parse(b"refs/stash")?)?.value);
     manifest.linked = linked(repo);
     if let Some(worktree) = intent.worktree {
@@ -236,13 +242,25 @@ fn is_derived(base: &Path, path: &Path) -> bool {
     name.is_ok_and(|name| name == b"refs" || name.starts_with(b"refs_"))
 }
 
-/// HEAD's, because up to 2.45 git moves it outside of any transaction, and the stash's, whose list it is. Those of other
-/// refs are kept by the hook when the run first touches them.
-fn keep_reflogs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<Vec<KeptLog>> {
+/// HEAD's, because up to 2.45 git moves it outside of any transaction, and the stash's, whose list it is; those of branches
+/// and symbolic refs, which a run may change where no hook sees it. Those of other refs are kept by the hook when the run
+/// first touches them.
+fn keep_reflogs(
+    repo: &Repository,
+    state: &StateDir,
+    id: TxId,
+    all: &BTreeMap<RefName, Value>,
+) -> anyhow::Result<Vec<KeptLog>> {
     let refs = RefStore::new(repo);
     let mut kept = Vec::new();
     for name in [refs.canonical(b"HEAD")?, RefName::parse(b"refs/stash")?] {
         kept.push(keep_reflog(&refs.log(&name), state, id, name)?);
+    }
+    let is_kept = |name: &RefName, value: &Value| {
+        matches!(value, Value::Symref(_)) || name.as_bytes().starts_with(b"refs/heads/")
+    };
+    for (name, _) in all.iter().filter(|(name, value)| is_kept(name, value)).take(REFLOGS) {
+        kept.push(keep_reflog(&refs.log(name), state, id, name.clone())?);
     }
     Ok(kept)
 }
