@@ -1,6 +1,7 @@
 //! Any command as one transaction.
 
 mod behind_hooks;
+mod every_command;
 mod formats;
 mod processes;
 pub mod restoring;

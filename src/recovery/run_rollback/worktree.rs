@@ -12,7 +12,7 @@ use crate::git::{Git, Plumbing, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
-use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
+use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, is_known_by_name, umask};
 
 /// Everything that restoring needs to know.
 pub(crate) struct RestoreContext<'s> {
@@ -185,7 +185,9 @@ impl RestoreContext<'_> {
     /// Brings the files of the git directory back, but for the index.
     pub(crate) fn restore_git_dir(&self, found: &Difference) -> anyhow::Result<()> {
         let mut own = self.place(&self.repo.git_dir, "git")?;
-        put_all(&mut own, &found.own, &found.own_new)?;
+        // Git directories of submodules stay as long as the worktree has something that leads there.
+        let new: Vec<RelPath> = found.own_new.iter().filter(|path| !is_known_by_name(path)).cloned().collect();
+        put_all(&mut own, &found.own, &new)?;
         for dir in CHANGING_DIRS.iter().filter(|dir| **dir != "info") {
             own.remove_empty(dir)?;
         }
@@ -209,6 +211,9 @@ impl RestoreContext<'_> {
         let mut counts = (0, 0);
         if let Some(worktree) = self.manifest.worktree() {
             counts = self.restore_worktree(&worktree, found, limit, beat)?;
+        }
+        for path in found.own_new.iter().filter(|path| is_known_by_name(path)) {
+            own.remove(path)?;
         }
         if let Some(kept) = &self.manifest.index
             && own.differs(kept)?

@@ -60,6 +60,26 @@ fn the_branch_of_a_worktree_goes_back_with_its_files_whatever_hid_its_commit() {
 }
 
 #[test]
+fn a_blind_run_in_a_linked_worktree_or_a_bare_repository_takes_its_refs_back() {
+    let repo = with_branches();
+    repo.git(["worktree", "add", "-q", "-b", "linked", "../linked"]);
+    repo.git(["clone", "-q", "--bare", ".", "../bare.git"]);
+    let bare = repo.sibling("bare.git");
+    bare.install_guard();
+    let in_worktree = "echo x >file; git commit -qam x; git bisect start -q HEAD HEAD~1 2>/dev/null || true";
+    for (place, script) in
+        [(repo.sibling("linked"), in_worktree), (bare, "git branch -D linked; git symbolic-ref HEAD refs/heads/topic")]
+    {
+        let look = || (place.read(["for-each-ref"]), place.read(["rev-parse", "HEAD"]));
+        let before = look();
+        let script = format!("git config core.hooksPath .husky; {script}; git branch -f other HEAD; git tag t; exit 9");
+        let (code, said) = run_script(&place, &script);
+        assert_eq!((code, look()), (9, before), "{said}");
+    }
+    assert_eq!(repo.sibling("linked").read(["status", "--porcelain"]), "");
+}
+
+#[test]
 fn a_ref_that_nobody_is_known_to_have_moved_is_left_and_told() {
     let repo = guarded();
     let first = value(&repo, "HEAD~1");

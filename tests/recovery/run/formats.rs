@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::restoring::{guarded, run_script};
-use crate::support::crash::{assert_fsck, run_jin, value};
+use crate::support::crash::{assert_fsck, run_jin, unseen_git, value};
 use crate::support::repo::Git;
 
 #[test]
@@ -41,7 +41,7 @@ fn what_is_migrated_back_can_be_taken_back() {
         "echo x >file; git commit -qam x; git tag t; rm -rf .git/logs; git refs migrate --ref-format=reftable; exit 9";
     let (code, said) = run_script(&repo, script);
     assert_eq!(code, 4, "{said}");
-    repo.git(["refs", "migrate", "--ref-format=files"]);
+    unseen_git(&repo, &["refs", "migrate", "--ref-format=files"]);
     let (code, said) = run_jin(&repo, &["recover", "--take-back", "tx-4"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!((repo.read(["for-each-ref"]), repo.read(["status", "--porcelain"])), (refs, String::new()), "{said}");
