@@ -27,6 +27,8 @@ pub(crate) struct Unlogged {
     pub before: Value,
     /// What it is.
     pub now: Value,
+    /// What the run's first transaction on it found there, when that is not what it was, and the log has the rest.
+    pub logged: Option<Value>,
     /// git tells no hook about a change of this kind.
     pub is_untold: bool,
 }
@@ -39,9 +41,6 @@ pub(crate) fn find(
     id: TxId,
 ) -> anyhow::Result<Vec<Unlogged>> {
     let now = RefStore::new(repo).all()?;
-    if now == *kept {
-        return Ok(Vec::new());
-    }
     let moves = child_transactions::moves(records, id);
     let is_copy = |name: &RefName| is_copy(repo, name);
     Ok(compare(kept, &now, &moves, &child_transactions::others(records, id), is_copy))
@@ -56,24 +55,38 @@ fn compare(
 ) -> Vec<Unlogged> {
     let moved: BTreeMap<&RefName, &Move> = moves.iter().map(|m| (&m.name, m)).collect();
     let names: BTreeSet<&RefName> = kept.keys().chain(now.keys()).chain(moved.keys().copied()).collect();
-    let is_seen = |name: &RefName| kept.contains_key(name) || now.contains_key(name);
+    // What other worktrees have of their own is not looked at.
+    let is_seen =
+        |name: &RefName| name.as_bytes().starts_with(b"refs/") || kept.contains_key(name) || now.contains_key(name);
     let mut found = Vec::new();
     for name in names.into_iter().filter(|name| name.as_bytes() != b"refs/stash" && is_seen(name)) {
         let value = |all: &BTreeMap<RefName, Value>| all.get(name).cloned().unwrap_or(Value::Absent);
         let is = value(now);
-        let before = match moved.get(name) {
-            Some(moved) if moved.values.contains(&is) => continue,
-            Some(moved) => moved.before.clone(),
+        let others_word = others.since.get(name).cloned();
+        let (before, logged) = match moved.get(name) {
+            Some(moved) => {
+                // What the run's first transaction found there may be its own work already.
+                let before = if others_word.is_some() { moved.before.clone() } else { value(kept) };
+                let is_logged = moved.values.contains(&is);
+                if is_logged && before == moved.before {
+                    continue;
+                }
+                (before, is_logged.then(|| moved.before.clone()))
+            }
             None if others.explain(name, &is) => continue,
-            None => others.since.get(name).cloned().unwrap_or_else(|| value(kept)),
+            None => {
+                let before = others_word.unwrap_or_else(|| value(kept));
+                if is == before {
+                    continue;
+                }
+                (before, None)
+            }
         };
-        if is == before {
-            continue;
-        }
-        let is_symbolic = [&is, &before].iter().any(|value| matches!(value, Value::Symref(_)));
+        let is_symbolic =
+            [Some(&is), Some(&before), logged.as_ref()].iter().any(|v| matches!(v, Some(Value::Symref(_))));
         let is_renamed = || moves.iter().any(|m| m.after == Value::Absent && m.values.contains(&is));
         let is_untold = is_symbolic || (is != Value::Absent && (is_renamed() || is_copy(name)));
-        found.push(Unlogged { name: name.clone(), before, now: is, is_untold });
+        found.push(Unlogged { name: name.clone(), before, now: is, logged, is_untold });
     }
     found
 }

@@ -106,20 +106,27 @@ pub(crate) fn plan(site: &Site<'_>, run: &DeadRun, unlogged: &[Unlogged], is_bli
         plan.settled.push(moved.name.clone());
     }
     let others = child_transactions::others(records, *id);
-    for Unlogged { name, before, now, is_untold } in unlogged {
+    for Unlogged { name, before, now, logged, is_untold } in unlogged {
         // What is no value can be neither written nor compared.
         let is_broken = [before, now].contains(&&Value::Broken);
-        if is_broken || !(is_blind || *is_untold) {
-            plan.unseen.push(name.clone());
-            continue;
+        let is_runs = !is_broken && (is_blind || *is_untold);
+        let to = match logged {
+            Some(logged) if !is_runs => logged,
+            None if !is_runs && now != before => {
+                plan.unseen.push(name.clone());
+                continue;
+            }
+            _ => before,
+        };
+        if now != to {
+            plan.writes.push(RefWrite { name: name.clone(), from: now.clone(), to: to.clone() });
         }
-        plan.writes.push(RefWrite { name: name.clone(), from: now.clone(), to: before.clone() });
         plan.settled.push(name.clone());
         let size = match moves.iter().find(|m| m.name == *name && !m.taken_over) {
-            Some(moved) => Some(moved.log),
-            None if others.since.contains_key(name) => None,
-            None if *before == Value::Absent => Some(None),
-            None => manifest.reflogs.iter().find(|log| log.name == *name).map(|log| log.size),
+            Some(moved) if to != before || others.since.contains_key(name) => Some(moved.log),
+            _ if others.since.contains_key(name) => None,
+            _ if *before == Value::Absent => Some(None),
+            _ => manifest.reflogs.iter().find(|log| log.name == *name).map(|log| log.size),
         };
         plan.logs.extend(size.map(|size| KeptLog { name: name.clone(), size }));
     }

@@ -39,6 +39,10 @@ fn the_commit_of_a_run_that_removes_or_replaces_the_hook_goes_back_with_its_file
 #[test]
 fn the_commit_of_a_run_that_looks_away_goes_back_with_its_files() {
     assert_no_trace(&with_branches(), &format!("export JIN_TXN=off; {MOVES}"));
+    let mixed =
+        "JIN_TXN=off git branch -f topic main; git branch -f topic main~2 2>/dev/null || git branch -f topic main~1";
+    assert_no_trace(&with_branches(), mixed);
+    assert_no_trace(&with_branches(), "JIN_TXN=off git branch -f topic main; git branch -D topic");
     assert_no_trace(&with_branches(), "git tag t; JIN_TXN=off git tag -f t HEAD~1 >/dev/null");
     for (name, setting) in [("JIN_TXN", "off"), ("GIT_CONFIG_PARAMETERS", "'core.hooksPath'='/dev/null'")] {
         let repo = with_branches();
