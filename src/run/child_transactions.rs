@@ -156,6 +156,10 @@ pub(crate) fn others(records: &[Record], id: TxId) -> Others {
 
 /// The refs that changed while the run `id`, which was kept, was at work, and that no hook saw.
 pub(crate) fn unseen(records: &[Record], id: TxId) -> &[RefSnapshot] {
+    let is_run = |r: &Record| r.tx == Some(id) && matches!(&r.body, Body::Begin(begin) if begin.origin == TxKind::Run);
+    if !records.iter().any(is_run) {
+        return &[];
+    }
     let kept = records.iter().rev().find_map(|record| match &record.body {
         Body::Committed { refs } if record.tx == Some(id) => Some(refs.as_slice()),
         _ => None,

@@ -16,7 +16,7 @@ use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::{Config, RefFormat, Repository};
 use crate::run::manifest::{Guard, path_text};
 use crate::state::{StateDir, TxId};
-use crate::util::text::{shown, unescape};
+use crate::util::text::unescape;
 
 /// The note, below the run's directory.
 const BLIND: &str = "blind";
@@ -26,15 +26,16 @@ const HOOK: &str = "reference-transaction";
 
 /// Looks, for the worktree whose configuration `config` is.
 pub(super) fn look(repo: &Repository, config: &Config, worktree: Option<&Path>) -> anyhow::Result<Guard> {
-    let file = repo.common_dir.join("config");
-    anyhow::ensure!(
-        !is_link(&file)?,
-        "{} is a link: what is changed through it could not be taken back\nhint: nothing was run; put the file itself there",
-        shown(&file)
-    );
+    let linked_config = linked_config(repo)?;
     let hook = hook(repo, config, worktree);
     let hook_id = hook.as_deref().map_or(Ok(None), FileId::at)?;
-    Ok(Guard { settings: settings(config), hook: hook.as_deref().map(path_text), hook_id, formats: formats(config) })
+    Ok(Guard {
+        settings: settings(config),
+        hook: hook.as_deref().map(path_text),
+        hook_id,
+        linked_config,
+        formats: formats(config),
+    })
 }
 
 /// Where git looks for it, unless that is in a home directory.
@@ -55,8 +56,14 @@ fn formats(config: &Config) -> Vec<String> {
     config.all_local(|key| matches!(key, "extensions.refstorage" | "extensions.objectformat"))
 }
 
-fn is_link(path: &Path) -> io::Result<bool> {
-    Ok(absent_is_none(fs::symlink_metadata(path))?.is_some_and(|found| found.is_symlink()))
+/// The file that the configuration leads to, where it is a link (`git-new-workdir`). Changes through it do not go back.
+fn linked_config(repo: &Repository) -> io::Result<Option<FileId>> {
+    let path = repo.common_dir.join("config");
+    let is_link = absent_is_none(fs::symlink_metadata(&path))?.is_some_and(|found| found.is_symlink());
+    // One that leads nowhere is a link all the same.
+    let target =
+        || Ok(absent_is_none(std::fs::metadata(&path))?.map_or_else(FileId::default, |found| FileId::of(&found)));
+    is_link.then(target).transpose()
 }
 
 impl Guard {
@@ -80,7 +87,13 @@ impl Guard {
                 "its configuration names other formats now (extensions.refStorage, extensions.objectFormat)",
             ));
         }
-        Ok(is_link(&repo.common_dir.join("config"))?.then_some("its configuration is a link now"))
+        let is_new_link = self.linked_config.is_none() && linked_config(repo)?.is_some();
+        Ok(is_new_link.then_some("its configuration is a link now"))
+    }
+
+    /// Has the run changed a configuration that was a link?
+    pub(crate) fn linked_config_is_changed(&self, repo: &Repository) -> io::Result<bool> {
+        Ok(self.linked_config.is_some() && linked_config(repo)? != self.linked_config)
     }
 }
 

@@ -89,6 +89,9 @@ pub struct Guard {
     pub hook: Option<String>,
     /// Which file it is.
     pub hook_id: Option<FileId>,
+    /// Where the configuration is a link: which file it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked_config: Option<FileId>,
     /// The repository's settings about formats of refs and objects.
     pub formats: Vec<String>,
 }

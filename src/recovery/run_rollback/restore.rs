@@ -176,7 +176,11 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
     if !asides.is_empty() {
         progress.lines.push(format!("what made way is in {}", asides.join(" and ")));
     }
-    progress.left_some = !plan.left.is_empty() || !plan.unseen.is_empty();
+    let leaves_config = run.manifest.guard.linked_config_is_changed(&run.repo)?;
+    if leaves_config {
+        progress.lines.insert(0, "the configuration is a link, and what was changed through it is left".to_owned());
+    }
+    progress.left_some = leaves_config || !plan.left.is_empty() || !plan.unseen.is_empty();
     progress.refs_moved.extend(plan.writes.iter().map(|write| write.name.clone()));
     log_restored(site, run, settled, progress)
 }

@@ -63,13 +63,17 @@ fn a_configuration_that_is_a_link_is_not_half_restored() {
     assert_eq!((code, value(&repo, "main")), (0, before), "{said}");
 }
 
+/// As `git-new-workdir` makes one.
 #[test]
-fn a_run_does_not_start_where_the_configuration_is_a_link() {
+fn what_a_run_changes_in_a_configuration_behind_a_link_is_told() {
     let repo = guarded();
     let config = repo.git_dir().join("config");
     fs::rename(&config, repo.scratch().join("elsewhere")).expect("it is there");
     symlink("../../elsewhere", &config).expect("a link can be made");
-    let (code, said) = run_script(&repo, "git config user.name changed; exit 9");
-    assert!(code == 1 && said.contains("is a link") && said.contains("nothing was run"), "{code} {said}");
-    assert_eq!(run_jin(&repo, &["check"]).0, 0);
+    let before = value(&repo, "main");
+    let (code, said) = run_script(&repo, "git config user.name changed; git commit -q --allow-empty -m x; exit 9");
+    assert!(code == 4 && said.contains("what was changed through it is left"), "{code} {said}");
+    assert_eq!((run_jin(&repo, &["check"]).0, value(&repo, "main")), (0, before));
+    let (code, said) = run_script(&repo, "git commit -q --allow-empty -m x; exit 9");
+    assert_eq!(code, 9, "{said}");
 }
