@@ -69,7 +69,7 @@ fn look_at_names(session: &Session, found: &Found) -> anyhow::Result<u8> {
 /// The word for a prompt. Only when the cheap question finds something is the evidence gathered.
 fn prompt(session: &Session) -> anyhow::Result<&'static str> {
     let Standing::Protected(found) = unasked::standing(session.locate())? else { return Ok("") };
-    if std::env::var_os("JIN_TXN").is_some_and(|v| v == "off") {
+    if crate::cli::is_off() {
         return Ok("jin:off");
     }
     if !recovery::needs_recovery(&found.repo)? || unasked::is_refused(&found)? {

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{git, git_of_hook, notes, objects_elsewhere, run};
+use crate::cli::{git, git_of_hook, is_off, notes, objects_elsewhere, run};
 use crate::hook::{Environment, Reply, chain, dispatch};
 use crate::util::env;
 use crate::util::text::{one_line, shown};
@@ -81,7 +81,8 @@ fn hook_and_then(name: &OsStr, args: &[OsString], other: &Path, which: &chain::W
 }
 
 fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
-    if std::env::var_os("JIN_TXN").is_some_and(|v| v == "off") {
+    let is_off = is_off();
+    if is_off && std::env::var_os(env::RUN).is_none() {
         return 0;
     }
     let Ok(cwd) = std::env::current_dir() else { return 0 };
@@ -96,6 +97,10 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         reverses: std::env::var(env::REVERSES).ok().and_then(|text| text.parse().ok()),
         runs: std::env::var(env::RUN).ok(),
     };
+    if is_off {
+        dispatch::look_away(&environment);
+        return 0;
+    }
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let reply = dispatch::run(name, &args, input, &environment);
     answer(&reply)

@@ -93,7 +93,7 @@ fn stderr_is_thrown_away() -> bool {
 }
 
 fn check_and_exec(here: &Path, args: &[OsString]) -> anyhow::Result<u8> {
-    if std::env::var_os("JIN_TXN").is_none_or(|v| v != "off") {
+    if !crate::cli::is_off() {
         // Whatever goes wrong in front of git must not take git away from the user.
         if let Err(error) = recover_before_locking(here, args) {
             tell(&format!("jin-txn: warning: {error:#}"));

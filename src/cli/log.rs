@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::cli::{Session, utc};
 use crate::git::Value;
+use crate::git::refs::RefSnapshot;
 use crate::process::owner;
 use crate::run::child_transactions;
 use crate::state::{StateDir, TxId, TxKind, Wait};
@@ -168,7 +169,10 @@ pub(super) fn tell(records: &[Record]) -> Vec<Told<'_>> {
     // Parts of another transaction are no news of their own.
     told.retain(|t| t.state != "absorbed");
     for tx in told.iter_mut().filter(|t| t.begin.origin == TxKind::Run) {
-        tx.refs = child_transactions::moves(records, tx.id).len();
+        let moves = child_transactions::moves(records, tx.id);
+        let unseen = child_transactions::unseen(records, tx.id);
+        let is_moved = |found: &&RefSnapshot| moves.iter().any(|moved| moved.name == found.name);
+        tx.refs = moves.len() + unseen.iter().filter(|found| !is_moved(found)).count();
     }
     told
 }

@@ -210,6 +210,11 @@ pub(crate) fn exit_code(report: &Report) -> u8 {
     }
 }
 
+/// Does the environment say that we are to look away?
+fn is_off() -> bool {
+    std::env::var_os("JIN_TXN").is_some_and(|value| value == "off")
+}
+
 /// Does the environment name other places for objects?
 fn objects_elsewhere() -> bool {
     let place = |name: &str| std::env::var_os(name).map(PathBuf::from);

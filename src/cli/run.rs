@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::cli::{Session, exit};
+use crate::git::refs::RefSnapshot;
 use crate::git::{Config, Git, RefFormat, Repository};
 use crate::process::{owner, redact};
 use crate::recovery::{self, Finding, Options};
@@ -82,6 +83,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         git: &git,
         config: &config,
         attributes: &attributes(&options.git_program),
+        hooks_off: hooks_are_off(),
     };
     let run = match Run::begin(&repo, &state, &intent) {
         Err(error) if error.is::<Occupied>() => {
@@ -105,7 +107,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             anyhow::bail!("how `{}` ended cannot be told; `git txn recover` takes {} back", operation, run.id())
         }
         Err(error) => {
-            let _cleanup = run.commit().context("nothing was run")?;
+            let _cleanup = run.commit(Vec::new()).context("nothing was run")?;
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             session.say(&format!("error: {}: {error}", cannot_run(args)));
             session.say("hint: nothing was changed");
@@ -114,13 +116,46 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     };
     if ended == Ended::Exited(0) || args.keep_on_failure {
         let id = run.id();
-        if let Some(trouble) = run.commit().with_context(|| not_kept(id))? {
+        let unseen = unseen(session, &run, &repo);
+        if let Some(trouble) = run.commit(unseen).with_context(|| not_kept(id))? {
             session.say(&format!("jin-txn: warning: {id} is kept, but not everything of it is done: {trouble:#}"));
             session.say("jin-txn: hint: `git txn recover` does the rest as soon as the disk takes it");
         }
         return Ok(ended.code());
     }
     take_back(session, &repo, &state, &options, run, ended)
+}
+
+/// Does the environment turn hooks off: by our variable, or by a setting for every git below?
+fn hooks_are_off() -> bool {
+    let says_so = |(name, value): (OsString, OsString)| {
+        let is_setting = name.to_string_lossy().starts_with("GIT_CONFIG_");
+        is_setting && value.to_string_lossy().to_ascii_lowercase().contains("core.hookspath")
+    };
+    super::is_off() || std::env::vars_os().any(says_so)
+}
+
+/// What changed in refs where no hook saw it: told, since nothing can take it back later.
+fn unseen(session: &Session, run: &Run<'_>, repo: &Repository) -> Vec<RefSnapshot> {
+    const SHOWN: usize = 3;
+    match run.unseen(repo) {
+        Ok(refs) if refs.is_empty() => refs,
+        Ok(refs) => {
+            let names: Vec<String> = refs.iter().take(SHOWN).map(|found| found.name.to_string()).collect();
+            let more = if refs.len() > SHOWN { format!(" and {} more", refs.len() - SHOWN) } else { String::new() };
+            let (id, names) = (run.id(), names.join(", "));
+            session.say(&format!(
+                "jin-txn: note: no hook saw how {names}{more} changed: {id} is kept, and cannot be undone"
+            ));
+            refs
+        }
+        Err(error) => {
+            session.say(&format!(
+                "jin-txn: warning: whether hooks saw everything that it did to refs is unknown: {error:#}"
+            ));
+            Vec::new()
+        }
+    }
 }
 
 /// The command has succeeded, and nothing that it did may stay without a word about it.
@@ -181,7 +216,9 @@ fn take_back(
         session.say("hint: when that has ended, `git txn recover` takes it back");
         return Ok(exit::BUSY);
     }
-    let report = recovery::recover(repo, &Options { own: Some(id), ..options.clone() })?;
+    // The command may have changed how refs are stored.
+    let repo = Repository { git_dir: repo.git_dir.clone(), ..Repository::open(&repo.common_dir)? };
+    let report = recovery::recover(&repo, &Options { own: Some(id), ..options.clone() })?;
     for line in report.headlines() {
         session.say(&line);
     }

@@ -88,6 +88,10 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     for moved in child_transactions::moves(&scan.records, id) {
         print_change(session, &moved.name, &moved.before, &moved.after);
     }
+    for found in child_transactions::unseen(&scan.records, id) {
+        session.print(&format!("{}  (no hook saw it change)", found.name));
+        session.print(&format!("  after   {}", found.value));
+    }
     for file in &told.begin.files {
         let image = |image: &Option<crate::wal::FileImage>| {
             image.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)

@@ -61,6 +61,12 @@ impl Config {
         self.last(key, |scope| scope != Scope::Command)
     }
 
+    /// Every setting of the repository's own configuration whose key is wanted, in order, as `key=value`.
+    pub(crate) fn all_local(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let wanted = self.settings.iter().filter(|s| s.scope == Scope::Local && is_wanted(&s.key));
+        wanted.map(|s| format!("{}={}", s.key, String::from_utf8_lossy(&s.value))).collect()
+    }
+
     /// The value of `key` in the repository's own configuration.
     pub(crate) fn local(&self, key: &str) -> Option<String> {
         self.last(key, |scope| scope == Scope::Local)

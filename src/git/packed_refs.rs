@@ -57,6 +57,12 @@ impl PackedRefs {
         PackedRefs { text, sorted, large: None, id: None }
     }
 
+    /// Every entry of the file below `common_dir`.
+    pub(super) fn entries(common_dir: &Path) -> io::Result<Vec<(Vec<u8>, Oid)>> {
+        let text = absent_is_none(fs::read(common_dir.join("packed-refs")))?.unwrap_or_default();
+        Ok(text.split(|b| *b == b'\n').filter_map(entry).map(|(oid, name)| (name.to_owned(), oid)).collect())
+    }
+
     /// The value of the entry `name`.
     pub fn find(&self, name: &[u8]) -> io::Result<Option<Oid>> {
         if let Some(large) = &self.large {

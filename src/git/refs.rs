@@ -12,6 +12,7 @@
 use crate::fs::named as fs;
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::fs::{FileId, read_ref, with_suffix};
+use crate::fs::{FileId, absent_is_none, read_ref, with_suffix};
 pub(crate) use crate::git::name::{BadName, RefName};
 use crate::git::oid::Oid;
 use crate::git::packed_refs::PackedRefs;
@@ -200,6 +201,42 @@ impl<'r> RefStore<'r> {
         let Some((content, file)) = read_ref(&self.file(&name))? else { return Ok(None) };
         let value = Value::of_file(&content);
         Ok((value != Value::Broken).then_some(RefSnapshot { name, value, file: Some(file) }))
+    }
+
+    /// Every ref below `refs/` of the repository and of this worktree, with its value. Loose ones are read first: one that
+    /// `git pack-refs` moves meanwhile is found among the packed ones.
+    pub(crate) fn all(&self) -> io::Result<BTreeMap<RefName, Value>> {
+        let mut found = BTreeMap::new();
+        let mut dirs = vec![self.repo.common_dir.join("refs")];
+        if self.repo.git_dir != self.repo.common_dir {
+            dirs.push(self.repo.git_dir.join("refs"));
+        }
+        while let Some(dir) = dirs.pop() {
+            let Some(entries) = absent_is_none(fs::read_dir(&dir))? else { continue };
+            for entry in entries {
+                let path = fs::at(&dir, entry)?.path();
+                match absent_is_none(fs::symlink_metadata(&path))? {
+                    None => continue,
+                    Some(metadata) if metadata.is_dir() => {
+                        dirs.push(path);
+                        continue;
+                    }
+                    Some(_) => {}
+                }
+                let inside = path.strip_prefix(&self.repo.common_dir).unwrap_or(&path);
+                let name = RefName::parse(inside.as_os_str().as_bytes()).ok();
+                let name = name.filter(|name| !name.as_bytes().ends_with(b".lock"));
+                if let Some((name, (content, _))) = name.zip(read_ref(&path)?) {
+                    found.insert(name, Value::of_file(&content));
+                }
+            }
+        }
+        for (name, oid) in PackedRefs::entries(&self.repo.common_dir)? {
+            if let Ok(name) = RefName::parse(&name) {
+                found.entry(name).or_insert(Value::Oid(oid));
+            }
+        }
+        Ok(found)
     }
 
     /// The entry in `packed-refs`, whether or not a loose file hides it.

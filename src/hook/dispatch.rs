@@ -11,7 +11,8 @@ use crate::hook::call::{Call, Event};
 use crate::hook::{Environment, Reply, nested, post_checkout, recover};
 use crate::observe::payload::Payload;
 use crate::process::owner;
-use crate::state::marker::Listing;
+use crate::run::{guard, mark};
+use crate::state::marker::{Entry, Listing, State};
 use crate::state::{StateDir, Wait};
 use crate::util::text::shown;
 use crate::wal::Log;
@@ -28,6 +29,18 @@ pub(crate) fn run(name: &OsStr, args: &[String], input: &mut dyn Read, environme
         _ => None,
     };
     event.map_or_else(Reply::go, |event| answer(event, input, environment))
+}
+
+/// Called with `JIN_TXN=off`: git goes on. Within a run that is noted, because the log will not have what git does.
+pub(crate) fn look_away(environment: &Environment) {
+    let Ok(repo) = environment.repository() else { return };
+    let state = StateDir::of(&repo);
+    let run = environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &state));
+    if let Some(id) = run.filter(|id| Entry::new(state.path(), State::InProgress, *id).path.exists())
+        && guard::note(&state, id).is_err()
+    {
+        // Then the refs that it moves count as somebody else's.
+    }
 }
 
 fn answer(event: Event, input: &mut dyn Read, environment: &Environment) -> Reply {

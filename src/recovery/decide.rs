@@ -167,6 +167,8 @@ pub(crate) enum Question {
     WorktreeGone,
     /// Of a run: its worktree was moved.
     WorktreeMoved,
+    /// Of a run: the repository is stored in another way than when it began.
+    OtherFormat,
     /// Of a run: files have changed since it died.
     ChangedSince,
     /// After a power cut: no whole value is known, or the index cannot be rebuilt.

@@ -90,6 +90,83 @@ pub(crate) fn moves(records: &[Record], id: TxId) -> Vec<Move> {
     moves.into_iter().map(|(_, m)| m).collect()
 }
 
+/// What others made of refs.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    /// Their last word on each ref since the run began.
+    pub since: HashMap<RefName, Value>,
+    /// The same, with what stood in the log before: a transaction that ended while the snapshot was taken stands there.
+    ever: HashMap<RefName, Value>,
+    /// What transactions will make of refs that have not ended.
+    open: HashMap<RefName, Vec<Value>>,
+}
+
+impl Others {
+    /// Is the ref as they left it?
+    pub(crate) fn explain(&self, name: &RefName, now: &Value) -> bool {
+        let (said, open) = (self.ever.get(name), self.open.get(name));
+        said == Some(now) || open.is_some_and(|values| values.contains(now))
+    }
+}
+
+/// What others than the run `id` made of refs, until it ended.
+pub(crate) fn others(records: &[Record], id: TxId) -> Others {
+    let mut others = Others::default();
+    let mut open: HashMap<TxId, &Begin> = HashMap::new();
+    let mut has_begun = false;
+    for record in records {
+        let is_own = record.tx == Some(id);
+        if is_own && has_begun && is_over(&record.body) {
+            break;
+        }
+        has_begun |= is_own && matches!(record.body, Body::Begin(_));
+        let mut say = |name: &RefName, value: &Value| {
+            others.ever.insert(name.clone(), value.clone());
+            if has_begun {
+                others.since.insert(name.clone(), value.clone());
+            }
+        };
+        match &record.body {
+            Body::Begin(begin) | Body::Decided(begin) => {
+                if let Some(tx) = record.tx.filter(|tx| *tx != id && begin.part_of != Some(id)) {
+                    open.insert(tx, begin);
+                }
+            }
+            Body::Baseline { refs, .. } => refs.iter().for_each(|s| say(&s.name, &s.value)),
+            Body::Committed { refs } | Body::Recovered { refs, .. } => {
+                let Some(begin) = record.tx.and_then(|tx| open.remove(&tx)) else { continue };
+                refs.iter().for_each(|s| say(&s.name, &s.value));
+                if let Some(to) = begin.rename.as_ref().and_then(|rename| rename.to.as_ref())
+                    && let Some(before) = begin.refs.first().and_then(|change| change.before.as_ref())
+                {
+                    say(to, before);
+                }
+            }
+            body if body.is_terminal() => {
+                record.tx.and_then(|tx| open.remove(&tx));
+            }
+            _ => {}
+        }
+    }
+    for change in open.values().flat_map(|begin| &begin.refs) {
+        others.open.entry(change.name.clone()).or_default().push(change.after.clone());
+    }
+    others
+}
+
+/// The refs that changed while the run `id`, which was kept, was at work, and that no hook saw.
+pub(crate) fn unseen(records: &[Record], id: TxId) -> &[RefSnapshot] {
+    let is_run = |r: &Record| r.tx == Some(id) && matches!(&r.body, Body::Begin(begin) if begin.origin == TxKind::Run);
+    if !records.iter().any(is_run) {
+        return &[];
+    }
+    let kept = records.iter().rev().find_map(|record| match &record.body {
+        Body::Committed { refs } if record.tx == Some(id) => Some(refs.as_slice()),
+        _ => None,
+    });
+    kept.unwrap_or_default()
+}
+
 fn is_over(body: &Body) -> bool {
     match body {
         Body::Recovered { outcome, .. } => *outcome != Outcome::NeedsHuman,
@@ -162,7 +239,9 @@ impl Net {
     /// Somebody else's word on a ref that the run had moved: whatever the run does next is built on that.
     fn foreign(&mut self, begin: &Begin, settled: &[RefSnapshot]) {
         for change in begin.refs.iter().filter(|c| settled.iter().any(|s| s.name == c.name)) {
-            if let Some((_, known)) = self.moves.get_mut(&change.name) {
+            // Who gives it the value that it has (`git refs migrate`) moves nothing.
+            if let Some((_, known)) = self.moves.get_mut(&change.name).filter(|(_, known)| known.after != change.after)
+            {
                 known.before = change.after.clone();
                 known.after = change.after.clone();
                 known.values = vec![change.after.clone()];

@@ -1,5 +1,6 @@
 //! What a run found when it began: the text of the snapshot. Contents lie beside it, numbered.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,22 @@ pub struct KeptLog {
     pub size: Option<u64>,
 }
 
+/// What led git to our hooks when a run began, and how the repository is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// The repository's settings about hooks.
+    pub settings: Vec<String>,
+    /// Where the hook lies that git calls for refs, escaped, when that is known.
+    pub hook: Option<String>,
+    /// Which file it is.
+    pub hook_id: Option<FileId>,
+    /// Where the configuration is a link: which file it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked_config: Option<FileId>,
+    /// The repository's settings about formats of refs and objects.
+    pub formats: Vec<String>,
+}
+
 /// The snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -104,6 +121,10 @@ pub struct Manifest {
     pub reflogs: Vec<KeptLog>,
     /// The newest stash.
     pub stash: Option<Value>,
+    /// Every ref of the repository, and of the worktree below `refs/`.
+    pub refs: BTreeMap<RefName, Value>,
+    /// What led git to our hooks, and how the repository is stored.
+    pub guard: Guard,
     /// Linked worktrees.
     pub linked: Vec<String>,
 }

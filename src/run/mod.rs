@@ -11,16 +11,20 @@
 //! Everything that a restore replaces or removes is in quarantine afterwards.
 //!
 //! Limit: what the command does outside of the repository (network, other directories, databases) is its own. So is what it
-//! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files.
+//! does to submodules, and to ignored files. What it does to refs behind the hooks goes back where it is known to be its
+//! work ([`unlogged`], [`guard`]), and is told where not.
 
 pub(crate) mod child;
 pub(crate) mod child_transactions;
+pub(crate) mod guard;
 pub(crate) mod look;
 pub(crate) mod manifest;
 pub(crate) mod mark;
 pub(crate) mod objects;
 pub(crate) mod snapshot;
+pub(crate) mod unlogged;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,11 +33,12 @@ use anyhow::Context;
 
 use crate::fs::beneath::{self, Parent};
 use crate::fs::durable;
-use crate::git::{Config, Git, RefStore, Repository};
+use crate::git::refs::RefSnapshot;
+use crate::git::{Config, Git, RefFormat, RefName, RefStore, Repository, Value};
 use crate::process::owner::{ExecContext, Liveness};
 use crate::state::marker::{self, Entry, Listing, Marker, State};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
-use crate::wal::{Begin, Body, Flush, Log, Seal};
+use crate::wal::{Begin, Body, Flush, Log, Record, Seal};
 
 use manifest::path_text;
 use mark::{Lease, Mark};
@@ -48,6 +53,8 @@ pub(crate) struct Run<'r> {
     state: &'r StateDir,
     entry: Entry,
     lease: Lease,
+    /// Every ref when it began.
+    refs: BTreeMap<RefName, Value>,
     /// What tells its processes.
     pub mark: Mark,
 }
@@ -67,6 +74,8 @@ pub(crate) struct Intent<'i> {
     pub config: &'i Config,
     /// Where git attributes may lie that are not of this repository.
     pub attributes: &'i [PathBuf],
+    /// The environment that the command gets turns hooks off.
+    pub hooks_off: bool,
 }
 
 /// Another run is at work in this worktree.
@@ -96,10 +105,13 @@ impl<'r> Run<'r> {
             entry.remove()?;
             return Err(error);
         }
-        let begun = || -> anyhow::Result<Lease> {
+        let begun = || -> anyhow::Result<(Lease, BTreeMap<RefName, Value>)> {
             state.make_tx(id)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
             let manifest = snapshot::take(repo, state, id, intent)?;
+            if intent.hooks_off {
+                guard::note(state, id)?;
+            }
             let seal = Seal { sha256: manifest.store(state, id)?, state_dir: state.birth()? };
             let barrier = state.durability() == Durability::Full;
             let begin = Begin {
@@ -112,10 +124,10 @@ impl<'r> Run<'r> {
             };
             let sync = if barrier { Flush::Barrier } else { Flush::Yes };
             log.append(Some(id), &Body::Begin(Box::new(begin)), sync)?;
-            Ok(lease)
+            Ok((lease, manifest.refs))
         };
         match begun() {
-            Ok(lease) => Ok(Run { state, entry, lease, mark: Mark::of(state, id)? }),
+            Ok((lease, refs)) => Ok(Run { state, entry, lease, refs, mark: Mark::of(state, id)? }),
             Err(error) => {
                 if log.append(Some(id), &Body::Aborted, Flush::No).is_err() {
                     // Then recovery finds a run that changed nothing.
@@ -136,12 +148,31 @@ impl<'r> Run<'r> {
         self.lease.beat()
     }
 
-    /// Keeps everything that the command did. Returns what is left to recovery, which logs that it is kept and cleans up.
-    pub(crate) fn commit(mut self) -> anyhow::Result<Option<anyhow::Error>> {
+    /// The refs that changed while it was at work, and that no hook saw.
+    pub(crate) fn unseen(&self, repo: &Repository) -> anyhow::Result<Vec<RefSnapshot>> {
+        let repo = Repository { git_dir: repo.git_dir.clone(), ..Repository::open(&repo.common_dir)? };
+        if repo.ref_format != RefFormat::Files || RefStore::new(&repo).all()? == self.refs {
+            return Ok(Vec::new());
+        }
+        let place = ExecContext::here()?;
+        let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
+        let is_begin = |r: &Record| r.tx == Some(self.id()) && matches!(r.body, Body::Begin(_));
+        let scan = log.scan_until(|records| records.iter().any(is_begin))?;
+        let refs = RefStore::new(&repo);
+        let found = unlogged::find(&repo, &self.refs, &scan.records, self.id())?;
+        let now = |change: unlogged::Unlogged| {
+            let now = refs.read(&change.name)?;
+            Ok(RefSnapshot { name: change.name, value: now.value, file: now.loose })
+        };
+        found.into_iter().map(now).collect()
+    }
+
+    /// Keeps everything that the command did; `unseen` is what no hook saw of it. Returns what is left to recovery, which logs that it is kept and cleans up.
+    pub(crate) fn commit(mut self, unseen: Vec<RefSnapshot>) -> anyhow::Result<Option<anyhow::Error>> {
         let logged = ExecContext::here().map_err(Into::into).and_then(|place| {
             let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
-            // What it did to refs its parts have told.
-            log.append(Some(self.id()), &Body::Committed { refs: Vec::new() }, Flush::Yes)
+            // What else it did to refs its parts have told.
+            log.append(Some(self.id()), &Body::Committed { refs: unseen }, Flush::Yes)
         });
         let Err(trouble) = logged else {
             return Ok(close(self.state, self.entry, State::Committed).err());

@@ -10,6 +10,7 @@
 //! Limit: contents of submodules and nested repositories, owners, times and extended attributes are not kept; of ignored
 //! files only the first [`IGNORED`] have a second name, the others are known by name.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -20,18 +21,25 @@ use anyhow::Context;
 use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, Root};
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
-use crate::git::{RefName, RefStore, Repository};
+use crate::git::{RefName, RefStore, Repository, Value};
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
-use crate::run::{Intent, objects};
+use crate::run::{Intent, guard, objects};
 use crate::state::{StateDir, TxId};
 use crate::util::text::shown;
 
 /// How many ignored files get a second name.
 pub(crate) const IGNORED: usize = 1000;
 
+/// How many refs get a second name for their reflogs.
+const REFLOGS: usize = 1000;
+
 /// Directories of a git directory that commands change as they go.
-pub(crate) const CHANGING_DIRS: [&str; 4] = ["info", "rebase-apply", "rebase-merge", "sequencer"];
+pub(crate) const CHANGING_DIRS: [&str; 5] =
+    ["info", "rebase-apply", "rebase-merge", "sequencer", "NOTES_MERGE_WORKTREE"];
+
+/// Directories of a git directory of which a snapshot has the names in them: what a command adds there goes as a whole.
+const KNOWN_BY_NAME: [&str; 2] = ["modules", "rr-cache"];
 
 /// A file that changes while it is copied is copied again, that often.
 const TRIES: usize = 5;
@@ -56,6 +64,11 @@ pub(crate) fn is_kept_in_git_dir(name: &OsStr) -> bool {
     const NOT: [&[u8]; 7] = [b"HEAD", b"index", b"packed-refs", b"packed-refs.new", b"gc.pid", b"gc.log", b"shallow"];
     let name = name.as_bytes();
     !NOT.contains(&name) && !name.ends_with(b".lock")
+}
+
+/// Is it something in a git directory of which a snapshot has the name alone?
+pub(crate) fn is_known_by_name(path: &RelPath) -> bool {
+    KNOWN_BY_NAME.iter().any(|dir| path.as_path().starts_with(dir))
 }
 
 /// Copies of one run, numbered.
@@ -133,7 +146,9 @@ pub(crate) fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Inten
     if repo.git_dir != repo.common_dir {
         manifest.shared = keep_git_dir(&mut copies, &repo.common_dir, false)?;
     }
-    manifest.reflogs = keep_reflogs(repo, state, id)?;
+    manifest.guard = guard::look(repo, intent.config, intent.worktree)?;
+    manifest.refs = RefStore::new(repo).all()?;
+    manifest.reflogs = keep_reflogs(repo, state, id, &manifest.refs)?;
     manifest.stash = Some(RefStore::new(repo).read(&RefName::parse(b"refs/stash")?)?.value);
     manifest.linked = linked(repo);
     if let Some(worktree) = intent.worktree {
@@ -167,7 +182,9 @@ pub(crate) fn verify(manifest: &Manifest, state: &StateDir, id: TxId) -> anyhow:
     let below = |path: &RelPath, dirs: &[&str]| dirs.iter().any(|dir| path.as_path().starts_with(dir));
     let is_top = |path: &RelPath| path.parent().is_none();
     let is_own = |path: &RelPath| {
-        below(path, &CHANGING_DIRS) || (is_top(path) && is_kept_in_git_dir(path.as_path().as_os_str()))
+        below(path, &CHANGING_DIRS)
+            || is_known_by_name(path)
+            || (is_top(path) && is_kept_in_git_dir(path.as_path().as_os_str()))
     };
     let is_shared = |path: &RelPath| below(path, &["info"]) || path.as_bytes() == b"config";
     let foreign = own.iter().find(|kept| !is_own(&kept.path));
@@ -207,6 +224,12 @@ pub(crate) fn git_dir_files(git_dir: &Path, own: bool) -> anyhow::Result<Vec<Rel
         for dir in CHANGING_DIRS {
             files_below(git_dir, &git_dir.join(dir), &mut found)?;
         }
+        for dir in KNOWN_BY_NAME {
+            let entries = absent_is_none(fs::read_dir(git_dir.join(dir)))?.into_iter().flatten();
+            for name in entries.map(|entry| entry.map(|entry| entry.file_name())) {
+                found.extend(RelPath::parse(&[dir.as_bytes(), b"/", name?.as_bytes()].concat()));
+            }
+        }
     } else {
         found.push(RelPath::parse(b"config")?);
         files_below(git_dir, &git_dir.join("info"), &mut found)?;
@@ -236,13 +259,27 @@ fn is_derived(base: &Path, path: &Path) -> bool {
     name.is_ok_and(|name| name == b"refs" || name.starts_with(b"refs_"))
 }
 
-/// HEAD's, because up to 2.45 git moves it outside of any transaction, and the stash's, whose list it is. Those of other
-/// refs are kept by the hook when the run first touches them.
-fn keep_reflogs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<Vec<KeptLog>> {
+/// HEAD's, because up to 2.45 git moves it outside of any transaction, and the stash's, whose list it is; then those of other
+/// refs, which expire, or which a run changes where no hook sees it. Those beyond [`REFLOGS`] are kept by the hook when the
+/// run first touches them.
+fn keep_reflogs(
+    repo: &Repository,
+    state: &StateDir,
+    id: TxId,
+    all: &BTreeMap<RefName, Value>,
+) -> anyhow::Result<Vec<KeptLog>> {
     let refs = RefStore::new(repo);
+    let always = [refs.canonical(b"HEAD")?, RefName::parse(b"refs/stash")?];
     let mut kept = Vec::new();
-    for name in [refs.canonical(b"HEAD")?, RefName::parse(b"refs/stash")?] {
-        kept.push(keep_reflog(&refs.log(&name), state, id, name)?);
+    for name in always.iter().chain(all.keys().filter(|name| !always.contains(name))) {
+        let log = keep_reflog(&refs.log(name), state, id, name.clone())?;
+        // Tags have none, and are many.
+        if log.size.is_some() || !name.as_bytes().starts_with(b"refs/tags/") {
+            kept.push(log);
+        }
+        if kept.len() > REFLOGS {
+            break;
+        }
     }
     Ok(kept)
 }

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
+use crate::git::refs::RefSnapshot;
 use crate::git::update_refs::{RefWrite, write_refs_with_hooks};
 use crate::git::{Git, RefName, RefStore, Repository, Value};
 use crate::run::child_transactions;
@@ -83,6 +84,8 @@ pub(crate) enum Refusal {
     NotThere(TxId, Direction),
     /// It is more than values of refs.
     NotReversible(TxId, String),
+    /// A run in which refs changed that no hook saw.
+    Unseen(TxId, RefName),
     /// Refs moved on since.
     Moved(TxId, Vec<(RefName, Value)>),
     /// A branch that a worktree has checked out would cease to be.
@@ -99,6 +102,13 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::NotThere(id, Direction::Redo) => write!(f, "{id} is not undone"),
             Refusal::NotReversible(id, why) => write!(f, "{id} cannot be reversed: {why}"),
+            Refusal::Unseen(id, name) => {
+                write!(
+                    f,
+                    "{id} cannot be reversed: refs changed in it that no hook saw ({name}), and what they were is not in the log\n\
+                     hint: nothing was changed; `git reflog` may have what they were; to take back an older transaction, name it"
+                )
+            }
             Refusal::Moved(id, refs) => {
                 write!(f, "{id} is not reversed, and nothing was changed: refs have moved on since")?;
                 refs.iter().try_for_each(|(name, now)| write!(f, "\n  {name} is {now} now"))
@@ -153,7 +163,7 @@ impl<'l> History<'l> {
             let Some(begin) = begins.remove(&id) else { continue };
             let is_settled = |name: &RefName| settled.iter().any(|s| s.name == *name);
             match (begin.origin, begin.reverses, begin.part_of) {
-                (TxKind::Run, ..) => history.end_run(id, begin, records),
+                (TxKind::Run, ..) => history.end_run(id, begin, records, settled),
                 (_, Some(reversal), None) => history.reverse(reversal),
                 (_, Some(reversal), Some(run)) => {
                     history.parts.entry(run).or_default().push(Part::Reversal(reversal));
@@ -185,7 +195,7 @@ impl<'l> History<'l> {
     }
 
     /// A run was kept: all of its parts are one step, over which each ref went from where the first found it.
-    fn end_run(&mut self, id: TxId, begin: &'l Begin, records: &'l [Record]) {
+    fn end_run(&mut self, id: TxId, begin: &'l Begin, records: &'l [Record], unseen: &[RefSnapshot]) {
         let mut refusal = None;
         for part in self.parts.remove(&id).unwrap_or_default() {
             match part {
@@ -212,6 +222,7 @@ impl<'l> History<'l> {
         let moves = child_transactions::moves(records, id);
         let refs: Vec<_> = moves.into_iter().map(|m| (m.name, m.before, m.after)).collect();
         let step = match refusal {
+            _ if !unseen.is_empty() => Err(Refusal::Unseen(id, unseen[0].name.clone())),
             Some(why) => Err(Refusal::NotReversible(id, why)),
             None if refs.is_empty() => Err(Refusal::NotReversible(id, "it changed no ref".to_owned())),
             // Files of a run are the worktree's, as those of any command.
@@ -258,7 +269,8 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
 pub(crate) fn plan(records: &[Record], direction: Direction, wanted: Option<TxId>) -> Result<Step, Refusal> {
     let history = History::of(records);
     let side = if direction == Direction::Undo { &history.done } else { &history.undone };
-    let reversible = |id: &&TxId| matches!(history.steps.get(id), Some(Ok(_)));
+    // What was done behind the hooks is not passed over: what is older was not done last.
+    let reversible = |id: &&TxId| matches!(history.steps.get(id), Some(Ok(_) | Err(Refusal::Unseen(..))));
     let id = match wanted {
         Some(id) if side.contains(&id) => id,
         Some(id) => return Err(Refusal::NotThere(id, direction)),

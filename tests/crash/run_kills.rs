@@ -159,6 +159,7 @@ macro_rules! scenes {
 
 scenes! {
     a_kill_anywhere_in_a_script_leaves_all_or_nothing_of_it "script";
+    a_kill_anywhere_in_a_script_that_no_hook_sees_leaves_nothing_of_it "blind-script";
     a_kill_anywhere_in_a_script_that_fails_leaves_nothing_of_it "failing-script";
     a_kill_anywhere_in_a_switch_leaves_all_or_nothing_of_it "switch";
     a_kill_anywhere_in_a_merge_leaves_all_or_nothing_of_it "merge";

@@ -1,5 +1,8 @@
 //! Any command as one transaction.
 
+mod behind_hooks;
+mod every_command;
+mod formats;
 mod processes;
 pub mod restoring;
 mod review;

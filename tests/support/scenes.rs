@@ -29,6 +29,7 @@ pub enum What {
 pub const ALL: &[Scene] = &[
     Scene { name: "script", setup: busy, command: What::Script(SCRIPT), succeeds: true },
     Scene { name: "failing-script", setup: busy, command: What::Script(FAILING), succeeds: false },
+    Scene { name: "blind-script", setup: busy, command: What::Script(BLIND), succeeds: false },
     git("switch", light, &["switch", "-q", "topic"], true),
     git("merge", light, &["merge", "-q", "--no-edit", "topic"], true),
     git("rebase", stack, &["rebase", "-q", "--update-refs", "main"], true),
@@ -77,6 +78,18 @@ chmod +x main.txt
 git commit -qam 'more by the script'
 git stash push -q -u
 git merge -q --no-edit side-two || true
+exit 3
+";
+
+/// No hook sees what it does.
+const BLIND: &str = "set -e
+git config core.hooksPath .husky/_
+echo script >a.txt
+git commit -qam 'by the script'
+git tag by-script
+git branch -D side
+git branch -f side-two HEAD
+git switch -q -c feature
 exit 3
 ";
 

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use crate::fs::moving;
-use crate::git::{RefName, Repository};
+use crate::git::{Config, RefName, Repository};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::decide::{Decision, Evidence, Question, RunEvidence, decide};
@@ -137,6 +137,16 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
         let why = "its worktree is gone: refs that it moved stay where they are".to_owned();
         return other(RunEvidence::Obstructed(Question::WorktreeGone), vec![why]);
     };
+    if let Some(misfit) = manifest.guard.misfit(&repo, configuration(site, &repo).as_ref())? {
+        let why = vec![
+            format!("{misfit}, so nothing was taken back: what was kept does not fit"),
+            format!(
+                "`git txn recover --acknowledge {id}` leaves everything as it is now; change that back, and \
+                 `git txn recover --take-back {id}` restores what it found"
+            ),
+        ];
+        return other(RunEvidence::Obstructed(Question::OtherFormat), why);
+    }
     if !manifest.is_in_place() {
         let where_it_was = manifest.worktree().unwrap_or_default();
         let why = vec![
@@ -172,6 +182,11 @@ fn leads_back(site: &Site<'_>, repo: &Repository, worktree: &Path) -> anyhow::Re
     }
     let set = site.git.at(&repo.git_dir).config("core.worktree")?;
     Ok(set.is_some_and(|set| is_same(&repo.git_dir.join(set), worktree)))
+}
+
+/// The configuration of a worktree as it is now; `None` when git cannot read it.
+fn configuration(site: &Site<'_>, repo: &Repository) -> Option<Config> {
+    Config::read(&site.git.at(&repo.git_dir)).ok()
 }
 
 /// Has a person been asked before?

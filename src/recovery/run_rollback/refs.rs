@@ -1,7 +1,7 @@
 //! Refs, HEAD and reflogs of a run, back to where it found them.
 //!
 //! Only what the run itself moved goes back, and only while it is where the run left it. What somebody else moved since is
-//! theirs, with its reflog.
+//! theirs, with its reflog. What the log does not explain is judged by [`crate::run::unlogged`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -25,6 +25,7 @@ use crate::recovery::site::Site;
 use crate::run::child_transactions::{self, Move};
 use crate::run::manifest::{KeptLog, Manifest};
 use crate::run::snapshot::reflog_copy;
+use crate::run::unlogged::Unlogged;
 use crate::state::quarantine::{flat, free_name};
 use crate::state::{StateDir, TxId};
 use crate::wal::Record;
@@ -38,6 +39,8 @@ pub(crate) struct RefPlan {
     pub(crate) writes: Vec<RefWrite>,
     /// Refs that somebody else has moved since.
     pub(crate) left: Vec<RefName>,
+    /// Refs that changed, nobody knows by whom.
+    pub(crate) unseen: Vec<RefName>,
     /// HEAD of the worktree.
     head: Option<RefWrite>,
     /// Reflogs to bring back.
@@ -47,7 +50,7 @@ pub(crate) struct RefPlan {
 }
 
 /// What there is to know about stashes.
-pub(crate) struct Stash<'s> {
+struct Stash<'s> {
     /// The newest one, before.
     before: Option<&'s Value>,
     /// Somebody else has stashed since, or taken a stash away.
@@ -58,7 +61,7 @@ pub(crate) struct Stash<'s> {
 
 impl<'s> Stash<'s> {
     /// Looks at what became of the stashes since the run `id` began.
-    pub(crate) fn look(
+    fn look(
         repo: &Repository,
         state: &StateDir,
         records: &[Record],
@@ -83,17 +86,15 @@ impl RefPlan {
     }
 }
 
-/// Decides, from what the run did and what is there now.
-pub(crate) fn plan(
-    repo: &Repository,
-    moves: &[Move],
-    head: Option<&RefSnapshot>,
-    kept: &[KeptLog],
-    stash: &Stash<'_>,
-) -> anyhow::Result<RefPlan> {
+/// Decides, from what the run did and what is there now. `unlogged` is what the log does not explain; it is the run's when
+/// that `is_blind`, or when git tells no hook about such changes.
+pub(crate) fn plan(site: &Site<'_>, run: &DeadRun, unlogged: &[Unlogged], is_blind: bool) -> anyhow::Result<RefPlan> {
+    let DeadRun { repo, manifest, records, id, begin } = run;
     let refs = RefStore::new(repo);
+    let moves = child_transactions::moves(records, *id);
     let mut plan = RefPlan::default();
-    for moved in moves.iter().filter(|m| m.name.as_bytes() != STASH) {
+    let stash = RefName::parse(STASH)?;
+    for moved in moves.iter().filter(|m| m.name != stash && unlogged.iter().all(|u| u.name != m.name)) {
         let now = refs.read(&moved.name)?.value;
         if moved.taken_over || (now != moved.before && !moved.values.contains(&now)) {
             plan.left.push(moved.name.clone());
@@ -105,31 +106,77 @@ pub(crate) fn plan(
         plan.logs.push(KeptLog { name: moved.name.clone(), size: moved.log });
         plan.settled.push(moved.name.clone());
     }
-    // The list of stashes is a reflog, which commands change outside of any transaction.
-    if let Some(before) = stash.before {
-        let name = RefName::parse(STASH)?;
-        let now = refs.read(&name)?.value;
-        if stash.is_others {
-            // They have put theirs on top of what was there, or the list is not what either of the two has made of it.
-            if !stash.only_grew || moves.iter().any(|m| m.name == name) {
-                plan.left.push(name);
+    let others = child_transactions::others(records, *id);
+    for Unlogged { name, before, now, logged, is_untold } in unlogged {
+        // What is no value can be neither written nor compared.
+        let is_broken = [before, now].contains(&&Value::Broken);
+        let is_runs = !is_broken && (is_blind || *is_untold);
+        let to = match logged {
+            Some(logged) if !is_runs => logged,
+            None if !is_runs && now != before => {
+                plan.unseen.push(name.clone());
+                continue;
             }
-        } else {
-            if now != *before {
-                plan.writes.push(RefWrite { name: name.clone(), from: now, to: before.clone() });
-                plan.settled.push(name.clone());
-            }
-            plan.logs.extend(kept.iter().find(|k| k.name == name).cloned());
+            _ => before,
+        };
+        if now != to {
+            plan.writes.push(RefWrite { name: name.clone(), from: now.clone(), to: to.clone() });
         }
+        plan.settled.push(name.clone());
+        let size = match moves.iter().find(|m| m.name == *name && !m.taken_over) {
+            Some(moved) if to != before || others.since.contains_key(name) => Some(moved.log),
+            _ if others.since.contains_key(name) => None,
+            _ if *before == Value::Absent => Some(None),
+            _ => manifest.reflogs.iter().find(|log| log.name == *name).map(|log| log.size),
+        };
+        plan.logs.extend(size.map(|size| KeptLog { name: name.clone(), size }));
     }
-    if let Some(before) = head {
+    plan_stash(site, run, &moves, &mut plan)?;
+    if let Some(before) = &begin.head {
         let now = refs.read(&before.name)?.value;
         if now != before.value {
             plan.head = Some(RefWrite { name: before.name.clone(), from: now, to: before.value.clone() });
         }
-        plan.logs.extend(kept.iter().find(|k| k.name == before.name).cloned());
+        plan.logs.extend(manifest.reflogs.iter().find(|k| k.name == before.name).cloned());
+    }
+    // Reflogs change without their refs as well: when they expire, and of a symbolic ref that is written through.
+    for log in manifest.reflogs.iter().filter(|log| !log.name.is_head() && log.name != stash) {
+        let is_planned = plan.logs.iter().any(|planned| planned.name == log.name);
+        let is_left = plan.left.contains(&log.name) || plan.unseen.contains(&log.name);
+        if !is_planned && !is_left && !others.since.contains_key(&log.name) && has_changed(site, *id, log)? {
+            plan.logs.push(log.clone());
+        }
     }
     Ok(plan)
+}
+
+/// Is a reflog another one than the snapshot found?
+fn has_changed(site: &Site<'_>, id: TxId, log: &KeptLog) -> anyhow::Result<bool> {
+    let now = FileId::at(&RefStore::new(site.repo).log(&log.name))?;
+    let second = FileId::at(&reflog_copy(site.state, id, &log.name))?;
+    let what = |file: Option<FileId>, size: Option<u64>| file.map(|file| (file.ino, size.unwrap_or(file.size)));
+    Ok(what(now, None) != what(second, log.size))
+}
+
+/// The list of stashes is a reflog, which commands change outside of any transaction.
+fn plan_stash(site: &Site<'_>, run: &DeadRun, moves: &[Move], plan: &mut RefPlan) -> anyhow::Result<()> {
+    let stash = Stash::look(&run.repo, site.state, &run.records, run.id, &run.manifest)?;
+    let Some(before) = stash.before else { return Ok(()) };
+    let name = RefName::parse(STASH)?;
+    let now = RefStore::new(&run.repo).read(&name)?.value;
+    if stash.is_others {
+        // They have put theirs on top of what was there, or the list is not what either of the two has made of it.
+        if !stash.only_grew || moves.iter().any(|m| m.name == name) {
+            plan.left.push(name);
+        }
+        return Ok(());
+    }
+    if now != *before {
+        plan.writes.push(RefWrite { name: name.clone(), from: now, to: before.clone() });
+        plan.settled.push(name.clone());
+    }
+    plan.logs.extend(run.manifest.reflogs.iter().find(|k| k.name == name).cloned());
+    Ok(())
 }
 
 /// Writes refs and HEAD of `repo`, which is the worktree of the run, then the reflogs.

@@ -9,16 +9,18 @@ use anyhow::Context;
 use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::refs::RefSnapshot;
+use crate::git::{RefStore, Value};
 use crate::locks::{InTheWay, while_holding};
 use crate::recovery::decide::{Decision, Evidence, Question, RunEvidence, decide};
 use crate::recovery::power_cut::repair::short;
 use crate::recovery::progress::Progress;
 use crate::recovery::report::plural;
 use crate::recovery::run_rollback::dead_run::DeadRun;
-use crate::recovery::run_rollback::refs::{self, RefPlan, Stash};
+use crate::recovery::run_rollback::refs::{self, RefPlan};
 use crate::recovery::run_rollback::worktree::{Difference, RestoreContext, Restored, modified};
 use crate::recovery::site::Site;
-use crate::run::{child_transactions, mark, objects, snapshot};
+use crate::run::unlogged::{self, Unlogged};
+use crate::run::{child_transactions, guard, mark, objects, snapshot};
 use crate::state::{TxId, quarantine};
 use crate::wal::{Body, Flush, Outcome};
 
@@ -33,6 +35,8 @@ const RESTORING: &str = "restoring";
 struct Look {
     found: Difference,
     plan: RefPlan,
+    /// Hooks were off in the run.
+    is_blind: bool,
     /// After which time (if any) a change is another process's.
     limit: Option<i64>,
     decision: Decision,
@@ -41,14 +45,30 @@ struct Look {
 fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
     // Who looks moves nothing aside.
     let found = context(site, run, PathBuf::new()).difference()?;
-    let moves = child_transactions::moves(&run.records, run.id);
-    let stash = Stash::look(&run.repo, site.state, &run.records, run.id, &run.manifest)?;
-    let plan = refs::plan(&run.repo, &moves, run.begin.head.as_ref(), &run.manifest.reflogs, &stash)?;
+    let unlogged = unlogged::find(&run.repo, &run.manifest.refs, &run.records, run.id)?;
+    let is_blind = is_blind(site, run, &unlogged)?;
+    let plan = refs::plan(site, run, &unlogged, is_blind)?;
     let limit = limit(site, run)?;
     let changed = limit.is_some_and(|limit| found.newest > limit);
     let evidence = if changed { RunEvidence::Obstructed(Question::ChangedSince) } else { RunEvidence::Restorable };
     let decision = decide(&Evidence::Run(evidence));
-    Ok(Look { found, plan, limit, decision })
+    Ok(Look { found, plan, is_blind, limit, decision })
+}
+
+/// Had the run turned hooks off? What it did to its own branch is proof: index and worktree are the run's to move.
+fn is_blind(site: &Site<'_>, run: &DeadRun, unlogged: &[Unlogged]) -> anyhow::Result<bool> {
+    if guard::is_noted(site.state, run.id)? {
+        return Ok(true);
+    }
+    if unlogged.is_empty() {
+        return Ok(false);
+    }
+    let heads = [run.begin.head.clone(), RefStore::new(&run.repo).head()?].map(|head| head.map(|head| head.value));
+    let is_own = |change: &Unlogged| heads.contains(&Some(Value::Symref(change.name.clone())));
+    if run.manifest.worktree.is_some() && unlogged.iter().any(|change| !change.is_untold && is_own(change)) {
+        return Ok(true);
+    }
+    Ok(run.manifest.guard.is_changed(super::configuration(site, &run.repo).as_ref())?)
 }
 
 /// `aside` is where everything goes that makes way.
@@ -111,7 +131,7 @@ pub(crate) fn restore(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -
 }
 
 fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> anyhow::Result<()> {
-    let Look { found, plan, limit, decision } = look_at(site, run)?;
+    let Look { found, plan, is_blind, limit, decision } = look_at(site, run)?;
     if decision != Decision::RollBack {
         progress.is_void = true;
         return Ok(());
@@ -125,7 +145,11 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         Ok(durable::set_modified(&note, crate::util::clock::now())?)
     };
     beat()?;
-    let place = context(site, run, aside.clone());
+    if is_blind {
+        // The configuration goes back before the refs do, and then it does not say so any more.
+        guard::note(site.state, run.id)?;
+    }
+    let context = context(site, run, aside.clone());
     let mut done = Restored::default();
     match objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id) {
         // On another disk, by a link: nothing is written behind one.
@@ -133,22 +157,26 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         restored => done.attempt(restored)?,
     }
     let has_objects = done.failed.is_empty();
-    let first = place.restore(&found, limit, &beat)?;
-    let (put, moved) = (first.put, first.moved);
-    if !first.failed.is_empty() {
-        // Some only failed because of what was in their way until now.
-        let again = place.restore(&place.difference()?, limit, &beat)?;
-        done.failed.extend(again.failed);
-    }
+    context.restore_git_dir(&found, &mut done)?;
     let heads = child_transactions::heads(&run.records, run.id);
     let mut retired = Vec::new();
     done.attempt(refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside, &mut retired))?;
+    // Before the files: blobs are read as checkouts wrote them, without what the run has put in their place (`git replace`).
     match refs::restore_refs(site, run, &plan, &aside, &mut done) {
         // git will not write a ref to an object that is not there.
         Err(error) if !has_objects => done.failed.push(format!("{error:#}")),
         restored => restored.map_err(in_the_way)?,
     }
     let settled = refs::settled(site, &plan)?;
+    let mut files = Restored::default();
+    context.restore_files(&found, limit, &beat, &mut files)?;
+    let (put, moved) = (files.put, files.moved);
+    if !files.failed.is_empty() {
+        // Some only failed because of what was in their way until now.
+        files.failed.clear();
+        context.restore_files(&context.difference()?, limit, &beat, &mut files)?;
+    }
+    done.failed.append(&mut files.failed);
     durable::remove_dir_if_empty(&aside)?;
     durable::fsync_dir(&site.state.quarantine())?;
     // Files, names and refs are on disk before the log says so.
@@ -161,11 +189,18 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
         progress.lines.push(format!("{put} put back, {moved} moved aside"));
     }
     progress.lines.extend(retired);
+    if is_blind && run.manifest.guard.is_changed(super::configuration(site, &run.repo).as_ref())? {
+        progress.lines.insert(0, "git does not call the hooks that it did: run `jin-txn install`".to_owned());
+    }
     let asides = asides(site, run.id);
     if !asides.is_empty() {
         progress.lines.push(format!("what made way is in {}", asides.join(" and ")));
     }
-    progress.left_some = !plan.left.is_empty();
+    let leaves_config = run.manifest.guard.linked_config_is_changed(&run.repo)?;
+    if leaves_config {
+        progress.lines.insert(0, "the configuration is a link, and what was changed through it is left".to_owned());
+    }
+    progress.left_some = leaves_config || !plan.left.is_empty() || !plan.unseen.is_empty();
     progress.refs_moved.extend(plan.writes.iter().map(|write| write.name.clone()));
     progress.unrestored = done.failed;
     log_restored(site, run, settled, progress)
@@ -208,6 +243,8 @@ fn told(found: &Difference, plan: &RefPlan) -> Vec<String> {
     if found.changes_config() {
         actions.push("the configuration as before".to_owned());
     }
+    let unseen = plan.unseen.iter();
+    actions.extend(unseen.map(|name| format!("no hook saw who moved {name}, which is left alone")));
     actions.extend(plan.left.iter().map(|name| format!("{name} has been moved by somebody else and is left alone")));
     actions
 }

@@ -12,7 +12,7 @@ use crate::git::{Git, Plumbing, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
-use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, umask};
+use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, is_known_by_name, umask};
 use crate::util::text::shown;
 
 /// Everything that restoring needs to know.
@@ -60,6 +60,8 @@ pub(crate) struct Difference {
     blobs: Vec<(RelPath, u32, String)>,
     /// In the worktree, and was not there.
     new: Vec<RelPath>,
+    /// New rules about ignored files that hide themselves: nobody's work, but they may hide what is.
+    hidden_rules: Vec<RelPath>,
     /// Ignored files that are gone, or other ones.
     ignored: Vec<Ignored>,
     /// In the worktree's git directory.
@@ -178,6 +180,13 @@ impl RestoreContext<'_> {
                 || ignored.contains(path)
                 || self.manifest.is_by_name(path)
         };
+        for dir in &status.ignored_dirs {
+            let rule = RelPath::parse(&[dir.as_bytes(), b"/", RULES[0].as_bytes()].concat())?;
+            if !was_there(&rule) && place.now(&rule)?.is_some() {
+                found.hidden_rules.push(rule);
+            }
+        }
+        found.hidden_rules.extend(status.ignored.into_iter().filter(|path| is_rule(path) && !was_there(path)));
         found.new = status.untracked.into_iter().chain(status.opaque).filter(|p| !was_there(p)).collect();
         for path in &skipped {
             // A sparse checkout keeps it out.
@@ -198,33 +207,44 @@ impl RestoreContext<'_> {
         Ok(())
     }
 
-    /// Brings everything back that can be. `limit`: what changed after that is somebody else's, and stays. `beat` is called as it
-    /// goes.
-    pub(crate) fn restore(
-        &self,
-        found: &Difference,
-        limit: Option<i64>,
-        beat: &dyn Fn() -> anyhow::Result<()>,
-    ) -> anyhow::Result<Restored> {
-        let mut done = Restored::default();
+    /// Brings the files of the git directory back that can be, but for the index.
+    pub(crate) fn restore_git_dir(&self, found: &Difference, done: &mut Restored) -> anyhow::Result<()> {
         let mut own = self.place(&self.repo.git_dir, "git")?;
-        put_all(&mut own, &found.own, &found.own_new, &mut done)?;
+        // Git directories of submodules stay as long as the worktree has something that leads there.
+        let new: Vec<RelPath> = found.own_new.iter().filter(|path| !is_known_by_name(path)).cloned().collect();
+        put_all(&mut own, &found.own, &new, done)?;
         for dir in CHANGING_DIRS.iter().filter(|dir| **dir != "info") {
             done.attempt(own.remove_empty(dir))?;
         }
         if self.repo.git_dir != self.repo.common_dir {
             let mut shared = self.place(&self.repo.common_dir, "git-shared")?;
-            put_all(&mut shared, &found.shared, &found.shared_new, &mut done)?;
+            put_all(&mut shared, &found.shared, &found.shared_new, done)?;
         }
+        Ok(())
+    }
+
+    /// Brings worktree and index back as far as that can be. `limit`: what changed after that is somebody else's, and stays.
+    /// `beat` is called as it goes.
+    pub(crate) fn restore_files(
+        &self,
+        found: &Difference,
+        limit: Option<i64>,
+        beat: &dyn Fn() -> anyhow::Result<()>,
+        done: &mut Restored,
+    ) -> anyhow::Result<()> {
+        let mut own = self.place(&self.repo.git_dir, "git")?;
         if let Some(worktree) = self.manifest.worktree() {
-            self.restore_worktree(&worktree, found, limit, beat, &mut done)?;
+            self.restore_worktree(&worktree, found, limit, beat, done)?;
+        }
+        for path in found.own_new.iter().filter(|path| is_known_by_name(path)) {
+            done.attempt(own.remove(path))?;
         }
         if let Some(kept) = &self.manifest.index
             && own.differs(kept)?
         {
             done.attempt(self.restore_index(&mut own, kept))?;
         }
-        Ok(done)
+        Ok(())
     }
 
     fn restore_index(&self, own: &mut RestoreTarget<'_>, kept: &Kept) -> anyhow::Result<()> {
@@ -247,21 +267,36 @@ impl RestoreContext<'_> {
         let tracked_now = if found.ignored.is_empty() { HashSet::new() } else { self.tracked_now(worktree)? };
         let mut blobs = Batch::start(&self.git.replacing())?;
         // What decides about ignored files comes first: what is new is only known by the old rules.
-        let is_rule = |path: &RelPath| path.name() == ".gitignore";
         for kept in found.files.iter().filter(|k| is_rule(&k.path)) {
             done.attempt(place.put_back(kept))?;
         }
         for blob in found.blobs.iter().filter(|b| is_rule(&b.0)) {
             done.attempt(self.put_blob(&mut place, &mut blobs, blob))?;
         }
-        let mut now = Difference::default();
-        self.worktree_difference(worktree, &place, &mut now)?;
-        for path in &now.new {
-            let is_theirs = limit.is_some_and(|l| matches!(place.now(path), Ok(Some(s)) if s.id.ctime > l));
-            if !is_theirs {
+        let now = loop {
+            let mut now = Difference::default();
+            self.worktree_difference(worktree, &place, &mut now)?;
+            let is_theirs = |place: &RestoreTarget<'_>, path: &RelPath| {
+                limit.is_some_and(|l| matches!(place.now(path), Ok(Some(s)) if s.id.ctime > l))
+            };
+            now.new.append(&mut now.hidden_rules);
+            now.new.retain(|path| !is_theirs(&place, path));
+            // New rules go first, and then everything is looked at again: they may hide what else is new.
+            let (rules, rest): (Vec<RelPath>, Vec<RelPath>) = now.new.into_iter().partition(is_rule);
+            let failures = done.failed.len();
+            for path in &rules {
                 beat()?;
                 done.attempt(place.remove(path))?;
             }
+            now.new = rest;
+            // One that cannot be removed would be found for ever.
+            if rules.is_empty() || done.failed.len() > failures {
+                break now;
+            }
+        };
+        for path in &now.new {
+            beat()?;
+            done.attempt(place.remove(path))?;
         }
         for kept in &now.files {
             beat()?;
@@ -314,6 +349,13 @@ impl RestoreContext<'_> {
         let paths = ran.stdout.split(|b| *b == 0).filter(|p| !p.is_empty()).map(RelPath::parse);
         Ok(paths.collect::<Result<_, _>>()?)
     }
+}
+
+/// Files with rules about others.
+const RULES: [&str; 2] = [".gitignore", ".gitattributes"];
+
+fn is_rule(path: &RelPath) -> bool {
+    RULES.iter().any(|rule| path.name() == *rule)
 }
 
 fn put_all(place: &mut RestoreTarget<'_>, kept: &[Kept], new: &[RelPath], done: &mut Restored) -> anyhow::Result<()> {
