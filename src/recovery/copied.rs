@@ -19,6 +19,7 @@ use crate::fs::access::Purpose;
 use crate::fs::{durable, named as fs};
 use crate::git::Repository;
 use crate::process::owner;
+use crate::recovery::history;
 use crate::recovery::site::{Options, PATIENCE};
 use crate::state::marker::Listing;
 use crate::state::{StateDir, Wait, quarantine};
@@ -79,10 +80,14 @@ pub(crate) fn set_aside(repo: &Repository, options: &Options) -> anyhow::Result<
             state.make_id()?;
             return log.open().map(|()| Vec::new());
         }
+        // Without a checkpoint that can be read a damaged log cannot be told from a copied one.
+        let damage = history::describe_damage(&log.scan()?);
         let aside = quarantine::free_path(&state, "copied")?;
         move_all(&state, &aside).with_context(|| format!("cannot set {} aside", shown(state.path())))?;
         log.open().context("cannot begin a log")?;
-        let told = line(&listing).map(|line| format!("{line}; it is in {}", shown(&aside)));
+        let damaged =
+            || damage.first().map(|first| format!("the log says nothing of this directory, and is damaged: {first}"));
+        let told = line(&listing).or_else(damaged).map(|line| format!("{line}; it is in {}", shown(&aside)));
         let action = format!("the state directory was copied: what it had is in {}", shown(&aside));
         log.append(None, &Body::Baseline { as_of: 0, actions: vec![action], refs: Vec::new() }, Flush::No)?;
         Ok(told.into_iter().collect())

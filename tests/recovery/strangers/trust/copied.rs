@@ -183,3 +183,25 @@ fn the_state_directory_of_a_colleague_is_kept() {
     assert!(said.contains("tx-1") && !said.contains("copied"), "another user recovers it: {said}");
     assert_eq!(case.values(), ["old"; 4], "{said}");
 }
+
+/// Nothing tells whose it was: it is set aside like a copy, and not in silence.
+#[test]
+fn a_log_without_a_checkpoint_that_can_be_read_is_set_aside_and_told() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.commit_all("one");
+    let wal = repo.git_dir().join(".jin/wal");
+    for segment in fs::read_dir(&wal).expect("it can be listed").flatten() {
+        let log = fs::read_to_string(segment.path()).expect("it is text");
+        fs::write(segment.path(), log.replace("checkpoint", "checkpoinT")).expect("it can be damaged");
+    }
+    let notes = fs::read_dir(repo.git_dir().join(".jin")).expect("it can be listed").flatten();
+    for note in notes.filter(|entry| entry.file_name().to_string_lossy().starts_with("verified.")) {
+        fs::remove_file(note.path()).expect("the boot can be forgotten");
+    }
+    let output = run(git(&repo, &["commit", "-q", "--allow-empty", "-m", "two"]));
+    let said = text(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("is damaged"), "it is told: {said}");
+    let (code, said) = run_jin(&repo, &["check"]);
+    assert_eq!(code, 0, "once: {said}");
+}
