@@ -21,6 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::fs::access;
 use crate::fs::identity::{FileId, absent_is_none};
 use crate::fs::named::at;
 
@@ -266,7 +267,8 @@ impl Place {
 
     /// Makes it a symbolic link that says `target`.
     pub(crate) fn symlink(&self, target: &Path) -> io::Result<()> {
-        self.named(rustix::fs::symlinkat(target, &self.dir, self.name.as_os_str()))
+        self.named(rustix::fs::symlinkat(target, &self.dir, self.name.as_os_str()))?;
+        at(&self.path, access::give_to_owner_of(self.dir.as_fd(), &self.name))
     }
 
     /// Removes the file or link.

@@ -357,7 +357,6 @@ pub(crate) fn replace_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     let tmp = beside(link)?;
     place(&tmp)?.symlink(target)?;
-    access::give_link_to_owner(&tmp)?;
     rename(&tmp, link).inspect_err(|_| discard(&tmp))
 }
 

@@ -27,15 +27,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::fs::beneath::{self, Parent};
-use crate::fs::durable;
+use crate::fs::beneath::{self, Parent, RelPath};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::{Config, Git, RefStore, Repository};
 use crate::process::owner::{ExecContext, Liveness};
 use crate::state::marker::{self, Entry, Listing, Marker, State};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
+use crate::util::text::shown;
 use crate::wal::{Begin, Body, Flush, Log, Seal};
 
-use manifest::path_text;
+use manifest::{Content, path_text};
 use mark::{Lease, Mark};
 
 /// How long to wait for the append lock.
@@ -50,6 +51,8 @@ pub(crate) struct Run<'r> {
     lease: Lease,
     /// What tells its processes.
     pub mark: Mark,
+    /// What of the git directory could not be kept, and so stays as the command leaves it.
+    pub not_kept: Vec<RelPath>,
 }
 
 /// What is to be run, as it is written down.
@@ -85,6 +88,7 @@ impl<'r> Run<'r> {
         let place = ExecContext::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
+        refuse_links(repo)?;
         refuse_another(state, &inside, None)?;
         let id = log.next_id()?;
         let marker =
@@ -96,7 +100,7 @@ impl<'r> Run<'r> {
             entry.remove()?;
             return Err(error);
         }
-        let begun = || -> anyhow::Result<Lease> {
+        let begun = || -> anyhow::Result<(Lease, Vec<RelPath>)> {
             state.make_tx(id)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
             let manifest = snapshot::take(repo, state, id, intent)?;
@@ -112,10 +116,11 @@ impl<'r> Run<'r> {
             };
             let sync = if barrier { Flush::Barrier } else { Flush::Yes };
             log.append(Some(id), &Body::Begin(Box::new(begin)), sync)?;
-            Ok(lease)
+            let opaque = manifest.own.iter().chain(&manifest.shared).filter(|kept| kept.content == Content::Opaque);
+            Ok((lease, opaque.map(|kept| kept.path.clone()).collect()))
         };
         match begun() {
-            Ok(lease) => Ok(Run { state, entry, lease, mark: Mark::of(state, id)? }),
+            Ok((lease, not_kept)) => Ok(Run { state, entry, lease, mark: Mark::of(state, id)?, not_kept }),
             Err(error) => {
                 if log.append(Some(id), &Body::Aborted, Flush::No).is_err() {
                     // Then recovery finds a run that changed nothing.
@@ -170,6 +175,22 @@ fn all_at_work(state: &StateDir) -> anyhow::Result<Vec<Marker>> {
         }
     }
     Ok(runs)
+}
+
+/// Below a link nothing is written, so that what a run changes there could not be taken back.
+fn refuse_links(repo: &Repository) -> anyhow::Result<()> {
+    let dirs =
+        [&repo.common_dir, &repo.git_dir].into_iter().flat_map(|dir| ["refs", "logs"].map(|name| dir.join(name)));
+    for dir in dirs {
+        let is_link = absent_is_none(fs::symlink_metadata(&dir))?.is_some_and(|found| found.is_symlink());
+        anyhow::ensure!(
+            !is_link,
+            "{} is a symbolic link: what a run does behind it could not be taken back\n\
+             hint: nothing was run; put the real directory there, or use `git worktree add`",
+            shown(&dir)
+        );
+    }
+    Ok(())
 }
 
 /// Only one run at a time can take back a worktree.

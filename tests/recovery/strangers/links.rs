@@ -1,6 +1,7 @@
 //! Links, FIFOs and devices below the git directory lead nowhere.
 
 mod instead;
+mod runs;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -348,8 +349,19 @@ fn a_repository_with_linked_parts_works_as_before() {
     other.git(["branch", "-D", "gone"]);
     let output = run(&other, &jin_txn(), &["check"], "", "check");
     assert_eq!(output.status.code(), Some(0), "{}", shown(&other, &output));
+    // What a run does behind the link could not be taken back.
     let output = run(&other, &jin_txn(), &["run", "--", "git", "tag", "by-a-run"], "", "run");
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&other, &output));
+    let said = shown(&other, &output);
+    assert!(output.status.code() == Some(1) && said.contains("refs is a symbolic link"), "{said}");
+    assert!(!other.try_git(["rev-parse", "-q", "--verify", "by-a-run"]).status.success(), "nothing was run");
+    let output = run(&other, &jin_txn(), &["check"], "", "check");
+    assert_eq!(output.status.code(), Some(0), "nothing is left of it: {}", shown(&other, &output));
+    // Each commit of changes has something cleaned up behind it.
+    for text in ["once more\n", "and again\n"] {
+        other.write("file", text);
+        let output = run(&other, &Git::under_test().program, &["commit", "-q", "-a", "-m", "four"], "", "commit");
+        assert_eq!(self::text(&output.stderr), "", "a healthy repository is told nothing");
+    }
     // A lock behind the link is left alone, and that is told.
     let stale = repo.git_dir().join("refs/heads/stale.lock");
     fs::write(&stale, "").expect("a lock can be made");
