@@ -187,7 +187,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// What root has just made as `name` in the open `directory` goes to the owner of that. It is held by a descriptor, so that no
 /// other file can be put in its place, and what has a second name or is mounted there is not given away.
-pub(crate) fn give_to_owner_of(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+pub(super) fn give_to_owner_of((directory, name): (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
     if rustix::process::geteuid().as_raw() != 0 {
         return Ok(());
     }

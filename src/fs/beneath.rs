@@ -248,7 +248,7 @@ impl Parent {
 
     /// What root makes in a directory of somebody else belongs to them.
     fn give_to_owner(&self) -> io::Result<()> {
-        access::give_to_owner_of(self.dir.as_fd(), &self.name).map_err(|error| self.named(error))
+        access::give_to_owner_of((self.dir.as_fd(), &self.name)).map_err(|error| self.named(error))
     }
 
     /// Makes a symbolic link that says `target`, whatever that is.

@@ -21,7 +21,6 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::fs::access;
 use crate::fs::identity::{FileId, absent_is_none};
 use crate::fs::named::at;
 
@@ -199,6 +198,11 @@ impl Place {
         at(&self.path, open_regular(self.dir.as_fd(), &self.name))
     }
 
+    /// The directory that it lies in, and its name there.
+    pub(super) fn entry(&self) -> (BorrowedFd<'_>, &OsStr) {
+        (self.dir.as_fd(), &self.name)
+    }
+
     /// Mode, owner and group of the directory that it lies in.
     pub(super) fn directory(&self) -> io::Result<(u32, u32, u32)> {
         let found = self.named(rustix::fs::fstat(&self.dir))?;
@@ -267,8 +271,7 @@ impl Place {
 
     /// Makes it a symbolic link that says `target`.
     pub(crate) fn symlink(&self, target: &Path) -> io::Result<()> {
-        self.named(rustix::fs::symlinkat(target, &self.dir, self.name.as_os_str()))?;
-        at(&self.path, access::give_to_owner_of(self.dir.as_fd(), &self.name))
+        self.named(rustix::fs::symlinkat(target, &self.dir, self.name.as_os_str()))
     }
 
     /// Removes the file or link.
