@@ -11,7 +11,8 @@
 //! Everything that a restore replaces or removes is in quarantine afterwards.
 //!
 //! Limit: what the command does outside of the repository (network, other directories, databases) is its own. So is what it
-//! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files.
+//! does to refs behind the hooks (`JIN_TXN=off`, `git branch -c`), to submodules, and to ignored files. Where `refs` or `logs`
+//! are symbolic links (`git-new-workdir`) nothing is run.
 
 pub(crate) mod child;
 pub(crate) mod child_transactions;

@@ -20,7 +20,7 @@ use crate::wal::{Body, Record};
 pub(crate) enum Readable {
     /// Everything that it starts with.
     Yes,
-    /// It can work here; objects that are corrupt are still there, and the next one looks again.
+    /// It can work here. Corrupt objects lie behind a link and are still there: the next recovery looks again.
     InPart,
     /// It cannot work here.
     No,
