@@ -119,6 +119,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 }
 
 fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
+    protected.copied.iter().for_each(|line| session.say(&format!("jin-txn: {line}")));
     super::uninstall::tell_of_left(session, &protected.left);
     session.say(&format!("jin-txn: {} is protected", shown(git_dir)));
     match &protected.method {

@@ -93,6 +93,10 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
         other => other?,
     };
+    for path in &run.not_kept {
+        session
+            .say(&format!("jin-txn: {path} in the git directory cannot be read: a rollback leaves it as it is then"));
+    }
     let mut command = prepare(session, args);
     command.env(crate::util::env::RUN, run.mark.within(std::env::var(crate::util::env::RUN).ok().as_deref()));
     let beat = || {

@@ -9,12 +9,14 @@
 //!
 //! Limit: a file system without modes or owners, and a root without `CAP_CHOWN`, leave the file as it was made.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::fs::door::Place;
 use crate::fs::named::{self, at};
@@ -183,20 +185,24 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A symbolic link that we have just made at `link` goes to the owner of its directory. It is held by a descriptor, so that
-/// no other file can be put in its place.
-pub(crate) fn give_link_to_owner(link: &Path) -> io::Result<()> {
-    let access = Access::at(link)?;
-    if access.uid == 0 || rustix::process::geteuid().as_raw() != 0 {
+/// What root has just made as `name` in the open `directory` goes to the owner of that. It is held by a descriptor, so that no
+/// other file can be put in its place, and what has a second name or is mounted there is not given away.
+pub(super) fn give_to_owner_of((directory, name): (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
+    if rustix::process::geteuid().as_raw() != 0 {
         return Ok(());
     }
-    let opened = rustix::fs::open(link, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    let file = File::from(at(link, opened.map_err(io::Error::from))?);
-    if !file.metadata()?.is_symlink() {
+    let owner = rustix::fs::fstat(directory)?;
+    if owner.st_uid == 0 {
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(access.uid), Gid::from_raw(access.gid));
-    unless_refused(rustix::fs::chownat(&file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Into::into))
+    let made = rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let found = rustix::fs::fstat(&made)?;
+    let kind = FileType::from_raw_mode(found.st_mode);
+    if found.st_uid != 0 || found.st_dev != owner.st_dev || (!kind.is_dir() && found.st_nlink != 1) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+    unless_refused(rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Into::into))
 }
 
 /// File systems without modes or owners say no, and so does the kernel to a root without `CAP_CHOWN`.

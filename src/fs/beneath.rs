@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 pub(crate) use path::RelPath;
 
+use crate::fs::access;
 use crate::fs::door::{DIRECTORY, open_dir, open_regular, rename_new, resolve, stat_at};
 pub(crate) use crate::fs::door::{Kind, Stat};
 use crate::fs::named::at;
@@ -150,7 +151,10 @@ impl Root {
         for dir in path.ancestors() {
             let parent = self.parent(&dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
             match rustix::fs::mkdirat(&parent.dir, parent.name.as_os_str(), Mode::from_raw_mode(mode)) {
-                Ok(()) => made.push(dir),
+                Ok(()) => {
+                    made.push(dir);
+                    parent.give_to_owner()?;
+                }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(named(&self.path.join(dir.as_path()), errno)),
             }
@@ -237,13 +241,21 @@ impl Parent {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
         let made = rustix::fs::openat(&self.dir, self.name.as_os_str(), flags, mode);
-        made.map(File::from).map_err(|errno| self.named(errno))
+        let file = made.map(File::from).map_err(|errno| self.named(errno))?;
+        self.give_to_owner()?;
+        Ok(file)
+    }
+
+    /// What root makes in a directory of somebody else belongs to them.
+    fn give_to_owner(&self) -> io::Result<()> {
+        access::give_to_owner_of((self.dir.as_fd(), &self.name)).map_err(|error| self.named(error))
     }
 
     /// Makes a symbolic link that says `target`, whatever that is.
     pub(crate) fn symlink(&self, target: &[u8]) -> io::Result<()> {
         let made = rustix::fs::symlinkat(OsStr::from_bytes(target), &self.dir, self.name.as_os_str());
-        made.map_err(|errno| self.named(errno))
+        made.map_err(|errno| self.named(errno))?;
+        self.give_to_owner()
     }
 
     /// Renames `name` in the directory `from` into place.

@@ -198,6 +198,11 @@ impl Place {
         at(&self.path, open_regular(self.dir.as_fd(), &self.name))
     }
 
+    /// The directory that it lies in, and its name there.
+    pub(super) fn entry(&self) -> (BorrowedFd<'_>, &OsStr) {
+        (self.dir.as_fd(), &self.name)
+    }
+
     /// Mode, owner and group of the directory that it lies in.
     pub(super) fn directory(&self) -> io::Result<(u32, u32, u32)> {
         let found = self.named(rustix::fs::fstat(&self.dir))?;

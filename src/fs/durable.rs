@@ -342,8 +342,9 @@ pub(crate) fn replace_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes `link` a symbolic link to `target`, replacing what is there by one rename.
 pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     let tmp = beside(link)?;
-    place(&tmp)?.symlink(target)?;
-    access::give_link_to_owner(&tmp)?;
+    let made = place(&tmp)?;
+    made.symlink(target)?;
+    at(&tmp, access::give_to_owner_of(made.entry()))?;
     rename(&tmp, link).inspect_err(|_| discard(&tmp))
 }
 

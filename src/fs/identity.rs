@@ -101,6 +101,14 @@ pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> 
     }
 }
 
+/// What another user made with a umask of 077 says nothing.
+pub(crate) fn unreadable_is_none<T>(result: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        other => other,
+    }
+}
+
 /// Reads a file that should be small, with its identity; `None` when there is no such *file*. What is neither a file nor a
 /// directory is as an empty file: nothing is read from it.
 pub(crate) fn read_small(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {

@@ -9,6 +9,6 @@ pub(crate) mod identity;
 pub(crate) mod moving;
 pub(crate) mod named;
 
-pub(crate) use identity::{Birth, FileId, read_ref, read_small, with_suffix};
+pub(crate) use identity::{Birth, FileId, read_ref, read_small, unreadable_is_none, with_suffix};
 
 pub(crate) use identity::absent_is_none;

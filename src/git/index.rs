@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::fs::unreadable_is_none;
 use crate::git::hash::Hash;
 use crate::git::index_file::{self, Entry, Found};
 use crate::git::{Git, Oid, Plumbing, Value};
@@ -21,7 +22,7 @@ type Tree = HashMap<Vec<u8>, (u32, Oid)>;
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
 pub(crate) fn belongs_to(git: &Git, lock: &Path, old: &Value, new: &Oid) -> anyhow::Result<bool> {
-    let Some((content, _)) = index_file::content(lock)? else { return Ok(false) };
+    let Some((content, _)) = unreadable_is_none(index_file::content(lock))? else { return Ok(false) };
     if !has_valid_checksum(&content, new.hex().len() / 2)? {
         return Ok(false);
     }
@@ -125,6 +126,11 @@ pub(crate) fn read(git: &Git, path: &Path) -> anyhow::Result<Option<(Vec<Entry>,
 
 /// Have two indexes the same paths, with the same modes and objects?
 pub(crate) fn has_same_entries(git: &Git, one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let is_readable =
+        |path: &Path| Ok::<_, io::Error>(unreadable_is_none(index_file::content(path).map(Some))?.is_some());
+    if !is_readable(one)? || !is_readable(other)? {
+        return Ok(false);
+    }
     let (Some((one, _)), Some((other, _))) = (read(git, one)?, read(git, other)?) else { return Ok(false) };
     let is_same = |(a, b): (&Entry, &Entry)| (a.mode, a.oid, a.stage, &a.path) == (b.mode, b.oid, b.stage, &b.path);
     Ok(one.len() == other.len() && one.iter().zip(&other).all(is_same))

@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{FileId, read_small};
+use crate::fs::{FileId, read_small, unreadable_is_none};
 use crate::git::Repository;
 use crate::locks::find::LockFile;
 use crate::locks::holders::{Holder, Processes};
@@ -92,7 +92,7 @@ impl<'r> Judge<'r> {
     /// Is the owner of `lock` dead?
     pub(crate) fn judge(&mut self, lock: LockFile) -> io::Result<Verdict> {
         let dead = |lock, proof: &str| Ok(Verdict::Dead(DeadLock { lock, proof: proof.to_owned() }));
-        if read_if_allowed(&lock.path)?.is_some_and(|content| content == RECOVERY_LOCK) {
+        if unreadable_is_none(read_small(&lock.path))?.is_some_and(|(content, _)| content == RECOVERY_LOCK) {
             return dead(lock, "an earlier recovery made it and did not finish");
         }
         if self.known.dead.get(&lock.path) == Some(&lock.id) {
@@ -121,14 +121,6 @@ impl<'r> Judge<'r> {
     }
 }
 
-/// What another user made with a umask of 077 says nothing.
-fn read_if_allowed(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match read_small(path) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-        read => Ok(read?.map(|(content, _)| content)),
-    }
-}
-
 /// `core.lockfilePid`: `X~pid.lock` names the holder of `X.lock`, and its own. A live pid proves life; a dead one, or one that
 /// cannot be looked at, proves nothing (the file may be older than the lock, or come from another pid namespace).
 fn named_by_pid_file(lock: &LockFile, repo: &Repository) -> io::Result<Option<Holder>> {
@@ -136,7 +128,7 @@ fn named_by_pid_file(lock: &LockFile, repo: &Repository) -> io::Result<Option<Ho
     let Some(base) = name.strip_suffix(b".lock") else { return Ok(None) };
     let base = base.strip_suffix(b"~pid").unwrap_or(base);
     let beside = lock.path.with_file_name(OsStr::from_bytes(&[base, b"~pid.lock"].concat()));
-    let Some(content) = read_if_allowed(&beside)? else { return Ok(None) };
+    let Some((content, _)) = unreadable_is_none(read_small(&beside))? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content);
     let pid: Option<u32> = text.trim().strip_prefix("pid ").and_then(|p| p.parse().ok());
     let could_hold = |s: &Stat| !s.is_gone() && owner::may_be_git(s) && Writers::of(&repo.common_dir).include(s.pid);

@@ -96,7 +96,7 @@ impl Line {
         let name = word.rsplit('/').next().unwrap_or(word);
         self.of_git |= is_git_name(name);
         match name {
-            "curl" => self.short = &["-u", "-U", "--user", "--proxy-user"],
+            "curl" => self.short = &["-u", "-U", "-b", "--user", "--proxy-user"],
             "sshpass" | "mysql" | "mysqldump" | "mariadb" | "docker" | "podman" | "svn" => self.short = &["-p"],
             _ => {}
         }
@@ -156,14 +156,19 @@ fn is_secret(name: &str) -> bool {
         "password", "passwd", "passphrase", "secret", "token", "apikey", "api-key", "api_key", "access-key", "access_key",
         "private-key", "private_key", "bearer", "proxy-user",
     ];
+    const WORDS: [&str; 4] = ["pass", "pat", "auth", "cookie"];
     let name = name.to_ascii_lowercase();
-    let is_elsewhere = ["file", "stdin", "path", "env"].iter().any(|end| name.ends_with(end));
-    let says = |name: &str| PARTS.iter().any(|part| name.contains(part)) || name.split(['-', '_']).any(|w| w == "pass");
+    let is_elsewhere = ["file", "stdin", "path", "env", "jar", "sock"].iter().any(|end| name.ends_with(end));
+    let says =
+        |name: &str| PARTS.iter().any(|part| name.contains(part)) || name.split(['-', '_']).any(|w| WORDS.contains(&w));
     !is_elsewhere && !name.starts_with("--no-") && says(&name)
 }
 
 /// URLs without user and password. The user of ssh is no secret.
 fn urls(word: &str) -> String {
+    if let Some(at) = end_of_scp_user(word) {
+        return format!("{HIDDEN}{}", &word[at..]);
+    }
     let (mut shown, mut rest) = (String::with_capacity(word.len()), word);
     while let Some(at) = rest.find("://") {
         let (scheme, tail) = rest.split_at(at + 3);
@@ -178,6 +183,14 @@ fn urls(word: &str) -> String {
         };
     }
     shown + rest
+}
+
+/// Where `user:password` ends in `user:password@host:path`.
+fn end_of_scp_user(word: &str) -> Option<usize> {
+    let at = word.find('@')?;
+    let (user, host) = (&word[..at], &word[at + 1..]);
+    let is_host = host.split_once(':').is_some_and(|(host, _)| !host.is_empty() && !host.contains(['/', '@', '{']));
+    (is_host && user.contains(':') && !user.contains('/')).then_some(at)
 }
 
 /// `?token=...&x=y` without the secrets.
@@ -246,6 +259,11 @@ mod tests {
             (&["git", "fetch", "https://bob:a@b@host/x"], "git fetch https://***@host/x"),
             (&["git", "fetch", "ssh://git@host/x"], "git fetch ssh://git@host/x"),
             (&["git", "fetch", "git@host:x"], "git fetch git@host:x"),
+            (&["git", "fetch", "bob:SECRET@host:x/y.git"], "git fetch ***@host:x/y.git"),
+            (&["git", "show", "HEAD:a@b"], "git show HEAD:a@b"),
+            (&["x", "--pat", "SECRET", "--auth=SECRET", "--cookie", "SECRET"], "x --pat *** --auth=*** --cookie ***"),
+            (&["x", "--path", "p", "--author=me", "--cookie-jar", "f"], "x --path p --author=me --cookie-jar f"),
+            (&["curl", "-b", "SECRET", "url"], "curl -b *** url"),
             (&["git", "fetch", "https://host/a@b"], "git fetch https://host/a@b"),
             (&["git", "-c", "http.extraHeader=X: SECRET", "push"], "git -c http.extraHeader=*** push"),
             (&["git", "-c", "url.https://u:SECRET@h/.insteadOf=x"], "git -c url.https://***@h/.insteadOf=***"),

@@ -21,7 +21,7 @@ use crate::git::Repository;
 use crate::process::owner;
 use crate::recovery::history;
 use crate::recovery::site::{Options, PATIENCE};
-use crate::state::marker::Listing;
+use crate::state::marker::{Listing, State};
 use crate::state::{StateDir, Wait, quarantine};
 use crate::util::text::shown;
 use crate::wal::{Body, Flush, Log, Record};
@@ -55,7 +55,8 @@ fn newest_checkpoint(records: &[Record]) -> Option<&Body> {
 
 /// What is told of a copy with unfinished work; of any other nothing, since nothing is missing.
 pub(super) fn line(listing: &Listing) -> Option<String> {
-    (!listing.markers.is_empty()).then(|| {
+    // What is committed is done: only the cleanup behind it was not.
+    listing.markers.iter().any(|marker| marker.state != State::Committed).then(|| {
         ".jin was copied from another place with unfinished work in it: nothing of that is redone or rolled back here".into()
     })
 }

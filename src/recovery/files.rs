@@ -37,14 +37,12 @@ pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], m
 /// As root in a repository of somebody else: its owner has to be able to write these refs and reflogs.
 fn give_back(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite]) -> anyhow::Result<()> {
     let common_dir = &site.repo.common_dir;
-    for RefWrite { name, .. } in writes {
-        let path = name.as_path();
-        access::give_back(common_dir, path)?;
-        access::give_back(common_dir, &Path::new("logs").join(path))?;
+    let names = writes.iter().map(|write| write.name.as_path()).chain([Path::new("HEAD")]);
+    for path in names.flat_map(|name| [name.to_owned(), Path::new("logs").join(name)]) {
+        access::give_back(common_dir, &path)?;
+        access::give_back(git_dir, &path)?;
     }
-    access::give_back(common_dir, Path::new("packed-refs"))?;
-    access::give_back(git_dir, Path::new("logs/HEAD"))?;
-    Ok(access::give_back(git_dir, Path::new("HEAD"))?)
+    Ok(access::give_back(common_dir, Path::new("packed-refs"))?)
 }
 
 /// Puts a second name, or a copy, of a file into quarantine.

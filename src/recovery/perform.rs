@@ -8,7 +8,8 @@ use std::path::Path;
 
 use crate::fs::{door, durable};
 use crate::git::refs::RefSnapshot;
-use crate::git::{Plumbing, RefName, update_refs};
+use crate::git::update_refs::RefWrite;
+use crate::git::{Plumbing, RefName, Value};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};
@@ -189,8 +190,9 @@ impl Snapshot {
 fn follow_rename(site: &Site<'_>, git_dir: &Path, old: &RefName, new: &RefName) -> anyhow::Result<()> {
     let message = format!("Branch: renamed {old} to {new}");
     reflogs::trim_arrival(site, git_dir, message.as_bytes())?;
-    update_refs::write_symref(&site.git.at(git_dir), b"HEAD", new, &message)
-        .map_err(|error| InTheWay(format!("{error:#}")).into())
+    let to = Value::Symref(new.clone());
+    let write = RefWrite { name: RefName::parse(b"HEAD")?, from: Value::Symref(old.clone()), to };
+    write_refs(site, git_dir, &[write], &message)
 }
 
 fn follows_line(old: &RefName, new: &RefName) -> String {

@@ -19,6 +19,7 @@ use crate::recovery::expected_refs::ExpectedRefs;
 use crate::recovery::find_dead::{self, Dead};
 use crate::recovery::history::{self, History, LogOutcome};
 use crate::recovery::perform::perform;
+use crate::recovery::power_cut::Readable;
 use crate::recovery::report::Report;
 use crate::recovery::site::{Mode, Options, Site};
 use crate::recovery::{
@@ -85,8 +86,10 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
         force: site.options.force,
     };
     let mut judge = Judge::new(site.repo, known);
+    let mut readable = Readable::Yes;
     if let Some(expected) = &expected {
-        if !power_cut::make_readable(site, expected, &mut judge, &mut report)? {
+        readable = power_cut::make_readable(site, expected, &mut judge, &mut report)?;
+        if readable == Readable::No {
             return Ok(Some(report));
         }
         power_cut::finish_lost_renames(site, expected, &cases, &mut report)?;
@@ -104,7 +107,7 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
     worktree_add::mend(site, &mut judge, &mut report)?;
     perform(site, vec![Action::Sweep(close::abandoned(site, &listing, here))])?;
     if expected.is_some() {
-        power_cut::verify(site, &mut report)?;
+        power_cut::verify(site, readable, &mut report)?;
     }
     // Last: they build on refs and on a log that are as they should be. The newest first.
     for entry in runs.into_iter().rev() {

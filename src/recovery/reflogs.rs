@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::fs::access::Purpose;
-use crate::fs::{FileId, durable, named as fs, read_small};
+use crate::fs::{FileId, durable, named as fs, read_small, unreadable_is_none};
 use crate::git::reflog::{self, LogLine, Tail};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::locks::holders::CLOCK_MARGIN;
@@ -226,7 +226,7 @@ pub(crate) fn trim_unfinished_move(site: &Site<'_>, lock: &LockFile) -> anyhow::
     let name = refs.canonical(b"HEAD")?;
     let log = refs.log(&name);
     let Some(logged) = FileId::at(&log)? else { return Ok(None) };
-    let written = read_small(&lock.path)?.map(|(content, _)| content).unwrap_or_default();
+    let Some((written, _)) = unreadable_is_none(read_small(&lock.path))? else { return Ok(None) };
     let was_to_be = |to: &RefName| match Value::of_file(&written) {
         Value::Symref(target) => target == *to,
         _ => written.is_empty() && logged.mtime + CLOCK_MARGIN >= lock.id.ctime,

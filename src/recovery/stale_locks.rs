@@ -9,13 +9,15 @@ use crate::recovery::case::{Case, head_move};
 use crate::recovery::perform::perform;
 use crate::recovery::removed_index::{self, Found};
 use crate::recovery::report::{Finding, LockFinding, Report};
-use crate::recovery::site::Site;
+use crate::recovery::site::{Mode, Site};
 use crate::state::TxId;
 use crate::state::marker::{self, Listing};
 
 /// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.
 pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], report: &mut Report) -> anyhow::Result<()> {
-    for link in locks::links(site.repo)? {
+    // It has always been there: a git that works in a repository like this is told nothing.
+    let is_told = site.options.mode == Mode::Command;
+    for link in locks::links(site.repo)?.into_iter().filter(|_| is_told) {
         let name = site.repo.relative(&link);
         report.notes.push(format!("{name} is a symbolic link: what lies behind it is left as it is, locks included"));
     }

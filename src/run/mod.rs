@@ -12,7 +12,8 @@
 //!
 //! Limit: what the command does outside of the repository (network, other directories, databases) is its own. So is what it
 //! does to submodules, and to ignored files. What it does to refs behind the hooks goes back where it is known to be its
-//! work ([`unlogged`], [`guard`]), and is told where not.
+//! work ([`unlogged`], [`guard`]), and is told where not. Where `refs` or `logs` are symbolic links (`git-new-workdir`)
+//! nothing is run.
 
 pub(crate) mod child;
 pub(crate) mod child_transactions;
@@ -31,16 +32,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::fs::beneath::{self, Parent};
-use crate::fs::durable;
+use crate::fs::beneath::{self, Parent, RelPath};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::refs::RefSnapshot;
 use crate::git::{Config, Git, RefFormat, RefName, RefStore, Repository, Value};
 use crate::process::owner::{ExecContext, Liveness};
 use crate::state::marker::{self, Entry, Listing, Marker, State};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
+use crate::util::text::shown;
 use crate::wal::{Begin, Body, Flush, Log, Record, Seal};
 
-use manifest::path_text;
+use manifest::{Content, Manifest, path_text};
 use mark::{Lease, Mark};
 
 /// How long to wait for the append lock.
@@ -57,6 +59,8 @@ pub(crate) struct Run<'r> {
     refs: BTreeMap<RefName, Value>,
     /// What tells its processes.
     pub mark: Mark,
+    /// What of the git directory could not be kept, and so stays as the command leaves it.
+    pub not_kept: Vec<RelPath>,
 }
 
 /// What is to be run, as it is written down.
@@ -94,6 +98,7 @@ impl<'r> Run<'r> {
         let place = ExecContext::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
         let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
+        refuse_links(repo)?;
         refuse_another(state, &inside, None)?;
         let id = log.next_id()?;
         let marker =
@@ -105,7 +110,7 @@ impl<'r> Run<'r> {
             entry.remove()?;
             return Err(error);
         }
-        let begun = || -> anyhow::Result<(Lease, BTreeMap<RefName, Value>)> {
+        let begun = || -> anyhow::Result<(Lease, Manifest)> {
             state.make_tx(id)?;
             let lease = Lease::take(state, id).context("cannot make the run's lock")?;
             let manifest = snapshot::take(repo, state, id, intent)?;
@@ -124,10 +129,15 @@ impl<'r> Run<'r> {
             };
             let sync = if barrier { Flush::Barrier } else { Flush::Yes };
             log.append(Some(id), &Body::Begin(Box::new(begin)), sync)?;
-            Ok((lease, manifest.refs))
+            Ok((lease, manifest))
         };
         match begun() {
-            Ok((lease, refs)) => Ok(Run { state, entry, lease, refs, mark: Mark::of(state, id)? }),
+            Ok((lease, manifest)) => {
+                let opaque = manifest.own.iter().chain(&manifest.shared).filter(|kept| kept.content == Content::Opaque);
+                let not_kept = opaque.map(|kept| kept.path.clone()).collect();
+                let mark = Mark::of(state, id)?;
+                Ok(Run { state, entry, lease, refs: manifest.refs, mark, not_kept })
+            }
             Err(error) => {
                 if log.append(Some(id), &Body::Aborted, Flush::No).is_err() {
                     // Then recovery finds a run that changed nothing.
@@ -201,6 +211,22 @@ fn all_at_work(state: &StateDir) -> anyhow::Result<Vec<Marker>> {
         }
     }
     Ok(runs)
+}
+
+/// Below a link nothing is written, so that what a run changes there could not be taken back.
+fn refuse_links(repo: &Repository) -> anyhow::Result<()> {
+    let dirs =
+        [&repo.common_dir, &repo.git_dir].into_iter().flat_map(|dir| ["refs", "logs"].map(|name| dir.join(name)));
+    for dir in dirs {
+        let is_link = absent_is_none(fs::symlink_metadata(&dir))?.is_some_and(|found| found.is_symlink());
+        anyhow::ensure!(
+            !is_link,
+            "{} is a symbolic link: what a run does behind it could not be taken back\n\
+             hint: nothing was run; put the real directory there, or use `git worktree add`",
+            shown(&dir)
+        );
+    }
+    Ok(())
 }
 
 /// Only one run at a time can take back a worktree.

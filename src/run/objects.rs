@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -28,14 +28,19 @@ fn links(state: &StateDir, id: TxId) -> PathBuf {
     state.tx(id).join("objects")
 }
 
+/// Where the objects of the repository are. Of a link, its real place: second names, and what gets one there again, take nothing
+/// away.
+fn objects_of(repo: &Repository) -> io::Result<PathBuf> {
+    fs::canonicalize(repo.common_dir.join("objects"))
+}
+
 fn packs_of(objects: &Path) -> PathBuf {
     objects.join("pack")
 }
 
 /// Gives every loose object and every pack a second name.
 pub(crate) fn protect(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
-    // Where they are a link, their real place: second names take nothing away there.
-    let objects = fs::canonicalize(repo.common_dir.join("objects"))?;
+    let objects = objects_of(repo)?;
     let root = links(state, id);
     durable::make_dirs(&packs_of(&root), Purpose::State)?;
     let mut before = pack_files(&objects)?;
@@ -88,7 +93,7 @@ fn keep(original: &Path, second: &Path) -> anyhow::Result<()> {
 /// Takes the second names of packs away that are there: of a snapshot that is only kept for a human they would be most of its size.
 pub(crate) fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let root = links(state, id);
-    let there = pack_files(&repo.common_dir.join("objects"))?;
+    let there = pack_files(&objects_of(repo)?)?;
     for name in pack_files(&root)?.intersection(&there) {
         durable::remove_file(&packs_of(&root).join(name))?;
     }
@@ -97,10 +102,10 @@ pub(crate) fn forget_packs(repo: &Repository, state: &StateDir, id: TxId) -> any
 
 /// Puts back the packs that are gone, and the loose objects that are nowhere any more.
 pub(crate) fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) -> anyhow::Result<()> {
-    let objects = repo.common_dir.join("objects");
+    let objects = objects_of(repo)?;
     let root = links(state, id);
     for name in in_order(pack_files(&root)?) {
-        put_back(state, id, &packs_of(&root).join(&name), &packs_of(&objects).join(&name))?;
+        put_back(id, &packs_of(&root).join(&name), &packs_of(&objects).join(&name))?;
     }
     let mut gone = Vec::new();
     for fan in loose_dirs(&root)? {
@@ -117,13 +122,13 @@ pub(crate) fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) 
     }
     let known = sizes(&git.at(&repo.git_dir), gone.iter().map(|(oid, _, _)| *oid))?;
     for ((_, from, place), _) in gone.iter().zip(known).filter(|(_, size)| size.is_none()) {
-        put_back(state, id, from, place)?;
+        put_back(id, from, place)?;
     }
     Ok(())
 }
 
-/// A copy, where there can be no second name, is made aside: nobody is to see half of an object.
-fn put_back(state: &StateDir, id: TxId, from: &Path, place: &Path) -> anyhow::Result<()> {
+/// A copy, where there can be no second name, is made under a name that git takes for no object: nobody is to see half of one.
+fn put_back(id: TxId, from: &Path, place: &Path) -> anyhow::Result<()> {
     use std::io::ErrorKind::AlreadyExists;
     if absent_is_none(fs::symlink_metadata(place))?.is_some() {
         return Ok(());
@@ -132,7 +137,8 @@ fn put_back(state: &StateDir, id: TxId, from: &Path, place: &Path) -> anyhow::Re
     let put = durable::hard_link(from, place).or_else(|error| match error.kind() {
         AlreadyExists => Ok(()),
         _ => {
-            let ready = state.tx(id).join("object.ready");
+            // Objects may lie on another file system. A gc removes what is left of that name.
+            let ready = place.with_file_name(format!("tmp_obj_jin-{id}"));
             durable::remove_file(&ready)?;
             durable::copy_object(&fs::open(from)?, &ready)?.sync_all()?;
             durable::rename_new(&ready, place)

@@ -20,7 +20,7 @@ use anyhow::Context;
 
 use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, Root};
-use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::fs::{FileId, absent_is_none, door, durable, named as fs};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
@@ -208,7 +208,17 @@ pub(crate) fn verify(manifest: &Manifest, state: &StateDir, id: TxId) -> anyhow:
 /// change.
 fn keep_git_dir(copies: &mut Copies, git_dir: &Path, own: bool) -> anyhow::Result<Vec<Kept>> {
     let root = Root::open_itself(git_dir)?;
-    git_dir_files(git_dir, own)?.iter().map(|path| copies.keep(&root, path)).collect()
+    let keep = |path: &RelPath| match copies.keep(&root, path) {
+        // A colleague's, made with a umask of 077: no reason to run nothing.
+        Err(error) if is_denied(&error) => Ok(Kept { path: path.clone(), content: Content::Opaque, id: None }),
+        kept => kept,
+    };
+    git_dir_files(git_dir, own)?.iter().map(keep).collect()
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kind == Some(ErrorKind::PermissionDenied)
 }
 
 /// What there is to keep in a git directory.
@@ -239,13 +249,12 @@ pub(crate) fn git_dir_files(git_dir: &Path, own: bool) -> anyhow::Result<Vec<Rel
 }
 
 fn files_below(base: &Path, dir: &Path, found: &mut Vec<RelPath>) -> anyhow::Result<()> {
-    let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
+    // Behind a link lies nothing of this git directory.
+    for (name, kind) in door::entries(dir)?.unwrap_or_default() {
+        let path = dir.join(&name);
+        if kind == Kind::Directory {
             files_below(base, &path, found)?;
-        } else if !entry.file_name().as_bytes().ends_with(b".lock") && !is_derived(base, &path) {
+        } else if !name.as_bytes().ends_with(b".lock") && !is_derived(base, &path) {
             found.push(RelPath::parse(path.strip_prefix(base)?.as_os_str().as_bytes())?);
         }
     }

@@ -11,6 +11,7 @@ use crate::fs::access::Purpose;
 use crate::fs::durable;
 use crate::git::{Git, Repository};
 use crate::process::owner;
+use crate::recovery::{Options, copied};
 use crate::setup::hooks::InstallMethod;
 use crate::setup::installed::{HooksDirectory, Installed};
 use crate::setup::names::CONFIG_HOOKS;
@@ -38,6 +39,8 @@ pub(crate) struct Protected {
     pub durability: Durability,
     /// Hooks of others that had to stay aside where ours are not used any more.
     pub left: Vec<PathBuf>,
+    /// What is to be told of a state directory that was copied.
+    pub copied: Vec<String>,
 }
 
 /// Protects a repository, or repairs its protection.
@@ -51,6 +54,8 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
         anyhow::bail!("{problem}\nhint: nothing was changed; `git config` it");
     }
 
+    // A copy keeps neither the id of the original, which a note of the user is about, nor its log.
+    let copied = copied::set_aside(repo, &Options { wait: request.wait, ..Options::new(git.to_owned()) })?;
     let state = StateDir::of(repo);
     state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
     Log::new(&state, &owner::boot_id()?, request.wait).open().context("cannot begin the log")?;
@@ -76,7 +81,7 @@ pub(crate) fn protect(request: &Request<'_>) -> anyhow::Result<Protected> {
         // What git wrote just now (the configuration) it did not sync.
         durable::sync_filesystem_of(work.state.path()).context("cannot sync the file system")?;
     }
-    Ok(Protected { method: work.method, hooks, durability, left })
+    Ok(Protected { method: work.method, hooks, durability, left, copied })
 }
 
 struct Work<'r> {

@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use crate::fs::beneath::{RelPath, Root};
 use crate::fs::{durable, named as fs};
+use crate::git::cat_file::sizes;
 use crate::git::hash::Hash;
 use crate::git::{Git, Oid, Plumbing, RefName, index, reflog};
 use crate::locks::while_holding;
@@ -72,9 +73,14 @@ impl LostObjects {
         let Some(worktree) = worktree_of(&self.git_dir) else { return Ok(()) };
         let git = site.git.at(&self.git_dir).worktree(&worktree);
         let root = Root::open(&worktree)?;
+        let before = progress.losses.len();
         for (oid, path) in &self.blobs {
             let is_stored = match content_of(&root, path, oid)? {
-                Some(content) => git.command(Plumbing::StoreBlob).stdin(content).run()?.success,
+                // Where a corrupt one is in the way git takes that for the object, and stores nothing.
+                Some(content) => {
+                    git.command(Plumbing::StoreBlob).stdin(content).run()?.success
+                        && sizes(&git, std::iter::once(*oid))? != [None]
+                }
                 None => false,
             };
             if !is_stored {
@@ -85,7 +91,9 @@ impl LostObjects {
         if self.trees {
             write_trees(site, &git, &self.git_dir.join("index"))?;
         }
-        progress.lines.push(format!("wrote objects again that {} names and that were lost", self.shown));
+        if progress.losses.len() == before {
+            progress.lines.push(format!("wrote objects again that {} names and that were lost", self.shown));
+        }
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ use crate::state::StateDir;
 use crate::state::marker::Listing;
 use crate::wal::Lsn;
 
-pub(crate) use readable::{make_readable, packed_refs_are_damaged};
+pub(crate) use readable::{Readable, make_readable, packed_refs_are_damaged};
 
 /// Times in the log are whole seconds.
 const MARGIN: u64 = 2;
@@ -108,19 +108,19 @@ pub(crate) fn finish_lost_renames(
 }
 
 /// Verifies and repairs. What is in the way is reported, and the whole is done again next time.
-pub(crate) fn verify(site: &Site<'_>, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) fn verify(site: &Site<'_>, readable: Readable, report: &mut Report) -> anyhow::Result<()> {
     let scan = site.log.scan_until(reaches_checkpoint)?;
     let expected = ExpectedRefs::of(&scan.records, site.log.boot());
     let as_of = scan.records.last().map_or(0, |r| r.lsn);
     if site.repo.ref_format != RefFormat::Files {
-        return end(site, as_of, report, Vec::new());
+        return if readable == Readable::Yes { end(site, as_of, report, Vec::new()) } else { Ok(()) };
     }
     let closure = refs::closure(site, &expected)?;
     tails::mend_reflogs(site, &expected, &closure, report)?;
     let refs = refs::mend_refs(site, &expected, &closure, report)?;
     let indexes_are_done = tails::mend_indexes(site, &expected, &closure, report)?;
     match refs {
-        Some(refs) if indexes_are_done => end(site, as_of, report, refs),
+        Some(refs) if indexes_are_done && readable == Readable::Yes => end(site, as_of, report, refs),
         _ => Ok(()),
     }
 }

@@ -15,28 +15,45 @@ use crate::recovery::site::Site;
 use crate::state::directory::SMALL;
 use crate::wal::{Body, Record};
 
-/// Returns whether git can work here now.
+/// What git can read by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readable {
+    /// Everything that it starts with.
+    Yes,
+    /// It can work here. Corrupt objects lie behind a link and are still there: the next recovery looks again.
+    InPart,
+    /// It cannot work here.
+    No,
+}
+
+/// Makes what git starts with readable.
 pub(crate) fn make_readable(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
     judge: &mut Judge<'_>,
     report: &mut Report,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Readable> {
     mend_config(site, report)?;
     if site.repo.ref_format == RefFormat::Files {
         if !mend_heads(site, expected, judge, report)? {
-            return Ok(false);
+            return Ok(Readable::No);
         }
         mend_packed_refs(site, expected, report)?;
     }
     let since = if expected.clock_is_steady { expected.durable_until.saturating_sub(MARGIN) } else { 0 };
     let corrupt = objects::corrupt_loose(&site.repo.common_dir, since)?;
-    if !corrupt.is_empty() {
-        let count = corrupt.len();
-        report.notes.push(format!("moved {count} corrupt {} to quarantine", plural(count, "object")));
+    let (mut moved, mut left) = (0, Vec::new());
+    for object in corrupt {
+        let done = perform(site, vec![Action::SetAside(object)])?;
+        moved += usize::from(!done.left_some);
+        left.extend(done.lines.into_iter().map(|why| format!("an object is corrupt: {why}")));
     }
-    perform(site, corrupt.into_iter().map(Action::SetAside).collect())?;
-    Ok(true)
+    if moved > 0 {
+        report.notes.push(format!("moved {moved} corrupt {} to quarantine", plural(moved, "object")));
+    }
+    let readable = if left.is_empty() { Readable::Yes } else { Readable::InPart };
+    report.losses.extend(left);
+    Ok(readable)
 }
 
 /// git replaces its configuration without syncing it: some file systems keep the name and lose the content.

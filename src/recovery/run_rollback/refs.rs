@@ -15,9 +15,9 @@ use anyhow::Context;
 use crate::fs::access::Purpose;
 use crate::fs::{FileId, absent_is_none, durable, moving, named as fs};
 use crate::git::refs::{RefSnapshot, is_per_worktree};
-use crate::git::update_refs::{self, RefWrite};
+use crate::git::update_refs::RefWrite;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
-use crate::recovery::files::while_locked;
+use crate::recovery::files::{while_locked, write_refs};
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::run_rollback::place::READY;
 use crate::recovery::run_rollback::worktree::Restored;
@@ -191,7 +191,7 @@ pub(crate) fn restore_refs(
     let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
     let write = |writes: &[RefWrite]| -> anyhow::Result<()> {
         for (git_dir, writes) in by_worktree(repo, writes)? {
-            update_refs::write_refs(&site.git.at(&git_dir), &writes, &message)?;
+            write_refs(site, &git_dir, &writes, &message)?;
         }
         Ok(())
     };

@@ -1,6 +1,7 @@
 //! Links, FIFOs and devices below the git directory lead nowhere.
 
 mod instead;
+mod runs;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::crash::{git, jin, kill_at, nth, path_of};
 use crate::support::observe::{Tree, assert_same, calm, shown, tree};
 use crate::support::point::let_the_clock_tick;
+use crate::support::reboot;
 use crate::support::repo::{Git, NOBODY, Options, Repo, give_to, jin_txn, text};
 use crate::support::tracer::{self, Action, Event, Isolation};
 use crate::support::wait::wait_until;
@@ -348,8 +350,19 @@ fn a_repository_with_linked_parts_works_as_before() {
     other.git(["branch", "-D", "gone"]);
     let output = run(&other, &jin_txn(), &["check"], "", "check");
     assert_eq!(output.status.code(), Some(0), "{}", shown(&other, &output));
+    // What a run does behind the link could not be taken back.
     let output = run(&other, &jin_txn(), &["run", "--", "git", "tag", "by-a-run"], "", "run");
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&other, &output));
+    let said = shown(&other, &output);
+    assert!(output.status.code() == Some(1) && said.contains("refs is a symbolic link"), "{said}");
+    assert!(!other.try_git(["rev-parse", "-q", "--verify", "by-a-run"]).status.success(), "nothing was run");
+    let output = run(&other, &jin_txn(), &["check"], "", "check");
+    assert_eq!(output.status.code(), Some(0), "nothing is left of it: {}", shown(&other, &output));
+    // Each commit of changes has something cleaned up behind it.
+    for text in ["once more\n", "and again\n"] {
+        other.write("file", text);
+        let output = run(&other, &Git::under_test().program, &["commit", "-q", "-a", "-m", "four"], "", "commit");
+        assert_eq!(self::text(&output.stderr), "", "a healthy repository is told nothing");
+    }
     // A lock behind the link is left alone, and that is told.
     let stale = repo.git_dir().join("refs/heads/stale.lock");
     fs::write(&stale, "").expect("a lock can be made");
@@ -409,4 +422,30 @@ fn a_home_that_is_reached_through_links_serves_as_any_other() {
     jin(&["uninstall", "--shim", &bin]);
     jin(&["uninstall", "--template"]);
     assert!(!real.join("state/share/jin-txn").exists(), "everything is put back");
+}
+
+#[test]
+fn a_corrupt_object_behind_a_link_is_told_after_a_reboot_until_it_is_gone() {
+    let repo = protected();
+    let (objects, elsewhere) = (repo.git_dir().join("objects"), repo.scratch().join("elsewhere"));
+    fs::rename(&objects, &elsewhere).expect("it can be moved");
+    symlink(&elsewhere, &objects).expect("a link can be made");
+    repo.write("file", "two\n");
+    repo.commit_all("three");
+    let blob = repo.read(["rev-parse", "HEAD:file"]);
+    let corrupt = elsewhere.join(&blob[..2]).join(&blob[2..]);
+    fs::set_permissions(&corrupt, fs::Permissions::from_mode(0o644)).expect("the mode can be set");
+    fs::write(&corrupt, "").expect("it can be emptied");
+    let boot = reboot::new_boot_id();
+    for _ in 0..2 {
+        let output = reboot::after(jin(&repo, &["recover"]), &boot).output().expect("it starts");
+        let said = shown(&repo, &output);
+        assert!(said.contains("an object is corrupt") && said.contains("is a symbolic link"), "{said}");
+        assert!(!said.contains("moved 1 corrupt") && !said.contains("wrote objects again"), "{said}");
+    }
+    fs::remove_file(&corrupt).expect("it can be removed");
+    repo.git(["hash-object", "-w", "file"]);
+    let output = reboot::after(jin(&repo, &["recover"]), &boot).output().expect("it starts");
+    assert!(output.status.success(), "{}", shown(&repo, &output));
+    assert_eq!(repo.read(["cat-file", "-p", &blob]), "two");
 }

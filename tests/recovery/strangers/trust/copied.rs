@@ -205,3 +205,41 @@ fn a_log_without_a_checkpoint_that_can_be_read_is_set_aside_and_told() {
     let (code, said) = run_jin(&repo, &["check"]);
     assert_eq!(code, 0, "once: {said}");
 }
+
+fn copied_with_cp(repo: &Repo) -> Repo {
+    let copied = Command::new("cp").arg("-a").arg(repo.path()).arg(repo.scratch().join("copy")).status();
+    assert!(copied.is_ok_and(|status| status.success()), "it can be copied");
+    repo.sibling("copy")
+}
+
+#[test]
+fn install_in_a_copy_takes_no_note_from_the_original() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    repo.jin(&["install"]);
+    let copy = copied_with_cp(&repo);
+    copy.jin(&["install"]);
+    let id = |repo: &Repo| fs::read_to_string(repo.git_dir().join(".jin/id")).expect("it has an id");
+    assert_ne!(id(&copy), id(&repo), "the copy has an id of its own");
+    copy.commit_all("two");
+    for repo in [&repo, &copy] {
+        // What nobody asked for says so only where there is no note.
+        let lock = repo.git_dir().join("index.lock");
+        fs::write(&lock, "").expect("a lock can be left behind");
+        crate::support::point::let_the_clock_tick(&repo.git_dir());
+        let (_, said) = run_jin(repo, &["check"]);
+        assert!(said.contains("index.lock: stale"), "{}: {said}", repo.path().display());
+    }
+}
+
+#[test]
+fn a_copy_of_a_repository_in_which_everything_was_committed_goes_on_in_silence() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.write("file", "one\n");
+    repo.commit_all("one");
+    repo.write("file", "two\n");
+    repo.git(["commit", "-q", "-a", "-m", "two"]);
+    let copy = copied_with_cp(&repo);
+    let output = run(git(&copy, &["tag", "x"]));
+    assert_eq!((output.status.code(), text(&output.stderr).as_ref()), (Some(0), ""));
+}

@@ -209,3 +209,75 @@ fn an_install_of_root_that_is_killed_anywhere_leaves_nothing_that_refuses_the_ow
         repo.discard();
     }
 }
+
+#[test]
+fn what_a_failed_run_of_root_puts_back_belongs_to_the_user() {
+    if !is_root() {
+        return;
+    }
+    let repo = of(ALICE);
+    repo.write("dir/deep/file", "one\n");
+    std::os::unix::fs::symlink("dir", repo.path().join("link")).expect("it can be made");
+    repo.commit_all("three");
+    for branch in ["team/x", "team/y/z"] {
+        repo.git(["branch", branch]);
+    }
+    give(&repo, ALICE);
+    succeeds(ALICE.jin(&repo, &["install"]));
+    let script = "git branch -q -D team/x team/y/z && rm -r link && git rm -rq dir && exit 9";
+    let output = sudo(jin(&repo, &["run", "--", "sh", "-c", script]), ALICE).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(9), "{}", text(&output.stderr));
+    let mut left = of_others(repo.path(), ALICE);
+    // What is moved aside stays as it was, and the configuration, which is as before, as git has written it.
+    left.retain(|path| !path.contains("/quarantine/") && !path.ends_with("/.git/config"));
+    assert_eq!(left, Vec::<String>::new(), "all of it is hers");
+    succeeds(ALICE.git(&repo, &["branch", "-f", "team/x", "HEAD~"]));
+    succeeds(ALICE.git(&repo, &["rm", "-rq", "dir", "link"]));
+}
+
+#[test]
+fn a_lock_of_root_that_the_user_may_not_read_stops_no_recovery() {
+    if !is_root() {
+        return;
+    }
+    let template = of(ALICE);
+    template.write("file", "one\n");
+    template.commit_all("three");
+    give(&template, ALICE);
+    succeeds(ALICE.jin(&template, &["install"]));
+    let repo = template.copy();
+    chmod(repo.scratch(), 0o755);
+    give(&repo, ALICE);
+    repo.write("file", "two\n");
+    let mut killed = repo.command("sh".as_ref());
+    killed.args(["-c", "umask 077; exec git commit -qam roots"]);
+    crash::kill_at(sudo(killed, ALICE), "", Action::KillTree, crash::nth(1, crash::is_ref_rename));
+    for name in ["HEAD.lock", "index.lock"] {
+        let lock = fs::metadata(repo.git_dir().join(name)).expect("it is left behind");
+        assert_eq!((lock.uid(), lock.mode() & 0o777), (0, 0o600), "she may not read {name}");
+    }
+    recovers(&repo, ALICE);
+    succeeds(ALICE.git(&repo, &["branch", "topic"]));
+    repo.write("file", "three\n");
+    succeeds(ALICE.git(&repo, &["commit", "-qam", "hers"]));
+}
+
+#[test]
+fn a_run_goes_on_beside_a_file_of_git_that_the_user_may_not_read() {
+    if !is_root() {
+        return;
+    }
+    let repo = of(ALICE);
+    succeeds(ALICE.jin(&repo, &["install"]));
+    let fetched = repo.git_dir().join("FETCH_HEAD");
+    fs::write(&fetched, "a colleague has fetched\n").expect("it can be written");
+    chmod(&fetched, 0o600);
+    let output = succeeds(ALICE.jin(&repo, &["run", "--", "git", "branch", "topic"]));
+    let said = text(&output.stderr).into_owned();
+    assert!(said.contains("FETCH_HEAD in the git directory cannot be read"), "{said}");
+    let output =
+        ALICE.jin(&repo, &["run", "--", "sh", "-c", "git branch -D topic; exit 9"]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(9), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(&fetched).expect("it is there"), "a colleague has fetched\n");
+    succeeds(ALICE.git(&repo, &["rev-parse", "topic"]));
+}
