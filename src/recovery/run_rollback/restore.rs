@@ -151,11 +151,7 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
     }
     let context = context(site, run, aside.clone());
     let mut done = Restored::default();
-    match objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id) {
-        // On another disk, by a link: nothing is written behind one.
-        Err(error) if door::is_linked(&error) => done.failed.push(format!("{error:#}")),
-        restored => done.attempt(restored)?,
-    }
+    done.attempt(objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id))?;
     let has_objects = done.failed.is_empty();
     context.restore_git_dir(&found, &mut done)?;
     let heads = child_transactions::heads(&run.records, run.id);
