@@ -121,10 +121,21 @@ pub(crate) fn restore(repo: &Repository, git: &Git, state: &StateDir, id: TxId) 
         }
     }
     let known = sizes(&git.at(&repo.git_dir), gone.iter().map(|(oid, _, _)| *oid))?;
-    for ((_, from, place), _) in gone.iter().zip(known).filter(|(_, size)| size.is_none()) {
-        put_back(id, from, place)?;
+    for ((oid, from, place), size) in gone.iter().zip(known) {
+        if size.is_none() || is_empty_tree(oid) {
+            put_back(id, from, place)?;
+        }
     }
     Ok(())
+}
+
+/// git knows it without having it, and misses it all the same (`git fsck`).
+fn is_empty_tree(oid: &Oid) -> bool {
+    const EMPTY: [&str; 2] = [
+        "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+        "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+    ];
+    EMPTY.contains(&&*oid.hex())
 }
 
 /// A copy, where there can be no second name, is made under a name that git takes for no object: nobody is to see half of one.

@@ -100,7 +100,7 @@ pub fn assert_fsck(repo: &Repo) {
     let fsck = repo.try_git(["fsck", "--full", "--no-progress"]);
     let complaints = text(&fsck.stderr);
     let complains = complaints.lines().any(|line| line.starts_with("error") || line.starts_with("fatal"));
-    assert!(fsck.status.success() && !complains, "fsck: {complaints}");
+    assert!(fsck.status.success() && !complains, "fsck: {}: {complaints}{}", fsck.status, text(&fsck.stdout));
 }
 
 /// The visible transactions, newest first, as `jin-txn log --json` has them.
