@@ -103,10 +103,11 @@ fn in_other_hands() -> [(&'static str, Prepare); 7] {
     ]
 }
 
-/// Everything below the scratch directory but the git directory.
+/// Everything below the scratch directory but the git directory, and the user's note of it.
 fn outside(repo: &Repo) -> Tree {
     let inside = repo.git_dir().strip_prefix(repo.scratch()).expect("it lies there").to_owned();
-    tree(repo.scratch()).into_iter().filter(|(name, _)| !name.starts_with(&inside)).collect()
+    let is_other = |name: &Path| !name.starts_with(&inside) && !name.starts_with("home/.local");
+    tree(repo.scratch()).into_iter().filter(|(name, _)| is_other(name)).collect()
 }
 
 #[test]
