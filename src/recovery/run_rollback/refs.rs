@@ -203,7 +203,7 @@ pub(crate) fn restore_refs(
     let (kept, new): (Vec<&KeptLog>, Vec<&KeptLog>) = plan.logs.iter().partition(|log| log.size.is_some());
     for log in new {
         if FileId::at(&RefStore::new(site.repo).log(&log.name))?.is_some() {
-            done.attempt(while_locked(site, &log.name, || restore_reflog(site, id, log, aside)))?;
+            done.attempt_twice(|| while_locked(site, &log.name, || restore_reflog(site, id, log, aside)))?;
         }
     }
     write(&back)?;
@@ -211,7 +211,7 @@ pub(crate) fn restore_refs(
         write(std::slice::from_ref(head))?;
     }
     for log in kept {
-        done.attempt(while_locked(site, &log.name, || restore_reflog(site, id, log, aside)))?;
+        done.attempt_twice(|| while_locked(site, &log.name, || restore_reflog(site, id, log, aside)))?;
     }
     if plan.left.iter().any(|name| name.as_bytes() == STASH) {
         keep_list(site, run, aside)?;

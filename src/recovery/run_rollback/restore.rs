@@ -151,12 +151,18 @@ fn restore_locked(site: &Site<'_>, run: &DeadRun, progress: &mut Progress) -> an
     }
     let context = context(site, run, aside.clone());
     let mut done = Restored::default();
-    done.attempt(objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id))?;
+    done.attempt_twice(|| objects::restore(&run.repo, &site.git.at(&run.repo.git_dir), site.state, run.id))?;
     let has_objects = done.failed.is_empty();
-    context.restore_git_dir(&found, &mut done)?;
+    let mut git_dir = Restored::default();
+    context.restore_git_dir(&found, &mut git_dir)?;
+    if !git_dir.failed.is_empty() {
+        git_dir.failed.clear();
+        context.restore_git_dir(&context.difference()?, &mut git_dir)?;
+    }
+    done.failed.append(&mut git_dir.failed);
     let heads = child_transactions::heads(&run.records, run.id);
     let mut retired = Vec::new();
-    done.attempt(refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside, &mut retired))?;
+    done.attempt_twice(|| refs::retire_worktrees(site, &run.manifest.linked, &heads, &aside, &mut retired))?;
     // Before the files: blobs are read as checkouts wrote them, without what the run has put in their place (`git replace`).
     match refs::restore_refs(site, run, &plan, &aside, &mut done) {
         // git will not write a ref to an object that is not there.

@@ -49,6 +49,14 @@ impl Restored {
             other => other,
         }
     }
+
+    /// As [`Restored::attempt`], of what can be tried once more: an error that does not come again was none.
+    pub(crate) fn attempt_twice(&mut self, mut what: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        match what() {
+            Err(error) if moving::is_permanent(&error) => self.attempt(what()),
+            other => other,
+        }
+    }
 }
 
 /// What differs from the snapshot.
