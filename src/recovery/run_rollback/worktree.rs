@@ -50,12 +50,14 @@ impl Restored {
         }
     }
 
-    /// As [`Restored::attempt`], of what can be tried once more: an error that does not come again was none.
+    /// As [`Restored::attempt`], of what can be tried once more: an error that does not come again was none. Where the second try
+    /// is hindered by what the first has left, the first tells why.
     pub(crate) fn attempt_twice(&mut self, mut what: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-        match what() {
-            Err(error) if moving::is_permanent(&error) => self.attempt(what()),
-            other => other,
-        }
+        let first = match what() {
+            Err(error) if moving::is_permanent(&error) => error,
+            other => return other,
+        };
+        self.attempt(what()).map_err(|_| first)
     }
 }
 
