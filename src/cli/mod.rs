@@ -8,8 +8,10 @@ mod date;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod entry;
+mod everywhere;
 pub(crate) mod git;
 pub(crate) mod install;
+pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod manual;
 mod progress;
@@ -100,6 +102,7 @@ enum Command {
     Install(install::Args),
     Uninstall(uninstall::Args),
     Status(status::Args),
+    List(list::Args),
     Check(check::Args),
     Recover(recover::Args),
     Log(log::Args),
@@ -162,6 +165,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Install(args) => install::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
+        Command::List(args) => list::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
         Command::Recover(args) => recover::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),

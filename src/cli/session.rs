@@ -86,6 +86,11 @@ impl Session {
         }
     }
 
+    /// What failed while the command goes on, on stderr.
+    pub(crate) fn complain(&self, error: &anyhow::Error) {
+        print_error(error, self.color);
+    }
+
     /// A line of data, on stdout.
     pub(crate) fn print(&self, line: &str) {
         print_line(&mut self.color.stream(std::io::stdout().lock()), line);

@@ -1,10 +1,11 @@
 //! `jin-txn status`
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::{Session, exit_code, notes, progress, real_git};
+use crate::cli::{Session, everywhere, exit, exit_code, notes, progress, real_git};
+use crate::git::Repository;
 use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
 use crate::state::{Durability, StateDir};
@@ -14,7 +15,11 @@ use crate::util::text::shown;
 ///
 /// The exit code is that of `check`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Every repository that you have protected (see `list`); the exit code is the gravest, 1 where one could not be looked at
+    #[arg(long)]
+    all: bool,
+}
 
 #[derive(Serialize)]
 struct Status {
@@ -48,31 +53,68 @@ impl Described {
     }
 }
 
-pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
+#[derive(Serialize)]
+struct Statuses {
+    version: u32,
+    repositories: Vec<Status>,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if args.all {
+        return run_everywhere(session);
+    }
     let repo = session.repository()?;
-    let problems = hooks::why_unprotected(&real_git()?, &repo)?;
+    let (status, report) = look(session, &repo)?;
+    if session.json {
+        session.print_json(&status)?;
+    } else {
+        show(session, &repo, &status, &report)?;
+    }
+    Ok(exit_code(&report))
+}
+
+fn run_everywhere(session: &Session) -> anyhow::Result<u8> {
+    let mut repositories = Vec::new();
+    let code = everywhere::each(session, |_, repo| {
+        let (status, report) = look(session, &repo)?;
+        if !session.json {
+            show(session, &repo, &status, &report)?;
+        }
+        repositories.push(status);
+        Ok(exit_code(&report))
+    })?;
+    if session.json {
+        session.print_json(&Statuses { version: 1, repositories })?;
+    } else if repositories.is_empty() && code == exit::DONE {
+        session.say(everywhere::NONE);
+    }
+    Ok(code)
+}
+
+fn look(session: &Session, repo: &Repository) -> anyhow::Result<(Status, Report)> {
+    let problems = hooks::why_unprotected(&real_git()?, repo)?;
     let options = session.recovery_options()?;
-    let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
+    let report = progress::while_recovering(!session.quiet, repo, || recovery::check(repo, &options))?;
     let weaknesses = if problems.is_empty() {
-        fsync::weaknesses(&real_git()?, &repo)?.iter().map(ToString::to_string).collect()
+        fsync::weaknesses(&real_git()?, repo)?.iter().map(ToString::to_string).collect()
     } else {
         Vec::new()
     };
-    let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, &repo)? } else { Vec::new() };
+    let hindrances = if problems.is_empty() { hooks::hindrances(&real_git()?, repo)? } else { Vec::new() };
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
         problems,
-        durability: StateDir::of(&repo).durability(),
+        durability: StateDir::of(repo).durability(),
         weaknesses,
         hindrances,
-        wal_bytes: wal_bytes(&StateDir::of(&repo).wal()),
+        wal_bytes: wal_bytes(&StateDir::of(repo).wal()),
         found: Described::new(&report, exit_code(&report)),
     };
-    if session.json {
-        session.print_json(&status)?;
-        return Ok(exit_code(&report));
-    }
+    Ok((status, report))
+}
+
+fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) -> anyhow::Result<()> {
     if status.protected {
         session.print(&format!("protected: {}", status.git_dir));
     } else {
@@ -89,7 +131,7 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
             }
         });
     }
-    if status.protected && notes().is_some_and(|notes| !notes.cover(&StateDir::of(&repo))) {
+    if status.protected && notes().is_some_and(|notes| !notes.cover(&StateDir::of(repo))) {
         session.print("  prompt, shell function and shim do nothing by themselves here: `jin-txn install` lets them");
     }
     for weakness in &status.weaknesses {
@@ -100,15 +142,16 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
     }
     if session.verbose {
         session.print(&format!("git: {}", real_git()?.display()));
-        session.print(&format!("log: {} bytes in {}", status.wal_bytes, shown(&StateDir::of(&repo).wal())));
+        session.print(&format!("log: {} bytes in {}", status.wal_bytes, shown(&StateDir::of(repo).wal())));
     }
-    for line in describe(&report) {
+    for line in describe(report) {
         session.print(&line);
     }
-    Ok(exit_code(&report))
+    Ok(())
 }
 
-fn wal_bytes(wal: &PathBuf) -> u64 {
+/// The size of a log, in bytes.
+pub(super) fn wal_bytes(wal: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(wal) else { return 0 };
     entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
 }

@@ -85,6 +85,24 @@ impl Notes {
         fits
     }
 
+    /// The git directories that the notes name, in the order of their paths, without those that are gone. Whether the note
+    /// fits what is there, [`Notes::cover`] says.
+    pub(crate) fn git_dirs(&self) -> io::Result<Vec<PathBuf>> {
+        let Some(entries) = absent_is_none(fs::read_dir(durable::real(&self.directory)))? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let note = name.to_str().filter(|name| is_note_name(name)).and_then(|name| self.read(name));
+            let state = note.and_then(|note| note.path()).filter(|state| state.is_dir());
+            found.extend(state.and_then(|state| state.parent().map(Path::to_owned)));
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
     /// Writes the note for a repository, where it can be. Drops notes of repositories that are gone.
     pub(crate) fn remember(&self, state: &StateDir) {
         if self.try_remember(state).is_err() {

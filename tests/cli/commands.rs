@@ -406,6 +406,7 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       install      Protect a repository: link the hooks, set up `git txn`
       uninstall    Take jin-txn out of a repository again
       status       Say whether the repository is protected, and what is unfinished
+      list         List the repositories that you have protected: state, size of the log, path
       check        Look for interrupted transactions and stale locks, and change nothing
       recover      Recover interrupted transactions and remove stale locks
       log          List transactions, newest first

@@ -331,6 +331,7 @@ fn every_field_of_the_json_is_documented_and_every_documented_one_exists() {
     case.hang().kill();
     take("check", &jin(&["check"]));
     take("status", &jin(&["status"]));
+    take("list", &jin(&["list"]));
     take("log", &jin(&["log"]));
     take("doctor", &jin(&["doctor"]));
     take("wal verify", &jin(&["wal", "verify"]));

@@ -9,6 +9,7 @@ mod conventions;
 mod doctor;
 mod entry_points;
 mod everyday;
+mod everywhere;
 mod install;
 mod places;
 mod shells;

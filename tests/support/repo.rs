@@ -7,6 +7,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -63,7 +64,29 @@ pub fn jin_txn() -> PathBuf {
 /// A directory with everything of one case; removed at the end unless `JIN_TEST_KEEP=1`.
 pub struct Scratch {
     root: PathBuf,
-    _cleanup: Option<TempDir>,
+    cleanup: Option<TempDir>,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !unmount_below(&self.root) {
+            let kept = self.cleanup.take().map(TempDir::keep);
+            println!("kept, since something is mounted below it: {kept:?}");
+        }
+    }
+}
+
+/// Takes away what is mounted below a directory that is to be removed: the removal would go on in there. Is it all gone?
+fn unmount_below(root: &Path) -> bool {
+    let mounted = || -> Vec<PathBuf> {
+        let table = fs::read("/proc/thread-self/mountinfo").expect("the kernel tells what is mounted");
+        let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+        places.map(|place| PathBuf::from(OsStr::from_bytes(place))).filter(|place| place.starts_with(root)).collect()
+    };
+    for place in mounted().iter().rev() {
+        nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH).ok();
+    }
+    mounted().is_empty()
 }
 
 impl Scratch {
@@ -79,7 +102,7 @@ impl Scratch {
         } else {
             Some(directory)
         };
-        Self { root, _cleanup: cleanup }
+        Self { root, cleanup }
     }
 
     fn new() -> Self {
@@ -97,6 +120,7 @@ impl Scratch {
 
     /// Keeps nothing of a kept scratch directory after all: the case was good.
     pub fn discard(&self) {
+        assert!(unmount_below(&self.root), "nothing is mounted below it");
         fs::remove_dir_all(&self.root).ok();
     }
 }

@@ -261,7 +261,7 @@ fn size_of(dir: &Path) -> (u64, u64) {
 }
 
 /// `3.2 MiB`.
-pub(super) fn size(bytes: u64) -> String {
+pub(in crate::cli) fn size(bytes: u64) -> String {
     for (unit, name) in [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
         if bytes >= unit {
             let tenths = u128::from(bytes) * 10 / u128::from(unit);

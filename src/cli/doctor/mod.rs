@@ -18,6 +18,7 @@ use crate::cli::{Session, exit, exit_code, real_git};
 use crate::git::Repository;
 use crate::recovery::{self, Report};
 use crate::state::StateDir;
+pub(super) use checks::size;
 
 /// Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
 ///
