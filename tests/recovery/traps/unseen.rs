@@ -119,6 +119,8 @@ fn a_git_of_another_user_that_proc_hides_is_not_robbed() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(5), "guard {guard}: it cannot be seen: {said}");
         assert!(scene.live.lock().exists(), "guard {guard}: its lock stays: {said}");
+        let of_its_own = !said.contains("rolled back") && said.contains("may be alive") == (guard == "on");
+        assert!(of_its_own, "guard {guard}: its transaction, if it has one, is nobody's to end: {said}");
         scene.finish();
     }
 }
