@@ -184,7 +184,7 @@ pub(crate) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
-fn short_list<T: AsRef<str>>(items: &[T]) -> String {
+pub(super) fn short_list<T: AsRef<str>>(items: &[T]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = items.len().saturating_sub(SHOWN);

@@ -17,6 +17,7 @@
 
 pub(crate) mod child;
 pub(crate) mod child_transactions;
+pub(crate) mod git_dir;
 pub(crate) mod guard;
 pub(crate) mod look;
 pub(crate) mod manifest;
@@ -42,7 +43,7 @@ use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::util::text::shown;
 use crate::wal::{Begin, Body, Flush, Log, Record, Seal};
 
-use manifest::{Content, Manifest, path_text};
+use manifest::{Content, Kept, Manifest, path_text};
 use mark::{Lease, Mark};
 
 /// How long to wait for the append lock.
@@ -133,8 +134,11 @@ impl<'r> Run<'r> {
         };
         match begun() {
             Ok((lease, manifest)) => {
-                let opaque = manifest.own.iter().chain(&manifest.shared).filter(|kept| kept.content == Content::Opaque);
-                let not_kept = opaque.map(|kept| kept.path.clone()).collect();
+                let unread = |kept: &&Kept| {
+                    kept.content == Content::Opaque && kept.id.is_none() && !git_dir::is_known_by_name(&kept.path)
+                };
+                let not_kept =
+                    manifest.own.iter().chain(&manifest.shared).filter(unread).map(|kept| kept.path.clone()).collect();
                 let mark = Mark::of(state, id)?;
                 Ok(Run { state, entry, lease, refs: manifest.refs, mark, not_kept })
             }

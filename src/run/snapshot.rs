@@ -1,7 +1,7 @@
 //! Taking the snapshot that a run can be taken back to.
 //!
 //! Kept are copies of what git could not give back: files that differ from the index, untracked files, the index, HEAD and
-//! the other files of the git directory that commands change. Not copied are tracked files that are as the index has them
+//! the other files of the git directory (see [`git_dir`] for what stays out). Not copied are tracked files that are as the index has them
 //! (their blobs are in the repository), and ignored files: those get a second name, because git replaces an ignored file
 //! without asking when another branch tracks it.
 //!
@@ -11,7 +11,6 @@
 //! files only the first [`IGNORED`] have a second name, the others are known by name.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,11 +19,11 @@ use anyhow::Context;
 
 use crate::fs::access::Purpose;
 use crate::fs::beneath::{Kind, RelPath, Root};
-use crate::fs::{FileId, absent_is_none, door, durable, named as fs};
+use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::{RefName, RefStore, Repository, Value};
 use crate::run::look::{Status, Tracked};
 use crate::run::manifest::{Content, Ignored, Kept, KeptLog, Manifest, path_text};
-use crate::run::{Intent, guard, objects};
+use crate::run::{Intent, git_dir, guard, objects};
 use crate::state::{StateDir, TxId};
 use crate::util::text::shown;
 
@@ -33,13 +32,6 @@ pub(crate) const IGNORED: usize = 1000;
 
 /// How many refs get a second name for their reflogs.
 const REFLOGS: usize = 1000;
-
-/// Directories of a git directory that commands change as they go.
-pub(crate) const CHANGING_DIRS: [&str; 5] =
-    ["info", "rebase-apply", "rebase-merge", "sequencer", "NOTES_MERGE_WORKTREE"];
-
-/// Directories of a git directory of which a snapshot has the names in them: what a command adds there goes as a whole.
-const KNOWN_BY_NAME: [&str; 2] = ["modules", "rr-cache"];
 
 /// A file that changes while it is copied is copied again, that often.
 const TRIES: usize = 5;
@@ -55,20 +47,6 @@ pub(crate) fn reflog_copy(state: &StateDir, id: TxId, name: &RefName) -> PathBuf
     let sum = sha1::Sha1::digest(name.as_bytes());
     let hex: String = sum.iter().map(|b| format!("{b:02x}")).collect();
     state.tx(id).join("reflogs").join(hex)
-}
-
-/// Is `name`, right in a git directory, a file that a run takes back with everything else?
-pub(crate) fn is_kept_in_git_dir(name: &OsStr) -> bool {
-    // HEAD is a ref; the index has a place of its own; the others are git's notes about its housekeeping.
-    // `shallow` says which objects are not there: that does not go back with refs.
-    const NOT: [&[u8]; 7] = [b"HEAD", b"index", b"packed-refs", b"packed-refs.new", b"gc.pid", b"gc.log", b"shallow"];
-    let name = name.as_bytes();
-    !NOT.contains(&name) && !name.ends_with(b".lock")
-}
-
-/// Is it something in a git directory of which a snapshot has the name alone?
-pub(crate) fn is_known_by_name(path: &RelPath) -> bool {
-    KNOWN_BY_NAME.iter().any(|dir| path.as_path().starts_with(dir))
 }
 
 /// Copies of one run, numbered.
@@ -142,9 +120,9 @@ pub(crate) fn take(repo: &Repository, state: &StateDir, id: TxId, intent: &Inten
         manifest.root = FileId::at(worktree)?.map(|root| root.ino);
     }
     manifest.index = keep_index(&mut copies, repo)?;
-    manifest.own = keep_git_dir(&mut copies, &repo.git_dir, true)?;
+    manifest.own = keep_git_dir(&mut copies, &repo.git_dir, git_dir::own(&repo.git_dir)?)?;
     if repo.git_dir != repo.common_dir {
-        manifest.shared = keep_git_dir(&mut copies, &repo.common_dir, false)?;
+        manifest.shared = keep_git_dir(&mut copies, &repo.common_dir, git_dir::shared(&repo.common_dir)?)?;
     }
     manifest.guard = guard::look(repo, intent.config, intent.worktree)?;
     manifest.refs = RefStore::new(repo).all()?;
@@ -179,16 +157,10 @@ fn keep_index(copies: &mut Copies, repo: &Repository) -> anyhow::Result<Option<K
 /// Is what `manifest` names what [`take`] could have kept for the run `id`, and are its copies those that it made?
 pub(crate) fn verify(manifest: &Manifest, state: &StateDir, id: TxId) -> anyhow::Result<()> {
     let Manifest { own, shared, index, files, .. } = manifest;
-    let below = |path: &RelPath, dirs: &[&str]| dirs.iter().any(|dir| path.as_path().starts_with(dir));
-    let is_top = |path: &RelPath| path.parent().is_none();
-    let is_own = |path: &RelPath| {
-        below(path, &CHANGING_DIRS)
-            || is_known_by_name(path)
-            || (is_top(path) && is_kept_in_git_dir(path.as_path().as_os_str()))
-    };
-    let is_shared = |path: &RelPath| below(path, &["info"]) || path.as_bytes() == b"config";
-    let foreign = own.iter().find(|kept| !is_own(&kept.path));
-    let foreign = foreign.or(shared.iter().find(|kept| !is_shared(&kept.path)));
+    let foreign = own
+        .iter()
+        .find(|kept| !git_dir::is_own(&kept.path) || (git_dir::is_hook(&kept.path) && kept.content != Content::Opaque));
+    let foreign = foreign.or(shared.iter().find(|kept| !git_dir::is_shared(&kept.path)));
     let foreign = foreign.or(index.iter().find(|kept| kept.path.as_bytes() != b"index"));
     if let Some(foreign) = foreign {
         anyhow::bail!("its snapshot names {}, which no run keeps", foreign.path);
@@ -204,68 +176,25 @@ pub(crate) fn verify(manifest: &Manifest, state: &StateDir, id: TxId) -> anyhow:
     Ok(())
 }
 
-/// Files right in a git directory (of the shared one only the configuration), and those of the directories that commands
-/// change.
-fn keep_git_dir(copies: &mut Copies, git_dir: &Path, own: bool) -> anyhow::Result<Vec<Kept>> {
+/// What a snapshot has of these paths of a git directory.
+fn keep_git_dir(copies: &mut Copies, git_dir: &Path, paths: Vec<RelPath>) -> anyhow::Result<Vec<Kept>> {
     let root = Root::open_itself(git_dir)?;
-    let keep = |path: &RelPath| match copies.keep(&root, path) {
-        // A colleague's, made with a umask of 077: no reason to run nothing.
-        Err(error) if is_denied(&error) => Ok(Kept { path: path.clone(), content: Content::Opaque, id: None }),
-        kept => kept,
+    let mut keep = |path: RelPath| -> anyhow::Result<Kept> {
+        if let Some(id) = git_dir::identity_alone(git_dir, &path)? {
+            return Ok(Kept { path, content: Content::Opaque, id: Some(id) });
+        }
+        match copies.keep(&root, &path) {
+            // A colleague's, made with a umask of 077: no reason to run nothing.
+            Err(error) if is_denied(&error) => Ok(Kept { path, content: Content::Opaque, id: None }),
+            kept => kept,
+        }
     };
-    git_dir_files(git_dir, own)?.iter().map(keep).collect()
+    paths.into_iter().map(&mut keep).collect()
 }
 
 fn is_denied(error: &anyhow::Error) -> bool {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     kind == Some(ErrorKind::PermissionDenied)
-}
-
-/// What there is to keep in a git directory.
-pub(crate) fn git_dir_files(git_dir: &Path, own: bool) -> anyhow::Result<Vec<RelPath>> {
-    let mut found = Vec::new();
-    if own {
-        for entry in fs::read_dir(git_dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() && is_kept_in_git_dir(&entry.file_name()) {
-                found.push(RelPath::parse(entry.file_name().as_bytes())?);
-            }
-        }
-        for dir in CHANGING_DIRS {
-            files_below(git_dir, &git_dir.join(dir), &mut found)?;
-        }
-        for dir in KNOWN_BY_NAME {
-            let entries = absent_is_none(fs::read_dir(git_dir.join(dir)))?.into_iter().flatten();
-            for name in entries.map(|entry| entry.map(|entry| entry.file_name())) {
-                found.extend(RelPath::parse(&[dir.as_bytes(), b"/", name?.as_bytes()].concat()));
-            }
-        }
-    } else {
-        found.push(RelPath::parse(b"config")?);
-        files_below(git_dir, &git_dir.join("info"), &mut found)?;
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn files_below(base: &Path, dir: &Path, found: &mut Vec<RelPath>) -> anyhow::Result<()> {
-    // Behind a link lies nothing of this git directory.
-    for (name, kind) in door::entries(dir)?.unwrap_or_default() {
-        let path = dir.join(&name);
-        if kind == Kind::Directory {
-            files_below(base, &path, found)?;
-        } else if !name.as_bytes().ends_with(b".lock") && !is_derived(base, &path) {
-            found.push(RelPath::parse(path.strip_prefix(base)?.as_os_str().as_bytes())?);
-        }
-    }
-    Ok(())
-}
-
-/// `info/refs` lists refs for dumb transports, and any gc writes it anew, through a file beside it: it is nobody's work, and
-/// whoever wrote it last has the newer list.
-fn is_derived(base: &Path, path: &Path) -> bool {
-    let name = path.strip_prefix(base.join("info")).map(Path::as_os_str).map(OsStr::as_bytes);
-    name.is_ok_and(|name| name == b"refs" || name.starts_with(b"refs_"))
 }
 
 /// HEAD's, because up to 2.45 git moves it outside of any transaction, and the stash's, whose list it is; then those of other

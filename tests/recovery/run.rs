@@ -3,6 +3,7 @@
 mod behind_hooks;
 mod every_command;
 mod formats;
+mod git_directory;
 mod processes;
 pub mod restoring;
 mod review;

@@ -14,7 +14,7 @@ use crate::locks::{InTheWay, while_holding};
 use crate::recovery::decide::{Decision, Evidence, Question, RunEvidence, decide};
 use crate::recovery::power_cut::repair::short;
 use crate::recovery::progress::Progress;
-use crate::recovery::report::plural;
+use crate::recovery::report::{plural, short_list};
 use crate::recovery::run_rollback::dead_run::DeadRun;
 use crate::recovery::run_rollback::refs::{self, RefPlan};
 use crate::recovery::run_rollback::worktree::{Difference, RestoreContext, Restored, modified};
@@ -244,6 +244,10 @@ fn told(found: &Difference, plan: &RefPlan) -> Vec<String> {
     }
     if found.changes_config() {
         actions.push("the configuration as before".to_owned());
+    }
+    if !found.left.is_empty() {
+        let names: Vec<String> = found.left.iter().map(ToString::to_string).collect();
+        actions.push(format!("in the git directory, left as the run made it: {}", short_list(&names)));
     }
     let unseen = plan.unseen.iter();
     actions.extend(unseen.map(|name| format!("no hook saw who moved {name}, which is left alone")));

@@ -10,9 +10,10 @@ use crate::fs::{FileId, durable, moving, named as fs};
 use crate::git::cat_file::Batch;
 use crate::git::{Git, Plumbing, Repository};
 use crate::recovery::run_rollback::place::RestoreTarget;
+use crate::run::git_dir::{self, OPERATIONS, is_hook, is_known_by_name};
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
-use crate::run::snapshot::{CHANGING_DIRS, git_dir_files, is_known_by_name, umask};
+use crate::run::snapshot::umask;
 use crate::util::text::shown;
 
 /// Everything that restoring needs to know.
@@ -77,6 +78,8 @@ pub(crate) struct Difference {
     /// In the worktree's git directory.
     own: Vec<Kept>,
     own_new: Vec<RelPath>,
+    /// What is never put back there, and has changed: hooks, large files.
+    pub(crate) left: Vec<RelPath>,
     /// In the shared git directory.
     shared: Vec<Kept>,
     shared_new: Vec<RelPath>,
@@ -139,7 +142,14 @@ impl RestoreContext<'_> {
                 found.own.push(kept.clone());
             }
         }
-        found.own_new = new_paths(&git_dir_files(&self.repo.git_dir, true)?, &self.manifest.own);
+        let new = new_paths(&git_dir::own(&self.repo.git_dir)?, &self.manifest.own);
+        (found.left, found.own_new) = new.into_iter().partition(is_hook);
+        for kept in self.manifest.own.iter().filter(|kept| kept.content == Content::Opaque) {
+            let Some(id) = kept.id else { continue };
+            if own.seen(&kept.path)?.is_none_or(|now| !now.id.is_same_file(&id)) {
+                found.left.push(kept.path.clone());
+            }
+        }
         for path in &found.own_new {
             note(&own, path)?;
         }
@@ -151,7 +161,7 @@ impl RestoreContext<'_> {
                     found.shared.push(kept.clone());
                 }
             }
-            found.shared_new = new_paths(&git_dir_files(&self.repo.common_dir, false)?, &self.manifest.shared);
+            found.shared_new = new_paths(&git_dir::shared(&self.repo.common_dir)?, &self.manifest.shared);
         }
         // git refreshes the index when somebody merely looks: its time says nothing.
         found.index = self.manifest.index.as_ref().map_or(Ok(false), |kept| own.differs(kept))?;
@@ -223,7 +233,7 @@ impl RestoreContext<'_> {
         // Git directories of submodules stay as long as the worktree has something that leads there.
         let new: Vec<RelPath> = found.own_new.iter().filter(|path| !is_known_by_name(path)).cloned().collect();
         put_all(&mut own, &found.own, &new, done)?;
-        for dir in CHANGING_DIRS.iter().filter(|dir| **dir != "info") {
+        for dir in OPERATIONS {
             done.attempt(own.remove_empty(dir))?;
         }
         if self.repo.git_dir != self.repo.common_dir {
