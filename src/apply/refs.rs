@@ -123,11 +123,11 @@ pub(crate) fn locked(repo: &Repository, git: &Git, targets: &[Target]) -> anyhow
         [target.zeros.as_bytes(), b" ", new, b" ", target.given.as_bytes(), b"\n"].concat()
     };
     let input: Vec<u8> = texts.iter().flat_map(line).collect();
-    let payload = Payload::parse(&input).map_err(anyhow::Error::msg)?;
+    let payload = Payload::parse(&input);
     let mut seen = observe::observe(repo, &payload, || Ok(observe::Locks::Own))?;
     let changes: HashMap<&RefName, &RefChange> = seen.changes.iter().map(|c| (&c.name, c)).collect();
     for (new, target) in &texts {
-        let after = Value::of_payload(new)?;
+        let after = Value::of_payload(new);
         let change = changes.get(&target.name);
         let unchanged = change.is_none() && refs.read(&target.name)?.value == after;
         let right = change.is_some_and(|c| c.after == after);

@@ -24,12 +24,6 @@ pub struct BadName {
     why: &'static str,
 }
 
-impl BadName {
-    pub(super) fn new(name: &[u8], why: &'static str) -> BadName {
-        BadName { name: escape(name).into_owned(), why }
-    }
-}
-
 impl RefName {
     /// Checks a name as git does. What passes is safe to join to the common directory: it has no `..`,
     /// no empty component, does not start with `/`, and holds no control character.
@@ -39,7 +33,20 @@ impl RefName {
     pub fn parse(name: &[u8]) -> Result<RefName, BadName> {
         match broken_rule(name) {
             None => Ok(RefName(name.into())),
-            Some(why) => Err(BadName::new(name, why)),
+            Some(why) => Err(BadName { name: escape(name).into_owned(), why }),
+        }
+    }
+
+    /// Checks what a symbolic ref points to. git lets it be a name outside of `refs/` that is not made of capitals (`nowhere`,
+    /// `config`). Such a name is read, compared and pointed to, but nothing is written under it: whatever is to be written passes
+    /// [`RefName::parse`].
+    ///
+    /// # Errors
+    /// The rule that the name breaks.
+    pub(crate) fn parse_target(name: &[u8]) -> Result<RefName, BadName> {
+        match malformed(name) {
+            None => Ok(RefName(name.into())),
+            Some(why) => Err(BadName { name: escape(name).into_owned(), why }),
         }
     }
 
@@ -70,6 +77,19 @@ impl RefName {
 }
 
 fn broken_rule(name: &[u8]) -> Option<&'static str> {
+    if let Some(why) = malformed(name) {
+        return Some(why);
+    }
+    if name.starts_with(b"refs/") || name.starts_with(b"worktrees/") {
+        return None;
+    }
+    // Pseudo-refs and their like: HEAD, ORIG_HEAD, AUTO_MERGE, ...
+    let pseudo = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-';
+    (!name.iter().all(pseudo)).then_some("outside of `refs/` a name is made of A-Z, 0-9, `_` and `-`")
+}
+
+/// The rules of `git check-ref-format --allow-onelevel`.
+fn malformed(name: &[u8]) -> Option<&'static str> {
     let bad_byte = |b: &u8| *b < 0x20 || *b == 0x7f || b" ~^:?*[\\".contains(b);
     if name.is_empty() || name == b"@" {
         return Some("it is empty or `@`");
@@ -88,16 +108,8 @@ fn broken_rule(name: &[u8]) -> Option<&'static str> {
             return Some("a component starts or ends with `.` or ends with `.lock`");
         }
     }
-    if name.starts_with(b"refs/") || name.starts_with(b"worktrees/") {
-        return None;
-    }
     // A name below `refs/` cannot be taken for an option; this one could.
-    if name.starts_with(b"-") {
-        return Some("outside of `refs/` a name does not start with `-`");
-    }
-    // Pseudo-refs and their like: HEAD, ORIG_HEAD, AUTO_MERGE, ...
-    let pseudo = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-';
-    (!name.iter().all(pseudo)).then_some("outside of `refs/` a name is made of A-Z, 0-9, `_` and `-`")
+    name.starts_with(b"-").then_some("outside of `refs/` a name does not start with `-`")
 }
 
 impl fmt::Display for RefName {
@@ -168,6 +180,12 @@ mod tests {
             ["HEAD", "ORIG_HEAD", "refs/heads/ma-in", "refs/heads/ä", "worktrees/x/HEAD", "refs/stash", "refs/heads/-x"]
         {
             assert!(RefName::parse(good.as_bytes()).is_ok(), "{good:?} is fine");
+        }
+        for (target, is_read) in
+            [("nowhere", true), ("config", true), ("a/b", true), ("../x", false), ("-x", false), ("/x", false)]
+        {
+            assert_eq!(RefName::parse_target(target.as_bytes()).is_ok(), is_read, "{target:?}");
+            assert!(RefName::parse(target.as_bytes()).is_err(), "{target:?} is not written");
         }
     }
 }

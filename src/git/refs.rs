@@ -34,7 +34,7 @@ pub enum Value {
     Absent,
     /// It names an object.
     Oid(Oid),
-    /// It points to another ref.
+    /// It points to another ref, which may be one that we only read (see [`RefName::parse_target`]).
     Symref(RefName),
     /// There is a file, but its content is no value: empty, cut or garbage.
     Broken,
@@ -46,20 +46,21 @@ impl Value {
     pub fn of_file(content: &[u8]) -> Value {
         let text = content.trim_ascii_end();
         if let Some(target) = text.strip_prefix(b"ref:") {
-            return RefName::parse(target.trim_ascii()).map_or(Value::Broken, Value::Symref);
+            return RefName::parse_target(target.trim_ascii()).map_or(Value::Broken, Value::Symref);
         }
         Oid::parse(text).map_or(Value::Broken, Value::Oid)
     }
 
     /// Parses a value as the hook's stdin has it: zeros are `Absent`, `ref:<target>` a symref.
-    pub fn of_payload(text: &[u8]) -> Result<Value, BadName> {
+    #[must_use]
+    pub fn of_payload(text: &[u8]) -> Value {
         if let Some(target) = text.strip_prefix(b"ref:") {
-            return RefName::parse(target).map(Value::Symref);
+            return RefName::parse_target(target).map_or(Value::Broken, Value::Symref);
         }
         match Oid::parse(text) {
-            Some(oid) if oid.is_null() => Ok(Value::Absent),
-            Some(oid) => Ok(Value::Oid(oid)),
-            None => Err(BadName::new(text, "an object name was expected")),
+            Some(oid) if oid.is_null() => Value::Absent,
+            Some(oid) => Value::Oid(oid),
+            None => Value::Broken,
         }
     }
 
@@ -104,7 +105,7 @@ impl<'de> Deserialize<'de> for Value {
         }
         if let Some(target) = text.strip_prefix("ref: ") {
             let bytes = unescape(target).ok_or_else(|| de::Error::custom("a symref with a broken escape"))?;
-            return RefName::parse(&bytes).map(Value::Symref).map_err(de::Error::custom);
+            return RefName::parse_target(&bytes).map(Value::Symref).map_err(de::Error::custom);
         }
         Oid::parse(text.as_bytes()).map(Value::Oid).ok_or_else(|| de::Error::custom("a ref value that is none"))
     }

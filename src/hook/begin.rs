@@ -154,6 +154,7 @@ impl<'m> Preserved<'m> {
             batched: Locks::of(&call.git()?.argv) == Locks::Batched,
             refs: seen.changes,
             watched: seen.watched,
+            left: seen.left,
             packed_lock: seen.packed_lock,
             index_lock: seen.index_lock,
             index: seen.index_lock.map_or(Ok(None), |_| FileId::at(&repo.git_dir.join("index")))?,

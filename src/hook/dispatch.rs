@@ -53,12 +53,15 @@ fn answer(event: Event, input: &mut dyn Read, environment: &Environment) -> Repl
         Ok(reply) => reply,
         // After a veto git calls `aborted`, which meets the same trouble: everything has been said.
         Err(_) if event == Event::Aborted => Reply::go(),
-        Err(error) => failed(event.can_veto() && !is_of_notes(&bytes), &error, environment),
+        Err(error) => {
+            let may_refuse = event.can_veto() && !Payload::parse(&bytes).is_of_notes();
+            failed(may_refuse, &error, environment)
+        }
     }
 }
 
 fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Result<Reply> {
-    let payload = Payload::parse(input).map_err(anyhow::Error::msg)?;
+    let payload = Payload::parse(input);
     if payload.count() == 0 {
         return Ok(Reply::go());
     }
@@ -94,11 +97,6 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     }?;
     reply.messages.splice(0..0, told);
     Ok(reply)
-}
-
-/// Whether a payload that was not handled is of git's own notes alone.
-fn is_of_notes(input: &[u8]) -> bool {
-    Payload::parse(input).is_ok_and(|payload| payload.is_of_notes())
 }
 
 /// The log or the payload cannot be had: before the change that means no change, after it a warning.

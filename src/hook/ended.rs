@@ -117,7 +117,7 @@ impl Call<'_> {
         let refs = RefStore::new(&self.repo);
         let mut found = Vec::with_capacity(self.payload.count());
         for line in self.payload.lines() {
-            let (name, after) = (refs.canonical(line.name)?, line.after()?);
+            let (Ok(name), after) = (refs.canonical(line.name), line.after()) else { continue };
             if self.repo.ref_format == RefFormat::Reftable {
                 found.push(RefSnapshot { name, value: after, file: None });
                 continue;

@@ -76,7 +76,7 @@ impl Call<'_> {
         // No lock, but a sign that somebody died while renaming a branch.
         candidates.push(self.repo.common_dir.join(RENAMED_LOG));
         for line in self.payload.lines() {
-            let name = refs.canonical(line.name)?;
+            let Ok(name) = refs.canonical(line.name) else { continue };
             candidates.push(refs.lock(&name));
             if let Ok(Value::Symref(target)) = refs.read(&name).map(|found| found.value) {
                 candidates.push(refs.lock(&target));

@@ -59,11 +59,13 @@ impl<'o> Observer<'o> {
         Ok(Observer { repo, payload, refs: RefStore::under_locks(repo), packed_lock, locks: Locks::Own })
     }
 
-    pub(super) fn look_at<'l>(&self, line: Line<'l>) -> anyhow::Result<Update<'l>> {
-        let name = self.resolve(&line)?;
+    /// `None` for a name that we would not make.
+    pub(super) fn look_at<'l>(&self, line: Line<'l>) -> anyhow::Result<Option<Update<'l>>> {
+        let Ok(own) = self.refs.canonical(line.name) else { return Ok(None) };
+        let name = self.resolve(&line, own)?;
         let before = self.refs.read(&name)?;
         let lock = FileId::at(&self.refs.lock(&name))?;
-        Ok(Update { line, name, before, lock })
+        Ok(Some(Update { line, name, before, lock }))
     }
 
     pub(super) fn observe(&self, update: Update<'_>, seen: &mut Observed) -> anyhow::Result<()> {
@@ -131,7 +133,7 @@ impl<'o> Observer<'o> {
     }
 
     fn effect_of_update(&self, Update { line, name, before, lock }: &Update<'_>) -> anyhow::Result<Effect> {
-        let after = line.after()?;
+        let after = line.after();
         let Some(lock) = lock else { return Ok(Effect::Nothing) };
         if lock.size == 0 || before.value == after {
             return Ok(Effect::LockOnly);
@@ -152,7 +154,7 @@ impl<'o> Observer<'o> {
             return Ok(false);
         }
         for line in self.payload.lines() {
-            if self.refs.canonical(line.name)? == *target {
+            if self.refs.canonical(line.name).is_ok_and(|name| name == *target) {
                 return Ok(true);
             }
         }
@@ -161,12 +163,14 @@ impl<'o> Observer<'o> {
 
     /// A `HEAD` line may mean another worktree's HEAD (`worktree add`, `branch -m` of a branch checked out
     /// elsewhere). Which one: the one that is locked.
-    fn resolve(&self, line: &Line<'_>) -> anyhow::Result<RefName> {
-        let own = self.refs.canonical(line.name)?;
+    fn resolve(&self, line: &Line<'_>, own: RefName) -> anyhow::Result<RefName> {
         if line.name != b"HEAD" || FileId::at(&self.refs.lock(&own))?.is_some() {
             return Ok(own);
         }
-        let after = line.after()?;
+        let after = line.after();
+        if after == Value::Broken {
+            return Ok(own);
+        }
         for git_dir in self.repo.all_git_dirs() {
             let lock = with_suffix(git_dir.join("HEAD"), ".lock");
             let writes_it = read_small(&lock)?.is_some_and(|(content, _)| Value::of_file(&content) == after);

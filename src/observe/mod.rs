@@ -3,19 +3,21 @@
 //! The payload says what the caller expected, not what is there; lock files say what git will do:
 //! an update's lock holds the new value, a deletion's is empty, and so is the lock of an update that writes
 //! nothing (same value, or HEAD that is only logged). What changes no visible value is not logged.
+//!
+//! git passes every name that it is given. One that we would not make (`foo`, `refs/heads/a..b`) is left to git: it is written
+//! down beside what else the transaction changes, and not acted upon.
 
 mod command_line;
 mod effect;
 mod observed;
 pub(crate) mod payload;
 
-use std::io;
-
 use crate::fs::FileId;
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::observe::effect::Observer;
 use crate::observe::payload::Payload;
+use crate::util::text;
 use crate::wal::{RefChange, Rename};
 
 pub(crate) use command_line::Locks;
@@ -26,7 +28,7 @@ pub(crate) use observed::Observed;
 pub(crate) fn observe(
     repo: &Repository,
     payload: &Payload<'_>,
-    locks: impl FnOnce() -> io::Result<Locks>,
+    locks: impl FnOnce() -> anyhow::Result<Locks>,
 ) -> anyhow::Result<Observed> {
     if repo.ref_format == RefFormat::Reftable {
         return observe_reftable(repo, payload);
@@ -36,7 +38,10 @@ pub(crate) fn observe(
     let mut observer = Observer::new(repo, payload)?;
     let mut locks = Some(locks);
     for line in payload.lines() {
-        let update = observer.look_at(line)?;
+        let Some(update) = observer.look_at(line)? else {
+            seen.left.push(text::escape(line.name).into_owned());
+            continue;
+        };
         if let Some(locks) = locks.take_if(|_| !update.deletes_nothing()) {
             observer.locks = locks()?;
         }
@@ -60,8 +65,13 @@ fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<
         if beside || (line.deletes() && !line.name.starts_with(b"refs/")) {
             continue;
         }
-        let (name, after) = (refs.canonical(line.name)?, line.after()?);
-        seen.changes.push(RefChange { name, before: None, after, file: None, lock: None, log: None });
+        match refs.canonical(line.name) {
+            Ok(name) => {
+                let after = line.after();
+                seen.changes.push(RefChange { name, before: None, after, file: None, lock: None, log: None });
+            }
+            Err(_) => seen.left.push(text::escape(line.name).into_owned()),
+        }
     }
     if !seen.changes.is_empty() {
         seen.packed_lock = FileId::at(&repo.common_dir.join("reftable/tables.list.lock"))?;
@@ -75,12 +85,12 @@ pub(crate) fn may_change(repo: &Repository, payload: &Payload<'_>) -> anyhow::Re
     let refs = RefStore::new(repo);
     let packed_locked = FileId::at(&repo.common_dir.join("packed-refs.lock"))?.is_some();
     for line in payload.lines() {
-        let name = refs.canonical(line.name)?;
+        let Ok(name) = refs.canonical(line.name) else { continue };
         let before = refs.read(&name)?;
         let stays = if line.deletes() {
             before.value == Value::Absent || (!packed_locked && effect::is_prune(&refs, &name, &before)?)
         } else {
-            before.value == line.after()?
+            before.value == line.after()
         };
         if !stays {
             return Ok(true);

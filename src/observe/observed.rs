@@ -17,6 +17,8 @@ pub(crate) struct Observed {
     /// Loose files that are about to go although `packed-refs` does not have their value: deleted and made again since it was
     /// packed, with the same value, which is all that git asks for.
     pub lost: Vec<RefName>,
+    /// Names that we would not make, as text: they are git's alone.
+    pub left: Vec<String>,
     /// `packed-refs.lock`, when git had to take it for a deletion.
     pub packed_lock: Option<FileId>,
     /// `index.lock` of the worktree.

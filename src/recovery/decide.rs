@@ -9,6 +9,7 @@
 //! | none applied | roll back (there is nothing to write) |
 //! | some applied, the others as before | roll back |
 //! | a single ref, moved on by another writer | record that it was overtaken |
+//! | some applied, one of them over what was no value (an empty file) | manual resolution; the others are rolled back |
 //! | another writer's value among several | manual resolution; what is provably ours is rolled back only when something else is provably not applied |
 //!
 //! Behind the commit point of a transaction of ours the direction is forward: what is missing is written, another
@@ -153,7 +154,7 @@ pub(crate) enum Evidence<'e> {
 pub(crate) enum Question {
     /// It was asked before; the answer is outstanding.
     AskedBefore,
-    /// Another writer's value is in the way of a clean end.
+    /// Another writer's value is in the way of a clean end, or what was there before is no value that can be written.
     ThirdParty,
     /// The record may be lost in a damaged part of the log.
     RecordLost,
@@ -247,6 +248,7 @@ fn of_watched(refs: &[RefEvidence]) -> Decision {
     match (applied, unapplied, overwritten, third) {
         (0, _, 0, 0) => Decision::RollBack,
         (_, 0, _, 0) => Decision::RecordCommitted,
+        _ if refs.iter().any(cannot_go_back) => Decision::AskHuman(Question::ThirdParty),
         (_, _, 0, 0) => Decision::RollBack,
         (0, 0, 0, 1) => Decision::RecordOvertaken,
         _ => Decision::AskHuman(Question::ThirdParty),
@@ -274,8 +276,13 @@ pub(crate) fn writes(evidence: &Evidence<'_>) -> Vec<RefWrite> {
     }
 }
 
+/// Was it applied over something that is no value, and so cannot be written again?
+pub(crate) fn cannot_go_back(evidence: &RefEvidence) -> bool {
+    evidence.state == RefState::Applied && evidence.before == Some(Value::Broken)
+}
+
 fn inverse_write(evidence: &RefEvidence) -> Option<RefWrite> {
-    let to = evidence.before.clone()?;
+    let to = evidence.before.clone().filter(|_| !cannot_go_back(evidence))?;
     Some(RefWrite { name: evidence.name.clone(), from: evidence.now.clone(), to })
 }
 

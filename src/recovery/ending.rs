@@ -4,7 +4,7 @@ use crate::fs::moving;
 use crate::git::reflog;
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
-use crate::recovery::decide::{Decision, Question, RefState};
+use crate::recovery::decide::{self, Decision, Question, RefEvidence, RefState};
 use crate::recovery::evidence::Unfinished;
 use crate::recovery::history::LogOutcome;
 use crate::recovery::perform::perform;
@@ -112,7 +112,7 @@ fn of_watched(site: &Site<'_>, case: &Case, begin: &Begin) -> Vec<Action> {
         let message = format!("{}rolled back {id}", reflog::OUR_MESSAGE);
         actions.push(Action::WriteRefs { git_dir, writes: case.writes.clone(), message, verb: Verb::Back });
     }
-    actions.extend(describe(case).into_iter().map(Action::Tell));
+    actions.extend(describe(case).into_iter().chain(tell_left(begin)).map(Action::Tell));
     if case.decision == Decision::RollBack && logs {
         actions.extend(reflog_plan::trim(begin));
     }
@@ -171,9 +171,23 @@ fn describe(case: &Case) -> Vec<String> {
         Decision::AskHuman(_) => of_others(RefState::ThirdParty)
             .chain(of_others(RefState::Overwritten))
             .map(|r| format!("{} has been moved by somebody else and is left alone", r.name))
+            .chain(refs.iter().filter(|r| decide::cannot_go_back(r)).map(stays))
             .collect(),
         _ => Vec::new(),
     }
+}
+
+/// What recovery never writes.
+fn tell_left(begin: &Begin) -> Option<String> {
+    let names = begin.left.join(", ");
+    let told = format!(
+        "names that jin-txn does not write were to change as well; look at them and their locks yourself: {names}"
+    );
+    (!begin.left.is_empty()).then_some(told)
+}
+
+fn stays(evidence: &RefEvidence) -> String {
+    format!("{} stays at {}: what it was before is no value", evidence.name, evidence.now)
 }
 
 /// What stands in the way is reported and left for the next run; anything else is an error.

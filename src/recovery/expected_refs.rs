@@ -243,7 +243,8 @@ impl<'l> ExpectedRefs<'l> {
         let in_refs = name.as_bytes().starts_with(b"refs/");
         let is_detached = name.is_head() && matches!(word.value, Value::Oid(_));
         let is_ours = |file: FileId| generation.files.iter().any(|f| f.is_same_file(&file));
-        let outdated = if now.value == word.value {
+        // What is no value cannot be written again.
+        let outdated = if now.value == word.value || word.value == Value::Broken {
             return Ok(RefStatus::AsLogged);
         } else if now.value == Value::Broken {
             true

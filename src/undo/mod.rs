@@ -241,6 +241,9 @@ fn changes<'l>(id: TxId, begin: &'l Begin, is_settled: impl Fn(&RefName) -> bool
     if begin.refs.iter().all(|c| c.name.as_bytes().starts_with(SCRATCH.as_bytes())) {
         return not("it was a trial of `jin-txn doctor`");
     }
+    if let Some(name) = begin.left.first() {
+        return not(&format!("it changed `{name}`, a name that jin-txn does not write"));
+    }
     let mut refs = Vec::new();
     for change in begin.refs.iter().filter(|c| is_settled(&c.name)) {
         let name = change.name.as_bytes();

@@ -142,6 +142,9 @@ pub struct Begin {
     /// The refs that are locked or logged only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watched: Vec<Watched>,
+    /// Names that we would not make, as text: they were to change as well, and git alone knows what became of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
     /// `packed-refs.lock`, when git had to take it for this transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed_lock: Option<FileId>,
@@ -194,6 +197,7 @@ impl Begin {
             batched: false,
             refs: Vec::new(),
             watched: Vec::new(),
+            left: Vec::new(),
             packed_lock: None,
             index_lock: None,
             index: None,

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{fs, thread};
 
-use super::guarded;
-use crate::support::crash::{self, assert_recovers, run_jin, spare_commit, value};
+use super::{guarded, with_branches};
+use crate::support::crash::{self, assert_recovers, is_ref_rename, kill_at, nth, run_jin, spare_commit, value};
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::{Repo, jin_txn, text};
+use crate::support::repo::{Git, Options, Repo, jin_txn, text};
 use crate::support::tracer::{self, Action, Event, Isolation};
 use crate::support::wait::wait_until;
 
@@ -110,6 +110,135 @@ fn a_run_that_dies_in_the_middle_of_a_commit_does_not_take_its_index() {
     assert_eq!(fs::read_to_string(linked.join("file")).expect("it is there"), "one\n", "the run is taken back");
     assert_eq!(repo.read(["log", "-1", "--format=%s"]), "two", "and the commit is not");
     assert_eq!(value(&repo, "refs/heads/side"), repo.read(["rev-parse", "HEAD~1"]));
+}
+
+/// git passes every name that it is given, and lets people delete what nobody can make.
+#[test]
+fn names_that_git_takes_are_not_refused() {
+    let odd = |repo: &Repo| {
+        let head = repo.read(["rev-parse", "HEAD"]);
+        let dir = repo.git_dir();
+        fs::write(dir.join("refs/heads/bro...ken"), format!("{head}\n")).expect("it can be written");
+        fs::write(dir.join("refs/heads/lead"), "ref: refs/heads/bro...ken\n").expect("it can be written");
+        fs::write(dir.join("refs/heads/bro...lead"), "ref: refs/heads/main\n").expect("it can be written");
+        let packed = format!("# pack-refs with: peeled fully-peeled sorted \n{head} refs/heads/pack...ed\n");
+        fs::write(dir.join("packed-refs"), packed).expect("it can be written");
+    };
+    let commands: &[(&[&str], &str)] = &[
+        (&["update-ref", "foo", "HEAD"], ""),
+        (&["update-ref", "--stdin"], "create bar HEAD\ncreate refs/heads/beside HEAD\n"),
+        (&["symbolic-ref", "refs/heads/odd", "nowhere"], ""),
+        (&["symbolic-ref", "-d", "refs/heads/odd"], ""),
+        (&["update-ref", "--no-deref", "-d", "refs/heads/lead"], ""),
+        (&["update-ref", "-d", "refs/heads/bro...ken"], ""),
+        (&["branch", "-D", "pack...ed"], ""),
+        (&["branch", "-d", "bro...lead"], ""),
+    ];
+    let (repo, plain) = (guarded(), Repo::new(Options::default()));
+    plain.write("file", "one\n");
+    plain.commit_all("base");
+    odd(&repo);
+    odd(&plain);
+    for (arguments, input) in commands {
+        let [ours, gits] = [&repo, &plain].map(|repo| {
+            let done = repo.run(Git::under_test().program.as_os_str(), repo.path(), arguments.iter(), input.as_bytes());
+            (done.status.code(), text(&done.stderr).into_owned())
+        });
+        assert_eq!(ours, gits, "{arguments:?}");
+        assert_recovers_but_for_names(&repo, arguments);
+    }
+}
+
+/// `fsck` complains of such names, and they are not ours to remove.
+#[track_caller]
+fn assert_recovers_but_for_names(repo: &Repo, what: &[&str]) {
+    for arguments in [["recover", "-q"], ["check", "-q"]] {
+        let (code, said) = run_jin(repo, &arguments);
+        assert_eq!(code, 0, "{what:?}: {arguments:?}: {said}");
+    }
+}
+
+/// 2.50 and newer: a line that git is about to reject is in the payload all the same.
+#[test]
+fn a_rejected_line_of_a_batch_refuses_no_other() {
+    if !Git::under_test().is_at_least(2, 50) {
+        return println!("skipped: before 2.50 git rejects all or none");
+    }
+    let (repo, old, new) = with_branches(&["plain"]);
+    // The target is what `git symbolic-ref` would take as well: any name, an object's among them.
+    let batch = format!("create refs/heads/good {new}\nsymref-update refs/heads/plain {new} ref refs/heads/gone\n");
+    let arguments = ["update-ref", "--no-deref", "--stdin", "--batch-updates"];
+    let done = repo.run(Git::under_test().program.as_os_str(), repo.path(), arguments, batch.as_bytes());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).starts_with("rejected refs/heads/plain"), "{}", text(&done.stdout));
+    assert!(!text(&done.stderr).contains("jin-txn"), "{}", text(&done.stderr));
+    assert_eq!((value(&repo, "refs/heads/good"), value(&repo, "refs/heads/plain")), (new, old));
+    assert_recovers(&repo);
+}
+
+/// What is written under such a name is git's alone; of the rest nothing stays half done.
+#[test]
+fn beside_a_name_that_is_not_ours_the_others_are_still_recovered_and_it_is_told() {
+    let (repo, old, new) = with_branches(&["a", "b"]);
+    let input = format!(
+        "start\nupdate refs/heads/a {new} {old}\nupdate refs/heads/b {new} {old}\ncreate zoo {new}\nprepare\ncommit\n"
+    );
+    kill_at(crash::git(&repo, &["update-ref", "--stdin"]), &input, Action::KillTree, nth(2, is_ref_rename));
+    assert_eq!(value(&repo, "refs/heads/a"), new, "it is torn");
+    let (code, said) = crash::recover(&repo);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("names that jin-txn does not write were to change as well") && said.contains("zoo"),
+        "{said}"
+    );
+    assert_eq!(value(&repo, "refs/heads/a"), old);
+    fs::remove_file(repo.git_dir().join("zoo.lock")).expect("it is left to the user");
+    let done =
+        repo.run(Git::under_test().program.as_os_str(), repo.path(), ["update-ref", "--stdin"], input.as_bytes());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let id = repo.logged()[0].split_whitespace().next().unwrap_or_default().to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &id]);
+    assert!(code != 0 && said.contains("it changed `zoo`, a name that jin-txn does not write"), "{code}: {said}");
+}
+
+/// From 2.46 on a hook is told what a symbolic ref is to point to: anything.
+#[test]
+fn a_symbolic_ref_to_nowhere_goes_back_and_comes_again() {
+    if !Git::under_test().is_at_least(2, 46) {
+        return println!("skipped: before 2.46 git changes symbolic refs outside of transactions");
+    }
+    let (repo, old, new) = with_branches(&["a", "b"]);
+    let points_to = |target: &str| {
+        format!("start\nsymref-update refs/heads/a {target}\nupdate refs/heads/b {new} {old}\nprepare\ncommit\n")
+    };
+    let update = || crash::git(&repo, &["update-ref", "--no-deref", "--stdin"]);
+    kill_at(update(), &points_to("nowhere"), Action::KillTree, nth(2, is_ref_rename));
+    assert_eq!(repo.read(["symbolic-ref", "refs/heads/a"]), "nowhere", "it is torn");
+    assert_recovers(&repo);
+    assert_eq!((value(&repo, "refs/heads/a"), value(&repo, "refs/heads/b")), (old.clone(), old.clone()));
+    repo.git(["symbolic-ref", "refs/heads/a", "nowhere"]);
+    kill_at(update(), &points_to("refs/heads/b"), Action::KillTree, nth(2, is_ref_rename));
+    let (code, said) = crash::recover(&repo);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(repo.read(["symbolic-ref", "refs/heads/a"]), "nowhere", "{said}");
+}
+
+/// An empty file is no value: nothing brings it back, and what is beside it is not left half done for that.
+#[test]
+fn what_was_written_over_no_value_stays_and_is_told() {
+    let (repo, old, new) = with_branches(&["a", "b"]);
+    fs::write(repo.git_dir().join("refs/heads/a"), "ref: refs/heads/bro...ken\n").expect("it can be written");
+    let input = format!("start\nupdate refs/heads/a {new}\nupdate refs/heads/b {new} {old}\nprepare\ncommit\n");
+    kill_at(
+        crash::git(&repo, &["update-ref", "--no-deref", "--stdin"]),
+        &input,
+        Action::KillTree,
+        nth(2, is_ref_rename),
+    );
+    let (code, said) = crash::recover(&repo);
+    assert!(code == 4 && said.contains("refs/heads/a stays at"), "{code}: {said}");
+    assert_eq!((value(&repo, "refs/heads/a"), value(&repo, "refs/heads/b")), (new, old));
+    super::ways_out::ends_by_its_own_hints(&repo, "no value");
 }
 
 fn die_in_a_run(repo: &Repo, worktree: &Path) {
