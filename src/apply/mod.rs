@@ -66,6 +66,7 @@ mod prepare;
 pub(crate) mod queue;
 mod refs;
 mod session;
+mod sessions;
 pub(crate) mod unmet;
 
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ use crate::git::refs::{RefSnapshot, Value};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
 use crate::process::redact;
 use crate::recovery::{self, Options};
-use crate::state::marker::{Entry, State};
+use crate::state::marker::{Entry, Marker, State};
 use crate::state::{Durability, StateDir, TxId, Wait};
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Reversal};
 
@@ -92,6 +93,7 @@ use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;
 use crate::staging::{place, stage};
 use queue::{FileItem, RefItem, RefTo};
+use refs::Target;
 use session::GitSession;
 
 /// How long other transactions with files, and recovery, are waited for.
@@ -222,7 +224,10 @@ struct Open {
     boot: String,
     id: TxId,
     entry: Entry,
+    marker: Marker,
     git: Option<GitSession>,
+    /// Refs that come when others have gone.
+    later: Vec<Target>,
     worktree: Option<Worktree>,
     begin: Begin,
     durability: Durability,
@@ -335,10 +340,9 @@ impl Open {
 
     /// Behind the commit point: forward only.
     fn finish(mut self) -> anyhow::Result<Committed> {
-        let said = match self.git.take().map(GitSession::commit) {
-            None => String::new(),
-            Some(Ok(said)) => said,
-            Some(Err(error)) => return self.finish_by_recovery(&format!("{error:#}")),
+        let said = match self.write_refs() {
+            Ok(said) => said,
+            Err(error) => return self.finish_by_recovery(&format!("{error:#}")),
         };
         match self.place_files() {
             Ok(()) => {}

@@ -85,10 +85,10 @@ impl Transaction {
         let entry = marker
             .create(state.path())
             .with_context(|| format!("cannot write a marker into {}", shown(state.path())))?;
-        let mut work = Work { state: &state, log: &log, id, entry, marker, git: None };
+        let mut work = Work { state: &state, log: &log, id, entry, marker, git: None, later: Vec::new() };
         match self.prepare_logged(&mut work, survey) {
             Ok((begin, worktree, read_at)) => {
-                let Work { entry, git, .. } = work;
+                let Work { entry, marker, git, later, .. } = work;
                 let durability = state.durability();
                 let (repo, program) = (self.repo, self.git.program().to_owned());
                 let open = Open {
@@ -97,7 +97,9 @@ impl Transaction {
                     boot,
                     id,
                     entry,
+                    marker,
                     git,
+                    later,
                     worktree,
                     begin,
                     durability,
@@ -161,6 +163,8 @@ impl Transaction {
         if targets.is_empty() {
             return Ok((begin, worktree, read_at));
         }
+        // Only what is reversed has been both: a transaction of the user's that asks for it is refused, by git.
+        let (targets, later) = if self.reverses.is_some() { refs::split(targets) } else { (targets, Vec::new()) };
         let directory = worktree.as_ref().map_or(&self.repo.git_dir, |w| &w.path);
         let mut git = GitSession::start(&self.git, directory, work.id, &begin.message)?;
         // git waits for its first line; from here on the transaction is alive while it is.
@@ -187,6 +191,8 @@ impl Transaction {
         }
         begin.hook_process = work.marker.hook_process;
         begin.refs = locked.changes;
+        begin.refs.extend(refs::intended(&later, &refs::values(&self.repo, &self.git, &later)?));
+        work.later = later;
         begin.watched = locked.watched;
         begin.packed_lock = locked.packed_lock;
         begin.packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
@@ -277,6 +283,7 @@ struct Work<'w> {
     entry: Entry,
     marker: Marker,
     git: Option<GitSession>,
+    later: Vec<Target>,
 }
 
 impl Work<'_> {

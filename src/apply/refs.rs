@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::apply::queue::{Clash, Deref, Expected, RefItem, RefTo};
 use crate::fs::FileId;
+use crate::git::name::in_the_way;
 use crate::git::refs::Value;
 use crate::git::{Git, RefFormat, RefName, RefStore, Repository, update_refs};
 use crate::observe;
@@ -88,6 +89,16 @@ pub(crate) fn is_met(expected: &Expected, now: &Value) -> bool {
         Expected::Exactly(oid) => now.oid() == Some(oid),
         Expected::PointsTo(target) => matches!(now, Value::Symref(to) if to == target),
     }
+}
+
+/// Those that can be locked now, and those that can only when some of the former are gone.
+pub(crate) fn split(targets: Vec<Target>) -> (Vec<Target>, Vec<Target>) {
+    let goes = |target: &Target| target.to == RefTo::Value(Value::Absent);
+    let names = |gone: bool| targets.iter().filter(move |t| goes(t) == gone).map(|t| &t.name);
+    if in_the_way(names(true), names(false)).is_some() {
+        return targets.into_iter().partition(goes);
+    }
+    (targets, Vec::new())
 }
 
 /// The changes, before git has locked anything: a first word on what is to be done.

@@ -4,6 +4,8 @@ use crate::cli::unasked::{self, Standing};
 use crate::cli::{Session, exit, exit_code, progress, user};
 use crate::git::repository::Found;
 use crate::recovery::{self, Report};
+use crate::state::StateDir;
+use crate::state::marker::Listing;
 use crate::trust::ownership;
 use crate::util::text::shown;
 
@@ -55,6 +57,8 @@ fn look_at_names(session: &Session, found: &Found) -> anyhow::Result<u8> {
     let place = shown(&found.repo.common_dir);
     // Only of a repository of somebody else git is asked.
     ownership::require_trusted(found, user(), &crate::cli::real_git()?)?;
+    // Where not even the names can be read, nothing is known.
+    Listing::read(StateDir::of(&found.repo).path())?;
     let advice = unasked::advice(found);
     let report = Report { notes: advice.iter().cloned().collect(), ..Report::default() };
     if session.json {

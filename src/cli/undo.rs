@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::{Session, exit, real_git};
-use crate::git::{Git, Value};
+use crate::git::{Git, RefStore, Value};
 use crate::process::owner;
 use crate::recovery;
 use crate::setup::hooks;
@@ -93,10 +93,11 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
         }
     }
     let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
-    let mut step = undo::plan(&scan.records, direction, args.id)?;
+    let head = RefStore::new(&repo).head()?;
+    let mut step = undo::plan(&scan.records, head.as_ref(), direction, args.id)?;
     step.part_of = joined;
-    undo::check(&repo, &step)?;
     let git = Git::new(&real_git()?);
+    undo::check(&repo, &git, &step)?;
     if args.dry_run {
         undo::check_files(&repo, &git, &step)?;
     } else {

@@ -4,6 +4,7 @@
 //! they come from, the log included.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -68,12 +69,32 @@ impl RefName {
         is_note(self.as_bytes())
     }
 
+    /// The names that would have to be directories for it: of `refs/heads/a/b` `refs/heads/a`, `refs/heads` and `refs`.
+    pub(crate) fn above(&self) -> impl Iterator<Item = &[u8]> {
+        let bytes = self.as_bytes();
+        bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &bytes[..at])
+    }
+
     /// Is it a `HEAD`, of whichever worktree?
     #[must_use]
     pub fn is_head(&self) -> bool {
         let name = self.as_bytes();
         name == b"HEAD" || (name.starts_with(b"worktrees/") && name.ends_with(b"/HEAD"))
     }
+}
+
+/// One of `names` and one of `others` of which one would have to be a directory for the other. git refuses both in one session,
+/// also where the one goes before the other comes.
+pub(crate) fn in_the_way<'n>(
+    names: impl Iterator<Item = &'n RefName>,
+    others: impl Iterator<Item = &'n RefName>,
+) -> Option<(&'n RefName, &'n RefName)> {
+    let (names, others): (Vec<&RefName>, Vec<&RefName>) = (names.collect(), others.collect());
+    let find = |lower: &[&'n RefName], upper: &[&'n RefName]| {
+        let upper: HashMap<&[u8], &'n RefName> = upper.iter().map(|name| (name.as_bytes(), *name)).collect();
+        lower.iter().find_map(|name| name.above().find_map(|above| Some((*name, *upper.get(above)?))))
+    };
+    find(&names, &others).or_else(|| find(&others, &names).map(|(other, name)| (name, other)))
 }
 
 fn broken_rule(name: &[u8]) -> Option<&'static str> {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::Context;
 
 use crate::git::exec::{Command, Git};
+use crate::git::name::in_the_way;
 use crate::git::{Oid, Plumbing, RefName, Repository, Value};
 
 /// One ref to be written, if it still has the expected value.
@@ -38,9 +39,24 @@ pub(crate) fn write_refs_with_hooks(
     accepted("update-ref", session.stdin(stdin))
 }
 
-/// Writes all refs, or none, in one `git update-ref` session (symrefs one by one afterwards), without any hook. That fails when
-/// a ref has another value by now, or somebody holds its lock.
+/// Writes refs without any hook: all or none, unless some of them have to go before others can come. That fails when a ref has
+/// another value by now, or somebody holds its lock.
 pub(crate) fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
+    if are_in_each_others_way(writes) {
+        let (gone, come): (Vec<RefWrite>, Vec<RefWrite>) = writes.iter().cloned().partition(|w| w.to == Value::Absent);
+        return [gone, come].iter().try_for_each(|writes| write_at_once(git, writes, message));
+    }
+    write_at_once(git, writes, message)
+}
+
+/// Must some of them go before others can come?
+pub(crate) fn are_in_each_others_way(writes: &[RefWrite]) -> bool {
+    let names = |goes: bool| writes.iter().filter(move |w| (w.to == Value::Absent) == goes).map(|w| &w.name);
+    in_the_way(names(true), names(false)).is_some()
+}
+
+/// In one `git update-ref` session (symrefs one by one afterwards).
+fn write_at_once(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
     let mut stdin = Vec::new();
     let mut symrefs = Vec::new();
     for RefWrite { name, from, to } in writes {

@@ -52,6 +52,8 @@ pub(crate) use report::{Finding, Report, TxFinding, plural};
 pub(crate) use site::{Mode, Options};
 pub(crate) use worktree_add::any_unfinished as any_unfinished_worktree;
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 
 use crate::git::Repository;
@@ -80,12 +82,40 @@ pub(crate) fn check(repo: &Repository, options: &Options) -> anyhow::Result<Repo
         return pipeline::run(repo, &state, &dry);
     }
     state.verify()?;
-    let mut report = state.while_recovering(dry.wait, || pipeline::run(repo, &state, &dry))?;
+    let mut report = look(repo, &state, &dry)?;
     // Recovery reads what it needs; who looks wants to know of all of it.
     let told = damage(&state)?;
     report.damage.retain(|line| !told.contains(line));
     report.damage.splice(0..0, told);
     Ok(report)
+}
+
+/// What recovery would do, without `recovery.lock`: who looks may have no right to it, or a read-only file system. What another
+/// process is recovering is looked at when it is done.
+fn look(repo: &Repository, state: &StateDir, dry: &Options) -> anyhow::Result<Report> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let (start, limit) = (Instant::now(), state.limit(dry.wait));
+    loop {
+        let is_last = start.elapsed() >= limit;
+        match state.recovering() {
+            Some(busy) if is_last => return Err(busy.into()),
+            Some(_) => {}
+            None => {
+                let found = pipeline::run(repo, state, dry);
+                if is_last || (state.recovering().is_none() && is_still_there(state, found.as_ref().ok())?) {
+                    return found;
+                }
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// A transaction that was found may have been recovered while we looked at what belongs to it.
+fn is_still_there(state: &StateDir, found: Option<&Report>) -> anyhow::Result<bool> {
+    let markers = Listing::read(state.path())?.markers;
+    let mut told = found.iter().flat_map(|report| &report.transactions);
+    Ok(told.all(|told| markers.iter().any(|marker| marker.id == told.id)))
 }
 
 /// The cheap question, asked before every command: is there a marker or a lock at all?

@@ -85,7 +85,12 @@ impl StateDir {
         Self::require_directories([self.path.clone(), self.wal()].into_iter().chain(optional))
     }
 
-    pub(super) fn require_directories(parts: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
+    /// Refuses a state directory whose log is missing or lies behind a link.
+    pub fn require_log(&self) -> io::Result<()> {
+        Self::require_directories([self.path.clone(), self.wal()])
+    }
+
+    fn require_directories(parts: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
         for part in parts {
             let Some(found) = crate::fs::absent_is_none(fs::symlink_metadata(&part))? else {
                 let what = format!("{} is missing: `jin-txn recover` begins a new log", shown(&part));

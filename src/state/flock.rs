@@ -92,7 +92,7 @@ impl StateDir {
     /// [`Busy`] when the lock cannot be had in time; otherwise what `work` says.
     pub fn while_appending<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         // Before anything is written: a part that is a link would lead out of the repository.
-        Self::require_directories([self.path().to_owned(), self.wal()])?;
+        self.require_log()?;
         self.open_lock(APPEND_LOCK, Inherit::No)?.held(|| self.limit(wait), |_held| work())
     }
 
@@ -103,6 +103,14 @@ impl StateDir {
     /// [`Busy`] when another process recovers; otherwise what `work` says.
     pub fn while_recovering<T>(&self, wait: Wait, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.open_lock(RECOVERY_LOCK, Inherit::Yes)?.held(|| self.limit(wait), |_held| work())
+    }
+
+    /// Who recovers at the moment, as far as the kernel tells. Takes no lock, which a user who may only read could not, and which
+    /// would keep others from recovering.
+    #[must_use]
+    pub fn recovering(&self) -> Option<Busy> {
+        let path = self.path().join(RECOVERY_LOCK);
+        holder_of(&path).map(|holder| Busy { path, holder: Some(holder) })
     }
 
     /// Lets nobody else prepare a transaction with files until the returned file is closed.
@@ -126,7 +134,9 @@ impl StateDir {
         [APPEND_LOCK, RECOVERY_LOCK].into_iter().try_for_each(|name| self.open_lock(name, Inherit::No).map(drop))
     }
 
-    fn limit(&self, wait: Wait) -> Duration {
+    /// How long that is.
+    #[must_use]
+    pub fn limit(&self, wait: Wait) -> Duration {
         match wait {
             Wait::No => Duration::ZERO,
             Wait::UpTo(limit) => limit,

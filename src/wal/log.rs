@@ -3,7 +3,7 @@
 //! Append, tail check and truncation happen under `append.lock`; the `fdatasync` follows after the lock is
 //! released, so that writers do not wait for each other's disk. `log-head` remembers where the log ends: when
 //! it agrees with the last segment's length (the usual case), nothing is read before appending. When it does
-//! not (a crash in between, another boot), the rest is checked and a torn tail is cut off.
+//! not (a crash in between, another boot), the rest is checked and a torn tail is cut off. Readers take no lock.
 //!
 //! A failed write or fsync poisons the segment: nobody appends to it again.
 
@@ -36,6 +36,9 @@ pub(crate) enum Flush {
     /// No: nothing depends on it.
     No,
 }
+
+/// How often the log is read when writers change its segments meanwhile.
+const READINGS: usize = 10;
 
 /// The log of one repository.
 #[derive(Debug, Clone)]
@@ -254,9 +257,33 @@ impl<'s> Log<'s> {
         self.scan_while(|records| !enough(records))
     }
 
-    fn scan_while(&self, go_on: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
-        let extent = self.state.while_appending(self.wait, || Ok(Extent::read(self.state, self.note()?.end())?))?;
-        extent.scan(self.state, go_on)
+    /// Takes no lock: a reader may have no right to, or a read-only file system. What was noted before the segments are listed is in
+    /// them. So trouble is damage only if note and segments are still the same behind it; else a writer has begun, replaced or
+    /// dropped a segment, and it is read again.
+    fn scan_while(&self, mut go_on: impl FnMut(&[Record]) -> bool) -> anyhow::Result<Scan> {
+        self.state.require_log()?;
+        let seen = || anyhow::Ok((self.note()?, segments::list(self.state)?));
+        let mut before = seen()?;
+        for _ in 1..READINGS {
+            let scanned = self.read_from(&before, &mut go_on);
+            if scanned.as_ref().is_ok_and(|scan| scan.damage.is_empty()) {
+                return scanned;
+            }
+            let after = seen()?;
+            if after == before {
+                return scanned;
+            }
+            before = after;
+        }
+        self.read_from(&before, &mut go_on)
+    }
+
+    fn read_from(
+        &self,
+        (note, segments): &(Note, Vec<Lsn>),
+        go_on: impl FnMut(&[Record]) -> bool,
+    ) -> anyhow::Result<Scan> {
+        Extent::read(self.state, segments, note.end())?.scan(self.state, go_on)
     }
 }
 

@@ -108,10 +108,10 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Under `append.lock`. `noted` says where the log ends.
-    pub(super) fn read(state: &StateDir, noted: Option<Head>) -> io::Result<Extent> {
-        let with_len = |first| Ok((first, fs::metadata(path(state, first))?.len()));
-        let segments: io::Result<_> = list(state)?.into_iter().map(with_len).collect();
+    /// Of `segments`, which were listed after `noted`, the end of the log, was read.
+    pub(super) fn read(state: &StateDir, segments: &[Lsn], noted: Option<Head>) -> io::Result<Extent> {
+        let with_len = |first: &Lsn| Ok((*first, fs::metadata(path(state, *first))?.len()));
+        let segments: io::Result<_> = segments.iter().map(with_len).collect();
         Ok(Extent { segments: segments?, noted })
     }
 

@@ -7,6 +7,7 @@ mod apply;
 mod hostile_log;
 mod hostile_repository;
 mod log_damage;
+mod looking;
 mod receiving;
 mod reftable;
 mod run;

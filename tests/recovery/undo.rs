@@ -205,7 +205,7 @@ fn nothing_to_undo_and_an_unknown_transaction_are_said() {
 
 #[test]
 fn an_undo_that_is_killed_anywhere_happened_wholly_or_not_at_all() {
-    let template = || {
+    killed_anywhere("undo of refs", || {
         let repo = guarded();
         let (first, second) = (value(&repo, "HEAD~1"), value(&repo, "HEAD"));
         let input = |to: &str| ["a", "b", "c", "d"].map(|n| format!("update refs/custom/{n} {to}\n")).concat();
@@ -213,7 +213,11 @@ fn an_undo_that_is_killed_anywhere_happened_wholly_or_not_at_all() {
         let before = repo.read(["for-each-ref"]);
         repo.git_with_input(["update-ref", "--stdin"], &input(&second));
         (repo, before)
-    };
+    });
+}
+
+/// Kills the undo of the newest transaction of the `template`, which comes with what was before that.
+fn killed_anywhere(what: &str, template: impl Fn() -> (Repo, String)) {
     let undo = |repo: &Repo, decide: &mut dyn FnMut(&Event) -> Action| {
         tracer::trace(crash::jin(repo, &["undo"]), b"", Isolation::None, decide).expect("jin-txn starts");
     };
@@ -240,8 +244,106 @@ fn an_undo_that_is_killed_anywhere_happened_wholly_or_not_at_all() {
         assert_eq!(repo.read(["for-each-ref"]), if which == "undo" { done } else { undone.clone() });
         kills += 1;
     }
-    println!(
-        "undo of refs: {kills} points at {} of {events} places, 0 bad\ntorture: kills={kills} violations=0",
-        kills / 2
-    );
+    println!("{what}: {kills} points at {} of {events} places, 0 bad\ntorture: kills={kills} violations=0", kills / 2);
+}
+
+/// Two branches that have diverged, and `topic` checked out.
+fn diverged() -> Repo {
+    let repo = guarded();
+    repo.git(["switch", "-q", "-c", "topic", "HEAD~1"]);
+    for name in ["t1", "t2"] {
+        repo.write(name, name);
+        repo.commit_all(name);
+    }
+    repo
+}
+
+/// Parts of them change only notes (ORIG_HEAD, AUTO_MERGE), and a rebase moves HEAD away and back.
+#[test]
+fn a_kept_merge_or_rebase_is_undone_and_redone_as_one_step() {
+    let commands: [&[&str]; 4] = [
+        &["rebase", "-q", "main"],
+        &["merge", "-q", "--no-edit", "main"],
+        &["pull", "-q", "--rebase", ".", "main"],
+        &["reset", "-q", "--soft", "HEAD~1"],
+    ];
+    for command in commands {
+        let repo = diverged();
+        let before = repo.read(["for-each-ref"]);
+        let arguments = [&["run", "--", "git"], command].concat();
+        let (code, said) = run_jin(&repo, &arguments);
+        assert_eq!(code, 0, "{said}");
+        let after = repo.read(["for-each-ref"]);
+        assert_ne!(before, after, "{command:?}");
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!(code, 0, "{command:?}: {said}");
+        assert_eq!(repo.read(["for-each-ref"]), before, "{command:?}: {said}");
+        assert_eq!(repo.read(["symbolic-ref", "HEAD"]), "refs/heads/topic", "{command:?}");
+        let (code, said) = run_jin(&repo, &["redo"]);
+        assert_eq!((code, repo.read(["for-each-ref"])), (0, after), "{command:?}: {said}");
+    }
+}
+
+/// git refuses `a` and `a/b` in one session, also where one of them goes.
+const IN_EACH_OTHERS_WAY: &str =
+    "git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u";
+
+fn in_each_others_way() -> (Repo, String) {
+    let repo = guarded();
+    repo.git(["branch", "a", "HEAD~1"]);
+    repo.git(["tag", "t", "HEAD~1"]);
+    let before = repo.read(["for-each-ref"]);
+    let (code, said) = run_jin(&repo, &["run", "--", "sh", "-ec", IN_EACH_OTHERS_WAY]);
+    assert_eq!(code, 0, "{said}");
+    (repo, before)
+}
+
+#[test]
+fn a_kept_run_that_replaced_a_branch_by_branches_below_its_name_is_undone_and_redone() {
+    let (repo, before) = in_each_others_way();
+    let after = repo.read(["for-each-ref"]);
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo"])), @r"
+    --- stderr
+    jin-txn: undid tx-5 (`jin-txn run -- sh -ec git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u`)
+      refs/heads/a: absent -> [ID]
+      refs/heads/a/b: [ID] -> absent
+      refs/heads/a/c: [ID] -> absent
+      refs/tags/t: absent -> [ID]
+      refs/tags/t/u: [ID] -> absent
+    --- exit 0
+    ");
+    assert_eq!(repo.read(["for-each-ref"]), before);
+    assert_eq!(run_jin(&repo, &["check"]).0, 0);
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["redo"])), @r"
+    --- stderr
+    jin-txn: redid tx-5 (`jin-txn run -- sh -ec git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u`)
+      refs/heads/a: [ID] -> absent
+      refs/heads/a/b: absent -> [ID]
+      refs/heads/a/c: absent -> [ID]
+      refs/tags/t: [ID] -> absent
+      refs/tags/t/u: absent -> [ID]
+    --- exit 0
+    ");
+    assert_eq!(repo.read(["for-each-ref"]), after);
+    crash::assert_fsck(&repo);
+}
+
+#[test]
+fn what_somebody_else_made_in_the_way_of_an_undo_stays_and_nothing_is_changed() {
+    let (repo, _) = in_each_others_way();
+    repo.git(["branch", "a/other"]);
+    let before = repo.read(["for-each-ref"]);
+    let run = transactions(&repo).iter().map(|t| t["id"].as_str().expect("an id").to_owned()).nth(1).expect("the run");
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo", &run])), @r"
+    --- stderr
+    error: tx-5 is not reversed, and nothing was changed: refs/heads/a/other is in the way of refs/heads/a
+    --- exit 1
+    ");
+    assert_eq!(repo.read(["for-each-ref"]), before);
+    assert_eq!(run_jin(&repo, &["check"]).0, 0);
+}
+
+#[test]
+fn an_undo_of_refs_in_each_others_way_that_is_killed_anywhere_happened_wholly_or_not_at_all() {
+    killed_anywhere("undo of refs in each other's way", in_each_others_way);
 }

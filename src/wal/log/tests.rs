@@ -158,6 +158,24 @@ fn a_record_written_but_not_noted_is_found_again() {
     assert_eq!(fixture.lsns(), [1, 2, 3, 4], "no number is used twice");
 }
 
+/// A reader holds no lock: what a writer replaces or drops under its hands is read again, and is no damage.
+#[test]
+fn a_log_that_is_begun_anew_while_it_is_read_is_read_again() {
+    let fixture = Fixture::new();
+    fixture.fill(2);
+    let mut head = fixture.log().note().unwrap().end().unwrap();
+    super::rotate::rotate(&fixture.state, "boot", &mut head).unwrap();
+    let mut aside = None;
+    let scan = fixture.log().scan_while(|_| {
+        aside = aside.take().or_else(|| fixture.log().set_aside().unwrap());
+        true
+    });
+    assert!(aside.is_some(), "the older segment was moved away after the newer one was read");
+    let scan = scan.unwrap();
+    assert_eq!(scan.damage, []);
+    assert_eq!(scan.records.iter().map(|r| r.lsn).collect::<Vec<_>>(), fixture.lsns());
+}
+
 #[test]
 fn the_log_stays_as_small_as_it_is_told_to() {
     let mut settings = Settings::default();

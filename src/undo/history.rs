@@ -1,0 +1,214 @@
+//! Which transactions of a log can be reversed, and what each changed: a pure function of the log.
+
+use std::collections::HashMap;
+
+use crate::git::refs::RefSnapshot;
+use crate::git::{RefName, Value};
+use crate::run::child_transactions;
+use crate::state::{TxId, TxKind};
+use crate::undo::refusal::Refusal;
+use crate::wal::{Begin, Body, FileChange, Outcome, Record, Reversal};
+
+/// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
+const SCRATCH: &str = "refs/jin-txn/";
+
+const HEAD_MOVED: &str = "it moved HEAD from branch to branch: `git switch` takes the worktree along";
+
+const RENAMED: &str = "it renamed a branch, whose new name no transaction made: `git branch -m` renames it back";
+
+const OF_A_REFTABLE: &str = "the log has no earlier values of a reftable";
+
+const NO_REF: &str = "it changed no ref";
+
+/// The transactions of a log that can be reversed.
+pub(super) struct History<'l> {
+    pub(super) steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
+    pub(super) done: Vec<TxId>,
+    pub(super) undone: Vec<TxId>,
+    /// What the parts of runs did that have not ended.
+    parts: HashMap<TxId, Vec<Part<'l>>>,
+    head: Option<&'l RefSnapshot>,
+}
+
+/// What one of them changed.
+pub(super) struct Changes<'l> {
+    pub(super) begin: &'l Begin,
+    /// Each ref, before and after.
+    pub(super) refs: Vec<(RefName, Value, Value)>,
+    pub(super) files: &'l [FileChange],
+}
+
+/// What a run did: it counts as soon as the run does, and with it.
+enum Part<'l> {
+    Made {
+        begin: &'l Begin,
+        settled: &'l [RefSnapshot],
+    },
+    /// HEAD, as a checkout left it. Up to 2.45 git moves it from branch to branch outside of any transaction.
+    CheckedOut(&'l RefSnapshot),
+    Reversal(Reversal),
+}
+
+impl<'l> History<'l> {
+    /// `head` is this worktree's HEAD as it is now.
+    pub(super) fn of(records: &'l [Record], head: Option<&'l RefSnapshot>) -> History<'l> {
+        let mut begins: HashMap<TxId, &Begin> = HashMap::new();
+        let mut history =
+            History { steps: HashMap::new(), done: Vec::new(), undone: Vec::new(), parts: HashMap::new(), head };
+        for record in records {
+            if let Body::Checkout(now) = &record.body
+                && let (Some(run), Some(head)) = (now.part_of, &now.head)
+            {
+                history.parts.entry(run).or_default().push(Part::CheckedOut(head));
+            }
+            let Some(id) = record.tx else { continue };
+            let settled = match &record.body {
+                Body::Begin(begin) | Body::Decided(begin) => {
+                    begins.insert(id, begin);
+                    continue;
+                }
+                Body::Committed { refs } | Body::Recovered { refs, outcome: Outcome::Committed, .. } => refs,
+                _ => continue,
+            };
+            // A second ending (recovery of what was committed) says nothing new.
+            let Some(begin) = begins.remove(&id) else { continue };
+            match (begin.origin, begin.reverses, begin.part_of) {
+                (TxKind::Run, ..) => history.end_run(id, begin, records, settled),
+                (_, Some(reversal), None) => history.reverse(reversal),
+                (_, Some(reversal), Some(run)) => {
+                    history.parts.entry(run).or_default().push(Part::Reversal(reversal));
+                }
+                (_, None, Some(run)) => {
+                    history.parts.entry(run).or_default().push(Part::Made { begin, settled });
+                }
+                (_, None, None) => {
+                    history.steps.insert(id, changes(begin, settled).map_err(|why| not_reversible(id, &why)));
+                    history.done.push(id);
+                }
+            }
+        }
+        history
+    }
+
+    fn reverse(&mut self, reversal: Reversal) {
+        match reversal {
+            Reversal::Undo(other) => {
+                self.done.retain(|tx| *tx != other);
+                self.undone.push(other);
+            }
+            Reversal::Redo(other) => {
+                self.undone.retain(|tx| *tx != other);
+                self.done.push(other);
+            }
+        }
+    }
+
+    /// A run was kept: all of its parts are one step, over which each ref went from where the first found it to where the last
+    /// left it. What a single part is does not matter.
+    fn end_run(&mut self, id: TxId, begin: &'l Begin, records: &'l [Record], unseen: &[RefSnapshot]) {
+        let parts = self.parts.remove(&id).unwrap_or_default();
+        for part in &parts {
+            if let Part::Reversal(reversal) = part {
+                self.reverse(*reversal);
+            }
+        }
+        let step = match unseen.first() {
+            Some(unseen) => Err(Refusal::Unseen(id, unseen.name.clone())),
+            None => changes_of_run(id, begin, records, &parts, self.head).map_err(|why| not_reversible(id, &why)),
+        };
+        self.steps.insert(id, step);
+        self.done.push(id);
+    }
+}
+
+fn not_reversible(id: TxId, why: &str) -> Refusal {
+    Refusal::NotReversible(id, why.to_owned())
+}
+
+/// Is all that it did known as values of refs that we write?
+fn require_known(begin: &Begin) -> Result<(), String> {
+    match begin.left.first() {
+        Some(name) => Err(format!("it changed `{name}`, a name that jin-txn does not write")),
+        None if begin.rename.is_some() => Err(RENAMED.to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// What a transaction changed, or why that is more than values of refs.
+fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>, String> {
+    require_known(begin)?;
+    if begin.refs.iter().all(|c| c.name.as_bytes().starts_with(SCRATCH.as_bytes())) {
+        return Err("it was a trial of `jin-txn doctor`".to_owned());
+    }
+    let mut refs = Vec::new();
+    for change in begin.refs.iter().filter(|c| is_settled(&c.name, settled)) {
+        let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
+        refs.extend(change_of(&change.name, before, &change.after)?);
+    }
+    let files = begin.files.as_slice();
+    if refs.is_empty() && files.is_empty() { Err(NO_REF.to_owned()) } else { Ok(Changes { begin, refs, files }) }
+}
+
+/// The same of a run that was kept, of which these are the parts.
+fn changes_of_run<'l>(
+    id: TxId,
+    begin: &'l Begin,
+    records: &[Record],
+    parts: &[Part<'l>],
+    head: Option<&RefSnapshot>,
+) -> Result<Changes<'l>, String> {
+    let mut heads: HashMap<&RefName, (&Value, &Value)> = HashMap::new();
+    for part in parts {
+        match part {
+            Part::Made { begin, settled } => {
+                require_known(begin)?;
+                for change in begin.refs.iter().filter(|c| is_settled(&c.name, settled)) {
+                    let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
+                    if change.name.is_head() {
+                        heads.entry(&change.name).or_insert((before, before)).1 = &change.after;
+                    }
+                }
+            }
+            Part::CheckedOut(head) => {
+                let before = begin.head.as_ref().filter(|before| before.name == head.name).unwrap_or(head);
+                heads.entry(&head.name).or_insert((&before.value, &before.value)).1 = &head.value;
+            }
+            Part::Reversal(_) => {}
+        }
+    }
+    let is_back = |name: &RefName, before: &Value| head.is_some_and(|now| now.name == *name && now.value == *before);
+    for (name, (before, after)) in heads.into_iter().filter(|(_, (before, after))| before != after) {
+        return match (before, after) {
+            // Up to 2.45 a rebase that has detached HEAD takes it back to its branch outside of any transaction.
+            (Value::Symref(_), Value::Oid(_)) if is_back(name, before) => continue,
+            (Value::Symref(_), _) | (_, Value::Symref(_)) => Err(HEAD_MOVED.to_owned()),
+            _ => Err("it moved a detached HEAD".to_owned()),
+        };
+    }
+    let mut refs = Vec::new();
+    for moved in child_transactions::moves(records, id) {
+        refs.extend(change_of(&moved.name, &moved.before, &moved.after)?);
+    }
+    // Files of a run are the worktree's, as those of any command.
+    if refs.is_empty() { Err(NO_REF.to_owned()) } else { Ok(Changes { begin, refs, files: &[] }) }
+}
+
+fn is_settled(name: &RefName, settled: &[RefSnapshot]) -> bool {
+    settled.iter().any(|s| s.name == *name)
+}
+
+/// The change of one ref, if it is one of values. Notes (ORIG_HEAD, AUTO_MERGE) belong to the command, not to its result.
+fn change_of(name: &RefName, before: &Value, after: &Value) -> Result<Option<(RefName, Value, Value)>, String> {
+    let is_note = !name.as_bytes().starts_with(b"refs/") && !name.is_head();
+    match (before, after) {
+        _ if is_note => Ok(None),
+        _ if name.as_bytes() == b"refs/stash" => {
+            Err("the list of stashes is in the reflog, which no ref update brings back".to_owned())
+        }
+        (Value::Symref(_), _) | (_, Value::Symref(_)) if name.is_head() => Err(HEAD_MOVED.to_owned()),
+        (Value::Oid(_) | Value::Absent, Value::Oid(_) | Value::Absent) => {
+            Ok(Some((name.clone(), before.clone(), after.clone())))
+        }
+        _ => Err("it changed a symbolic ref".to_owned()),
+    }
+}

@@ -1,0 +1,66 @@
+//! Why a transaction is not reversed.
+
+use crate::git::{RefName, Value};
+use crate::state::TxId;
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Back.
+    Undo,
+    /// Forward again.
+    Redo,
+}
+
+/// Why a transaction is not reversed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// There is none left.
+    NothingLeft(Direction),
+    /// The log has no such finished transaction, or it is on the other side already.
+    NotThere(TxId, Direction),
+    /// It is more than values of refs.
+    NotReversible(TxId, String),
+    /// A run in which refs changed that no hook saw.
+    Unseen(TxId, RefName),
+    /// Refs moved on since.
+    Moved(TxId, Vec<(RefName, Value)>),
+    /// A ref would come where another one is in its way: its directory, or a ref below it.
+    InTheWay(TxId, RefName, RefName),
+    /// A branch that a worktree has checked out would cease to be.
+    CheckedOut(TxId, RefName),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::NothingLeft(Direction::Undo) => f.write_str("there is nothing to undo in the log"),
+            Refusal::NothingLeft(Direction::Redo) => f.write_str("nothing has been undone"),
+            Refusal::NotThere(id, Direction::Undo) => {
+                write!(f, "{id} is no finished transaction that is not undone yet")
+            }
+            Refusal::NotThere(id, Direction::Redo) => write!(f, "{id} is not undone"),
+            Refusal::NotReversible(id, why) => write!(f, "{id} cannot be reversed: {why}"),
+            Refusal::Unseen(id, name) => {
+                write!(
+                    f,
+                    "{id} cannot be reversed: refs changed in it that no hook saw ({name}), and what they were is not in the log\n\
+                     hint: nothing was changed; `git reflog` may have what they were; to take back an older transaction, name it"
+                )
+            }
+            Refusal::Moved(id, refs) => {
+                write!(f, "{id} is not reversed, and nothing was changed: refs have moved on since")?;
+                refs.iter().try_for_each(|(name, now)| write!(f, "\n  {name} is {now} now"))
+            }
+            Refusal::InTheWay(id, name, other) => {
+                write!(f, "{id} is not reversed, and nothing was changed: {other} is in the way of {name}")
+            }
+            Refusal::CheckedOut(id, name) => {
+                write!(
+                    f,
+                    "{id} is not reversed: {name} would cease to be, and is checked out; switch to another branch first"
+                )
+            }
+        }
+    }
+}
