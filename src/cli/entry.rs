@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::cli::{git, git_of_hook, is_off, notes, objects_elsewhere, run};
 use crate::hook::{Environment, Reply, chain, dispatch};
+use crate::process::operation;
 use crate::util::env;
 use crate::util::text::{one_line, shown};
 
@@ -94,6 +95,7 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
         objects_elsewhere: objects_elsewhere(),
         within: std::env::var(env::WITHIN).ok().and_then(|text| text.parse().ok()),
+        nested: is_nested(),
         reverses: std::env::var(env::REVERSES).ok().and_then(|text| text.parse().ok()),
         runs: std::env::var(env::RUN).ok(),
     };
@@ -104,6 +106,11 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let reply = dispatch::run(name, &args, input, &environment);
     answer(&reply)
+}
+
+fn is_nested() -> bool {
+    let variable = |name| std::env::var_os(name).unwrap_or_default();
+    operation::is_nested(&variable("PATH"), &variable("GIT_EXEC_PATH"))
 }
 
 fn answer(reply: &Reply) -> u8 {

@@ -1,21 +1,29 @@
 //! `jin-txn log`
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use crate::cli::{Session, utc};
-use crate::git::Value;
 use crate::git::refs::RefSnapshot;
+use crate::git::{RefName, Value};
 use crate::process::owner;
 use crate::run::child_transactions;
 use crate::state::{StateDir, TxId, TxKind, Wait};
-use crate::wal::{Begin, Body, Log, Outcome, Record, Reversal};
+use crate::wal::{Begin, Body, Log, Operations, Outcome, Record, RefChange, Reversal};
 
-/// List transactions, newest first
+/// List operations, newest first
+///
+/// An operation is a command line, with all the transactions of what that started; its id is that of its first transaction.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Show at most N transactions
+    /// Show at most N of them
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     limit: usize,
+
+    /// List each transaction of git instead
+    #[arg(long)]
+    transactions: bool,
 }
 
 /// A transaction as the log tells it.
@@ -39,8 +47,26 @@ pub(super) struct Told<'l> {
 #[derive(Serialize)]
 struct Listed<'l> {
     version: u32,
-    transactions: Vec<Told<'l>>,
+    operations: Vec<Operation<'l>>,
+    transactions: Vec<&'l Told<'l>>,
     damage: Vec<String>,
+}
+
+/// An operation as the log tells it.
+#[derive(Serialize)]
+pub(super) struct Operation<'l> {
+    pub id: TxId,
+    pub time: u64,
+    pub state: &'static str,
+    pub refs: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub files: usize,
+    pub operation: &'l str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<&'l str>,
+    pub transactions: Vec<TxId>,
+    #[serde(skip)]
+    pub moves: Vec<(RefName, Option<Value>, Value)>,
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
@@ -50,23 +76,32 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let log = Log::new(&state, &boot, Wait::UpTo(super::PATIENCE));
     // One more than asked for: the oldest segment read may hold a transaction's end without its begin.
     let scan = if state.exists() {
-        log.scan_until(|records| count_begins(records) > args.limit)?
+        log.scan_until(|records| count_begins(records, args.transactions) > args.limit)?
     } else {
         crate::wal::Scan::default()
     };
     let mut told = tell(&scan.records);
     // The parts of a run are told with it.
     told.retain(|t| t.begin.part_of.is_none());
-    let transactions: Vec<Told<'_>> = told.into_iter().rev().take(args.limit).collect();
+    let operations: Vec<Operation<'_>> = if args.transactions {
+        told.iter().rev().take(args.limit).map(Operation::of_one).collect()
+    } else {
+        let mut all = operations(&scan.records, &told);
+        all.reverse();
+        all.truncate(args.limit);
+        all
+    };
     let damage: Vec<String> = scan.damage.iter().map(ToString::to_string).collect();
     for line in &damage {
         session.say(&format!("warning: the log is damaged: {line}"));
     }
     if session.json {
-        session.print_json(&Listed { version: 1, transactions, damage })?;
+        let is_listed = |t: &&Told<'_>| operations.iter().any(|operation| operation.transactions.contains(&t.id));
+        let transactions = told.iter().rev().filter(is_listed).collect();
+        session.print_json(&Listed { version: 1, operations, transactions, damage })?;
         return Ok(super::exit::DONE);
     }
-    for tx in transactions {
+    for tx in operations {
         let mut count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
         if tx.files > 0 {
             count += &format!(" {} {}", tx.files, if tx.files == 1 { "file" } else { "files" });
@@ -80,17 +115,81 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             tx.operation
         ));
         if session.verbose {
-            for change in &tx.begin.refs {
-                session.print(&format!(
-                    "           {}  {} -> {}",
-                    change.name,
-                    short(change.before.as_ref()),
-                    short(Some(&change.after))
-                ));
+            for (name, before, after) in &tx.moves {
+                session.print(&format!("           {name}  {} -> {}", short(before.as_ref()), short(Some(after))));
             }
         }
     }
     Ok(super::exit::DONE)
+}
+
+impl<'l> Operation<'l> {
+    /// One transaction, as it is.
+    fn of_one(told: &'l Told<'l>) -> Operation<'l> {
+        let change = |change: &RefChange| (change.name.clone(), change.before.clone(), change.after.clone());
+        Operation {
+            id: told.id,
+            time: told.time,
+            state: told.state,
+            refs: told.refs,
+            files: told.files,
+            operation: told.operation,
+            message: told.message,
+            transactions: vec![told.id],
+            moves: told.begin.refs.iter().map(change).collect(),
+        }
+    }
+
+    /// Several transactions of one command: over all of them each ref went from where the first found it to where the last left
+    /// it.
+    fn of_all(records: &[Record], parts: &[&'l Told<'l>]) -> Operation<'l> {
+        let first = Operation::of_one(parts[0]);
+        let ids: Vec<TxId> = parts.iter().map(|t| t.id).collect();
+        let moves = child_transactions::moves_of(records, |tx| ids.contains(&tx));
+        Operation {
+            state: state_of_all(parts),
+            refs: moves.len(),
+            operation: parts[0].begin.root.as_ref().map_or(first.operation, |root| &root.operation),
+            moves: moves.into_iter().map(|m| (m.name, Some(m.before), m.after)).collect(),
+            transactions: ids,
+            ..first
+        }
+    }
+}
+
+/// What waits for somebody decides, then what has not ended; what is left differs in how it ended.
+fn state_of_all(parts: &[&Told<'_>]) -> &'static str {
+    let all = |state: &str| parts.iter().all(|t| t.state == state);
+    for state in ["needs you", "begun", "decided"] {
+        if parts.iter().any(|t| t.state == state) {
+            return state;
+        }
+    }
+    match parts.iter().find(|t| t.state != "aborted") {
+        None => "aborted",
+        Some(first) if all(first.state) => first.state,
+        Some(_) if parts.iter().any(|t| t.state == "undone") => "undone",
+        Some(_) if parts.iter().any(|t| t.state == "rolled back") => "interrupted",
+        Some(_) => "committed",
+    }
+}
+
+/// The operations of transactions, in the order in which they last did something.
+pub(super) fn operations<'l>(records: &[Record], told: &'l [Told<'l>]) -> Vec<Operation<'l>> {
+    let grouped = Operations::of(records);
+    let mut found: Vec<(TxId, Vec<&Told<'_>>)> = Vec::new();
+    for transaction in told {
+        let id = grouped.id(transaction.id);
+        let known = found.iter().rposition(|(operation, _)| *operation == id).map(|place| found.remove(place).1);
+        let mut parts = known.unwrap_or_default();
+        parts.push(transaction);
+        found.push((id, parts));
+    }
+    let operation = |(_, parts): &(TxId, Vec<&'l Told<'l>>)| match parts.as_slice() {
+        [one] if one.begin.root.is_none() => Operation::of_one(one),
+        all => Operation::of_all(records, all),
+    };
+    found.iter().map(operation).collect()
 }
 
 /// What the user says about a run; of an `apply` it is in the reflogs.
@@ -109,8 +208,11 @@ fn short(value: Option<&Value>) -> String {
     }
 }
 
-fn count_begins(records: &[Record]) -> usize {
-    records.iter().filter(|r| matches!(&r.body, Body::Begin(begin) if begin.part_of.is_none())).count()
+fn count_begins(records: &[Record], transactions: bool) -> usize {
+    let grouped = if transactions { Operations::default() } else { Operations::of(records) };
+    let is_own = |r: &&Record| matches!(&r.body, Body::Begin(begin) if begin.part_of.is_none());
+    let ids = records.iter().filter(is_own).filter_map(|r| r.tx).map(|tx| grouped.id(tx));
+    ids.collect::<HashSet<_>>().len()
 }
 
 /// The transactions in `records`, oldest first.

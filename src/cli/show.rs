@@ -12,10 +12,10 @@ use crate::state::{StateDir, TxId, Wait};
 use crate::util::text::shown;
 use crate::wal::{Body, Log};
 
-/// Show one transaction: who made it, what it changed, how it ended
+/// Show one operation or transaction: who made it, what it changed, how it ended
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The transaction, e.g. tx-7
+    /// The operation or transaction, e.g. tx-7
     #[arg(value_name = "ID")]
     id: TxId,
 }
@@ -54,22 +54,36 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         Some(Body::Recovered { actions, .. }) => actions.clone(),
         _ => Vec::new(),
     };
+    let whole = log::operations(&scan.records, &all).into_iter().find(|it| it.transactions.contains(&id));
+    let whole = whole.filter(|it| it.transactions.len() > 1);
+    let is_whole = whole.as_ref().is_some_and(|it| it.id == id);
     let part = |(id, begin): (TxId, &'_ crate::wal::Begin)| (id, begin.operation.clone());
-    let of_run: Vec<(TxId, String)> = child_transactions::of(&scan.records, id).into_iter().map(part).collect();
+    let mut parts: Vec<(TxId, String)> = child_transactions::of(&scan.records, id).into_iter().map(part).collect();
+    if let Some(whole) = whole.as_ref().filter(|_| is_whole) {
+        let others = all.iter().filter(|it| it.id != id && whole.transactions.contains(&it.id));
+        parts.extend(others.map(|it| (it.id, it.operation.to_owned())));
+    }
     if session.json {
         let recovered_at = told.recovered.map(|r| r.time);
-        let parts = of_run.iter().map(|(id, operation)| Part { id: *id, operation }).collect();
+        let parts = parts.iter().map(|(id, operation)| Part { id: *id, operation }).collect();
         session.print_json(&Shown { version: 1, told, begin: told.begin, recovered_at, actions, parts })?;
         return Ok(super::exit::DONE);
     }
     let owner = &told.begin.owner;
-    session.print(&format!("{id}  {}", told.state));
-    session.print(&format!("operation  {}", told.operation));
+    let (state, operation) = match whole.as_ref().filter(|_| is_whole) {
+        Some(whole) => (whole.state, whole.operation),
+        None => (told.state, told.operation),
+    };
+    session.print(&format!("{id}  {state}"));
+    session.print(&format!("operation  {operation}"));
     if let Some(message) = told.message {
         session.print(&format!("message    {message}"));
     }
     if let Some(run) = told.begin.part_of {
         session.print(&format!("part of    {run}"));
+    }
+    if let Some(whole) = whole.as_ref().filter(|_| !is_whole) {
+        session.print(&format!("part of    {}  {}", whole.id, whole.operation));
     }
     session.print(&format!("begun      {} by pid {} on {}", utc(told.time), owner.process.pid, owner.place.host));
     if let Some(record) = told.recovered {
@@ -78,12 +92,22 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             session.print(&format!("           {action}"));
         }
     }
-    for (id, operation) in &of_run {
+    for (id, operation) in &parts {
         session.print(&format!("part       {id}  {operation}"));
     }
-    for change in &told.begin.refs {
-        let before = change.before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
-        print_change(session, &change.name, &before, &change.after);
+    let unknown =
+        |before: &Option<crate::git::Value>| before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    match whole.filter(|_| is_whole) {
+        Some(whole) => {
+            for (name, before, after) in &whole.moves {
+                print_change(session, name, &unknown(before), after);
+            }
+        }
+        None => {
+            for change in &told.begin.refs {
+                print_change(session, &change.name, &unknown(&change.before), &change.after);
+            }
+        }
     }
     for moved in child_transactions::moves(&scan.records, id) {
         print_change(session, &moved.name, &moved.before, &moved.after);

@@ -12,10 +12,12 @@ use crate::undo::{self, Direction, Step};
 use crate::util::text::shown;
 use crate::wal::Log;
 
-/// Take back the newest transaction, or one that you name
+/// Take back the newest operation, or one that you name
 ///
-/// Its refs go back to where they were, all or none, as a new transaction; the next undo takes back the one before.
-/// Refused when a ref has moved on since. Index and worktree stay as they are, as after `git reset --soft`.
+/// An operation is a command line with all the transactions of what that started. Its refs go back to where they were, all or
+/// none, as a new transaction; the next undo takes back the one before. Refused when a ref has moved on since, and when the
+/// newest operation is more than values of refs: nothing older is taken back instead. Index and worktree stay as they are, as
+/// after `git reset --soft`.
 #[derive(clap::Args)]
 pub(crate) struct UndoArgs {
     #[command(flatten)]
@@ -31,7 +33,7 @@ pub(crate) struct RedoArgs {
 
 #[derive(clap::Args)]
 struct Args {
-    /// The transaction, e.g. tx-7
+    /// The operation, e.g. tx-7, or one of its transactions
     #[arg(value_name = "ID")]
     id: Option<TxId>,
 

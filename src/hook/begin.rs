@@ -25,6 +25,7 @@ use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
 use crate::observe::{self, Locks, Observed};
 use crate::process::git_argv;
+use crate::process::operation;
 use crate::process::owner::ExecContext;
 use crate::state::marker::{Entry, Marker, Phase};
 use crate::state::{Durability, TxId, TxKind};
@@ -148,6 +149,7 @@ impl<'m> Preserved<'m> {
         let Change { seen, rename, part_of } = self.change;
         let repo = &call.repo;
         let worktree = repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new(""));
+        let root = if call.environment.nested { operation::root_above(&call.git()?.stat)? } else { None };
         Ok(Begin {
             worktree: text::escape(worktree.as_os_str().as_bytes()).into_owned(),
             reftable: repo.ref_format == RefFormat::Reftable,
@@ -163,6 +165,7 @@ impl<'m> Preserved<'m> {
             head: RefStore::new(repo).head()?,
             reverses: call.environment.reverses,
             part_of,
+            root,
             barrier: call.state.durability() == Durability::Full,
             ..Begin::new(TxKind::Hook, &marker.operation, marker.owner.clone(), marker.hook_process)
         })

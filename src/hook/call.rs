@@ -6,8 +6,8 @@ use std::io;
 use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
+use crate::process::operation;
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
-use crate::process::redact;
 use crate::state::marker::{Listing, Marker, Phase};
 use crate::state::{StateDir, TxId, TxKind, Wait};
 use crate::util::clock::unix_time;
@@ -115,11 +115,6 @@ impl Git {
 
     /// What it was asked to do, fit to be shown.
     fn operation(&self) -> String {
-        const LONGEST: usize = 500;
-        let Some((program, rest)) = self.argv.split_first() else { return self.stat.comm.clone() };
-        let program = program.rsplit('/').next().unwrap_or(program);
-        let words = std::iter::once(program).chain(rest.iter().map(String::as_str));
-        let line = redact::command_line(&words.collect::<Vec<_>>());
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+        operation::command_line(&self.argv, &self.stat.comm)
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Environment {
     pub quarantined: bool,
     /// `GIT_OBJECT_DIRECTORY` or `GIT_ALTERNATE_OBJECT_DIRECTORIES` is set: objects lie elsewhere, too.
     pub objects_elsewhere: bool,
+    /// Another git has started the one that calls.
+    pub nested: bool,
     /// `JIN_TXN_REVERSES`: our own `undo` or `redo` started this git.
     pub reverses: Option<Reversal>,
     /// `JIN_TXN_RUN`: the runs that started this git.

@@ -2,5 +2,6 @@
 
 pub(crate) mod credentials;
 pub(crate) mod git_argv;
+pub(crate) mod operation;
 pub(crate) mod owner;
 pub(crate) mod redact;

@@ -60,26 +60,37 @@ pub(crate) fn heads(records: &[Record], id: TxId) -> HashSet<RefName> {
 /// What the run `id` did to refs, in the order in which it first touched them.
 pub(crate) fn moves(records: &[Record], id: TxId) -> Vec<Move> {
     let begun = records.iter().position(|r| r.tx == Some(id) && matches!(r.body, Body::Begin(_))).unwrap_or(0);
+    let records = &records[begun..];
+    let end = records.iter().position(|r| r.tx == Some(id) && is_over(&r.body)).unwrap_or(records.len());
+    moves_in(&records[..end], |_, begin| begin.part_of == Some(id))
+}
+
+/// The same of transactions that are one operation.
+pub(crate) fn moves_of(records: &[Record], is_part: impl Fn(TxId) -> bool) -> Vec<Move> {
+    let is_of_one = |record: &Record| record.tx.is_some_and(&is_part);
+    let begun = records.iter().position(is_of_one).unwrap_or(0);
+    let end = records.iter().rposition(is_of_one).map_or(begun, |last| last + 1);
+    moves_in(&records[begun..end], |tx, _| is_part(tx))
+}
+
+/// What others do when the last part has ended is nothing that could be taken back: it is not in `records`.
+fn moves_in(records: &[Record], is_part: impl Fn(TxId, &Begin) -> bool) -> Vec<Move> {
     let mut open: HashMap<TxId, &Begin> = HashMap::new();
     let mut net = Net::default();
-    for record in &records[begun..] {
+    for record in records {
         let Some(tx) = record.tx else { continue };
-        // What others do when it has ended is nothing that it could take back.
-        if tx == id && is_over(&record.body) {
-            break;
-        }
         match &record.body {
             Body::Begin(begin) | Body::Decided(begin) => {
                 // Before it is decided our own transaction has not looked at reflogs.
                 let looked = begin.origin == TxKind::Hook || matches!(record.body, Body::Decided(_));
-                if begin.part_of == Some(id) && looked {
+                if is_part(tx, begin) && looked {
                     net.touch(begin);
                 }
                 open.insert(tx, begin);
             }
             Body::Committed { refs } | Body::Recovered { refs, outcome: Outcome::Committed, .. } => {
                 let Some(begin) = open.remove(&tx) else { continue };
-                if begin.part_of == Some(id) { net.part(begin, refs) } else { net.foreign(begin, refs) }
+                if is_part(tx, begin) { net.part(begin, refs) } else { net.foreign(begin, refs) }
             }
             _ => {}
         }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
-use crate::run::child_transactions;
+use crate::run::child_transactions::{self, Move};
 use crate::state::{TxId, TxKind};
 use crate::undo::refusal::Refusal;
-use crate::wal::{Begin, Body, FileChange, Outcome, Record, Reversal};
+use crate::wal::{Begin, Body, FileChange, Operations, Outcome, Record, Reversal};
 
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
 const SCRATCH: &str = "refs/jin-txn/";
@@ -22,10 +22,13 @@ const NO_REF: &str = "it changed no ref";
 
 /// The transactions of a log that can be reversed.
 pub(super) struct History<'l> {
+    /// Operations, by their first transaction.
     pub(super) steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
     pub(super) done: Vec<TxId>,
     pub(super) undone: Vec<TxId>,
-    /// What the parts of runs did that have not ended.
+    pub(super) operations: Operations,
+    commands: HashMap<TxId, &'l str>,
+    /// What the parts of operations did.
     parts: HashMap<TxId, Vec<Part<'l>>>,
     head: Option<&'l RefSnapshot>,
 }
@@ -33,12 +36,14 @@ pub(super) struct History<'l> {
 /// What one of them changed.
 pub(super) struct Changes<'l> {
     pub(super) begin: &'l Begin,
+    /// The command line.
+    pub(super) operation: &'l str,
     /// Each ref, before and after.
     pub(super) refs: Vec<(RefName, Value, Value)>,
     pub(super) files: &'l [FileChange],
 }
 
-/// What a run did: it counts as soon as the run does, and with it.
+/// What a part of an operation did. One of a run counts as soon as the run does, and with it.
 enum Part<'l> {
     Made {
         begin: &'l Begin,
@@ -53,8 +58,15 @@ impl<'l> History<'l> {
     /// `head` is this worktree's HEAD as it is now.
     pub(super) fn of(records: &'l [Record], head: Option<&'l RefSnapshot>) -> History<'l> {
         let mut begins: HashMap<TxId, &Begin> = HashMap::new();
-        let mut history =
-            History { steps: HashMap::new(), done: Vec::new(), undone: Vec::new(), parts: HashMap::new(), head };
+        let mut history = History {
+            steps: HashMap::new(),
+            done: Vec::new(),
+            undone: Vec::new(),
+            operations: Operations::of(records),
+            commands: HashMap::new(),
+            parts: HashMap::new(),
+            head,
+        };
         for record in records {
             if let Body::Checkout(now) = &record.body
                 && let (Some(run), Some(head)) = (now.part_of, &now.head)
@@ -72,6 +84,12 @@ impl<'l> History<'l> {
             };
             // A second ending (recovery of what was committed) says nothing new.
             let Some(begin) = begins.remove(&id) else { continue };
+            if begin.refs.iter().all(|c| c.name.as_bytes().starts_with(SCRATCH.as_bytes()))
+                && begin.origin == TxKind::Hook
+            {
+                continue;
+            }
+            history.commands.entry(history.operations.id(id)).or_insert(command(begin));
             match (begin.origin, begin.reverses, begin.part_of) {
                 (TxKind::Run, ..) => history.end_run(id, begin, records, settled),
                 (_, Some(reversal), None) => history.reverse(reversal),
@@ -81,13 +99,44 @@ impl<'l> History<'l> {
                 (_, None, Some(run)) => {
                     history.parts.entry(run).or_default().push(Part::Made { begin, settled });
                 }
+                (TxKind::Hook, None, None) => {
+                    let operation = history.operations.id(id);
+                    history.parts.entry(operation).or_default().push(Part::Made { begin, settled });
+                    history.do_newest(operation);
+                }
                 (_, None, None) => {
                     history.steps.insert(id, changes(begin, settled).map_err(|why| not_reversible(id, &why)));
                     history.done.push(id);
                 }
             }
         }
+        history.sum_up(records);
         history
+    }
+
+    /// The command line of an operation.
+    pub(super) fn command(&self, id: TxId) -> Option<&'l str> {
+        self.commands.get(&id).copied()
+    }
+
+    fn do_newest(&mut self, operation: TxId) {
+        [&mut self.done, &mut self.undone].into_iter().for_each(|side| side.retain(|tx| *tx != operation));
+        self.done.push(operation);
+    }
+
+    /// The operations that are neither runs nor transactions of ours.
+    fn sum_up(&mut self, records: &'l [Record]) {
+        for (id, parts) in std::mem::take(&mut self.parts) {
+            let is_known = self.done.contains(&id) || self.undone.contains(&id);
+            let Some(Part::Made { begin, settled }) = parts.first().filter(|_| is_known) else { continue };
+            let step = if let [_] = parts.as_slice() {
+                changes(begin, settled)
+            } else {
+                let moves = child_transactions::moves_of(records, |tx| self.operations.id(tx) == id);
+                changes_of_all(begin, &moves, &parts, self.head)
+            };
+            self.steps.insert(id, step.map_err(|why| not_reversible(id, &why)));
+        }
     }
 
     fn reverse(&mut self, reversal: Reversal) {
@@ -114,7 +163,10 @@ impl<'l> History<'l> {
         }
         let step = match unseen.first() {
             Some(unseen) => Err(Refusal::Unseen(id, unseen.name.clone())),
-            None => changes_of_run(id, begin, records, &parts, self.head).map_err(|why| not_reversible(id, &why)),
+            None => {
+                let moves = child_transactions::moves(records, id);
+                changes_of_all(begin, &moves, &parts, self.head).map_err(|why| not_reversible(id, &why))
+            }
         };
         self.steps.insert(id, step);
         self.done.push(id);
@@ -137,23 +189,27 @@ fn require_known(begin: &Begin) -> Result<(), String> {
 /// What a transaction changed, or why that is more than values of refs.
 fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>, String> {
     require_known(begin)?;
-    if begin.refs.iter().all(|c| c.name.as_bytes().starts_with(SCRATCH.as_bytes())) {
-        return Err("it was a trial of `jin-txn doctor`".to_owned());
-    }
     let mut refs = Vec::new();
     for change in begin.refs.iter().filter(|c| is_settled(&c.name, settled)) {
         let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
         refs.extend(change_of(&change.name, before, &change.after)?);
     }
     let files = begin.files.as_slice();
-    if refs.is_empty() && files.is_empty() { Err(NO_REF.to_owned()) } else { Ok(Changes { begin, refs, files }) }
+    if refs.is_empty() && files.is_empty() {
+        Err(NO_REF.to_owned())
+    } else {
+        Ok(Changes { begin, operation: command(begin), refs, files })
+    }
 }
 
-/// The same of a run that was kept, of which these are the parts.
-fn changes_of_run<'l>(
-    id: TxId,
+fn command(begin: &Begin) -> &str {
+    begin.root.as_ref().map_or(&begin.operation, |root| &root.operation)
+}
+
+/// The same of an operation with these parts.
+fn changes_of_all<'l>(
     begin: &'l Begin,
-    records: &[Record],
+    moves: &[Move],
     parts: &[Part<'l>],
     head: Option<&RefSnapshot>,
 ) -> Result<Changes<'l>, String> {
@@ -176,21 +232,26 @@ fn changes_of_run<'l>(
             Part::Reversal(_) => {}
         }
     }
+    let mut refs = Vec::new();
     let is_back = |name: &RefName, before: &Value| head.is_some_and(|now| now.name == *name && now.value == *before);
     for (name, (before, after)) in heads.into_iter().filter(|(_, (before, after))| before != after) {
-        return match (before, after) {
+        match (before, after) {
             // Up to 2.45 a rebase that has detached HEAD takes it back to its branch outside of any transaction.
             (Value::Symref(_), Value::Oid(_)) if is_back(name, before) => continue,
-            (Value::Symref(_), _) | (_, Value::Symref(_)) => Err(HEAD_MOVED.to_owned()),
-            _ => Err("it moved a detached HEAD".to_owned()),
-        };
+            (Value::Symref(_), _) | (_, Value::Symref(_)) => return Err(HEAD_MOVED.to_owned()),
+            _ if begin.origin == TxKind::Run => return Err("it moved a detached HEAD".to_owned()),
+            _ => refs.push((name.clone(), before.clone(), after.clone())),
+        }
     }
-    let mut refs = Vec::new();
-    for moved in child_transactions::moves(records, id) {
+    for moved in moves {
         refs.extend(change_of(&moved.name, &moved.before, &moved.after)?);
     }
-    // Files of a run are the worktree's, as those of any command.
-    if refs.is_empty() { Err(NO_REF.to_owned()) } else { Ok(Changes { begin, refs, files: &[] }) }
+    // Files are the worktree's, as those of any command.
+    if refs.is_empty() {
+        Err(NO_REF.to_owned())
+    } else {
+        Ok(Changes { begin, operation: command(begin), refs, files: &[] })
+    }
 }
 
 fn is_settled(name: &RefName, settled: &[RefSnapshot]) -> bool {

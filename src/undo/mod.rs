@@ -84,15 +84,19 @@ pub(crate) fn plan(
 ) -> Result<Step, Refusal> {
     let history = History::of(records, head);
     let side = if direction == Direction::Undo { &history.done } else { &history.undone };
-    // What was done behind the hooks is not passed over: what is older was not done last.
-    let reversible = |id: &&TxId| matches!(history.steps.get(id), Some(Ok(_) | Err(Refusal::Unseen(..))));
+    let wanted = wanted.map(|id| history.operations.id(id));
+    // Nothing is passed over: what is older was not done last.
     let id = match wanted {
         Some(id) if side.contains(&id) => id,
         Some(id) => return Err(Refusal::NotThere(id, direction)),
-        None => *side.iter().rev().find(reversible).ok_or(Refusal::NothingLeft(direction))?,
+        None => *side.last().ok_or(Refusal::NothingLeft(direction))?,
     };
     let changes = match history.steps.get(&id) {
         Some(Ok(changes)) => changes,
+        Some(Err(Refusal::NotReversible(_, why))) if wanted.is_none() => {
+            let operation = history.command(id).unwrap_or_default().to_owned();
+            return Err(Refusal::Newest(id, operation, why.clone()));
+        }
         Some(Err(refusal)) => return Err(refusal.clone()),
         None => return Err(Refusal::NotThere(id, direction)),
     };
@@ -107,7 +111,7 @@ pub(crate) fn plan(
         FileStep { path: change.path.clone(), from, to, kept_by: to.map_or_else(Vec::new, |to| keepers(records, to)) }
     };
     let files = changes.files.iter().map(file).collect();
-    let (operation, worktree) = (changes.begin.operation.clone(), changes.begin.worktree.clone());
+    let (operation, worktree) = (changes.operation.to_owned(), changes.begin.worktree.clone());
     Ok(Step { id, operation, direction, writes, files, worktree, part_of: None })
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     NotThere(TxId, Direction),
     /// It is more than values of refs.
     NotReversible(TxId, String),
+    /// The newest operation, its command, and why it is more than values of refs: nothing older is taken back instead.
+    Newest(TxId, String, String),
     /// A run in which refs changed that no hook saw.
     Unseen(TxId, RefName),
     /// Refs moved on since.
@@ -41,6 +43,13 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::NotThere(id, Direction::Redo) => write!(f, "{id} is not undone"),
             Refusal::NotReversible(id, why) => write!(f, "{id} cannot be reversed: {why}"),
+            Refusal::Newest(id, operation, why) => {
+                write!(
+                    f,
+                    "the newest operation, {id} (`{operation}`), cannot be undone: {why}\n\
+                     hint: nothing was changed; `git txn undo ID` takes an older one back, and `git txn log` lists them"
+                )
+            }
             Refusal::Unseen(id, name) => {
                 write!(
                     f,

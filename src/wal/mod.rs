@@ -18,6 +18,7 @@ pub mod codec;
 pub(crate) mod files;
 mod head;
 mod log;
+mod operations;
 pub(crate) mod record;
 mod renew;
 mod rotate;
@@ -26,5 +27,6 @@ mod segments;
 
 pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use log::{Flush, Log};
+pub(crate) use operations::Operations;
 pub(crate) use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Seal, Watched};
 pub(crate) use scan::Scan;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fs::{Birth, FileId};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
+use crate::process::operation::Root;
 use crate::process::owner::{Owner, Process};
 use crate::state::{TxId, TxKind};
 use crate::wal::files::FileChange;
@@ -126,6 +127,9 @@ pub struct Begin {
     /// The git process.
     #[serde(flatten)]
     pub owner: Owner,
+    /// The root of the operation that it is part of, where that is another git than `owner`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
     /// The hook process.
     pub hook_process: Process,
     /// The worktree's git directory, relative to the common one; empty for the main worktree.
@@ -191,6 +195,7 @@ impl Begin {
             origin,
             operation: operation.to_owned(),
             owner,
+            root: None,
             hook_process,
             worktree: String::new(),
             reftable: false,

@@ -409,9 +409,9 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       list         List the repositories that you have protected: state, size of the log, path
       check        Look for interrupted transactions and stale locks, and change nothing
       recover      Recover interrupted transactions and remove stale locks
-      log          List transactions, newest first
-      show         Show one transaction: who made it, what it changed, how it ended
-      undo         Take back the newest transaction, or one that you name
+      log          List operations, newest first
+      show         Show one operation or transaction: who made it, what it changed, how it ended
+      undo         Take back the newest operation, or one that you name
       redo         Do again what was undone last, or one that you name
       run          Run any command as one transaction
       apply        Update refs and files as one crash-safe transaction

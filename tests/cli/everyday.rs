@@ -91,7 +91,7 @@ fn everyday_commands_print_the_same_with_and_without_the_guard() {
             assert_eq!(seen(&guarded, git, look), seen(&plain, git, look), "after `{line}`");
         }
     }
-    let logged = text(&guarded.jin_txn(["log", "-n", "1000"]).stdout).lines().count();
+    let logged = text(&guarded.jin_txn(["log", "--transactions", "-n", "1000"]).stdout).lines().count();
     assert!(logged > 30, "and yet all of it was logged: {logged} transactions");
     assert_eq!(guarded.jin_txn(["check"]).status.code(), Some(0), "and nothing is unfinished");
 }

@@ -152,23 +152,59 @@ fn a_transaction_whose_refs_moved_on_is_refused_with_their_names() {
 }
 
 #[test]
-fn what_is_more_than_values_of_refs_is_refused_and_passed_over() {
+fn what_is_more_than_values_of_refs_is_refused_and_nothing_older_is_taken_back_instead() {
     let repo = guarded();
-    let newest = value(&repo, "HEAD");
     repo.git(["tag", "v1"]);
+    let refused = |command: &[&str], why: &str| {
+        repo.git(command);
+        let before = repo.read(["for-each-ref"]);
+        let newest = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+        for arguments in [&["undo"][..], &["undo", &newest]] {
+            let (code, said) = run_jin(&repo, arguments);
+            assert_eq!((code, repo.read(["for-each-ref"])), (1, before.clone()), "{command:?}, {arguments:?}: {said}");
+            assert!(said.contains(why), "{command:?}, {arguments:?}: {said}");
+        }
+    };
     repo.write("file", "stashed\n");
-    repo.git(["stash", "push", "-q"]);
-    repo.git(["branch", "-m", "main", "renamed"]);
-    let ids: Vec<String> = transactions(&repo).iter().map(|t| t["id"].as_str().expect("an id").to_owned()).collect();
-    for id in &ids[..2] {
-        let (code, said) = run_jin(&repo, &["undo", id]);
-        assert_eq!(code, 1, "{said}");
-        assert!(said.contains("cannot be reversed"), "{said}");
+    refused(&["stash", "push", "-q"], "the list of stashes is in the reflog");
+    refused(&["branch", "-m", "main", "renamed"], "`git branch -m` renames it back");
+    if crate::support::repo::Git::under_test().is_at_least(2, 46) {
+        refused(&["switch", "-q", "-c", "topic"], "from branch to branch");
     }
-    let (code, said) = run_jin(&repo, &["undo"]);
-    assert_eq!(code, 0, "{said}");
-    assert_eq!(value(&repo, "v1"), "", "the tag was the newest that can be: {said}");
-    assert_eq!(value(&repo, "HEAD"), newest);
+    let tagged =
+        transactions(&repo).iter().find(|t| t["operation"] == "git tag v1").expect("it is logged")["id"].clone();
+    let (code, said) = run_jin(&repo, &["undo", tagged.as_str().expect("an id")]);
+    assert_eq!((code, value(&repo, "v1").as_str()), (0, ""), "one that is named is taken back: {said}");
+}
+
+#[test]
+fn a_command_with_all_the_transactions_of_what_it_starts_is_undone_as_one_step() {
+    let repo = diverged();
+    repo.git([
+        "config",
+        "alias.release",
+        "!git tag v1 && sh -c 'git branch stable && git update-ref refs/heads/other HEAD'",
+    ]);
+    let hook = repo.git_dir().join("hooks/post-commit");
+    std::fs::write(&hook, "#!/bin/sh\ngit tag from-hook\n").expect("it can be written");
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is there");
+    for command in [
+        &["release"][..],
+        &["commit", "-q", "--allow-empty", "-m", "with a hook"],
+        &["rebase", "-q", "main"],
+        &["push", "-q", ".", "main:refs/heads/p1", "main:refs/heads/p2"],
+    ] {
+        let before = repo.read(["for-each-ref"]);
+        repo.git(command);
+        let after = repo.read(["for-each-ref"]);
+        assert_ne!(before, after, "{command:?} changes something");
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, repo.read(["for-each-ref"])), (0, before), "{command:?}: {said}");
+        assert!(said.contains(&format!("(`git {}", command[0])), "{command:?}: it is called what was typed: {said}");
+        let (code, said) = run_jin(&repo, &["redo"]);
+        assert_eq!((code, repo.read(["for-each-ref"])), (0, after), "{command:?}: {said}");
+        repo.git(["reset", "-q", "--hard"]);
+    }
 }
 
 #[test]
