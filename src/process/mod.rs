@@ -2,6 +2,7 @@
 //! does it see of the file system.
 
 pub(crate) mod credentials;
+pub(crate) mod daemon;
 pub(crate) mod git_argv;
 pub(crate) mod owner;
 pub(crate) mod redact;
