@@ -218,6 +218,7 @@ fn take_back(
     if !left.is_empty() {
         session.say(&format!("error: {id} is not taken back yet: it has left {} running", left.join(", ")));
         session.say("hint: when that has ended, `git txn recover` takes it back");
+        session.say(&format!("hint: {}", recovery::way_out(id)));
         return Ok(exit::BUSY);
     }
     // The command may have changed how refs are stored.

@@ -17,7 +17,7 @@ use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable};
 
 /// The most that a pointer file (`.git`, `commondir`) has, in bytes.
-const LONGEST_POINTER: u64 = 16 << 10;
+pub(crate) const LONGEST_POINTER: u64 = 16 << 10;
 
 /// How a repository stores its refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

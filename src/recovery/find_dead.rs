@@ -255,11 +255,28 @@ fn run_is_dead(site: &Site<'_>, marker: &Marker, here: &ExecContext, report: &mu
         return true;
     }
     let (claim, liveness) = (Claim::of(marker), liveness_of(marker, here, site.state));
-    if site.counts_as_dead(&claim, liveness, here) {
+    let is_left = runner_is_dead(site, marker, here);
+    // Whoever names it has looked at what it left running.
+    if site.counts_as_dead(&claim, liveness, here) || (is_left && site.options.take_back == Some(marker.id)) {
         return true;
     }
-    report.busy.push(run_at_work(site, marker, claim.told(site, liveness, here)));
+    let line = run_at_work(site, marker, claim.told(site, liveness, here));
+    report.busy.push(if is_left { format!("{line}; {}", way_out(marker.id)) } else { line });
     false
+}
+
+fn runner_is_dead(site: &Site<'_>, marker: &Marker, here: &ExecContext) -> bool {
+    let location = Location::of(site.state.path());
+    let of = |process: Process| marker.owner.liveness(process, here, &location);
+    of(marker.owner.process).and(of(marker.hook_process)) == Liveness::Dead
+}
+
+/// What a person can do about a run that has left something running for ever.
+pub(crate) fn way_out(id: TxId) -> String {
+    format!(
+        "end what it left running, or, if that writes nothing here, take it back with `git txn recover --take-back {id}` or \
+         leave all as it is with `--acknowledge {id}`"
+    )
 }
 
 fn run_at_work(site: &Site<'_>, marker: &Marker, line: String) -> String {

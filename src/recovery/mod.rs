@@ -43,7 +43,7 @@ mod staged;
 mod take_apart;
 
 pub(crate) use credible::could_make_it;
-pub(crate) use find_dead::{is_abandoned, liveness_of};
+pub(crate) use find_dead::{is_abandoned, liveness_of, way_out};
 pub(crate) use power_cut::is_verified;
 pub(crate) use reflogs::saved_log_name;
 pub(crate) use removed_index::{REPLACED_INDEX, SAVED_INDEX};
@@ -187,7 +187,9 @@ pub(crate) fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> any
     let state = StateDir::of(repo);
     state.while_recovering(options.wait, || {
         let here = ExecContext::here()?;
-        let site = Site::new(repo, &state, options, &here);
+        // What a run has left running, nobody waits for who closes it as it is.
+        let options = Options { take_back: Some(id), ..options.clone() };
+        let site = Site::new(repo, &state, &options, &here);
         let mut listing = Listing::read(state.path())?;
         listing.markers.retain(|marker| marker.id == id);
         let entry = listing.markers.first().cloned().with_context(|| format!("{id} does not wait for anybody"))?;

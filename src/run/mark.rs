@@ -1,7 +1,7 @@
 //! How the processes of a run are told: they have its mark in their environment, and its lock file open.
 //!
 //! Either alone is lost now and then: some programs close what they inherit, some clean their environment. A run is
-//! alive while anybody has either.
+//! alive while anybody has either, but for daemons that are [known](crate::process::daemon) to write nothing here.
 //!
 //! Limit: a process that has neither, and whose ancestors are gone, cannot be told from any other. Of processes of other
 //! users the environment cannot be read.
@@ -12,8 +12,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::process::credentials::Writers;
-use crate::process::owner::{self, Process, Stat};
-use crate::process::redact;
+use crate::process::owner::{self, Liveness, Process, Stat};
+use crate::process::{daemon, redact};
+use crate::state::marker::{Entry, State};
 use crate::state::{StateDir, TxId, flock};
 
 /// The file that the tree of a run has open and locked, below its directory; its time says when it was last known to live.
@@ -21,6 +22,9 @@ const ALIVE: &str = "alive";
 
 /// Out of the way of shells, which number from 3 (and bash from 255).
 const HIGH: i32 = 400;
+
+/// Between the start of a process and the time of a file, in nanoseconds: who started that long before is no part of a run.
+const MARGIN: i64 = 2_000_000_000;
 
 /// A run, told from those of other repositories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +122,41 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// The processes of a run that live: those that carry its mark or have its lock open, and the descendants of `runner`.
+/// The processes of a run, as far as they are seen.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    /// Those that may be at work.
+    pub at_work: Vec<Member>,
+    /// Who has its lock open, of all that are seen.
+    holders: usize,
+    /// What cannot be looked into, and may belong to the run.
+    hidden: usize,
+}
+
+impl Tree {
+    /// Does any of the run live, whose runner is dead and whose lock `is_held`? Daemons that its gits have left inherit the lock, and
+    /// say nothing. Behind them may be what cannot be looked into.
+    pub(crate) fn liveness(&self, is_held: bool) -> Liveness {
+        match (self.at_work.is_empty(), is_held) {
+            (true, false) => Liveness::Dead,
+            (true, true) if self.holders > 0 && self.hidden == 0 => Liveness::Dead,
+            (true, true) if self.holders > 0 => Liveness::Unknowable,
+            _ => Liveness::Alive,
+        }
+    }
+}
+
+/// The processes of a run that may be at work: those that carry its mark or have its lock open, and the descendants of `runner`.
 pub(crate) fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> io::Result<Vec<Member>> {
+    tree(state, mark, runner).map(|tree| tree.at_work)
+}
+
+/// As [`members`], with what is known of the others.
+pub(crate) fn tree(state: &StateDir, mark: Mark, runner: Option<Process>) -> io::Result<Tree> {
     let myself = std::process::id();
     let lock = path(state, mark.id);
+    let began =
+        crate::fs::FileId::at(&Entry::new(state.path(), State::InProgress, mark.id).path)?.map_or(0, |id| id.mtime);
     let mut stats = Vec::new();
     for pid in owner::all_pids()? {
         let looked = owner::unless_hidden(Stat::look(pid))?.flatten();
@@ -129,18 +164,35 @@ pub(crate) fn members(state: &StateDir, mark: Mark, runner: Option<Process>) -> 
     }
     // Anybody may copy the mark of a run into the environment of a process of his own.
     let writers = Writers::of(state.path());
-    let mut found = Vec::new();
+    let (mut tree, mut found) = (Tree::default(), Vec::new());
     for stat in &stats {
         let is_runner = runner.is_some_and(|r| r == stat.process());
         if stat.pid == myself || is_runner || stat.is_kernel_thread() {
             continue;
         }
         let below = runner.is_some_and(|r| descends(stat, r, &stats));
-        if below || (carries(stat.pid, mark)? && writers.include(stat.pid)) || has_open(stat.pid, &lock)? {
-            found.push(Member { process: stat.process(), what: what(stat) });
+        let holds = has_open(stat.pid, &lock)?;
+        if below || holds || (carries(stat.pid, mark)? && writers.include(stat.pid)) {
+            tree.holders += usize::from(holds);
+            found.push(stat);
+        } else if is_hidden(stat.pid)
+            && owner::realtime_of_start(stat.start) + MARGIN > began
+            && writers.include(stat.pid)
+        {
+            tree.hidden += 1;
         }
     }
-    Ok(found)
+    // What a daemon has started (an agent's dialog, a master's connection) is part of it.
+    let daemons: Vec<Process> = found.iter().map(|s| s.process()).filter(|p| daemon::is_known(p.pid)).collect();
+    let is_of = |stat: &Stat, daemon: &Process| *daemon == stat.process() || descends(stat, *daemon, &stats);
+    found.retain(|stat| !daemons.iter().any(|daemon| is_of(stat, daemon)));
+    tree.at_work = found.into_iter().map(|stat| Member { process: stat.process(), what: what(stat) }).collect();
+    Ok(tree)
+}
+
+/// May we not see what it has open?
+fn is_hidden(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn descends(stat: &Stat, from: Process, all: &[Stat]) -> bool {

@@ -267,12 +267,14 @@ pub(crate) fn liveness(state: &StateDir, id: TxId, owner: Liveness) -> io::Resul
     if owner != Liveness::Dead {
         return Ok(owner);
     }
-    let lives = mark::is_held(state, id)? || !mark::members(state, Mark::of(state, id)?, None)?.is_empty();
-    if lives {
+    // Asked first: whoever lets go of it in between is not missed in the list.
+    let is_held = mark::is_held(state, id)?;
+    let liveness = mark::tree(state, Mark::of(state, id)?, None)?.liveness(is_held);
+    if liveness != Liveness::Dead {
         // Nobody else says so when the runner is dead. It is only a hint: where it cannot be given, a human may be asked.
         mark::beat_for(state, id).ok();
     }
-    Ok(if lives { Liveness::Alive } else { Liveness::Dead })
+    Ok(liveness)
 }
 
 /// A path that lies behind a link, or in what is no directory, has nothing at it.

@@ -4,6 +4,7 @@ mod behind_hooks;
 mod every_command;
 mod formats;
 mod git_directory;
+mod left_running;
 mod processes;
 pub mod restoring;
 mod review;

@@ -5,6 +5,7 @@ mod ending;
 mod half_done;
 mod interrupted;
 mod live_owners;
+mod other_paths;
 mod renames;
 mod third_parties;
 mod together;

@@ -16,25 +16,25 @@ use crate::support::scenes::Whole;
 use crate::support::wait::wait_until;
 
 /// Something that a process waits for.
-struct Gate {
+pub struct Gate {
     fifo: PathBuf,
 }
 
 impl Gate {
-    fn new(repo: &Repo) -> Gate {
+    pub fn new(repo: &Repo) -> Gate {
         let fifo = repo.scratch().join("gate");
         mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a fifo can be made");
         Gate { fifo }
     }
 
     /// Lets whoever reads the fifo go on.
-    fn open(&self) {
+    pub fn open(&self) {
         drop(fs::File::options().write(true).open(&self.fifo).expect("somebody reads it"));
     }
 }
 
 /// Starts a script under `jin-txn run`, and returns when it has made the file `started` beside the repository.
-fn start(repo: &Repo, script: &str) -> Child {
+pub fn start(repo: &Repo, script: &str) -> Child {
     // Signals as a terminal gives them: whoever runs the tests in the background may have them ignored.
     let mut command = repo.command("env".as_ref());
     command.arg("--default-signal").arg(jin_txn()).args(["run", "--", "bash", "-c", script]);
@@ -46,11 +46,11 @@ fn start(repo: &Repo, script: &str) -> Child {
     child.expect("jin-txn starts")
 }
 
-fn send(child: &Child, signal: Signal) {
+pub fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it lives");
 }
 
-fn end(repo: &Repo, mut child: Child) -> (Option<i32>, String) {
+pub fn end(repo: &Repo, mut child: Child) -> (Option<i32>, String) {
     let code = child.wait().expect("it ends").code();
     (code, fs::read_to_string(repo.scratch().join("said")).expect("it is text"))
 }
