@@ -9,18 +9,11 @@ use crate::git::repository::{NotFound, Repository};
 use crate::process::git_argv::{global_options, is_lockless};
 use crate::process::owner::{self, Stat};
 
-/// The shim runs under the name `git`: it holds no lock before it becomes the real git, and after that its
-/// locks are younger than this scan.
-pub(super) fn is_ourselves(pid: u32) -> bool {
-    let (Ok(exe), Ok(me)) = (fs::metadata(format!("/proc/{pid}/exe")), fs::metadata("/proc/self/exe")) else {
-        return false;
-    };
-    (exe.dev(), exe.ino()) == (me.dev(), me.ino())
-}
-
 /// Could this git process work on `repo`? Only what is readable and leads elsewhere says no.
 pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
-    if is_ourselves(stat.pid) {
+    // The shim runs under the name `git`: it holds no lock before it becomes the real git, and after that its locks are younger
+    // than this scan.
+    if owner::is_ourselves(stat.pid) {
         return false;
     }
     let Some(argv) = owner::argv(stat.pid) else { return true };
