@@ -15,7 +15,7 @@ use std::{fs, io};
 use crate::fs::FileId;
 use crate::git::Repository;
 use crate::locks::find::{LockFile, is_lock_path};
-use crate::locks::works_here::works_here;
+use crate::locks::works_here::{stands_here, works_here};
 use crate::process::caller;
 use crate::process::credentials::Writers;
 use crate::process::git_argv::{changes_no_index, is_lockless};
@@ -118,7 +118,8 @@ impl Processes {
         };
         let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread();
         let Some(stat) = stat.filter(at_work) else { return Ok(()) };
-        let may_be_it = || (owner::may_be_git(&stat) || is_owner(&stat, owners)) && works_here(&stat, repo);
+        let is_owner = || is_owner(&stat, owners) && stands_here(&stat, repo);
+        let may_be_it = || (owner::may_be_git(&stat) && works_here(&stat, repo)) || is_owner();
         if !writers.include(pid) {
             self.sees_everything &= !writers.may_be_mapped_to(pid) || !may_be_it();
             return Ok(());

@@ -59,6 +59,12 @@ pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
     may_be_in(repo, given.or_else(|| variable(b"GIT_DIR=")).as_deref(), &cwd)
 }
 
+/// Is the current directory of this process, whatever it is called, in `repo`? What is not seen says no.
+pub(crate) fn stands_here(stat: &Stat, repo: &Repository) -> bool {
+    let found = fs::read_link(format!("/proc/{}/cwd", stat.pid)).ok().and_then(|cwd| Repository::discover(&cwd).ok());
+    found.is_some_and(|found| found.common_dir == repo.common_dir)
+}
+
 /// Does `git_dir`, seen through the mounts of `pid`, belong to a repository with another inode?
 fn names_elsewhere_by_inode(pid: u32, base: &str, git_dir: &Path, repo: &Repository) -> bool {
     let inside = git_dir.strip_prefix("/").unwrap_or(git_dir);
