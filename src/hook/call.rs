@@ -1,11 +1,11 @@
 //! One call of the `reference-transaction` or the `pre-receive` hook, with what every state needs.
 
 use std::cell::OnceCell;
-use std::io;
 
 use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
+use crate::process::caller;
 use crate::process::operation;
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::marker::{Listing, Marker, Phase};
@@ -46,6 +46,11 @@ impl Event {
     }
 }
 
+/// No process could be found on whose behalf we run.
+#[derive(Debug, thiserror::Error)]
+#[error("no process above this hook can have called it")]
+pub(super) struct NoCaller;
+
 pub(super) struct Call<'c> {
     pub(super) event: Event,
     pub(super) environment: &'c Environment,
@@ -68,18 +73,20 @@ impl Call<'_> {
         Log::new(&self.state, &place.boot, Wait::AsConfigured)
     }
 
-    /// git, on whose behalf we run. Without one we are an orphan: git was killed, and nobody waits for the answer.
-    pub(super) fn git(&self) -> io::Result<&Git> {
+    /// git, on whose behalf we run.
+    ///
+    /// # Errors
+    /// [`NoCaller`] for an orphan: git was killed, and nobody waits for the answer.
+    pub(super) fn git(&self) -> anyhow::Result<&Git> {
         if let Some(git) = self.git.get() {
             return Ok(git);
         }
-        let none = || io::Error::new(io::ErrorKind::NotFound, "there is no git process above this hook");
-        let (stat, argv) = owner::nearest_git()?.ok_or_else(none)?;
+        let (stat, argv) = caller::of_hook()?.ok_or(NoCaller)?;
         Ok(self.git.get_or_init(|| Git { stat, argv }))
     }
 
     /// A marker for this transaction.
-    pub(super) fn marker(&self, id: TxId, place: ExecContext, phase: Phase) -> io::Result<Marker> {
+    pub(super) fn marker(&self, id: TxId, place: ExecContext, phase: Phase) -> anyhow::Result<Marker> {
         let git = self.git()?;
         Ok(Marker {
             id,

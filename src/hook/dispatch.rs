@@ -7,7 +7,7 @@ use std::io::Read;
 use anyhow::Context;
 
 use crate::git::{Git, openable};
-use crate::hook::call::{Call, Event};
+use crate::hook::call::{Call, Event, NoCaller};
 use crate::hook::{Environment, Reply, nested, post_checkout, recover};
 use crate::observe::payload::Payload;
 use crate::process::owner;
@@ -53,8 +53,9 @@ fn answer(event: Event, input: &mut dyn Read, environment: &Environment) -> Repl
         Ok(reply) => reply,
         // After a veto git calls `aborted`, which meets the same trouble: everything has been said.
         Err(_) if event == Event::Aborted => Reply::go(),
+        // Whoever calls without being found has the change done: that he is not known is no reason to refuse it.
         Err(error) => {
-            let may_refuse = event.can_veto() && !Payload::parse(&bytes).is_of_notes();
+            let may_refuse = event.can_veto() && !Payload::parse(&bytes).is_of_notes() && !error.is::<NoCaller>();
             failed(may_refuse, &error, environment)
         }
     }

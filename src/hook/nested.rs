@@ -4,6 +4,7 @@
 //! alone proves nothing: it is inherited by whatever a hook starts, and anybody may set it.
 
 use crate::hook::Environment;
+use crate::process::caller;
 use crate::process::owner::{self, ExecContext, Stat};
 use crate::state::marker::{self, Listing, State};
 use crate::state::{TxId, TxKind};
@@ -11,7 +12,7 @@ use crate::state::{TxId, TxKind};
 /// Was this git started by a transaction of ours that is in progress?
 pub(super) fn is_within_ours(environment: &Environment, listing: &Listing) -> anyhow::Result<bool> {
     let Some(id) = environment.within else { return Ok(false) };
-    let Some((git, _)) = owner::nearest_git()? else { return Ok(false) };
+    let Some((git, _)) = caller::nearest_git()? else { return Ok(false) };
     has_started(listing, id, &git)
 }
 

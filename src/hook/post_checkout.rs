@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::git::RefStore;
 use crate::hook::{Environment, Reply, markers, recover};
-use crate::process::owner::{self, ExecContext};
+use crate::process::caller;
+use crate::process::owner::ExecContext;
 use crate::run::mark;
 use crate::state::marker::Listing;
 use crate::state::{StateDir, Wait};
@@ -42,7 +43,7 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
         // Nothing acknowledged depends on this record: no sync.
         Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10))).append(None, &body, Flush::No)?;
     }
-    let git = owner::nearest_git()?.map(|(stat, _)| stat.process());
+    let git = caller::of_hook()?.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;
     let unfinished = !recover::is_verified(&listing, &state)? || markers::any_dead(&listing, git, &place, &state);
     if unfinished && !environment.quarantined {

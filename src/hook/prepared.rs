@@ -66,7 +66,7 @@ impl Call<'_> {
     }
 
     /// Has this git read an index that has been finished since? Its commit would take back what that one has.
-    pub(super) fn builds_on_old_index(&self, recovered: &Recovered) -> io::Result<bool> {
+    pub(super) fn builds_on_old_index(&self, recovered: &Recovered) -> anyhow::Result<bool> {
         Ok(recovered.index_finished && !git_argv::changes_no_index(&self.git()?.argv))
     }
 

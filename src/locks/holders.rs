@@ -1,7 +1,7 @@
 //! Which process could hold a lock?
 //!
-//! A candidate may write to the repository by its credentials (see [`Writers`]), and either looks like git and is not known to
-//! work elsewhere, or has the lock open. A git-like process of those that we cannot look into is a candidate. One that started two seconds after the lock was
+//! A candidate may write to the repository by its credentials (see [`Writers`]), and either looks like git (or is named by the
+//! marker of a transaction) and is not known to work elsewhere, or has the lock open. A git-like process of those that we cannot look into is a candidate. One that started two seconds after the lock was
 //! made is none, unless the clock has been set since: that would make a holder look too young. When we do not see all
 //! processes of the machine, or other machines may use the disk, nothing is proved; and when looking at one failed, not even
 //! a human's word makes up for it.
@@ -15,10 +15,11 @@ use std::{fs, io};
 use crate::fs::FileId;
 use crate::git::Repository;
 use crate::locks::find::{LockFile, is_lock_path};
-use crate::locks::works_here::{is_ourselves, works_here};
+use crate::locks::works_here::{stands_here, works_here};
+use crate::process::caller;
 use crate::process::credentials::Writers;
 use crate::process::git_argv::{changes_no_index, is_lockless};
-use crate::process::owner::{self, ExecContext, Liveness, Stat};
+use crate::process::owner::{self, ExecContext, Liveness, Process, Stat};
 use crate::process::redact;
 
 /// What is uncertain when a process's start is compared with a file's time: a start is rounded down to a tick (10 ms),
@@ -64,14 +65,19 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Looks at every process once. `steady_since`: from when on (realtime, nanoseconds) file times and process starts
-    /// can be compared, if at all.
-    pub(crate) fn scan(repo: &Repository, ancestors: &[Stat], steady_since: Option<i64>) -> Processes {
+    /// Looks at every process once. `owners` are known to make transactions here. `steady_since`: from when on (realtime,
+    /// nanoseconds) file times and process starts can be compared, if at all.
+    pub(crate) fn scan(
+        repo: &Repository,
+        ancestors: &[Stat],
+        owners: &[Process],
+        steady_since: Option<i64>,
+    ) -> Processes {
         let myself = std::process::id();
         let mut scan = Processes {
             candidates: Vec::new(),
             open: Vec::new(),
-            ancestors: ancestors.iter().filter(|s| is_at_work(s)).map(Candidate::new).collect(),
+            ancestors: ancestors.iter().filter(|s| is_at_work(s, owners)).map(Candidate::new).collect(),
             sees_everything: ExecContext::here().is_ok_and(|place| place.sees_everything()),
             trouble: None,
             local_disk: crate::fs::durable::is_local_disk(&repo.common_dir),
@@ -87,7 +93,7 @@ impl Processes {
             for &pid in &new {
                 // Not only git: a program with a library of git in it may run us while it holds a lock.
                 let is_above = ancestors.iter().any(|a| a.pid == pid);
-                let seen = if is_above { scan.note_open_locks(pid) } else { scan.look_at(pid, repo, &writers) };
+                let seen = if is_above { scan.note_open_locks(pid) } else { scan.look_at(pid, repo, &writers, owners) };
                 seen.unwrap_or_else(|error| scan.not_seen(error));
             }
             known.extend(new);
@@ -105,14 +111,15 @@ impl Processes {
     }
 
     /// Is this process a candidate, and what has it open? An error when that cannot be known.
-    fn look_at(&mut self, pid: u32, repo: &Repository, writers: &Writers) -> io::Result<()> {
+    fn look_at(&mut self, pid: u32, repo: &Repository, writers: &Writers, owners: &[Process]) -> io::Result<()> {
         let stat = match Stat::look(pid) {
             Err(e) if e.kind() != io::ErrorKind::PermissionDenied && !writers.include(pid) => return Ok(()),
             looked => looked?,
         };
         let at_work = |stat: &Stat| !stat.is_gone() && !stat.is_kernel_thread();
         let Some(stat) = stat.filter(at_work) else { return Ok(()) };
-        let may_be_it = || owner::may_be_git(&stat) && works_here(&stat, repo);
+        let is_owner = || is_owner(&stat, owners) && stands_here(&stat, repo);
+        let may_be_it = || (owner::may_be_git(&stat) && works_here(&stat, repo)) || is_owner();
         if !writers.include(pid) {
             self.sees_everything &= !writers.may_be_mapped_to(pid) || !may_be_it();
             return Ok(());
@@ -184,7 +191,14 @@ impl Candidate {
     }
 }
 
-/// An ancestor that is git and not merely running us as an alias.
-fn is_at_work(stat: &Stat) -> bool {
-    owner::may_be_git(stat) && !is_ourselves(stat.pid) && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())
+/// Is it one that makes transactions here under another name than git's?
+fn is_owner(stat: &Stat, owners: &[Process]) -> bool {
+    owners.contains(&stat.process()) && !caller::is_runner(stat)
+}
+
+/// An ancestor that is git, or makes transactions as git does, and not merely running us as an alias.
+fn is_at_work(stat: &Stat, owners: &[Process]) -> bool {
+    (owner::may_be_git(stat) || is_owner(stat, owners))
+        && !owner::is_ourselves(stat.pid)
+        && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())
 }

@@ -19,7 +19,7 @@ use crate::git::Repository;
 use crate::locks::find::LockFile;
 use crate::locks::holders::{Holder, Processes};
 use crate::process::credentials::Writers;
-use crate::process::owner::{self, Liveness, Stat};
+use crate::process::owner::{self, Liveness, Process, Stat};
 use crate::util::text::shown;
 
 /// The content of locks that recovery takes, so that a later recovery knows them.
@@ -71,6 +71,8 @@ pub(crate) struct Known {
     pub(crate) dead: KnownDead,
     /// The processes above us, whose own locks are alive.
     pub(crate) ancestors: Vec<Stat>,
+    /// Processes that make transactions here, whatever they are called.
+    pub(crate) owners: Vec<Process>,
     /// See [`Processes::scan`].
     pub(crate) steady_since: Option<i64>,
     /// A person vouches that owners who cannot be seen are dead.
@@ -106,11 +108,12 @@ impl<'r> Judge<'r> {
 
     /// Could any process have made this file at its ctime and still be at work?
     pub(crate) fn could_anybody_hold(&mut self, lock: LockFile) -> Verdict {
-        let Known { ancestors, steady_since, .. } = &self.known;
+        let Known { ancestors, owners, steady_since, .. } = &self.known;
         if self.processes.as_ref().is_some_and(|seen| seen.are_older_than(&lock)) {
             self.processes = None;
         }
-        let processes = self.processes.get_or_insert_with(|| Processes::scan(self.repo, ancestors, *steady_since));
+        let scan = || Processes::scan(self.repo, ancestors, owners, *steady_since);
+        let processes = self.processes.get_or_insert_with(scan);
         match processes.holder_of(&lock) {
             None => Verdict::Dead(DeadLock { lock, proof: "no process is left that could hold it".to_owned() }),
             Some(Holder { liveness: Liveness::Unknowable, because }) if self.known.force => {

@@ -8,7 +8,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -24,18 +23,11 @@ const PARTS: [&str; 9] =
 /// Variables that lead git to single files and directories of a repository.
 const PLACES: [&[u8]; 3] = [b"GIT_COMMON_DIR=", b"GIT_INDEX_FILE=", b"GIT_OBJECT_DIRECTORY="];
 
-/// The shim runs under the name `git`: it holds no lock before it becomes the real git, and after that its
-/// locks are younger than this scan.
-pub(super) fn is_ourselves(pid: u32) -> bool {
-    let (Ok(exe), Ok(me)) = (fs::metadata(format!("/proc/{pid}/exe")), fs::metadata("/proc/self/exe")) else {
-        return false;
-    };
-    (exe.dev(), exe.ino()) == (me.dev(), me.ino())
-}
-
 /// Could this git process work on `repo`? Only what is readable and leads elsewhere says no.
 pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
-    if is_ourselves(stat.pid) {
+    // The shim runs under the name `git`: it holds no lock before it becomes the real git, and after that its locks are younger
+    // than this scan.
+    if owner::is_ourselves(stat.pid) {
         return false;
     }
     let Some(argv) = owner::argv(stat.pid) else { return true };
@@ -60,6 +52,12 @@ pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
         places: PLACES.into_iter().filter_map(variable).collect(),
     };
     Ours::of(repo).and_then(|ours| ours.may_be_meant(&told, &view)).unwrap_or(true)
+}
+
+/// Is the current directory of this process, whatever it is called, in `repo`? What is not seen says no.
+pub(crate) fn stands_here(stat: &Stat, repo: &Repository) -> bool {
+    let found = View::of(stat.pid).and_then(|view| Ours::of(repo)?.around(&view));
+    found.is_ok_and(|leads| leads == Leads::Here)
 }
 
 /// What a git is told about where it works.

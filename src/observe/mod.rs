@@ -17,6 +17,7 @@ use crate::git::reflog::RENAMED_LOG;
 use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::observe::effect::Observer;
 use crate::observe::payload::Payload;
+use crate::process::git_argv;
 use crate::util::text;
 use crate::wal::{RefChange, Rename};
 
@@ -120,5 +121,6 @@ pub(crate) fn rename_of(
         (Some(_), None) | (None, Some(_)) => change.log.is_none(),
         (None, None) => false,
     };
-    Ok(renames.then_some(Rename { log, to }))
+    let alone = to.is_none() && !argv.is_empty() && !git_argv::is_of_git(argv);
+    Ok(renames.then_some(Rename { log, to, alone }))
 }

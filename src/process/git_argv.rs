@@ -1,5 +1,11 @@
 //! What a git process is told to do, from its arguments.
 
+/// Is this a git process, by name? `git`, `git-receive-pack`, ...
+pub(crate) fn is_git_name(name: &str) -> bool {
+    let base = base(name);
+    base == "git" || base.starts_with("git-")
+}
+
 /// Does this git only run an alias that is us?
 pub(crate) fn only_runs_us(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| matches!(c, "txn" | "tx" | "hook"))
@@ -27,10 +33,33 @@ pub(crate) struct GlobalOptions<'a> {
     pub(crate) work_tree: bool,
 }
 
+/// Is this the dynamic loader of programs, as `ld-linux-x86-64.so.2`?
+pub(crate) fn is_loader(name: &str) -> bool {
+    let base = base(name);
+    base.starts_with("ld-") || base.starts_with("ld.so")
+}
+
+/// The arguments without a loader that is told to run git, and without its options.
+pub(crate) fn behind_loader(argv: &[String]) -> &[String] {
+    let git = || argv.iter().position(|word| is_git_name(word));
+    let start = argv.first().filter(|name| is_loader(name)).and_then(|_| git()).unwrap_or(0);
+    &argv[start..]
+}
+
+/// Are these the arguments of a git? Of a program that links its code they are not.
+pub(crate) fn is_of_git(argv: &[String]) -> bool {
+    behind_loader(argv).first().is_some_and(|name| is_git_name(name))
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// git's options before the command.
 pub(crate) fn global_options(argv: &[String]) -> GlobalOptions<'_> {
+    let argv = behind_loader(argv);
     let mut options = GlobalOptions::default();
-    let program = argv.first().map_or("", |a| a.rsplit('/').next().unwrap_or(a));
+    let program = argv.first().map_or("", |name| base(name));
     if let Some(command) = program.strip_prefix("git-") {
         options.command = Some(command);
         return options;
@@ -114,6 +143,7 @@ mod tests {
             ("/usr/bin/git -C a -c x=y --git-dir=g log", Some("log"), Some("g")),
             ("git --git-dir g --no-pager txn recover", Some("txn"), Some("g")),
             ("git-upload-pack /srv/x", Some("upload-pack"), None),
+            ("/lib64/ld-linux-x86-64.so.2 --library-path /x /opt/git/bin/git -C a commit -a", Some("commit"), None),
             ("git", None, None),
         ] {
             let argv = argv(line);

@@ -1,6 +1,7 @@
 //! Processes: who makes a transaction, is it alive, what is it told to do, and what
 //! does it see of the file system.
 
+pub(crate) mod caller;
 pub(crate) mod credentials;
 pub(crate) mod daemon;
 pub(crate) mod git_argv;

@@ -17,6 +17,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::process::credentials::{Location, Writers};
+use crate::process::git_argv::{self, is_git_name};
 
 pub(crate) use crate::process::credentials::is_gone;
 
@@ -24,7 +25,7 @@ pub(crate) use crate::process::credentials::is_gone;
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// How far up the process tree we look for git: hook managers put a few processes in between.
-const MAX_ANCESTORS: usize = 16;
+pub(super) const MAX_ANCESTORS: usize = 16;
 
 /// A process, told from a later one with the same pid by its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,6 +94,8 @@ pub(crate) struct Stat {
     pub state: char,
     /// Parent's pid; 0 when the parent is outside of our pid namespace.
     pub parent: u32,
+    /// Its process group.
+    pub group: u32,
     /// Kernel flags of the process (`PF_KTHREAD` and so on).
     pub flags: u64,
     /// Start time in clock ticks since boot.
@@ -131,9 +134,10 @@ impl Stat {
         let pid = text.get(..open)?.trim().parse().ok()?;
         let state = rest.next()?.chars().next()?;
         let parent = rest.next()?.parse().ok()?;
-        let flags = rest.nth(4)?.parse().ok()?;
+        let group = rest.next()?.parse().ok()?;
+        let flags = rest.nth(3)?.parse().ok()?;
         let start = rest.nth(12)?.parse().ok()?;
-        Some(Stat { pid, comm: text.get(open + 1..close)?.to_owned(), state, parent, flags, start })
+        Some(Stat { pid, comm: text.get(open + 1..close)?.to_owned(), state, parent, group, flags, start })
     }
 
     /// Zombies and processes being torn down (`PF_EXITING`) execute nothing any more.
@@ -171,7 +175,7 @@ pub(crate) fn argv(pid: u32) -> Option<Vec<String>> {
     read_argv(pid).ok()
 }
 
-fn read_argv(pid: u32) -> io::Result<Vec<String>> {
+pub(super) fn read_argv(pid: u32) -> io::Result<Vec<String>> {
     let raw = read_proc(&format!("/proc/{pid}/cmdline"))?;
     let args = raw.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned());
     let mut args: Vec<String> = args.collect();
@@ -194,12 +198,6 @@ pub(crate) fn open_files(pid: u32) -> io::Result<Vec<(PathBuf, PathBuf)>> {
         }
     }
     Ok(open)
-}
-
-/// Is this a git process, by name? `git`, `git-receive-pack`, ...
-pub(crate) fn is_git_name(name: &str) -> bool {
-    let base = name.rsplit('/').next().unwrap_or(name);
-    base == "git" || base.starts_with("git-")
 }
 
 impl ExecContext {
@@ -291,26 +289,6 @@ pub(crate) fn ancestors() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
-/// The git process on whose behalf a hook runs: the nearest ancestor that is git, not merely the
-/// parent (hook managers stand in between), and not a git that only runs an alias; with its arguments. `None` when git died
-/// already and we are an orphan.
-pub(crate) fn nearest_git() -> io::Result<Option<(Stat, Vec<String>)>> {
-    let mut pid = parent();
-    for _ in 0..MAX_ANCESTORS {
-        // In a container git itself may be pid 1.
-        if pid == 0 {
-            break;
-        }
-        let Some(stat) = unless_hidden(Stat::look(pid))?.flatten() else { break };
-        let Some(argv) = unless_hidden(read_argv(pid))? else { break };
-        if is_git(&stat, Some(&argv)) && !crate::process::git_argv::only_runs_us(&argv) {
-            return Ok(Some((stat, argv)));
-        }
-        pid = stat.parent;
-    }
-    Ok(None)
-}
-
 /// By the kernel's name or by `argv[0]` (a wrapper may have renamed the file), unless the program is readably
 /// something else: a hook manager that is a script called `git-...`.
 pub(crate) fn may_be_git(stat: &Stat) -> bool {
@@ -318,12 +296,17 @@ pub(crate) fn may_be_git(stat: &Stat) -> bool {
 }
 
 /// One whose arguments cannot be read may be git.
-fn is_git(stat: &Stat, argv: Option<&[String]>) -> bool {
+pub(super) fn is_git(stat: &Stat, argv: Option<&[String]>) -> bool {
     let by_argv = || argv.is_none_or(|argv| argv.first().is_some_and(|name| is_git_name(name)));
-    let named = is_git_name(&stat.comm) || by_argv();
+    let loaded = argv.is_some_and(|argv| git_argv::behind_loader(argv).len() < argv.len());
+    let named = is_git_name(&stat.comm) || by_argv() || loaded;
     let program = || fs::read_link(format!("/proc/{}/exe", stat.pid));
-    // A wrapper keeps the real one beside itself as `.git-wrapped`; of another machine's programs an emulator is run.
-    let is_its = |name: &str| name.trim_start_matches('.').starts_with("git") || name.starts_with("qemu-");
+    // A wrapper keeps the real one beside itself as `.git-wrapped`; of another machine's programs an emulator is run, and some
+    // are run by a loader that is named.
+    let is_its = |name: &str| {
+        let is_git = name.trim_start_matches('.').starts_with("git");
+        is_git || name.starts_with("qemu-") || (loaded && git_argv::is_loader(name))
+    };
     named && program().map_or(true, |exe| exe.file_name().is_none_or(|name| is_its(&name.to_string_lossy())))
 }
 
@@ -376,6 +359,17 @@ fn is_nested(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     levels.is_none_or(|pids| pids.split_ascii_whitespace().count() > 1)
+}
+
+/// Is this the program that we are, whatever it runs as?
+pub(crate) fn is_ourselves(pid: u32) -> bool {
+    is_same_as_ours(pid, "exe")
+}
+
+/// Does a link in `/proc/PID` (`exe`, `cwd`) lead to the same as ours?
+pub(super) fn is_same_as_ours(pid: u32, link: &str) -> bool {
+    let id = |pid: &str| fs::metadata(format!("/proc/{pid}/{link}")).map(|m| (m.dev(), m.ino()));
+    id(&pid.to_string()).ok().zip(id("self").ok()).is_some_and(|(its, ours)| its == ours)
 }
 
 /// All pids that `/proc` shows.

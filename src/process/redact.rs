@@ -6,7 +6,7 @@
 //! Limit: names and places are known, secrets are not. What stands elsewhere (a message, an argument of an unknown program)
 //! is kept.
 
-use crate::process::owner::is_git_name;
+use crate::process::git_argv::is_git_name;
 
 const HIDDEN: &str = "***";
 

@@ -4,12 +4,14 @@
 //! ever. What certainly is neither a git that works here nor a program of ours is told as such, refuses no gc, and a person who
 //! says so (`recover --force`) gets rid of it. By itself recovery still takes it for alive.
 //!
-//! Limit: a git or a jin-txn that lives, and could work here, makes any forged marker credible as long as it lives.
+//! Limit: a git or a jin-txn that lives, and could work here, makes any forged marker credible as long as it lives; so does
+//! whatever is no shell or interpreter, and has its current directory here.
 
 use std::fs;
 
 use crate::git::Repository;
-use crate::locks::works_here::works_here;
+use crate::locks::works_here::{stands_here, works_here};
+use crate::process::caller;
 use crate::process::credentials::Writers;
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::TxKind;
@@ -38,7 +40,9 @@ fn could_work(stat: &Stat, origin: TxKind, repo: &Repository) -> bool {
         return false;
     }
     let is_git = owner::may_be_git(stat) && works_here(stat, repo);
-    is_git || is_ours(stat) || (origin == TxKind::Apply && has_files_open(stat.pid, repo))
+    // Programs that link git's code have any name as well; what runs scripts is none of them.
+    let calls_hooks = || origin == TxKind::Hook && !caller::is_runner(stat) && stands_here(stat, repo);
+    is_git || calls_hooks() || is_ours(stat) || (origin == TxKind::Apply && has_files_open(stat.pid, repo))
 }
 
 /// The program file of another user's process is hidden from us, so its name has to do: a hook is called by git's name for it.

@@ -37,6 +37,10 @@ fn the_decision_table_of_refs() {
         let evidence = Evidence::Watched(&refs);
         assert_eq!((decide(&evidence), writes(&evidence).len()), (*decision, *written), "of git: {name}");
     }
+    let mut refs_over_garbage = refs(&[Applied, Applied, Unapplied]);
+    refs_over_garbage[0].before = Some(Value::Broken);
+    let evidence = Evidence::Watched(&refs_over_garbage);
+    assert_eq!((decide(&evidence), writes(&evidence).len()), (ask, 1), "of git: torn, and one was no value before");
     let decided: &[(&str, &[RefState], Decision, usize)] = &[
         ("killed before git wrote anything", &[Unapplied, Unapplied], RollForward, 2),
         ("killed between two renames", &[Applied, Unapplied], RollForward, 1),

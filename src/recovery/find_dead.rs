@@ -25,6 +25,8 @@ pub(crate) struct Dead {
     pub(crate) transactions: Vec<DeadMarker>,
     /// Of runs.
     pub(crate) runs: Vec<Entry>,
+    /// The others: who makes their transactions.
+    pub(crate) living: Vec<Owner>,
 }
 
 /// The marker of a dead transaction.
@@ -71,7 +73,7 @@ pub(crate) fn find_dead(
     here: &ExecContext,
     report: &mut Report,
 ) -> anyhow::Result<Dead> {
-    let mut dead = Dead { transactions: Vec::new(), runs: Vec::new() };
+    let mut dead = Dead { transactions: Vec::new(), runs: Vec::new(), living: Vec::new() };
     for entry in &listing.markers {
         let (entry, marker) = match entry.read_now() {
             Ok(Some(found)) => found,
@@ -97,6 +99,7 @@ pub(crate) fn find_dead(
             dead.transactions.push(DeadMarker { entry, marker: Some(marker) });
         } else {
             report.busy.push(claim.told(site, liveness, here));
+            dead.living.extend(Some(marker.owner).filter(|_| marker.origin == TxKind::Hook));
         }
     }
     Ok(dead)

@@ -10,7 +10,8 @@ use anyhow::Context;
 
 use crate::git::{RefName, RefStore, Repository};
 use crate::locks::{Judge, Known};
-use crate::process::owner::{self, ExecContext};
+use crate::process::caller;
+use crate::process::owner::{self, ExecContext, Owner, Process};
 use crate::recovery::action::Action;
 use crate::recovery::case::{self, Case};
 use crate::recovery::decide::{Decision, Question};
@@ -60,7 +61,7 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
     report.damage = history::describe_damage(&scan);
     let history = History::new(&scan.records);
     find_dead::ask_records(site, &mut dead, &history, here, &mut report);
-    let Dead { transactions, runs } = dead;
+    let Dead { transactions, runs, living } = dead;
     let expected = needs_boot_check.then(|| ExpectedRefs::of(&scan.records, site.log.boot()));
     let sources = EvidenceSources { repo: site.repo, git: &site.git, history: &history, expected: expected.as_ref() };
     let unfinished = gather::gather(&sources, transactions)?;
@@ -82,6 +83,7 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
     let known = Known {
         dead: stale_locks::known_dead(site.repo, &cases),
         ancestors: owner::ancestors()?,
+        owners: owners(site, &living, here)?,
         steady_since: site.log.clock_is_steady_since()?,
         force: site.options.force,
     };
@@ -142,6 +144,17 @@ fn end_transactions(
         }
     }
     Ok(())
+}
+
+/// Who makes transactions now: as living markers say, and whoever called this hook, which may have no marker yet. They hold
+/// locks, whatever they are called.
+fn owners(site: &Site<'_>, living: &[Owner], here: &ExecContext) -> anyhow::Result<Vec<Process>> {
+    let of_markers = living.iter().filter(|owner| owner.place.is_same(here)).map(|owner| owner.process);
+    let caller = match site.options.mode {
+        Mode::Command => None,
+        _ => caller::of_hook()?,
+    };
+    Ok(of_markers.chain(caller.map(|(stat, _)| stat.process())).collect())
 }
 
 /// A marker names one lock of its transaction. Where that has become its ref there was a record, whatever the log says.

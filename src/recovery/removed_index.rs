@@ -23,6 +23,7 @@ use crate::fs::{FileId, durable};
 use crate::git::{Oid, RefStore, Repository, Value, index};
 use crate::locks::holders::CLOCK_MARGIN;
 use crate::locks::{InTheWay, while_holding};
+use crate::process::caller;
 use crate::process::git_argv;
 use crate::process::owner::{self, Stat};
 use crate::recovery::case::{Case, head_move};
@@ -147,7 +148,7 @@ impl Caller {
         if site.options.mode == Mode::Command {
             return Ok(Caller::UsesNone);
         }
-        let Some((git, argv)) = owner::nearest_git()? else { return Ok(Caller::HasRead) };
+        let Some((git, argv)) = caller::nearest_git()? else { return Ok(Caller::HasRead) };
         Ok(match &site.options.mode {
             _ if git_argv::changes_no_index(&argv) => Caller::UsesNone,
             Mode::Prepared { refs } if git_argv::may_commit(&argv) && refs.iter().any(|name| !name.is_note()) => {

@@ -112,7 +112,13 @@ impl Status {
 }
 
 fn entries(git: &Git, index: &Path) -> anyhow::Result<(Vec<Entry>, i64)> {
-    index::read(git, index)?.with_context(|| format!("{} is no index that can be read", shown(index)))
+    let unreadable = || {
+        format!(
+            "{} is no index that can be read\nhint: move it away; then `git reset` makes it anew, and what was staged is as in HEAD",
+            shown(index)
+        )
+    };
+    index::read(git, index)?.with_context(unreadable)
 }
 
 /// The tracked paths that differ from the index.

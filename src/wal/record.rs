@@ -58,6 +58,9 @@ pub struct Rename {
     pub log: Option<FileId>,
     /// The new name, as the command line has it.
     pub to: Option<RefName>,
+    /// A program other than git makes it, which says of no branch: HEAD and the configuration stay as they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
 }
 
 /// What an `undo` or `redo` is about.

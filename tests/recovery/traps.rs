@@ -1,5 +1,6 @@
 //! Traps that real git sets for whoever recovers it: each test is one of them.
 
+mod callers;
 mod dead_ends;
 mod ending;
 mod half_done;

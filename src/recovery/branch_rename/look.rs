@@ -46,6 +46,8 @@ pub(crate) struct Situation<'b> {
     pub stage: RenameStage,
     /// The log has seen the new name since.
     pub completed: bool,
+    /// Only the ref is renamed: HEAD and the configuration stay as they are.
+    pub alone: bool,
 }
 
 impl Situation<'_> {
@@ -178,7 +180,8 @@ pub(crate) fn look<'b>(site: &Site<'_>, begin: &'b Begin, group: &Group<'_>) -> 
         }
         _ => (stage, false),
     };
-    Ok(Some(Situation { old, value, log, new, stage, completed }))
+    let alone = begin.rename.as_ref().is_some_and(|rename| rename.alone);
+    Ok(Some(Situation { old, value, log, new, stage, completed, alone }))
 }
 
 fn find_log(site: &Site<'_>, begin: &Begin, target: Option<&RefChange>) -> anyhow::Result<LogPlace> {

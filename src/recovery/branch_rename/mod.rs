@@ -210,9 +210,12 @@ fn go_back(
     Ok(actions)
 }
 
-/// What `git branch -m` does after the new name exists.
+/// What `git branch -m` does after the new name exists. Another program that renames refs with git's code does nothing more.
 fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<Action>> {
     let (old, Some(new)) = (&situation.old.name, &situation.new) else { return Ok(Vec::new()) };
+    if situation.alone {
+        return Ok(Vec::new());
+    }
     let mut actions = Vec::new();
     for git_dir in site.repo.all_git_dirs() {
         let head = read_ref(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text));

@@ -8,7 +8,7 @@ use crate::support::repo::Repo;
 use crate::support::tracer::Action;
 
 use super::dead_ends::{flip, segment, state};
-use super::{Torn, guarded};
+use super::{Torn, guarded, leave_stale_lock};
 
 /// Does what the hints say until `check` is content.
 #[track_caller]
@@ -31,15 +31,90 @@ pub fn ends_by_its_own_hints(repo: &Repo, name: &str) {
             repo.git(["commit", "-q", "--allow-empty", "-m", "life goes on"]);
             return;
         }
-        // The last command of the last hint: the one that ends it, whatever the others try.
-        let hint = said.lines().rfind(|line| line.starts_with("hint: "));
-        let hint = hint.unwrap_or_else(|| panic!("{name}: no hint: {said}\n{story:#?}"));
-        let command = hint.split('`').rfind(|part| part.starts_with("git txn "));
-        let command = command.unwrap_or_else(|| panic!("{name}: no command: {hint}\n{story:#?}"));
-        next = command.split(' ').skip(2).map(str::to_owned).collect();
-        story.push(hint.to_owned());
+        next = hinted(&said).unwrap_or_else(|| panic!("{name}: no command in a hint: {said}\n{story:#?}"));
+        story.push(said);
     }
     panic!("{name}: no way out: {story:#?}");
+}
+
+/// The last command of the last hint: the one that ends it, whatever the others try.
+fn hinted(said: &str) -> Option<Vec<String>> {
+    let hint = said.lines().rfind(|line| line.starts_with("hint: "))?;
+    let command = hint.split('`').rfind(|part| part.starts_with("git txn "))?;
+    Some(command.split(' ').skip(2).map(str::to_owned).collect())
+}
+
+/// Exit code 3: nobody is needed, but somebody has to say so.
+#[test]
+fn what_check_finds_interrupted_is_ended_by_the_command_that_its_hint_names() {
+    type State = (&'static str, fn() -> Repo);
+    let states: &[State] = &[
+        ("a torn update", || Torn::new().repo),
+        ("a run", killed_run),
+        ("a lock of a dead git", || {
+            let repo = guarded();
+            leave_stale_lock(&repo, "index.lock");
+            repo
+        }),
+        ("a branch without its new name", || {
+            let repo = guarded();
+            let command = crash::git(&repo, &["branch", "-m", "new"]);
+            kill_at(command, "", Action::KillTree, |event| crash::is_rename_to(event, "refs/heads/new"));
+            let_the_clock_tick(&repo.git_dir());
+            repo
+        }),
+    ];
+    for (name, make) in states {
+        let repo = make();
+        let (code, said) = run_jin(&repo, &["check"]);
+        assert_eq!(code, 3, "{name}: {said}");
+        let command = hinted(&said).unwrap_or_else(|| panic!("{name}: no command in a hint: {said}"));
+        let (code, told) = run_jin(&repo, &command.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(code, 0, "{name}: {command:?}: {told}");
+        let (code, said) = run_jin(&repo, &["check"]);
+        assert_eq!(code, 0, "{name}: {said}");
+        repo.git(["commit", "-q", "--allow-empty", "-m", "life goes on"]);
+    }
+}
+
+/// A run that cannot be taken back is not begun.
+#[test]
+fn what_keeps_a_run_from_beginning_is_ended_by_what_its_message_names() {
+    type Row = (&'static str, fn(&Repo), &'static str, fn(&Repo));
+    let rows: &[Row] = &[
+        (
+            "an index that cannot be read",
+            |repo| fs::write(repo.git_dir().join("index"), "garbage").expect("it can be written"),
+            "`git reset`",
+            |repo| {
+                fs::rename(repo.git_dir().join("index"), repo.scratch().join("index")).expect("it is there");
+                repo.git(["reset", "-q"]);
+            },
+        ),
+        (
+            "nothing that protects it",
+            |repo| drop(repo.jin(&["uninstall", "-q"])),
+            "`jin-txn install`",
+            |repo| drop(repo.jin(&["install", "-q"])),
+        ),
+        (
+            "a directory where a lock is taken",
+            |repo| fs::create_dir(repo.git_dir().join("index.lock")).expect("it can be made"),
+            "try again when it has ended",
+            |repo| fs::remove_dir(repo.git_dir().join("index.lock")).expect("it is there"),
+        ),
+    ];
+    for (name, spoil, named, mend) in rows {
+        let repo = guarded();
+        spoil(&repo);
+        let (code, said) = run_jin(&repo, &["run", "--", "touch", "made"]);
+        assert!(code != 0 && said.contains(named), "{name}: {code}: {said}");
+        assert!(!repo.path().join("made").exists(), "{name}: nothing was run");
+        mend(&repo);
+        let (code, said) = run_jin(&repo, &["run", "--", "touch", "made"]);
+        assert_eq!(code, 0, "{name}: {said}");
+        assert_eq!(run_jin(&repo, &["check"]).0, 0, "{name}");
+    }
 }
 
 /// A run that was killed with its tree after it had committed and changed a file.
