@@ -27,7 +27,8 @@ impl Call<'_> {
                 let committed = Body::Committed { refs: self.refs_with_new_value()? };
                 let OwnMarker { entry, marker } = own;
                 let Some(entry) = self.end(entry, &marker, &committed)? else { return Ok(Reply::go()) };
-                if !marker.follow_up && !self.index_is_pending(&marker) {
+                // git renames `index.lock` into place only after this call: where it is gone by now, git has removed it, and is dying.
+                if !marker.follow_up && marker.index_lock.is_none() {
                     self.forget(entry)?;
                 }
             } else if self.is_only_announced(&own) || self.is_followed_up(&own) {
@@ -98,12 +99,6 @@ impl Call<'_> {
             let name = refs.canonical(line.name);
             name.is_ok_and(|n| matches!(FileId::at(&refs.lock(&n)), Ok(Some(_))))
         })
-    }
-
-    /// `commit -a` renames index.lock into place only after the refs are done.
-    fn index_is_pending(&self, marker: &Marker) -> bool {
-        let Some((path, lock)) = &marker.index_lock else { return false };
-        matches!(FileId::at(&self.repo.common_dir.join(path)), Ok(Some(now)) if now.is_same_file(lock))
     }
 
     /// Has every ref its new value? Only git can read those of a reftable.

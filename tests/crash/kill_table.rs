@@ -46,6 +46,42 @@ crashes! {
     a_kill_anywhere_in_stash_is_recovered "stash"
 }
 
+/// How many points of each signal and each kind of victim a test runs by default.
+const OF_EACH_SIGNAL: usize = 2;
+
+macro_rules! interrupts {
+    ($($test:ident $operation:literal)*) => {$(
+        #[test]
+        fn $test() {
+            nothing_is_bad_after_a_signal($operation);
+        }
+    )*};
+}
+
+interrupts! {
+    an_interrupt_anywhere_in_commit_a_leaves_nothing_in_the_way "commit-a"
+    an_interrupt_anywhere_in_switch_leaves_nothing_in_the_way "switch"
+    an_interrupt_anywhere_in_merge_leaves_nothing_in_the_way "merge"
+    an_interrupt_anywhere_in_rebase_leaves_nothing_in_the_way "rebase"
+}
+
+/// `^C` and SIGTERM, to git alone and to the hook as well: git removes its locks itself, and plain commands have to go on from what
+/// is there; so has who recovers.
+fn nothing_is_bad_after_a_signal(operation: &str) {
+    if is_unwanted(operation) {
+        return;
+    }
+    let bench = Bench::new(operations::named(operation), true);
+    let events = bench.events();
+    let mut bad = 0;
+    for after in [After::PlainGit, After::Recover] {
+        let points = table::signals(bench.operation.name, after, &events);
+        let chosen: Vec<Point> = points.iter().flat_map(|points| table::every(points, OF_EACH_SIGNAL)).collect();
+        bad += table::run_points(&bench, &points.concat(), &chosen).bad;
+    }
+    assert_eq!(bad, 0, "{operation}: the bad points are printed above");
+}
+
 #[test]
 fn a_kill_anywhere_in_recovery_of_a_torn_update_is_recovered() {
     recovery_may_be_killed("update-ref", |events| {

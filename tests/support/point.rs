@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, fs, io, thread};
 
+use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 
 use super::invariants::{self, Expectation, Violation};
@@ -24,6 +25,10 @@ pub enum Victim {
     Hook,
     /// The tree runs in a container, whose init is killed.
     Container,
+    /// Git is told to end, and its hooks are not.
+    Told(Signal),
+    /// All of the foreground group is told to end: `^C` at a terminal.
+    AllTold(Signal),
 }
 
 /// What happens after the kill.
@@ -53,10 +58,12 @@ pub struct Point {
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let victim = match self.victim {
-            Victim::Tree => "tree",
-            Victim::Git => "git",
-            Victim::Hook => "hook",
-            Victim::Container => "container",
+            Victim::Tree => "tree".to_owned(),
+            Victim::Git => "git".to_owned(),
+            Victim::Hook => "hook".to_owned(),
+            Victim::Container => "container".to_owned(),
+            Victim::Told(signal) => format!("git-{signal}"),
+            Victim::AllTold(signal) => format!("all-{signal}"),
         };
         let after = match self.after {
             After::Nothing => "nothing".to_owned(),
@@ -152,13 +159,17 @@ impl Bench {
             }
             Err(error) => panic!("{point}: {error}"),
         }
+        // A signal between the making of a lock and git's note of it leaves the lock, as SIGKILL does.
+        let is_told = matches!(point.victim, Victim::Told(_) | Victim::AllTold(_));
+        let after =
+            if is_told && !invariants::locks(&subject.git_dir()).is_empty() { After::Recover } else { point.after };
         let index_is_locked = subject.git_dir().join("index.lock").exists();
-        if point.after == After::PlainGit && index_is_locked {
+        if after == After::PlainGit && index_is_locked {
             report.skipped = Some("plain git never gets past a locked index");
         }
         if report.skipped.is_none() {
             let_the_clock_tick(&subject.git_dir());
-            report.violations = self.judge(&subject, point.after);
+            report.violations = self.judge(&subject, after);
         }
         if !report.is_bad() {
             repo.discard();
@@ -260,6 +271,8 @@ fn kill(operation: &Operation, repo: &Repo, point: Point) -> io::Result<Outcome>
         Victim::Git => (Action::KillGit, Isolation::None),
         Victim::Hook => (Action::KillHook, Isolation::None),
         Victim::Container => (Action::KillRoot, Isolation::Container),
+        Victim::Told(signal) => (Action::SignalGit(signal), Isolation::None),
+        Victim::AllTold(signal) => (Action::SignalTree(signal), Isolation::None),
     };
     let mut decide = |event: &Event| {
         if event.n == point.n { action } else { Action::Continue }

@@ -18,6 +18,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, thread};
 
+use nix::sys::signal::Signal;
+
 use super::invariants::Damage;
 use super::point::{After, Bench, Point, Report, Victim};
 use super::repo::Git;
@@ -170,10 +172,23 @@ fn points(operation: &'static str, after: After, events: &[Event]) -> Vec<Point>
         let concerned = events.iter().filter(|event| match victim {
             Victim::Tree | Victim::Container => true,
             Victim::Git | Victim::Hook => event.role == Role::Hook,
+            Victim::Told(_) | Victim::AllTold(_) => false,
         });
         points.extend(concerned.map(|event| Point { operation, victim, after, n: event.n }));
     }
     points
+}
+
+/// Every point at which git alone, or all of the foreground group, can be told to end.
+pub fn signals(operation: &'static str, after: After, events: &[Event]) -> Vec<Vec<Point>> {
+    let victims = [
+        Victim::Told(Signal::SIGINT),
+        Victim::AllTold(Signal::SIGINT),
+        Victim::Told(Signal::SIGTERM),
+        Victim::AllTold(Signal::SIGTERM),
+    ];
+    let of = |victim| events.iter().map(move |event| Point { operation, victim, after, n: event.n }).collect();
+    victims.into_iter().map(of).collect()
 }
 
 fn sample(all: &[Point], budget: Budget) -> Vec<Point> {

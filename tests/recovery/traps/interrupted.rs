@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 
 use super::guarded;
 use crate::support::crash::{self, assert_fsck, run_jin};
@@ -24,16 +24,15 @@ fn scene() -> Repo {
     repo
 }
 
-/// Sends `signal` to the git of `commit -a` at its `n`th change of the file system; `false` when it makes fewer.
-fn interrupt(repo: &Repo, signal: Signal, n: usize) -> bool {
+/// Sends `signal` to the git of `commit -a` at the `n`th change of the file system by git, or by its hooks, which go on; `false`
+/// when there are fewer.
+fn interrupt(repo: &Repo, signal: Signal, by: Role, n: usize) -> bool {
     let (mut seen, mut sent) = (0, false);
     let decide = &mut |event: &Event| {
-        if event.role == Role::Git {
-            seen += 1;
-            if seen == n {
-                kill(event.pid, signal).expect("git is there");
-                sent = true;
-            }
+        seen += usize::from(event.role == by);
+        if event.role == by && seen == n {
+            sent = true;
+            return Action::SignalGit(signal);
         }
         Action::Continue
     };
@@ -67,11 +66,11 @@ fn second_try(repo: &Repo, arguments: &[&str], what: &str) -> String {
 const BETWEEN: [&[&str]; 4] = [&[], &["status", "--porcelain"], &["tag", "t"], &["recover"]];
 
 /// At every `stride`th point.
-fn assert_nothing_is_taken_back(signal: Signal, between: &[&str], stride: usize) {
+fn assert_nothing_is_taken_back(signal: Signal, by: Role, between: &[&str], stride: usize) {
     let mut in_between = 0;
     for (round, n) in (1..).step_by(stride).enumerate() {
         let repo = scene();
-        if !interrupt(&repo, signal, n) {
+        if !interrupt(&repo, signal, by, n) {
             break;
         }
         let what = format!("{signal} at change {n}, then {between:?}");
@@ -118,13 +117,19 @@ fn assert_nothing_is_taken_back(signal: Signal, between: &[&str], stride: usize)
 #[test]
 fn a_commit_that_is_interrupted_between_its_refs_and_its_index_is_not_taken_back_by_the_next_one() {
     for between in BETWEEN {
-        assert_nothing_is_taken_back(Signal::SIGINT, between, 3);
+        assert_nothing_is_taken_back(Signal::SIGINT, Role::Git, between, 3);
     }
 }
 
 #[test]
 fn nor_is_one_that_is_terminated() {
-    assert_nothing_is_taken_back(Signal::SIGTERM, &[], 2);
+    assert_nothing_is_taken_back(Signal::SIGTERM, Role::Git, &[], 2);
+}
+
+/// A hook that outlives its git finds `index.lock` gone, and forgets nothing because of that.
+#[test]
+fn nor_is_one_whose_hook_goes_on_when_git_is_interrupted() {
+    assert_nothing_is_taken_back(Signal::SIGINT, Role::Hook, &[], 2);
 }
 
 /// The index of before comes back by other ways than a cut: nothing of a commit that has ended well is brought back.
@@ -213,7 +218,7 @@ fn the_index_of_a_commit_that_waits_in_its_editor_is_not_that_of_another_transac
 fn cut_between_refs_and_index() -> Repo {
     for n in 1.. {
         let repo = scene();
-        assert!(interrupt(&repo, Signal::SIGINT, n), "some point lies between the refs and the index");
+        assert!(interrupt(&repo, Signal::SIGINT, Role::Git, n), "some point lies between the refs and the index");
         let is_done = repo.read(["log", "-1", "--format=%s"]) == "two";
         if is_done && !has_locks(&repo) && repo.read(["diff", "--cached", "--name-only"]) == "file" {
             return repo;

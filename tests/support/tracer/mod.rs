@@ -25,6 +25,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use filter::Filter;
@@ -108,6 +109,10 @@ pub enum Action {
     KillHook,
     /// Kill only the process of this event.
     KillOne,
+    /// Send this signal to the git processes; hooks hear nothing of it.
+    SignalGit(Signal),
+    /// Send this signal to every process, as a terminal does to the foreground group.
+    SignalTree(Signal),
     /// Kill the first process of the tree: for a container's init, the kernel kills the rest.
     KillRoot,
 }

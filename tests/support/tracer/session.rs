@@ -181,6 +181,13 @@ impl<'a> Session<'a> {
         // All victims are signalled before anybody is resumed.
         let victims: Vec<Pid> =
             self.live().iter().copied().filter(|&it| is_victim(action, it, &event, self.root)).collect();
+        if let Action::SignalGit(signal) | Action::SignalTree(signal) = action {
+            victims.iter().for_each(|&victim| {
+                kill(victim, signal).ok();
+            });
+            self.killed = Some(event);
+            return self.go_on(pid, None);
+        }
         victims.iter().for_each(|&victim| kill_now(victim));
         self.killed = Some(event);
         if !victims.contains(&pid) {
@@ -228,8 +235,8 @@ impl<'a> Session<'a> {
 fn is_victim(action: Action, pid: Pid, event: &Event, root: Pid) -> bool {
     match action {
         Action::Continue | Action::Fail(_) | Action::Shorten => false,
-        Action::KillTree => true,
-        Action::KillGit => Role::of(&exe(pid)) == Role::Git,
+        Action::KillTree | Action::SignalTree(_) => true,
+        Action::KillGit | Action::SignalGit(_) => Role::of(&exe(pid)) == Role::Git,
         Action::KillHook => Role::of(&exe(pid)) == Role::Hook,
         Action::KillOne => pid == event.pid,
         Action::KillRoot => pid == root,
