@@ -141,7 +141,7 @@ fn a_state_directory_that_cannot_be_written_vetoes() {
 }
 
 #[test]
-fn the_hook_takes_no_bad_name_and_no_bad_line_from_its_stdin() {
+fn names_and_lines_that_git_would_not_send_are_left_to_git_and_nothing_is_written() {
     let repo = protected();
     let (null, id) = ("0".repeat(40), repo.read(["rev-parse", "HEAD"]));
     let before = tree(&repo.git_dir());
@@ -154,22 +154,13 @@ fn the_hook_takes_no_bad_name_and_no_bad_line_from_its_stdin() {
         "\u{1b}[31m\n".to_owned(),
         format!("{null} not-an-id refs/heads/topic\n"),
     ] {
-        let output = hook(&repo, "prepared", bad.as_bytes());
-        calm(&output);
-        assert_eq!(output.status.code(), Some(1), "{bad:?} is refused: {}", shown(&repo, &output));
-        assert!(text(&output.stderr).contains("jin-txn: error:"), "{bad:?}: {}", text(&output.stderr));
-        for state in ["preparing", "committed", "aborted"] {
-            calm(&hook(&repo, state, bad.as_bytes()));
+        for state in ["preparing", "prepared", "committed", "aborted"] {
+            let output = hook(&repo, state, bad.as_bytes());
+            calm(&output);
+            assert_eq!(output.status.code(), Some(0), "{bad:?}, {state}: {}", shown(&repo, &output));
         }
     }
-    assert_same(&before, &tree(&repo.git_dir()), "what is refused leaves nothing behind");
-    let refused = hook(&repo, "prepared", format!("{null} {id} refs/heads/\u{1b}[31mred\n").as_bytes());
-    insta::assert_snapshot!(shown(&repo, &refused), @r"
-    --- stderr
-    jin-txn: error: `refs/heads/\x1b[31mred` is no valid ref name: it has a control character, a space or one of ~^:?*[\
-    jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
-    --- exit 1
-    ");
+    assert_same(&before, &tree(&repo.git_dir()), "what is left to git leaves nothing behind");
 }
 
 #[test]
