@@ -109,6 +109,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             }
         }
     }
+    for name in &told.begin.left {
+        session.print(&format!("{name}  (a name that jin-txn does not write: what became of it is not in the log)"));
+    }
     for moved in child_transactions::moves(&scan.records, id) {
         print_change(session, &moved.name, &moved.before, &moved.after);
     }

@@ -3,7 +3,7 @@
 //! Records of a newer format and of an unknown type are kept and shown, and never acted upon ([`Body::Unknown`]). How a
 //! record becomes bytes is in [`codec`](crate::wal::codec).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::fs::{Birth, FileId};
 use crate::git::refs::RefSnapshot;
@@ -11,6 +11,7 @@ use crate::git::{RefName, Value};
 use crate::process::operation::Root;
 use crate::process::owner::{Owner, Process};
 use crate::state::{TxId, TxKind};
+use crate::util::text::{escape, unescape};
 use crate::wal::files::FileChange;
 
 /// Log sequence number: the position of a record in the repository's history, counted from 1.
@@ -150,7 +151,7 @@ pub struct Begin {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watched: Vec<Watched>,
     /// Names that we would not make, as text: they were to change as well, and git alone knows what became of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "escaped")]
     pub left: Vec<String>,
     /// `packed-refs.lock`, when git had to take it for this transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,6 +189,13 @@ pub struct Begin {
     /// Of a run: what it can be taken back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Seal>,
+}
+
+/// Reads names that are only shown: as we would have written them, so that none prints a line of its own.
+fn escaped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let is_ours = |name: &String| unescape(name).is_some_and(|bytes| escape(&bytes) == name.as_str());
+    if names.iter().all(is_ours) { Ok(names) } else { Err(de::Error::custom("a name with a broken escape")) }
 }
 
 impl Begin {

@@ -144,7 +144,8 @@ fn a_state_directory_that_cannot_be_written_vetoes() {
 fn names_and_lines_that_git_would_not_send_are_left_to_git_and_nothing_is_written() {
     let repo = protected();
     let (null, id) = ("0".repeat(40), repo.read(["rev-parse", "HEAD"]));
-    let before = tree(&repo.git_dir());
+    let parts = ["refs", "logs", ".jin/wal"].map(|part| repo.git_dir().join(part));
+    let before = parts.each_ref().map(|part| tree(part));
     for bad in [
         format!("{null} {id} refs/heads/\u{1b}[31mred\n"),
         format!("{null} {id} refs/../../victim\n"),
@@ -160,7 +161,10 @@ fn names_and_lines_that_git_would_not_send_are_left_to_git_and_nothing_is_writte
             assert_eq!(output.status.code(), Some(0), "{bad:?}, {state}: {}", shown(&repo, &output));
         }
     }
-    assert_same(&before, &tree(&repo.git_dir()), "what is left to git leaves nothing behind");
+    for (part, before) in parts.iter().zip(&before) {
+        assert_same(before, &tree(part), "what is left to git leaves nothing behind");
+    }
+    assert_eq!(repo.jin_txn(["check"]).status.code(), Some(0), "and nothing is unfinished");
 }
 
 #[test]

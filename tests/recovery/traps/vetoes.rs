@@ -197,6 +197,8 @@ fn beside_a_name_that_is_not_ours_the_others_are_still_recovered_and_it_is_told(
         repo.run(Git::under_test().program.as_os_str(), repo.path(), ["update-ref", "--stdin"], input.as_bytes());
     assert!(done.status.success(), "{}", text(&done.stderr));
     let id = repo.logged()[0].split_whitespace().next().unwrap_or_default().to_owned();
+    let (_, shown) = run_jin(&repo, &["show", &id]);
+    assert!(shown.contains("zoo  (a name that jin-txn does not write"), "{shown}");
     let (code, said) = run_jin(&repo, &["undo", &id]);
     assert!(code != 0 && said.contains("it changed `zoo`, a name that jin-txn does not write"), "{code}: {said}");
 }
