@@ -185,6 +185,6 @@ impl Candidate {
 }
 
 /// An ancestor that is git and not merely running us as an alias.
-fn is_at_work(stat: &Stat) -> bool {
+pub(super) fn is_at_work(stat: &Stat) -> bool {
     owner::may_be_git(stat) && !is_ourselves(stat.pid) && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())
 }

@@ -27,7 +27,7 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const MAX_ANCESTORS: usize = 16;
 
 /// A process, told from a later one with the same pid by its start time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// Process id, in the pid namespace of whoever wrote this down.
     pub pid: u32,

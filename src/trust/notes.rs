@@ -85,6 +85,23 @@ impl Notes {
         fits
     }
 
+    /// The directory that has them.
+    pub(crate) fn directory(&self) -> PathBuf {
+        durable::real(&self.directory)
+    }
+
+    /// The state directories that this user has notes for, by the names of the notes.
+    pub(crate) fn all(&self) -> Vec<(String, PathBuf)> {
+        let Ok(entries) = fs::read_dir(&self.directory()) else { return Vec::new() };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| self.path_of(&name).map(|path| (name, path))).collect()
+    }
+
+    /// The state directory that the note `name` is about.
+    pub(crate) fn path_of(&self, name: &str) -> Option<PathBuf> {
+        is_note_name(name).then(|| self.read(name)?.path()).flatten()
+    }
+
     /// Writes the note for a repository, where it can be. Drops notes of repositories that are gone.
     pub(crate) fn remember(&self, state: &StateDir) {
         if self.try_remember(state).is_err() {

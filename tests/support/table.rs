@@ -163,6 +163,7 @@ pub fn explain(report: &Report) {
 fn points(operation: &'static str, after: After, events: &[Event]) -> Vec<Point> {
     let victims: &[Victim] = match after {
         After::Recover => &[Victim::Tree, Victim::Git, Victim::Hook, Victim::Container],
+        After::Watch => &[Victim::Tree, Victim::Git, Victim::Hook],
         _ => &[Victim::Tree],
     };
     let mut points = Vec::new();
@@ -258,6 +259,8 @@ fn table_file(after: After) -> PathBuf {
         After::KilledRecovery(_) => "killed-recovery",
         After::Shim => "shim",
         After::PlainGit => "plain-git",
+        After::Watch => "watch",
+        After::WatchAtSpeed => "watch-at-speed",
     };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory has a tmp in it");
     target.join(format!("kill-table-{}-{mode}.md", Git::under_test().version))
