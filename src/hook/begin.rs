@@ -21,7 +21,6 @@ use anyhow::Context;
 
 use crate::fs::{FileId, durable};
 use crate::git::{RefFormat, RefStore, Repository, Value};
-use crate::hook::announce;
 use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
 use crate::observe::{self, Locks, Observed};
@@ -111,7 +110,6 @@ impl<'c> Marked<'c> {
         let dir = call.state.path();
         let published = if announced.is_some() { marker.update(dir) } else { marker.create(dir) };
         let entry = published.with_context(|| format!("cannot write a marker into {}", shown(dir)))?;
-        announce::at_work(&call.environment.watch, &call.repo, marker.owner.process);
         Ok(Marked { call, log, entry, marker })
     }
 

@@ -27,6 +27,7 @@ mod prepared;
 mod preparing;
 mod preserve;
 mod recover;
+mod testify;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

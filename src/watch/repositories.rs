@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::fs::{Birth, durable};
+use crate::fs::{Birth, FileId, durable};
 use crate::git::Repository;
 use crate::locks::find;
 use crate::locks::seen::Inode;
@@ -192,6 +192,18 @@ impl Repositories {
         let now = Instant::now();
         let looks = std::iter::once(now).chain(LOOKS.map(|after| now + after)).collect();
         repo.locks.insert(path, Lock { inode, birth, number: self.numbers, holders: Vec::new(), looks });
+    }
+
+    /// A hook says that its git holds these locks: those that are the very files which it names.
+    pub(crate) fn held(&mut self, key: Key, git: Process, locks: &[(PathBuf, FileId)]) {
+        let Some(repo) = self.all.get_mut(&key) else { return };
+        for (path, id) in locks {
+            let is_it = FileId::at(path).is_ok_and(|found| found == Some(*id));
+            let known = repo.locks.get_mut(path).filter(|lock| is_it && lock.is_at(path));
+            if let Some(lock) = known.filter(|lock| !lock.holders.contains(&git)) {
+                lock.holders.push(git);
+            }
+        }
     }
 
     /// A name has gone from a directory.

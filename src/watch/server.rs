@@ -244,6 +244,7 @@ impl<'s> Server<'s> {
         self.watch_notes();
         let Some(key) = known.or_else(|| self.know(&state)) else { return };
         if let Some(git) = announcement.git {
+            self.repositories.held(key, git, &announcement.locks);
             self.wait_for(git, key);
         }
     }

@@ -1,10 +1,10 @@
 //! Tells the watch that a git is at work: one datagram that waits for nobody.
 //!
-//! A datagram is a hint, never evidence: the watch looks for itself. Its socket lies in a directory that only this user may
-//! enter. Where nobody listens, the first hook starts the watch ([`start`]).
+//! It is a hint: the watch looks for itself. What it cannot see is who holds a lock that git has closed already; there the word of
+//! the hook counts for the file with the very identity that it names. The socket lies in a directory that only this user may enter,
+//! who may take his own locks away without us. Where nobody listens, the first hook starts the watch ([`start`]).
 //!
-//! Limit: a git that is announced has come to its first logged transaction. What it locked before (`index.lock`) the watch has to
-//! see by itself, in a repository that it knows.
+//! Limit: what a git locked before its first hook call the watch has to see by itself, in a repository that it knows.
 
 pub(crate) mod address;
 pub(crate) mod start;
@@ -15,9 +15,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use crate::fs::FileId;
 use crate::git::Repository;
 use crate::process::owner::Process;
-use crate::state::{StateDir, WatchMode};
+use crate::state::StateDir;
+use crate::util::text::{escape, unescape};
 
 pub(crate) use address::Address;
 pub(crate) use start::Caller;
@@ -52,27 +54,33 @@ pub(crate) struct Announcement {
     pub(crate) git: Option<Process>,
     /// The common directory.
     pub(crate) common_dir: PathBuf,
+    /// Locks that this git holds.
+    pub(crate) locks: Vec<(PathBuf, FileId)>,
 }
 
 impl Announcement {
-    /// A line of words, then the path.
+    /// A line of words, one with the path, one for each lock.
     fn encode(&self) -> Vec<u8> {
+        use std::fmt::Write;
         let Process { pid, start } = self.git.unwrap_or(Process { pid: 0, start: 0 });
-        let mut bytes = format!("1 {} {pid} {start}\n", self.kind.word()).into_bytes();
-        bytes.extend_from_slice(self.common_dir.as_os_str().as_bytes());
-        bytes
+        let mut text = format!("1 {} {pid} {start}\n{}\n", self.kind.word(), text_of(&self.common_dir));
+        for (path, id) in &self.locks {
+            let [ino, size, mtime, ctime] = <[i64; 4]>::from(*id);
+            writeln!(text, "{ino} {size} {mtime} {ctime} {}", text_of(path)).expect("writing to a string cannot fail");
+        }
+        text.into_bytes()
     }
 
     /// Reads what [`Announcement::encode`] wrote.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Announcement> {
-        let end = bytes.iter().position(|b| *b == b'\n')?;
-        let (line, path) = (std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]);
-        let ["1", word, pid, start] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
+        let mut lines = std::str::from_utf8(bytes).ok()?.lines();
+        let ["1", word, pid, start] = lines.next()?.split(' ').collect::<Vec<_>>()[..] else { return None };
         let kind = [Kind::AtWork, Kind::LetGo].into_iter().find(|kind| kind.word() == word)?;
         let (pid, start) = (pid.parse().ok()?, start.parse().ok()?);
-        let common_dir = PathBuf::from(OsString::from_vec(path.to_vec()));
+        let common_dir = path_of(lines.next()?)?;
         let git = (pid > 0).then_some(Process { pid, start });
-        common_dir.is_absolute().then_some(Announcement { kind, git, common_dir })
+        let locks = lines.map(lock_of).collect::<Option<_>>()?;
+        Some(Announcement { kind, git, common_dir, locks })
     }
 
     fn send(&self, address: &Address) -> io::Result<()> {
@@ -83,21 +91,27 @@ impl Announcement {
 }
 
 /// Says that `git` is at work in `repo`, and starts the watch where there is none. Never an error: it is needed for nothing.
-pub(crate) fn at_work(caller: &Caller, repo: &Repository, git: Process) {
-    announce(caller, repo, Kind::AtWork, Some(git));
+pub(crate) fn at_work(caller: &Caller, repo: &Repository, git: Process, locks: Vec<(PathBuf, FileId)>) {
+    announce(caller, repo, Kind::AtWork, Some(git), locks);
 }
 
 /// Asks the watch to let go of `recovery.lock`.
 pub(crate) fn let_go(caller: &Caller, repo: &Repository) {
-    announce(caller, repo, Kind::LetGo, None);
+    announce(caller, repo, Kind::LetGo, None, Vec::new());
 }
 
-fn announce(caller: &Caller, repo: &Repository, kind: Kind, git: Option<Process>) {
-    if caller.mode == Some(WatchMode::Off) {
+fn announce(
+    caller: &Caller,
+    repo: &Repository,
+    kind: Kind,
+    git: Option<Process>,
+    locks: Vec<(PathBuf, FileId)>,
+) {
+    if caller.is_silent() {
         return;
     }
     let Some(address) = caller.address() else { return };
-    let announcement = Announcement { kind, git, common_dir: repo.common_dir.clone() };
+    let announcement = Announcement { kind, git, common_dir: repo.common_dir.clone(), locks };
     match announcement.send(&address) {
         // Nobody listens: there is no watch, or none any more.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -108,6 +122,22 @@ fn announce(caller: &Caller, repo: &Repository, kind: Kind, git: Option<Process>
         // It has not read thousands of others yet, and looks at everything when it has.
         _ => {}
     }
+}
+
+fn text_of(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes()).into_owned()
+}
+
+fn path_of(text: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(OsString::from_vec(unescape(text)?));
+    path.is_absolute().then_some(path)
+}
+
+fn lock_of(line: &str) -> Option<(PathBuf, FileId)> {
+    let mut words = line.splitn(5, ' ');
+    let mut number = || words.next()?.parse::<i64>().ok();
+    let id = FileId::from([number()?, number()?, number()?, number()?]);
+    Some((path_of(words.next()?)?, id))
 }
 
 /// Is it a path that fits into the address of a socket?
@@ -125,7 +155,9 @@ mod tests {
         let git = Process { pid: 7, start: 8 };
         for (kind, git) in [(Kind::AtWork, Some(git)), (Kind::LetGo, None)] {
             let common_dir = PathBuf::from(OsString::from_vec(b"/a\nb \xff/.git".to_vec()));
-            let said = Announcement { kind, git, common_dir };
+            let id = FileId { ino: 1, size: 2, mtime: 3, ctime: 4 };
+            let locks = vec![(common_dir.join("HEAD.lock"), id), (common_dir.join("index.lock"), id)];
+            let said = Announcement { kind, git, common_dir, locks };
             assert_eq!(Announcement::decode(&said.encode()), Some(said));
         }
         for text in ["", "1 at-work 7 8", "1 at-work 7 8\nrelative", "2 at-work 7 8\n/a", "1 else 7 8\n/a", "1 at-work x 8\n/a"] {

@@ -43,6 +43,11 @@ impl Caller {
         }
     }
 
+    /// Nothing is announced.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.mode == Some(WatchMode::Off)
+    }
+
     /// Where the watch of this user listens.
     pub(crate) fn address(&self) -> Option<Address> {
         Address::of(self.runtime.as_ref())
