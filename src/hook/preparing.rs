@@ -35,7 +35,7 @@ impl Call<'_> {
         let id = self.log(&place).next_id()?;
         let marker = self.marker(id, place, Phase::Preparing)?;
         marker.create(self.state.path())?;
-        announce::at_work(&self.environment.watch, &self.repo, marker.owner.process, Vec::new());
+        announce::at_work(&self.environment.watch, &self.repo, marker.owner.process, Vec::new(), false);
         Ok(())
     }
 

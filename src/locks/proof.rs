@@ -112,22 +112,25 @@ impl<'r> Judge<'r> {
         }
         match &self.known.seen {
             Some(seen) if seen.proves_dead(&lock)? => dead(lock, "its holder was seen, and is dead"),
-            Some(_) => Ok(self.judge_unseen(lock)),
+            Some(seen) => {
+                let is_named = seen.names(&lock);
+                Ok(self.judge_unseen(lock, is_named))
+            }
             None => Ok(self.could_anybody_hold(lock)),
         }
     }
 
-    /// A lock whose holder the watch has not seen. One that a marker of the dead names goes unless somebody else could hold it
+    /// A lock whose holder the watch has not seen. One that the dead have named, in a marker or to the watch, goes unless somebody else could hold it
     /// who can be seen.
-    fn judge_unseen(&mut self, lock: LockFile) -> Verdict {
-        let is_named = self.known.named.get(&lock.path).is_some_and(|named| named.is_same_file(&lock.id));
+    fn judge_unseen(&mut self, lock: LockFile, is_named: bool) -> Verdict {
+        let is_named = is_named || self.known.named.get(&lock.path).is_some_and(|named| named.is_same_file(&lock.id));
         if !is_named {
             let because = "nobody was seen to hold it: `git txn recover` looks who could".to_owned();
             return Verdict::Held(Holder { liveness: Liveness::Unknowable, because });
         }
         match self.could_anybody_hold(lock.clone()) {
             Verdict::Held(Holder { liveness: Liveness::Unknowable, .. }) => {
-                Verdict::Dead(DeadLock { lock, proof: "the marker of a process that is dead names it".to_owned() })
+                Verdict::Dead(DeadLock { lock, proof: "a process that is dead named it".to_owned() })
             }
             verdict => verdict,
         }

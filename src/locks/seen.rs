@@ -40,12 +40,14 @@ pub(crate) struct SeenLock {
     id: FileId,
     /// Who held it.
     holders: Vec<Process>,
+    /// It may have been another's: it goes only if nobody who can be seen could hold it.
+    doubtful: bool,
 }
 
 impl SeenLock {
     /// `holders` are those who were seen with the lock, which is still `id`.
-    pub(crate) fn new(path: &Path, id: FileId, holders: Vec<Process>) -> SeenLock {
-        SeenLock { path: escape(path.as_os_str().as_bytes()).into_owned(), id, holders }
+    pub(crate) fn new(path: &Path, id: FileId, holders: Vec<Process>, doubtful: bool) -> SeenLock {
+        SeenLock { path: escape(path.as_os_str().as_bytes()).into_owned(), id, holders, doubtful }
     }
 
     fn is(&self, lock: &LockFile) -> bool {
@@ -66,12 +68,19 @@ pub(crate) struct Seen(pub(crate) Vec<SeenLock>);
 impl Seen {
     /// Was `lock` seen in the hands of processes that are all dead, and has nobody that we can see the file open now?
     pub(crate) fn proves_dead(&self, lock: &LockFile) -> io::Result<bool> {
-        if !self.0.iter().any(|seen| seen.is(lock) && seen.holders_are_dead()) {
+        if !self.0.iter().any(|seen| seen.is(lock) && !seen.doubtful && seen.holders_are_dead()) {
             return Ok(false);
         }
         let Ok(found) = fs::symlink_metadata(&lock.path) else { return Ok(false) };
         let open = anybody_with((found.dev(), found.ino()))?;
         Ok(!open)
+    }
+}
+
+impl Seen {
+    /// Did one name it who is dead, and may have been wrong?
+    pub(crate) fn names(&self, lock: &LockFile) -> bool {
+        self.0.iter().any(|seen| seen.is(lock) && seen.doubtful && seen.holders_are_dead())
     }
 }
 

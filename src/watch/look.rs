@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::fs::FileId;
+use crate::git::reflog::RENAMED_LOG;
 use crate::locks::SeenLock;
 use crate::locks::seen::{Inode, holders_of, waiting_holder};
 use crate::process::owner::{ExecContext, Process, Stat};
+use crate::recovery::any_unfinished_worktree;
 use crate::state::TxKind;
 use crate::state::marker::Listing;
 use crate::watch::repositories::{Key, Repo, Repositories};
@@ -41,12 +43,20 @@ pub(crate) fn markers(repo: &Repo, here: &ExecContext) -> Markers {
     found
 }
 
+/// What git leaves outside of locks: a branch that is being renamed, a worktree that is being made. By whom, recovery finds out.
+pub(crate) fn unfinished(repo: &Repo) -> Vec<PathBuf> {
+    let renamed = Some(repo.repo.common_dir.join(RENAMED_LOG)).filter(|path| path.symlink_metadata().is_ok());
+    let worktrees = Some(repo.repo.common_dir.join("worktrees")).filter(|_| any_unfinished_worktree(&repo.repo));
+    renamed.into_iter().chain(worktrees).collect()
+}
+
 /// A lock of whose holders none is left.
 pub(crate) struct Orphan {
     pub(crate) path: PathBuf,
     number: u64,
     id: FileId,
     holders: Vec<Process>,
+    doubtful: bool,
 }
 
 /// The locks that were seen in the hands of processes which are all dead, as they are now.
@@ -55,7 +65,7 @@ pub(crate) fn orphans(repo: &Repo) -> Vec<Orphan> {
     let locks = repo.locks.iter().filter(|(path, lock)| dead(&lock.holders) && lock.is_at(path));
     let with_identity = locks.filter_map(|(path, lock)| {
         let id = FileId::at(path).ok()??;
-        Some(Orphan { path: path.clone(), number: lock.number, id, holders: lock.holders.clone() })
+        Some(Orphan { path: path.clone(), number: lock.number, id, holders: lock.holders.clone(), doubtful: lock.doubtful })
     });
     with_identity.collect()
 }
@@ -65,7 +75,7 @@ impl Orphan {
     /// read is known: a later file of this name may have the same inode.
     pub(crate) fn seen(self, repo: &Repo) -> Option<SeenLock> {
         let is_it = repo.locks.get(&self.path).is_some_and(|lock| lock.number == self.number);
-        is_it.then(|| SeenLock::new(&self.path, self.id, self.holders))
+        is_it.then(|| SeenLock::new(&self.path, self.id, self.holders, self.doubtful))
     }
 }
 
@@ -104,6 +114,9 @@ pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Ve
         let lock = repositories.all.get_mut(key).and_then(|repo| repo.locks.get_mut(path));
         // Whoever has the file open now, and it has this name still: it is the lock's holder.
         if let Some(lock) = lock.filter(|lock| lock.is_at(path) && !lock.holders.contains(&holder)) {
+            if std::mem::take(&mut lock.doubtful) {
+                lock.holders.clear();
+            }
             lock.holders.push(holder);
             found.push((*key, holder));
         }

@@ -39,6 +39,8 @@ pub(crate) struct Lock {
     pub(crate) number: u64,
     /// Who was seen to hold it.
     pub(crate) holders: Vec<Process>,
+    /// That is said of a batched update only.
+    pub(crate) doubtful: bool,
     /// When its holders are looked for.
     pub(crate) looks: Vec<Instant>,
 }
@@ -191,16 +193,17 @@ impl Repositories {
         self.numbers += 1;
         let now = Instant::now();
         let looks = std::iter::once(now).chain(LOOKS.map(|after| now + after)).collect();
-        repo.locks.insert(path, Lock { inode, birth, number: self.numbers, holders: Vec::new(), looks });
+        repo.locks.insert(path, Lock { inode, birth, number: self.numbers, holders: Vec::new(), doubtful: false, looks });
     }
 
     /// A hook says that its git holds these locks: those that are the very files which it names.
-    pub(crate) fn held(&mut self, key: Key, git: Process, locks: &[(PathBuf, FileId)]) {
+    pub(crate) fn held(&mut self, key: Key, git: Process, locks: &[(PathBuf, FileId)], doubtful: bool) {
         let Some(repo) = self.all.get_mut(&key) else { return };
         for (path, id) in locks {
             let is_it = FileId::at(path).is_ok_and(|found| found == Some(*id));
             let known = repo.locks.get_mut(path).filter(|lock| is_it && lock.is_at(path));
             if let Some(lock) = known.filter(|lock| !lock.holders.contains(&git)) {
+                lock.doubtful = doubtful && lock.holders.is_empty();
                 lock.holders.push(git);
             }
         }

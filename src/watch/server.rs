@@ -212,6 +212,12 @@ impl<'s> Server<'s> {
     fn cover_new(&mut self, key: Key, within: &Path, dir: &Path) {
         let is_of_refs = within.components().any(|part| part.as_os_str() == "refs");
         let is_of_objects = within.ends_with("objects") && !dir.ends_with("info") && !dir.ends_with("pack");
+        if within.ends_with("worktrees")
+            && let Some(repo) = self.repositories.all.get_mut(&key)
+        {
+            // No lock says that somebody makes it, and no hook.
+            repo.due = Some(Instant::now() + Duration::from_secs(1));
+        }
         let covered = match (is_of_refs, is_of_objects) {
             (true, _) => self.repositories.cover_below(key, dir.to_owned(), &self.events),
             (false, true) => return,
@@ -244,7 +250,7 @@ impl<'s> Server<'s> {
         self.watch_notes();
         let Some(key) = known.or_else(|| self.know(&state)) else { return };
         if let Some(git) = announcement.git {
-            self.repositories.held(key, git, &announcement.locks);
+            self.repositories.held(key, git, &announcement.locks, announcement.doubtful);
             self.wait_for(git, key);
         }
     }
@@ -294,6 +300,7 @@ impl<'s> Server<'s> {
         let markers = look::markers(repo, &self.here);
         let orphans = look::orphans(repo);
         let mut work: Vec<PathBuf> = markers.dead.clone();
+        work.extend(look::unfinished(repo));
         work.extend(orphans.iter().map(|orphan| orphan.path.clone()));
         for process in markers.alive {
             self.wait_for(process, key);

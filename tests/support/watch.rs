@@ -75,8 +75,10 @@ impl Watch {
         let process = PathBuf::from(format!("/proc/{}", self.pid));
         let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
         let children = read(&format!("task/{}/children", self.pid));
-        // 281 and 232: `epoll_pwait` and `epoll_wait`.
-        let waits = read("syscall").split(' ').next().is_some_and(|number| matches!(number, "281" | "232" | "441"));
+        // `epoll_pwait`, without a time at which it wakes: nothing is to be looked at again.
+        let syscall = read("syscall");
+        let words: Vec<&str> = syscall.split(' ').collect();
+        let waits = words.first() == Some(&"281") && words.get(4) == Some(&"0xffffffffffffffff");
         children.trim().is_empty() && waits
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Announcement {
     pub(crate) common_dir: PathBuf,
     /// Locks that this git holds.
     pub(crate) locks: Vec<(PathBuf, FileId)>,
+    /// Some of them may be another git's.
+    pub(crate) doubtful: bool,
 }
 
 impl Announcement {
@@ -63,7 +65,8 @@ impl Announcement {
     fn encode(&self) -> Vec<u8> {
         use std::fmt::Write;
         let Process { pid, start } = self.git.unwrap_or(Process { pid: 0, start: 0 });
-        let mut text = format!("1 {} {pid} {start}\n{}\n", self.kind.word(), text_of(&self.common_dir));
+        let mut text = format!("1 {} {pid} {start} {}\n", self.kind.word(), u8::from(self.doubtful));
+        text.extend([text_of(&self.common_dir).as_str(), "\n"]);
         for (path, id) in &self.locks {
             let [ino, size, mtime, ctime] = <[i64; 4]>::from(*id);
             writeln!(text, "{ino} {size} {mtime} {ctime} {}", text_of(path)).expect("writing to a string cannot fail");
@@ -74,13 +77,13 @@ impl Announcement {
     /// Reads what [`Announcement::encode`] wrote.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Announcement> {
         let mut lines = std::str::from_utf8(bytes).ok()?.lines();
-        let ["1", word, pid, start] = lines.next()?.split(' ').collect::<Vec<_>>()[..] else { return None };
+        let ["1", word, pid, start, doubtful] = lines.next()?.split(' ').collect::<Vec<_>>()[..] else { return None };
         let kind = [Kind::AtWork, Kind::LetGo].into_iter().find(|kind| kind.word() == word)?;
         let (pid, start) = (pid.parse().ok()?, start.parse().ok()?);
         let common_dir = path_of(lines.next()?)?;
         let git = (pid > 0).then_some(Process { pid, start });
         let locks = lines.map(lock_of).collect::<Option<_>>()?;
-        Some(Announcement { kind, git, common_dir, locks })
+        Some(Announcement { kind, git, common_dir, locks, doubtful: doubtful == "1" })
     }
 
     fn send(&self, address: &Address) -> io::Result<()> {
@@ -90,38 +93,47 @@ impl Announcement {
     }
 }
 
-/// Says that `git` is at work in `repo`, and starts the watch where there is none. Never an error: it is needed for nothing.
-pub(crate) fn at_work(caller: &Caller, repo: &Repository, git: Process, locks: Vec<(PathBuf, FileId)>) {
-    announce(caller, repo, Kind::AtWork, Some(git), locks);
+/// Says that `git` is at work in `repo`, with these locks, and starts the watch where there is none. Never an error: it is needed
+/// for nothing.
+pub(crate) fn at_work(
+    caller: &Caller,
+    repo: &Repository,
+    git: Process,
+    locks: Vec<(PathBuf, FileId)>,
+    doubtful: bool,
+) {
+    let common_dir = repo.common_dir.clone();
+    announce(caller, repo, &Announcement { kind: Kind::AtWork, git: Some(git), common_dir, locks, doubtful });
 }
 
 /// Asks the watch to let go of `recovery.lock`.
 pub(crate) fn let_go(caller: &Caller, repo: &Repository) {
-    announce(caller, repo, Kind::LetGo, None, Vec::new());
+    let common_dir = repo.common_dir.clone();
+    let said = Announcement { kind: Kind::LetGo, git: None, common_dir, locks: Vec::new(), doubtful: false };
+    announce(caller, repo, &said);
 }
 
-fn announce(
-    caller: &Caller,
-    repo: &Repository,
-    kind: Kind,
-    git: Option<Process>,
-    locks: Vec<(PathBuf, FileId)>,
-) {
+fn announce(caller: &Caller, repo: &Repository, said: &Announcement) {
     if caller.is_silent() {
         return;
     }
     let Some(address) = caller.address() else { return };
-    let announcement = Announcement { kind, git, common_dir: repo.common_dir.clone(), locks };
-    match announcement.send(&address) {
+    match said.send(&address) {
         // Nobody listens: there is no watch, or none any more.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            if kind == Kind::AtWork {
+            if said.kind == Kind::AtWork {
                 start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch);
             }
         }
         // It has not read thousands of others yet, and looks at everything when it has.
         _ => {}
     }
+}
+
+/// Is it a path that fits into the address of a socket?
+fn fits_socket(path: &Path) -> bool {
+    const LONGEST_ADDRESS: usize = 107;
+    path.as_os_str().len() <= LONGEST_ADDRESS
 }
 
 fn text_of(path: &Path) -> String {
@@ -140,12 +152,6 @@ fn lock_of(line: &str) -> Option<(PathBuf, FileId)> {
     Some((path_of(words.next()?)?, id))
 }
 
-/// Is it a path that fits into the address of a socket?
-fn fits_socket(path: &Path) -> bool {
-    const LONGEST_ADDRESS: usize = 107;
-    path.as_os_str().len() <= LONGEST_ADDRESS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,10 +163,10 @@ mod tests {
             let common_dir = PathBuf::from(OsString::from_vec(b"/a\nb \xff/.git".to_vec()));
             let id = FileId { ino: 1, size: 2, mtime: 3, ctime: 4 };
             let locks = vec![(common_dir.join("HEAD.lock"), id), (common_dir.join("index.lock"), id)];
-            let said = Announcement { kind, git, common_dir, locks };
+            let said = Announcement { kind, git, common_dir, locks, doubtful: kind == Kind::LetGo };
             assert_eq!(Announcement::decode(&said.encode()), Some(said));
         }
-        for text in ["", "1 at-work 7 8", "1 at-work 7 8\nrelative", "2 at-work 7 8\n/a", "1 else 7 8\n/a", "1 at-work x 8\n/a"] {
+        for text in ["", "1 at-work 7 8 0", "1 at-work 7 8 0\nrelative", "2 at-work 7 8 0\n/a", "1 else 7 8 0\n/a", "1 at-work x 8 0\n/a"] {
             assert_eq!(Announcement::decode(text.as_bytes()), None, "{text:?}");
         }
     }
