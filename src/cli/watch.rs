@@ -5,7 +5,11 @@ use std::io::Read;
 use anyhow::Context;
 
 use crate::cli::{Session, exit, exit_code, notes, real_git, utc};
+use crate::hook::announce::start::start_if_wanted;
 use crate::hook::announce::{Address, Caller};
+use crate::setup::watch_unit::Unit;
+use crate::state::WatchMode;
+use crate::util::text::shown;
 use crate::watch::status::Status;
 use crate::watch::{self, Request};
 
@@ -17,12 +21,20 @@ use crate::watch::{self, Request};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Say whether it runs, and what it did last
-    #[arg(long, conflicts_with = "stop")]
+    #[arg(long, group = "what")]
     status: bool,
 
     /// End the one that runs
-    #[arg(long)]
+    #[arg(long, group = "what")]
     stop: bool,
+
+    /// Start it with every session of yours, by systemd
+    #[arg(long, group = "what")]
+    install: bool,
+
+    /// Take that back
+    #[arg(long, group = "what")]
+    uninstall: bool,
 
     /// As a hook starts it
     #[arg(long, hide = true)]
@@ -39,6 +51,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     if args.started {
         watch::detach()?;
+    }
+    if args.install || args.uninstall {
+        return unit(session, args.install);
     }
     let address = address()?;
     if args.status {
@@ -59,9 +74,73 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     anyhow::bail!("the watch runs already: `jin-txn watch --status` says more")
 }
 
+fn caller() -> Caller {
+    Caller::of(|name| std::env::var_os(name))
+}
+
+const NO_PLACE: &str = "there is no place for the watch: neither XDG_RUNTIME_DIR nor /tmp can be used";
+
 fn address() -> anyhow::Result<Address> {
-    let caller = Caller::of(|name| std::env::var_os(name));
-    caller.address().context("there is no place for the watch: neither XDG_RUNTIME_DIR nor /tmp can be used")
+    caller().address().context(NO_PLACE)
+}
+
+fn unit(session: &Session, install: bool) -> anyhow::Result<u8> {
+    let unit = Unit::of(|name| std::env::var_os(name)).context("there is no HOME for a unit")?;
+    let path = shown(&unit.path());
+    if install {
+        unit.install(&std::env::current_exe()?)?;
+        session.say(&format!("jin-txn: the watch starts with your next session ({path})"));
+        session.say("hint: `systemctl --user daemon-reload` and `systemctl --user start jin-txn-watch` start it now");
+    } else if unit.uninstall()? {
+        session.say(&format!("jin-txn: {path} is gone"));
+        session.say("hint: `systemctl --user daemon-reload`, and `jin-txn watch --stop` ends the one that runs");
+    } else {
+        session.say("jin-txn: there is no such unit");
+    }
+    Ok(exit::DONE)
+}
+
+/// How a repository with these settings recovers by itself; `None` where nothing is to be said, because the environment says that
+/// nobody wants it.
+pub(super) fn standing(set: WatchMode) -> Option<Standing> {
+    let caller = caller();
+    if caller.is_silent() {
+        return None;
+    }
+    let Some(address) = caller.address() else { return Some(Standing::Hindered(NO_PLACE)) };
+    Some(match (Status::read(&address), caller.hindrance(set)) {
+        (Some(status), _) => Standing::Runs(status),
+        (None, Some(why)) => Standing::Hindered(why),
+        (None, None) => Standing::NotYet,
+    })
+}
+
+/// Starts the watch as a hook would.
+pub(super) fn start(set: WatchMode) {
+    let caller = caller();
+    if let Some(address) = caller.address().filter(|address| !caller.is_silent() && Status::read(address).is_none()) {
+        start_if_wanted(&caller, &address, set);
+    }
+}
+
+/// Does the watch run?
+pub(super) enum Standing {
+    Runs(Status),
+    /// The next command that changes a ref starts it.
+    NotYet,
+    /// It does not run, and nobody starts it.
+    Hindered(&'static str),
+}
+
+impl Standing {
+    /// In words, a line each.
+    pub(super) fn describe(&self) -> Vec<String> {
+        match self {
+            Standing::Runs(status) => describe(status),
+            Standing::NotYet => vec!["watch: none runs; the next git command that changes a ref starts it".to_owned()],
+            Standing::Hindered(why) => vec![format!("watch: none runs, and none is started: {why}")],
+        }
+    }
 }
 
 fn tell(session: &Session, address: &Address) -> u8 {

@@ -127,7 +127,9 @@ pub(crate) fn waiting_holder(path: &Path, is_there: impl Fn() -> bool) -> Option
     for pid in owner::all_pids().ok()? {
         let Some(child) = Stat::of(pid).filter(|child| !child.is_gone() && child.parent > 0) else { continue };
         let Some(git) = Stat::of(child.parent).filter(|git| !git.is_gone() && is_at_work(git)) else { continue };
-        let still = || Stat::of(pid).is_some_and(|now| now.process() == child.process() && now.parent == git.pid && !now.is_gone());
+        let still = || {
+            Stat::of(pid).is_some_and(|now| now.process() == child.process() && now.parent == git.pid && !now.is_gone())
+        };
         if told(&child) && is_there() && still() {
             return Some(with_those_above(git));
         }

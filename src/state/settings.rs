@@ -177,7 +177,12 @@ mod tests {
 
     #[test]
     fn what_is_written_down_is_read_again_and_what_is_not_has_its_default() {
-        let chosen = Settings { lock_timeout: Duration::from_millis(7), retained_seconds: 8, retained_bytes: 9, watch: WatchMode::Off };
+        let chosen = Settings {
+            lock_timeout: Duration::from_millis(7),
+            retained_seconds: 8,
+            retained_bytes: 9,
+            watch: WatchMode::Off,
+        };
         assert_eq!(Settings::parse(&chosen.to_string()), chosen);
         for text in ["", "\0\0", "lock-timeout-ms ten\nretained-seconds\n", "else 3\n"] {
             assert_eq!(Settings::parse(text), Settings::default(), "{text:?}");

@@ -92,7 +92,7 @@ impl Notes {
 
     /// The state directories that this user has notes for, by the names of the notes.
     pub(crate) fn all(&self) -> Vec<(String, PathBuf)> {
-        let Ok(entries) = fs::read_dir(&self.directory()) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.directory()) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         names.filter_map(|name| self.path_of(&name).map(|path| (name, path))).collect()
     }

@@ -65,7 +65,13 @@ pub(crate) fn orphans(repo: &Repo) -> Vec<Orphan> {
     let locks = repo.locks.iter().filter(|(path, lock)| dead(&lock.holders) && lock.is_at(path));
     let with_identity = locks.filter_map(|(path, lock)| {
         let id = FileId::at(path).ok()??;
-        Some(Orphan { path: path.clone(), number: lock.number, id, holders: lock.holders.clone(), doubtful: lock.doubtful })
+        Some(Orphan {
+            path: path.clone(),
+            number: lock.number,
+            id,
+            holders: lock.holders.clone(),
+            doubtful: lock.doubtful,
+        })
     });
     with_identity.collect()
 }

@@ -193,7 +193,8 @@ impl Repositories {
         self.numbers += 1;
         let now = Instant::now();
         let looks = std::iter::once(now).chain(LOOKS.map(|after| now + after)).collect();
-        repo.locks.insert(path, Lock { inode, birth, number: self.numbers, holders: Vec::new(), doubtful: false, looks });
+        repo.locks
+            .insert(path, Lock { inode, birth, number: self.numbers, holders: Vec::new(), doubtful: false, looks });
     }
 
     /// A hook says that its git holds these locks: those that are the very files which it names.

@@ -324,7 +324,10 @@ impl<'s> Server<'s> {
         let Some(repo) = self.repositories.all.get(&key) else { return };
         if repo.asked.as_ref() == Some(&work) {
             // It has been tried just now, in vain.
-            return if repo.needs_human { () } else { self.again(key) };
+            if !repo.needs_human {
+                self.again(key);
+            }
+            return;
         }
         let seen = orphans.into_iter().filter_map(|orphan| orphan.seen(repo)).collect();
         let request = Request::new(&repo.repo.common_dir, seen, Priority::Now);

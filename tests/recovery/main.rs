@@ -15,3 +15,4 @@ mod strangers;
 mod support;
 mod traps;
 mod undo;
+mod watch;

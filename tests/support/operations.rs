@@ -143,7 +143,10 @@ pub const OF_THE_INDEX: &[Operation] = &[
 /// # Panics
 /// When there is none.
 pub fn named(name: &str) -> &'static Operation {
-    ALL.iter().chain(OF_THE_INDEX).find(|operation| operation.name == name).expect("an operation of that name is in the list")
+    ALL.iter()
+        .chain(OF_THE_INDEX)
+        .find(|operation| operation.name == name)
+        .expect("an operation of that name is in the list")
 }
 
 /// Two diverged branches with different files, `main` checked out, a tag.

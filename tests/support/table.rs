@@ -91,10 +91,7 @@ pub fn run(bench: &Bench, events: &[Event], after: After, budget: Budget) -> Row
 /// As [`run`], for `chosen` points of `all`.
 pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point]) -> Row {
     let wanted = wanted_point();
-    let chosen = match &wanted {
-        Some(wanted) => all.iter().copied().filter(|point| point.to_string() == *wanted).collect(),
-        None => chosen.to_vec(),
-    };
+    let chosen = only_wanted(all).unwrap_or_else(|| chosen.to_vec());
     let reports = run_all(bench, &chosen, workers(1));
     reports.iter().for_each(explain);
     let row = Row::of(bench.operation.name, all.len(), &reports);
@@ -107,6 +104,16 @@ pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point]) -> Row {
         println!("{}\ntorture: kills={} violations={}", row.markdown(), row.points, row.bad);
     }
     row
+}
+
+/// A sample of `all`, or the point that the environment asks for.
+pub fn chosen(all: &[Point], budget: Budget) -> Vec<Point> {
+    only_wanted(all).unwrap_or_else(|| sample(all, budget))
+}
+
+fn only_wanted(all: &[Point]) -> Option<Vec<Point>> {
+    let wanted = wanted_point()?;
+    Some(all.iter().copied().filter(|point| point.to_string() == wanted).collect())
 }
 
 /// Runs given points on some threads; the order of the reports is that of the points.
@@ -160,7 +167,7 @@ pub fn explain(report: &Report) {
 }
 
 /// All points of an operation: the whole tree at every event, git alone and the hook alone where a hook is at work.
-fn points(operation: &'static str, after: After, events: &[Event]) -> Vec<Point> {
+pub fn points(operation: &'static str, after: After, events: &[Event]) -> Vec<Point> {
     let victims: &[Victim] = match after {
         After::Recover => &[Victim::Tree, Victim::Git, Victim::Hook, Victim::Container],
         After::Watch => &[Victim::Tree, Victim::Git, Victim::Hook],

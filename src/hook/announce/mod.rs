@@ -95,13 +95,7 @@ impl Announcement {
 
 /// Says that `git` is at work in `repo`, with these locks, and starts the watch where there is none. Never an error: it is needed
 /// for nothing.
-pub(crate) fn at_work(
-    caller: &Caller,
-    repo: &Repository,
-    git: Process,
-    locks: Vec<(PathBuf, FileId)>,
-    doubtful: bool,
-) {
+pub(crate) fn at_work(caller: &Caller, repo: &Repository, git: Process, locks: Vec<(PathBuf, FileId)>, doubtful: bool) {
     let common_dir = repo.common_dir.clone();
     announce(caller, repo, &Announcement { kind: Kind::AtWork, git: Some(git), common_dir, locks, doubtful });
 }
@@ -120,14 +114,16 @@ fn announce(caller: &Caller, repo: &Repository, said: &Announcement) {
     let Some(address) = caller.address() else { return };
     match said.send(&address) {
         // Nobody listens: there is no watch, or none any more.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            if said.kind == Kind::AtWork {
-                start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch);
-            }
+        Err(e) if said.kind == Kind::AtWork && is_unheard(&e) => {
+            start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch);
         }
         // It has not read thousands of others yet, and looks at everything when it has.
         _ => {}
     }
+}
+
+fn is_unheard(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Is it a path that fits into the address of a socket?
@@ -166,7 +162,14 @@ mod tests {
             let said = Announcement { kind, git, common_dir, locks, doubtful: kind == Kind::LetGo };
             assert_eq!(Announcement::decode(&said.encode()), Some(said));
         }
-        for text in ["", "1 at-work 7 8 0", "1 at-work 7 8 0\nrelative", "2 at-work 7 8 0\n/a", "1 else 7 8 0\n/a", "1 at-work x 8 0\n/a"] {
+        for text in [
+            "",
+            "1 at-work 7 8 0",
+            "1 at-work 7 8 0\nrelative",
+            "2 at-work 7 8 0\n/a",
+            "1 else 7 8 0\n/a",
+            "1 at-work x 8 0\n/a",
+        ] {
             assert_eq!(Announcement::decode(text.as_bytes()), None, "{text:?}");
         }
     }

@@ -64,7 +64,9 @@ impl Caller {
             () if self.is_inner => Some("this runs within a `jin-txn run`, or while a push waits in quarantine"),
             () if differs => Some("this process is setuid"),
             () if is_auto && self.in_ci => Some("`CI` is set (`jin.watch=on` starts it there, too)"),
-            () if is_auto && is_sandboxed() => Some("this process is in a sandbox (`jin.watch=on` starts it there, too)"),
+            () if is_auto && is_sandboxed() => {
+                Some("this process is in a sandbox (`jin.watch=on` starts it there, too)")
+            }
             () => None,
         }
     }
@@ -89,7 +91,7 @@ pub(crate) fn start_if_wanted(caller: &Caller, address: &Address, set: WatchMode
 }
 
 fn was_tried(address: &Address) -> bool {
-    let tried = fs::symlink_metadata(&address.tried()).and_then(|found| found.modified());
+    let tried = fs::symlink_metadata(address.tried()).and_then(|found| found.modified());
     // One in the future has been set back since, and counts for nothing.
     tried.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < PAUSE))
 }
