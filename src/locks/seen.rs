@@ -84,9 +84,18 @@ impl Seen {
     }
 }
 
+/// Which processes are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hurry {
+    /// Those whose name says git: a lock may be closed in a moment.
+    Yes,
+    /// All: a wrapper, or an emulator, has another name.
+    No,
+}
+
 /// Processes that hold one of `locks` at this moment: the place in `locks`, and who. `first` are asked before all others, then
 /// the youngest; nobody is asked any more when each lock has a holder.
-pub(crate) fn holders_of(locks: &[Inode], first: &[u32]) -> Vec<(usize, Process)> {
+pub(crate) fn holders_of(locks: &[Inode], first: &[u32], hurry: Hurry) -> Vec<(usize, Process)> {
     let mut found = Vec::new();
     let mut open: Vec<usize> = (0..locks.len()).collect();
     let mut pids = owner::all_pids().unwrap_or_default();
@@ -95,6 +104,9 @@ pub(crate) fn holders_of(locks: &[Inode], first: &[u32]) -> Vec<(usize, Process)
     for pid in first.iter().copied().chain(others) {
         if open.is_empty() {
             break;
+        }
+        if hurry == Hurry::Yes && !is_named_git(pid) {
+            continue;
         }
         let held: Vec<usize> = written_by(pid, locks);
         if held.is_empty() {
@@ -140,6 +152,10 @@ pub(crate) fn waiting_holder(path: &Path, is_there: impl Fn() -> bool) -> Option
 fn is_same_place(one: &Path, other: &Path) -> bool {
     let inode = |path: &Path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
     inode(one).is_some_and(|one| Some(one) == inode(other))
+}
+
+fn is_named_git(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(b"git") || name.starts_with(b".git"))
 }
 
 /// Which of `locks` has this process open for writing?

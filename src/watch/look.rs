@@ -8,12 +8,15 @@ use std::time::Instant;
 use crate::fs::FileId;
 use crate::git::reflog::RENAMED_LOG;
 use crate::locks::SeenLock;
-use crate::locks::seen::{Inode, holders_of, waiting_holder};
+use crate::locks::seen::{Hurry, Inode, holders_of, waiting_holder};
 use crate::process::owner::{ExecContext, Process, Stat};
 use crate::recovery::any_unfinished_worktree;
 use crate::state::TxKind;
 use crate::state::marker::Listing;
 use crate::watch::repositories::{Key, Repo, Repositories};
+
+/// How many looks at a lock are left after the first one.
+const AFTER_FIRST: usize = 2;
 
 /// Markers of one repository.
 #[derive(Default)]
@@ -89,9 +92,13 @@ impl Orphan {
 pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Vec<(Key, Process)> {
     let now = Instant::now();
     let mut wanted: Vec<(Key, PathBuf, Inode)> = Vec::new();
+    let mut hurry = Hurry::No;
     for (key, repo) in &mut repositories.all {
         repo.locks.retain(|path, lock| {
             let is_due = lock.looks.iter().any(|at| *at <= now);
+            if is_due && lock.looks.len() > AFTER_FIRST {
+                hurry = Hurry::Yes;
+            }
             lock.looks.retain(|at| *at > now);
             // Most are gone by now.
             let stays = !is_due || lock.is_at(path);
@@ -106,11 +113,11 @@ pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Ve
     }
     let inodes: Vec<Inode> = wanted.iter().map(|(_, _, inode)| *inode).collect();
     let mut found = Vec::new();
-    let mut held: Vec<(usize, Process)> = holders_of(&inodes, first);
+    let mut held: Vec<(usize, Process)> = holders_of(&inodes, first, hurry);
     for (index, (key, path, _)) in wanted.iter().enumerate() {
         let lock = repositories.all.get(key).and_then(|repo| repo.locks.get(path));
         let is_closed = !held.iter().any(|(of, _)| *of == index);
-        if let Some(lock) = lock.filter(|lock| is_closed && lock.holders.is_empty() && lock.looks.len() < 2) {
+        if let Some(lock) = lock.filter(|lock| is_closed && lock.holders.is_empty() && lock.looks.len() < AFTER_FIRST) {
             let waiting = waiting_holder(path, || lock.is_at(path)).unwrap_or_default();
             held.extend(waiting.into_iter().map(|holder| (index, holder)));
         }

@@ -64,6 +64,7 @@ pub(crate) fn serve(address: &Address, notes: &Notes, ready: impl FnOnce(&Status
     let Some(_held) = flock::try_hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
     detach::hear_of_children()?;
     detach::raise_limit();
+    detach::be_quick();
     durable::remove_file(&address.socket()).with_context(cannot)?;
     let socket = UnixDatagram::bind(address.socket()).with_context(cannot)?;
     let events = Events::new(socket).context("cannot watch anything")?;

@@ -273,3 +273,52 @@ fn a_unit_for_systemd_comes_and_goes() {
     repo.jin(&["watch", "--uninstall"]);
     assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
 }
+
+#[test]
+fn programs_that_kill_git_after_a_time_go_on_without_stale_locks() {
+    const FILES: usize = 2_000;
+    const ROUNDS: usize = 12;
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: there is no python3");
+        return;
+    }
+    let repo = scene();
+    for number in 0..FILES {
+        repo.write(&format!("dir-{}/{number}", number % 50), "one\n");
+    }
+    repo.commit_all("many");
+    let watch = Watch::start(&repo);
+    let script = repo.scratch().join("agent.py");
+    fs::write(&script, AGENT).expect("it can be written");
+    let mut command = with_watch(&repo, repo.command("python3".as_ref()));
+    let done = command.arg(&script).arg(ROUNDS.to_string()).output().expect("python starts");
+    drop(watch);
+    assert!(done.status.success(), "{}{}", text(&done.stdout), text(&done.stderr));
+    println!("{}", text(&done.stdout));
+    repo.git(["fsck", "--no-progress"]);
+}
+
+/// A coding agent: each command of git gets a time that is too short for some of them; the next command comes when the last one is
+/// gone for as long as a program needs to go on.
+const AGENT: &str = r#"
+import random, subprocess, sys, time
+
+random.seed(7)
+killed = 0
+for n in range(int(sys.argv[1])):
+    for directory in range(0, 50, 5):
+        for name in range(directory, 2000, 250):
+            with open(f"dir-{name % 50}/{name}", "a") as file:
+                file.write(f"{n}\n")
+    for command in (["add", "-A"], ["commit", "-qam", f"{n}"], ["rebase", "-q", "--force-rebase", "HEAD~1"]):
+        try:
+            subprocess.run(["git", *command], timeout=random.uniform(0.002, 0.03), capture_output=True)
+        except subprocess.TimeoutExpired:
+            killed += 1
+            time.sleep(0.5)
+            subprocess.run(["git", "rebase", "--abort"], capture_output=True)
+        done = subprocess.run(["git", "commit", "-q", "--allow-empty", "-am", "next"], capture_output=True, text=True)
+        if ".lock" in done.stderr:
+            sys.exit(f"{command}: {done.stderr}")
+print(f"{killed} killed")
+"#;

@@ -45,7 +45,7 @@ impl Address {
         if is_own(&self.directory) {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is open to others, or another user's"))
+        Err(io::Error::other("it is open to others, or another user's"))
     }
 
     /// Is the directory there, and this user's alone? Nothing is sent to a socket, and nothing read, anywhere else.
