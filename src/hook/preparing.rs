@@ -34,8 +34,9 @@ impl Call<'_> {
         let place = ExecContext::here()?;
         let id = self.log(&place).next_id()?;
         let marker = self.marker(id, place, Phase::Preparing)?;
-        marker.create(self.state.path())?;
+        // First: who dies while it writes its marker has told nobody else.
         announce::at_work(&self.environment.watch, &self.repo, marker.owner.process, Vec::new(), false);
+        marker.create(self.state.path())?;
         Ok(())
     }
 

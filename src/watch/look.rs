@@ -10,7 +10,7 @@ use crate::git::reflog::RENAMED_LOG;
 use crate::locks::SeenLock;
 use crate::locks::seen::{Hurry, Inode, holders_of, waiting_holder};
 use crate::process::owner::{ExecContext, Process, Stat};
-use crate::recovery::any_unfinished_worktree;
+use crate::recovery::{any_unfinished_worktree, is_abandoned};
 use crate::state::TxKind;
 use crate::state::marker::Listing;
 use crate::watch::repositories::{Key, Repo, Repositories};
@@ -31,6 +31,13 @@ pub(crate) struct Markers {
 pub(crate) fn markers(repo: &Repo, here: &ExecContext) -> Markers {
     let mut found = Markers::default();
     let Ok(listing) = Listing::read(repo.state().path()) else { return found };
+    for temporary in listing.temporary {
+        if is_abandoned(&temporary, here, &repo.state()) {
+            found.dead.push(temporary.path);
+        } else if temporary.pidns == here.pidns {
+            found.alive.push(temporary.writer);
+        }
+    }
     for entry in listing.markers {
         let Ok(Some((entry, marker))) = entry.read_now() else { continue };
         if marker.origin == TxKind::Run || !marker.owner.place.is_same(here) {

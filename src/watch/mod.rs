@@ -22,6 +22,7 @@ mod detach;
 mod events;
 mod job;
 mod look;
+mod names;
 mod repositories;
 mod server;
 pub(crate) mod status;

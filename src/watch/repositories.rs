@@ -122,7 +122,7 @@ impl Repositories {
     pub(crate) fn cover(&mut self, key: Key, events: &Events) -> io::Result<()> {
         let Some(repo) = self.all.get(&key) else { return Ok(()) };
         let mut directories = find::directories(&repo.repo)?;
-        directories.push(repo.repo.common_dir.join("worktrees"));
+        directories.extend(["worktrees", "logs/refs"].map(|name| repo.repo.common_dir.join(name)));
         self.cover_these(key, directories, events)
     }
 

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::fs::inotify::ReadFlags;
 
 use crate::fs::durable;
 use crate::git::Repository;
@@ -20,7 +19,7 @@ use crate::trust::{Notes, ownership};
 use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::watch::detach;
-use crate::watch::events::{Events, FileEvent, Happened, Watched};
+use crate::watch::events::{Events, Happened, Watched};
 use crate::watch::job::{Job, Priority, Request};
 use crate::watch::look;
 use crate::watch::repositories::{Key, Repositories};
@@ -36,12 +35,12 @@ const MOST_TRIES: u32 = 12;
 /// How long a check after a reboot waits when a hook wanted its lock.
 const AFTER_LETTING_GO: Duration = Duration::from_secs(2);
 
-struct Server<'s> {
+pub(super) struct Server<'s> {
     address: &'s Address,
-    notes: &'s Notes,
+    pub(super) notes: &'s Notes,
     here: ExecContext,
-    events: Events,
-    repositories: Repositories,
+    pub(super) events: Events,
+    pub(super) repositories: Repositories,
     /// Where a process that is waited for was at work.
     at_work: HashMap<Process, HashSet<Key>>,
     job: Option<Job>,
@@ -49,7 +48,7 @@ struct Server<'s> {
     unchecked: VecDeque<Key>,
     paused_until: Option<Instant>,
     own_directory: Watched,
-    notes_directory: Option<Watched>,
+    pub(super) notes_directory: Option<Watched>,
     heard: Instant,
     status: Status,
     told: Status,
@@ -115,7 +114,7 @@ impl<'s> Server<'s> {
     }
 
     /// Knows the repository with this state directory from now on, if this user has protected it.
-    fn know(&mut self, state: &Path) -> Option<Key> {
+    pub(super) fn know(&mut self, state: &Path) -> Option<Key> {
         let repo = Repository::open(state.parent()?).ok()?;
         let state = StateDir::of(&repo);
         if !state.exists() || ownership::require_linked(&repo).is_err() || !self.notes.cover(&state) {
@@ -166,66 +165,10 @@ impl<'s> Server<'s> {
         self.look_where_due();
     }
 
-    fn handle_files(&mut self, files: Vec<FileEvent>) {
-        for event in files {
-            if Some(event.watched) == self.notes_directory {
-                if event.what.intersects(ReadFlags::MOVED_TO | ReadFlags::CREATE)
-                    && let Some(path) = event.name.to_str().and_then(|name| self.notes.path_of(name))
-                {
-                    self.know(&path);
-                }
-                if event.what.contains(ReadFlags::IGNORED) {
-                    self.notes_directory = None;
-                }
-                continue;
-            }
-            self.handle_file(&event);
-        }
-    }
-
-    fn handle_file(&mut self, event: &FileEvent) {
-        if event.what.contains(ReadFlags::IGNORED) {
-            if let Some(key) = self.repositories.lost(event.watched) {
-                self.drop_one(key);
-            }
-            return;
-        }
-        let Some((key, dir)) = self.repositories.directory(event.watched) else { return };
-        let dir = dir.to_owned();
-        let common_dir = self.repositories.all.get(&key).map(|repo| repo.repo.common_dir.clone());
-        if event.what.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF) {
-            // Where it has gone the next hook says.
-            if common_dir.as_ref() == Some(&dir) {
-                self.drop_one(key);
-            }
-        } else if event.what.contains(ReadFlags::ISDIR) {
-            if event.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-                self.cover_new(key, &dir, &dir.join(&event.name));
-            }
-        } else if event.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-            self.repositories.appeared(key, &dir, &event.name);
-        } else if event.what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
-            self.repositories.gone(key, &dir, &event.name);
-        }
-    }
-
-    /// A directory has appeared in one that is watched.
-    fn cover_new(&mut self, key: Key, within: &Path, dir: &Path) {
-        let is_of_refs = within.components().any(|part| part.as_os_str() == "refs");
-        let is_of_objects = within.ends_with("objects") && !dir.ends_with("info") && !dir.ends_with("pack");
-        if within.ends_with("worktrees")
-            && let Some(repo) = self.repositories.all.get_mut(&key)
-        {
-            // No lock says that somebody makes it, and no hook.
+    /// Looks when a git that makes a worktree, or renames a branch, has had time to: no lock says who does that, and no hook.
+    pub(super) fn look_soon(&mut self, key: Key) {
+        if let Some(repo) = self.repositories.all.get_mut(&key) {
             repo.due = Some(Instant::now() + Duration::from_secs(1));
-        }
-        let covered = match (is_of_refs, is_of_objects) {
-            (true, _) => self.repositories.cover_below(key, dir.to_owned(), &self.events),
-            (false, true) => return,
-            (false, false) => self.repositories.cover(key, &self.events),
-        };
-        if covered.is_err() {
-            // It is gone, or cannot be read: then git makes no lock there either.
         }
     }
 
@@ -235,7 +178,7 @@ impl<'s> Server<'s> {
         }
     }
 
-    fn drop_one(&mut self, key: Key) {
+    pub(super) fn drop_one(&mut self, key: Key) {
         self.repositories.drop_one(key, &self.events);
         self.unchecked.retain(|other| *other != key);
     }
