@@ -39,6 +39,7 @@ mod trust;
 mod undo;
 mod util;
 mod wal;
+mod watch;
 
 pub use apply::queue::{Clash, Deref, Expected};
 pub use apply::unmet::{Unmet, UnmetItem};

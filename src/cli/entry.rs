@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{git, git_of_hook, is_off, notes, objects_elsewhere, run};
+use crate::hook::announce::Caller;
 use crate::hook::{Environment, Reply, chain, dispatch};
 use crate::process::operation;
 use crate::util::env;
@@ -92,6 +93,7 @@ fn hook(name: &OsStr, args: &[OsString], input: &mut dyn Read) -> u8 {
         cwd,
         git_program: git_of_hook(),
         notes: notes(),
+        watch: Caller::of(|name| std::env::var_os(name)),
         quarantined: std::env::var_os("GIT_QUARANTINE_PATH").is_some(),
         objects_elsewhere: objects_elsewhere(),
         within: std::env::var(env::WITHIN).ok().and_then(|text| text.parse().ok()),

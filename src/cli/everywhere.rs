@@ -24,8 +24,7 @@ pub(super) struct Place {
 /// The repositories, in the order of their paths. What is gone is left out.
 pub(super) fn places() -> anyhow::Result<Vec<Place>> {
     let notes = notes().context("there is no HOME, and no XDG_STATE_HOME: without one of them there are no notes")?;
-    let git_dirs = notes.git_dirs().context("cannot read which repositories are protected")?;
-    Ok(git_dirs.iter().map(|git_dir| Place::at(git_dir)).collect())
+    Ok(notes.git_dirs().iter().map(|git_dir| Place::at(git_dir)).collect())
 }
 
 impl Place {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
+use crate::cli::watch::{self, Standing};
 use crate::cli::{PATIENCE, Session, exit, notes, path_variable, real_git, require_git};
+use crate::git::Repository;
 use crate::setup::hooks::InstallMethod;
 use crate::setup::names::{ALL_NAMES, this_binary};
 use crate::setup::protect::{self, Protected};
@@ -102,6 +104,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         let protected = protect::protect(&request)?;
         notes().iter().for_each(|notes| notes.remember(&StateDir::of(repo)));
         tell_of_others(session, &protected, &repo.common_dir);
+        tell_of_watch(session, repo);
         outcomes.push(Outcome {
             version: 1,
             git_dir: repo.common_dir.display().to_string(),
@@ -139,6 +142,21 @@ fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
                 .say("jin-txn: the hooks directory is not ours to write to: the repository's configuration calls us");
         }
         InstallMethod::Called => session.say("jin-txn: the hooks that are there call us"),
+    }
+}
+
+/// How it recovers by itself.
+fn tell_of_watch(session: &Session, repo: &Repository) {
+    let set = StateDir::of(repo).settings().watch;
+    match watch::standing(set) {
+        Some(Standing::Hindered(why)) => {
+            session.say(&format!("jin-txn: no watch recovers by itself when a git is killed: {why}"));
+        }
+        Some(_) => {
+            watch::start(set);
+            session.say("jin-txn: the watch recovers by itself when a git is killed (`jin-txn watch --status`)");
+        }
+        None => {}
     }
 }
 

@@ -25,6 +25,7 @@ mod unasked;
 pub(crate) mod undo;
 pub(crate) mod uninstall;
 pub(crate) mod wal;
+pub(crate) mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,7 @@ enum Command {
     Apply(apply::Args),
     Git(git::Args),
     Doctor(doctor::Args),
+    Watch(watch::Args),
     Wal(wal::Args),
     ShellInit(shell_init::Args),
     Completions(manual::CompletionArgs),
@@ -176,6 +178,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply(args) => apply::run(&context, &args),
         Command::Git(args) => git::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Watch(args) => watch::run(&context, &args),
         Command::Wal(args) => wal::run(&context, &args),
         Command::ShellInit(args) => shell_init::run(&context, &args),
         Command::Completions(args) => manual::completions(&context, &args),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::watch::{self, Standing};
 use crate::cli::{Session, everywhere, exit, exit_code, notes, progress, real_git};
 use crate::git::Repository;
 use crate::recovery::{self, Finding, Report};
@@ -133,6 +134,10 @@ fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) 
     }
     if status.protected && notes().is_some_and(|notes| !notes.cover(&StateDir::of(repo))) {
         session.print("  prompt, shell function and shim do nothing by themselves here: `jin-txn install` lets them");
+    }
+    let watch = watch::standing(StateDir::of(repo).settings().watch).filter(|_| status.protected);
+    for line in watch.iter().flat_map(Standing::describe) {
+        session.print(&line);
     }
     for weakness in &status.weaknesses {
         session.print(&format!("  weakened: {weakness}"));

@@ -14,6 +14,7 @@
 //! Limit: what git changes without calling a hook (index, worktree, `stash drop` of an older entry, reflog
 //! expiry, other implementations of git) is not seen here.
 
+pub(crate) mod announce;
 mod begin;
 mod call;
 pub(crate) mod chain;
@@ -26,6 +27,7 @@ mod prepared;
 mod preparing;
 mod preserve;
 mod recover;
+mod testify;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -58,6 +60,8 @@ pub(crate) struct Environment {
     pub reverses: Option<Reversal>,
     /// `JIN_TXN_RUN`: the runs that started this git.
     pub runs: Option<String>,
+    /// Whether, and where, the watch is told of this git.
+    pub watch: announce::Caller,
     /// `JIN_TXN_TX`: one of our own transactions may have started this git.
     pub within: Option<TxId>,
 }

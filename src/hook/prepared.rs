@@ -23,6 +23,7 @@ impl Call<'_> {
             let line = format!("jin-txn: {name} was deleted and made again while it was being packed: its file stays");
             return Ok(Reply::veto(vec![line]));
         }
+        self.testify(&seen)?;
         let recovered = self.recover_dead(&markers, &seen)?;
         let must_wait = recovered.must_wait || self.builds_on_old_index(&recovered)?;
         let mut messages = recovered.messages;

@@ -7,7 +7,7 @@ use crate::git::{RefStore, Value};
 use crate::hook::call::{Call, Git};
 use crate::hook::markers::Markers;
 use crate::hook::recover::any_unfinished_worktree;
-use crate::hook::{Answer, Reply};
+use crate::hook::{Answer, Reply, announce};
 use crate::process::owner::ExecContext;
 use crate::state::marker::{Phase, State};
 use crate::{locks, observe};
@@ -33,7 +33,10 @@ impl Call<'_> {
     fn announce(&self) -> anyhow::Result<()> {
         let place = ExecContext::here()?;
         let id = self.log(&place).next_id()?;
-        self.marker(id, place, Phase::Preparing)?.create(self.state.path())?;
+        let marker = self.marker(id, place, Phase::Preparing)?;
+        // First: who dies while it writes its marker has told nobody else.
+        announce::at_work(&self.environment.watch, &self.repo, marker.owner.process, Vec::new(), false);
+        marker.create(self.state.path())?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::git::{RefName, Repository};
 use crate::hook::call::{Call, Event};
-use crate::hook::{Environment, Reply};
+use crate::hook::{Environment, Reply, announce};
 use crate::recovery::{self, Mode, Options, copied};
 use crate::state::{Busy, Wait};
 
@@ -60,7 +60,8 @@ impl Call<'_> {
         }
         let options = options(self.environment, mode);
         let done = match recovery::recover(&self.repo, &options) {
-            Err(error) if error.is::<Busy>() && recovery::is_in_the_way(&self.repo, &options)? => {
+            Err(error) if error.is::<Busy>() && self.builds_on_recovery(&options)? => {
+                announce::let_go(&self.environment.watch, &self.repo);
                 recovery::recover(&self.repo, &Options { wait: Wait::UpTo(LONGEST_RECOVERY), ..options.clone() })
             }
             done => done,
@@ -72,15 +73,21 @@ impl Call<'_> {
                 Ok(Recovered { messages, refs_moved: report.refs_moved, must_wait, index_finished })
             }
             Err(error) if error.is::<Busy>() => {
-                // After a reboot the refs of this very transaction may be older than what was acknowledged: nothing may be
-                // built on them before that is known.
-                let must_wait = self.needs_boot_check()? || recovery::is_in_the_way(&self.repo, &options)?;
+                let must_wait = self.builds_on_recovery(&options)?;
                 let line = "jin-txn: another process recovers what this change would build on".to_owned();
                 let messages = if must_wait { vec![line] } else { Vec::new() };
                 Ok(Recovered { messages, must_wait, ..Recovered::default() })
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Call<'_> {
+    /// After a reboot the refs of this very transaction may be older than what was acknowledged: nothing may be built on them
+    /// before that is known. Nor on what the dead have changed in part.
+    fn builds_on_recovery(&self, options: &Options) -> anyhow::Result<bool> {
+        Ok(self.needs_boot_check()? || recovery::is_in_the_way(&self.repo, options)?)
     }
 }
 

@@ -43,19 +43,53 @@ pub(crate) fn find(repo: &Repository, depth: Depth) -> io::Result<Vec<LockFile>>
     for git_dir in repo.all_git_dirs() {
         collect(&git_dir, Below::No, is_top_level_lock, &mut found)?;
         collect(&git_dir.join("refs"), Below::Yes, |_| true, &mut found)?;
-        for dir in ["reftable", "info", "sequencer", "rebase-merge", "rebase-apply"] {
+        for dir in FLAT {
             collect(&git_dir.join(dir), Below::No, |_| true, &mut found)?;
         }
         if depth == Depth::Everything {
             collect(&git_dir.join("logs"), Below::Yes, |_| true, &mut found)?;
         }
     }
-    for dir in ["objects", "objects/info", "objects/info/commit-graphs", "objects/pack"] {
+    for dir in OF_OBJECTS {
         collect(&repo.common_dir.join(dir), Below::No, |_| true, &mut found)?;
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
+
+/// The directories in which git makes the locks that [`find`] finds with [`Depth::Blocking`].
+pub(crate) fn directories(repo: &Repository) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for git_dir in repo.all_git_dirs() {
+        found.push(git_dir.clone());
+        with_those_below(git_dir.join("refs"), &mut found)?;
+        found.extend(FLAT.map(|dir| git_dir.join(dir)));
+    }
+    found.extend(OF_OBJECTS.map(|dir| repo.common_dir.join(dir)));
+    found.retain(|dir| dir.symlink_metadata().is_ok_and(|found| found.is_dir()));
+    Ok(found)
+}
+
+/// `dir`, and all directories below it.
+pub(crate) fn with_those_below(dir: PathBuf, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    let entries = door::entries(&dir)?.unwrap_or_default();
+    let below: Vec<PathBuf> =
+        entries.into_iter().filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| dir.join(name)).collect();
+    found.push(dir);
+    below.into_iter().try_for_each(|dir| with_those_below(dir, found))
+}
+
+/// Does git make a lock of this name in this directory, one of [`directories`]?
+pub(crate) fn is_lock_of_git(repo: &Repository, dir: &Path, name: &OsStr) -> bool {
+    let is_git_dir = dir == repo.common_dir || dir.parent() == Some(&repo.common_dir.join("worktrees"));
+    is_lock_name(name) && (!is_git_dir || is_top_level_lock(name.as_bytes()))
+}
+
+/// Directories of a worktree's git directory that have locks right in them.
+const FLAT: [&str; 5] = ["reftable", "info", "sequencer", "rebase-merge", "rebase-apply"];
+
+/// The same of the common directory.
+const OF_OBJECTS: [&str; 4] = ["objects", "objects/info", "objects/info/commit-graphs", "objects/pack"];
 
 /// Directories of git's that are links: what lies behind them is not looked at.
 pub(crate) fn links(repo: &Repository) -> io::Result<Vec<PathBuf>> {

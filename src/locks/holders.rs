@@ -197,7 +197,7 @@ fn is_owner(stat: &Stat, owners: &[Process]) -> bool {
 }
 
 /// An ancestor that is git, or makes transactions as git does, and not merely running us as an alias.
-fn is_at_work(stat: &Stat, owners: &[Process]) -> bool {
+pub(super) fn is_at_work(stat: &Stat, owners: &[Process]) -> bool {
     (owner::may_be_git(stat) || is_owner(stat, owners))
         && !owner::is_ourselves(stat.pid)
         && !is_lockless(&owner::argv(stat.pid).unwrap_or_default())

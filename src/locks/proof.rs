@@ -4,7 +4,11 @@
 //! A lock is never judged by its age. Proofs, any of which serves:
 //! - recovery made it (its content says so, and recovery has one runner);
 //! - the log has the identity of this very file as the lock of a transaction whose owner is dead;
-//! - no process could hold it: see [`super::holders`].
+//! - no process could hold it: see [`super::holders`];
+//! - its holders were seen while they lived, and are dead: see [`super::seen`].
+//!
+//! Whoever recovers without being asked to, and not in the middle of a git command, does without the third: a program that is
+//! not git may hold a lock without keeping it open.
 //!
 //! Limit: a program that is not git and holds a lock without keeping it open is not seen.
 
@@ -18,6 +22,7 @@ use crate::fs::{FileId, read_small, unreadable_is_none};
 use crate::git::Repository;
 use crate::locks::find::LockFile;
 use crate::locks::holders::{Holder, Processes};
+use crate::locks::seen::Seen;
 use crate::process::credentials::Writers;
 use crate::process::owner::{self, Liveness, Process, Stat};
 use crate::util::text::shown;
@@ -77,6 +82,10 @@ pub(crate) struct Known {
     pub(crate) steady_since: Option<i64>,
     /// A person vouches that owners who cannot be seen are dead.
     pub(crate) force: bool,
+    /// Locks named by the markers of dead owners: `index.lock`, which the log does not have as one of a ref.
+    pub(crate) named: KnownDead,
+    /// Of the watch, which takes no lock only because nobody is left who could hold it: what it has seen.
+    pub(crate) seen: Option<Seen>,
 }
 
 /// Judges locks; scans the processes once, and again for locks that are younger than the scan.
@@ -103,7 +112,30 @@ impl<'r> Judge<'r> {
         if let Some(holder) = named_by_pid_file(&lock, self.repo)? {
             return Ok(Verdict::Held(holder));
         }
-        Ok(self.could_anybody_hold(lock))
+        match &self.known.seen {
+            Some(seen) if seen.proves_dead(&lock)? => dead(lock, "its holder was seen, and is dead"),
+            Some(seen) => {
+                let is_named = seen.names(&lock);
+                Ok(self.judge_unseen(lock, is_named))
+            }
+            None => Ok(self.could_anybody_hold(lock)),
+        }
+    }
+
+    /// A lock whose holder the watch has not seen. One that the dead have named, in a marker or to the watch, goes unless somebody else could hold it
+    /// who can be seen.
+    fn judge_unseen(&mut self, lock: LockFile, is_named: bool) -> Verdict {
+        let is_named = is_named || self.known.named.get(&lock.path).is_some_and(|named| named.is_same_file(&lock.id));
+        if !is_named {
+            let because = "nobody was seen to hold it: `git txn recover` looks who could".to_owned();
+            return Verdict::Held(Holder { liveness: Liveness::Unknowable, because });
+        }
+        match self.could_anybody_hold(lock.clone()) {
+            Verdict::Held(Holder { liveness: Liveness::Unknowable, .. }) => {
+                Verdict::Dead(DeadLock { lock, proof: "a process that is dead named it".to_owned() })
+            }
+            verdict => verdict,
+        }
     }
 
     /// Could any process have made this file at its ctime and still be at work?

@@ -82,10 +82,12 @@ fn attempt(site: &Site<'_>, here: &ExecContext, last: bool) -> anyhow::Result<Op
     }
     let known = Known {
         dead: stale_locks::known_dead(site.repo, &cases),
+        named: stale_locks::named_by_markers(site.repo, &cases),
         ancestors: owner::ancestors()?,
         owners: owners(site, &living, here)?,
         steady_since: site.log.clock_is_steady_since()?,
         force: site.options.force,
+        seen: site.options.seen.clone(),
     };
     let mut judge = Judge::new(site.repo, known);
     let mut readable = Readable::Yes;

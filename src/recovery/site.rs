@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::git::{Git, RefName, Repository};
+use crate::locks::Seen;
 use crate::process::owner::ExecContext;
 use crate::state::{StateDir, TxId, Wait};
 use crate::wal::Log;
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub objects_elsewhere: bool,
     /// A transaction of this very process that is to be settled: it counts as dead.
     pub own: Option<TxId>,
+    /// Of the watch: the locks whose holders it has seen. It takes no others.
+    pub seen: Option<Seen>,
 }
 
 impl Options {
@@ -57,6 +60,7 @@ impl Options {
             take_back: None,
             objects_elsewhere: false,
             own: None,
+            seen: None,
         }
     }
 }

@@ -155,3 +155,10 @@ pub(crate) fn known_dead(repo: &Repository, cases: &[Case]) -> KnownDead {
     }
     known
 }
+
+/// `index.lock` of transactions of the dead, as their markers name it.
+pub(crate) fn named_by_markers(repo: &Repository, cases: &[Case]) -> KnownDead {
+    let markers = cases.iter().filter_map(|case| case.tx.marker.as_ref());
+    let locks = markers.filter_map(|marker| marker.index_lock.as_ref());
+    locks.map(|(path, lock)| (repo.common_dir.join(path), *lock)).collect()
+}

@@ -17,3 +17,4 @@ pub(crate) mod shim;
 pub(crate) mod submodules;
 pub(crate) mod template;
 pub(crate) mod unprotect;
+pub(crate) mod watch_unit;

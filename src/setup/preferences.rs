@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::git::{ConfigQuery, Git, Plumbing, Repository};
-use crate::state::settings::Settings;
+use crate::state::settings::{Settings, WatchMode};
 
 /// What the user has set.
 #[derive(Debug, Default)]
@@ -33,6 +33,7 @@ impl Preferences {
         let set = match key {
             "jin.locktimeout" => self.settings.set_lock_timeout(value).map_err(|e| e.expected),
             "jin.retention" => self.settings.set_retention(value).map_err(|e| e.expected),
+            "jin.watch" => WatchMode::parse(value).map(|mode| self.settings.watch = mode).map_err(|e| e.expected),
             // Read by the hook itself, when something has failed already.
             "jin.onerror" if matches!(value, "veto" | "warn") => Ok(()),
             "jin.onerror" => Err("veto or warn"),

@@ -190,6 +190,17 @@ pub(crate) fn create_locked(path: &Path) -> io::Result<File> {
     Ok(lock.into_inner())
 }
 
+/// Locks the file `path`, which is made if need be, until the returned file is closed. `None` when somebody else has it.
+pub(crate) fn try_hold(path: &Path) -> io::Result<Option<File>> {
+    let mut lock = RwLock::new(open(path, Inherit::No)?);
+    match lock.try_write() {
+        Ok(held) => until_closed(held),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(e) => return named::at(path, Err(e)),
+    }
+    Ok(Some(lock.into_inner()))
+}
+
 /// Does any process hold the lock file `path`? Not when there is none; that of another user cannot be asked.
 pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
     let opened = absent_is_none(durable::open_own(path, OpenOptions::new().read(true)))?;

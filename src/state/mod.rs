@@ -17,3 +17,4 @@ pub(crate) use id::TxId;
 pub(crate) use identity::RepositoryId;
 pub(crate) use kind::TxKind;
 pub(crate) use notes::Durability;
+pub(crate) use settings::WatchMode;

@@ -8,10 +8,48 @@
 //! lock-timeout-ms 10000
 //! retained-seconds 2592000
 //! retained-bytes 67108864
+//! watch off
 //! ```
 
 use std::fmt;
 use std::time::Duration;
+
+/// Whether hooks tell the watch of their git, and start one (`jin.watch`, `JIN_WATCH`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WatchMode {
+    /// The first hook starts it, but where nobody would want that.
+    #[default]
+    Auto,
+    /// The first hook starts it.
+    On,
+    /// Nothing is announced, nothing started.
+    Off,
+}
+
+impl WatchMode {
+    /// Reads what a user writes.
+    ///
+    /// # Errors
+    /// It is none of the three.
+    pub fn parse(text: &str) -> Result<WatchMode, Invalid> {
+        match text.trim() {
+            "auto" => Ok(WatchMode::Auto),
+            "on" | "true" | "yes" => Ok(WatchMode::On),
+            "off" | "false" | "no" => Ok(WatchMode::Off),
+            _ => Err(Invalid { expected: "auto, on or off" }),
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            WatchMode::Auto => "auto",
+            WatchMode::On => "on",
+            WatchMode::Off => "off",
+        }
+    }
+}
 
 /// What may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +62,18 @@ pub struct Settings {
     /// The log is kept below this many bytes, plus the segment in use, and so is the quarantine, plus what came last
     /// (`jin.retention`).
     pub retained_bytes: u64,
+    /// Does a hook start the watch (`jin.watch`)?
+    pub watch: WatchMode,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { lock_timeout: Duration::from_secs(10), retained_seconds: 30 * DAY, retained_bytes: 64 << 20 }
+        Settings {
+            lock_timeout: Duration::from_secs(10),
+            retained_seconds: 30 * DAY,
+            retained_bytes: 64 << 20,
+            watch: WatchMode::default(),
+        }
     }
 }
 
@@ -50,6 +95,9 @@ impl Settings {
     pub fn parse(text: &str) -> Settings {
         let mut settings = Settings::default();
         for line in text.lines() {
+            if let Some(Ok(mode)) = line.strip_prefix("watch ").map(WatchMode::parse) {
+                settings.watch = mode;
+            }
             let Some((key, Ok(value))) = line.split_once(' ').map(|(k, v)| (k, v.parse::<u64>())) else { continue };
             match key {
                 "lock-timeout-ms" => settings.lock_timeout = Duration::from_millis(value).min(LONGEST_TIMEOUT),
@@ -109,7 +157,11 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "lock-timeout-ms {}", self.lock_timeout.as_millis())?;
         writeln!(f, "retained-seconds {}", self.retained_seconds)?;
-        writeln!(f, "retained-bytes {}", self.retained_bytes)
+        writeln!(f, "retained-bytes {}", self.retained_bytes)?;
+        if self.watch != WatchMode::default() {
+            writeln!(f, "watch {}", self.watch.word())?;
+        }
+        Ok(())
     }
 }
 
@@ -125,7 +177,12 @@ mod tests {
 
     #[test]
     fn what_is_written_down_is_read_again_and_what_is_not_has_its_default() {
-        let chosen = Settings { lock_timeout: Duration::from_millis(7), retained_seconds: 8, retained_bytes: 9 };
+        let chosen = Settings {
+            lock_timeout: Duration::from_millis(7),
+            retained_seconds: 8,
+            retained_bytes: 9,
+            watch: WatchMode::Off,
+        };
         assert_eq!(Settings::parse(&chosen.to_string()), chosen);
         for text in ["", "\0\0", "lock-timeout-ms ten\nretained-seconds\n", "else 3\n"] {
             assert_eq!(Settings::parse(text), Settings::default(), "{text:?}");

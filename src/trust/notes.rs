@@ -85,22 +85,31 @@ impl Notes {
         fits
     }
 
+    /// The directory that has them.
+    pub(crate) fn directory(&self) -> PathBuf {
+        durable::real(&self.directory)
+    }
+
+    /// The state directories that this user has notes for, by the names of the notes.
+    pub(crate) fn all(&self) -> Vec<(String, PathBuf)> {
+        let Ok(entries) = fs::read_dir(self.directory()) else { return Vec::new() };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| self.path_of(&name).map(|path| (name, path))).collect()
+    }
+
+    /// The state directory that the note `name` is about.
+    pub(crate) fn path_of(&self, name: &str) -> Option<PathBuf> {
+        is_note_name(name).then(|| self.read(name)?.path()).flatten()
+    }
+
     /// The git directories that the notes name, in the order of their paths, without those that are gone. Whether the note
     /// fits what is there, [`Notes::cover`] says.
-    pub(crate) fn git_dirs(&self) -> io::Result<Vec<PathBuf>> {
-        let Some(entries) = absent_is_none(fs::read_dir(durable::real(&self.directory)))? else {
-            return Ok(Vec::new());
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let name = entry?.file_name();
-            let note = name.to_str().filter(|name| is_note_name(name)).and_then(|name| self.read(name));
-            let state = note.and_then(|note| note.path()).filter(|state| state.is_dir());
-            found.extend(state.and_then(|state| state.parent().map(Path::to_owned)));
-        }
+    pub(crate) fn git_dirs(&self) -> Vec<PathBuf> {
+        let states = self.all().into_iter().map(|(_, state)| state).filter(|state| state.is_dir());
+        let mut found: Vec<PathBuf> = states.filter_map(|state| Some(state.parent()?.to_owned())).collect();
         found.sort();
         found.dedup();
-        Ok(found)
+        found
     }
 
     /// Writes the note for a repository, where it can be. Drops notes of repositories that are gone.

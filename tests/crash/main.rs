@@ -13,3 +13,4 @@ mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod tracer;
+mod watch_kills;

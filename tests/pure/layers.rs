@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground floor up. Rooms of one floor do not import from each other.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 13] = [
     &["util"],
     &["fs"],
     &["process"],
@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 12] = [
     &["locks", "observe", "run", "staging", "trust"],
     &["recovery"],
     &["apply", "hook"],
+    &["watch"],
     &["undo", "setup"],
     &["cli"],
     &["main", "lib"],

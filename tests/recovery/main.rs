@@ -16,3 +16,4 @@ mod strangers;
 mod support;
 mod traps;
 mod undo;
+mod watch;

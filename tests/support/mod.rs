@@ -6,7 +6,7 @@
 //! `reboot` shows a program another boot, `faults` lets its system calls fail, `hanging` has a git that hangs in the middle,
 //! `terminal` types into a program at a terminal, `http` serves repositories, `observe` says what a person sees of a run, and
 //! what it changed, `states` enumerates what a power cut may leave, `scenes` has runs to be killed, `count` tells what hook calls
-//! cost, `workers` run commands that somebody kills at random, `wait` waits for other processes, `apply` has a transaction of
+//! cost, `workers` run commands that somebody kills at random, `wait` waits for other processes, `watch` has a watch, `apply` has a transaction of
 //! refs and files.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
@@ -31,4 +31,5 @@ pub mod table;
 pub mod terminal;
 pub mod tracer;
 pub mod wait;
+pub mod watch;
 pub mod workers;

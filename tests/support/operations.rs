@@ -125,12 +125,28 @@ pub const ALL: &[Operation] = &[
     },
 ];
 
+/// Commands that call a hook late, or not at all, and hold `index.lock` meanwhile.
+pub const OF_THE_INDEX: &[Operation] = &[
+    Operation { name: "add", setup: modified, command: &["add", "--all"], ..PLAIN },
+    Operation {
+        name: "reset-hard",
+        setup: modified,
+        command: &["reset", "-q", "--hard", "topic"],
+        worktree_untouched: false,
+        ..PLAIN
+    },
+    Operation { name: "cherry-pick", command: &["cherry-pick", "topic"], worktree_untouched: false, ..PLAIN },
+];
+
 /// Returns the operation called `name`.
 ///
 /// # Panics
 /// When there is none.
 pub fn named(name: &str) -> &'static Operation {
-    ALL.iter().find(|operation| operation.name == name).expect("an operation of that name is in the list")
+    ALL.iter()
+        .chain(OF_THE_INDEX)
+        .find(|operation| operation.name == name)
+        .expect("an operation of that name is in the list")
 }
 
 /// Two diverged branches with different files, `main` checked out, a tag.

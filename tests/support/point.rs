@@ -16,6 +16,7 @@ use super::probes::{Probes, Via};
 use super::repo::{Git, Options, Repo, jin_txn, text};
 use super::snapshot;
 use super::tracer::{self, Action, Event, Isolation, Outcome};
+use super::watch::{Watch, with_watch};
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub enum After {
     Shim,
     /// The next command is plain git, whose hook recovers (2.54 and later).
     PlainGit,
+    /// The watch is there; git is held at its first lock and where it is killed, as one that has much to do.
+    Watch,
+    /// The watch is there, and git is as fast as it is.
+    WatchAtSpeed,
 }
 
 /// One crash. Written and parsed as `commit-a:tree:recover:37`.
@@ -71,6 +76,8 @@ impl fmt::Display for Point {
             After::KilledRecovery(m) => format!("killed-recovery-{m}"),
             After::Shim => "shim".to_owned(),
             After::PlainGit => "plain-git".to_owned(),
+            After::Watch => "watch".to_owned(),
+            After::WatchAtSpeed => "watch-at-speed".to_owned(),
         };
         write!(f, "{}:{victim}:{after}:{}", self.operation, self.n)
     }
@@ -152,12 +159,17 @@ impl Bench {
         let subject = repo.sibling(self.operation.subject);
         let mut report =
             Report { point, killed: None, violations: Vec::new(), skipped: None, directory: repo.scratch().to_owned() };
+        let is_watched = matches!(point.after, After::Watch | After::WatchAtSpeed);
+        let watch = is_watched.then(|| Watch::start(&repo));
         match kill(self.operation, &repo, point) {
             Ok(outcome) => report.killed = outcome.killed,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 report.skipped = Some("no right to make a pid namespace");
             }
             Err(error) => panic!("{point}: {error}"),
+        }
+        if let Some(watch) = watch {
+            watch.wait_until_idle();
         }
         // A signal between the making of a lock and git's note of it leaves the lock, as SIGKILL does.
         let is_told = matches!(point.victim, Victim::Told(_) | Victim::AllTold(_));
@@ -179,7 +191,7 @@ impl Bench {
 
     fn judge(&self, repo: &Repo, after: After) -> Vec<Violation> {
         match after {
-            After::Nothing => self.judge_directly(repo),
+            After::Nothing | After::Watch | After::WatchAtSpeed => self.judge_directly(repo),
             After::Recover => {
                 let mut violations = invariants::judge_recovery(repo);
                 violations.extend(self.judge_directly(repo));
@@ -274,10 +286,23 @@ fn kill(operation: &Operation, repo: &Repo, point: Point) -> io::Result<Outcome>
         Victim::Told(signal) => (Action::SignalGit(signal), Isolation::None),
         Victim::AllTold(signal) => (Action::SignalTree(signal), Isolation::None),
     };
+    /// As long as a git works that has much to do, and longer than the watch needs.
+    const HELD: Duration = Duration::from_millis(100);
+    let is_slow = point.after == After::Watch;
+    let mut took_lock = false;
     let mut decide = |event: &Event| {
+        // The lock that the event before has made is there now.
+        if is_slow && (event.n == point.n || took_lock) {
+            thread::sleep(HELD);
+        }
+        took_lock = event.role == tracer::Role::Git && event.takes_lock();
         if event.n == point.n { action } else { Action::Continue }
     };
-    run(command(operation, repo), repo, isolation, &mut decide)
+    let mut command = command(operation, repo);
+    if matches!(point.after, After::Watch | After::WatchAtSpeed) {
+        command = with_watch(repo, command);
+    }
+    run(command, repo, isolation, &mut decide)
 }
 
 fn run(

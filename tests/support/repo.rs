@@ -385,6 +385,8 @@ impl Repo {
             .env("GIT_CONFIG_GLOBAL", home.join("gitconfig"))
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_EDITOR", "true")
+            // A watch would be started in the background, and recover before a test looks.
+            .env("JIN_WATCH", "off")
             .env("TZ", "UTC")
             .env("LC_ALL", "C");
         for who in ["AUTHOR", "COMMITTER"] {

@@ -93,10 +93,7 @@ pub fn run(bench: &Bench, events: &[Event], after: After, budget: Budget) -> Row
 /// As [`run`], for `chosen` points of `all`.
 pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point]) -> Row {
     let wanted = wanted_point();
-    let chosen = match &wanted {
-        Some(wanted) => all.iter().copied().filter(|point| point.to_string() == *wanted).collect(),
-        None => chosen.to_vec(),
-    };
+    let chosen = only_wanted(all).unwrap_or_else(|| chosen.to_vec());
     let reports = run_all(bench, &chosen, workers(1));
     reports.iter().for_each(explain);
     let row = Row::of(bench.operation.name, all.len(), &reports);
@@ -109,6 +106,16 @@ pub fn run_points(bench: &Bench, all: &[Point], chosen: &[Point]) -> Row {
         println!("{}\ntorture: kills={} violations={}", row.markdown(), row.points, row.bad);
     }
     row
+}
+
+/// A sample of `all`, or the point that the environment asks for.
+pub fn chosen(all: &[Point], budget: Budget) -> Vec<Point> {
+    only_wanted(all).unwrap_or_else(|| sample(all, budget))
+}
+
+fn only_wanted(all: &[Point]) -> Option<Vec<Point>> {
+    let wanted = wanted_point()?;
+    Some(all.iter().copied().filter(|point| point.to_string() == wanted).collect())
 }
 
 /// Runs given points on some threads; the order of the reports is that of the points.
@@ -162,9 +169,10 @@ pub fn explain(report: &Report) {
 }
 
 /// All points of an operation: the whole tree at every event, git alone and the hook alone where a hook is at work.
-fn points(operation: &'static str, after: After, events: &[Event]) -> Vec<Point> {
+pub fn points(operation: &'static str, after: After, events: &[Event]) -> Vec<Point> {
     let victims: &[Victim] = match after {
         After::Recover => &[Victim::Tree, Victim::Git, Victim::Hook, Victim::Container],
+        After::Watch => &[Victim::Tree, Victim::Git, Victim::Hook],
         _ => &[Victim::Tree],
     };
     let mut points = Vec::new();
@@ -273,6 +281,8 @@ fn table_file(after: After) -> PathBuf {
         After::KilledRecovery(_) => "killed-recovery",
         After::Shim => "shim",
         After::PlainGit => "plain-git",
+        After::Watch => "watch",
+        After::WatchAtSpeed => "watch-at-speed",
     };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory has a tmp in it");
     target.join(format!("kill-table-{}-{mode}.md", Git::under_test().version))

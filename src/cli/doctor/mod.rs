@@ -195,6 +195,7 @@ fn examine(session: &Session, repo: &Repository, run_hook: bool) -> anyhow::Resu
         checks.push(made("hooks", checks::hooks(repo)));
         checks.push(made("alias", checks::git_txn(&git, repo)));
         checks.push(made("durability", checks::durability(&git, repo)));
+        checks.extend(surroundings::watch(&state));
     }
     let (report, locks) = match unfinished(session, repo, &state) {
         Ok((report, locks)) => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::doctor::Check;
 use crate::cli::doctor::checks::size;
+use crate::cli::watch::{self, Standing};
 use crate::cli::{PATIENCE, path_variable};
 use crate::fs::durable;
 use crate::git::{Git, Repository, exec};
@@ -118,4 +119,17 @@ pub(super) fn space(repo: &Repository) -> anyhow::Result<Check> {
         return Ok(Check::failed(NAME, what, "delete files; `git gc` may help"));
     }
     Ok(Check::ok(NAME, format!("{} left", size(bytes))))
+}
+
+/// Does a watch recover by itself? Nothing is said where the environment has switched it off.
+pub(super) fn watch(state: &StateDir) -> Option<Check> {
+    const NAME: &str = "watch";
+    Some(match watch::standing(state.settings().watch)? {
+        Standing::Runs(status) if status.limit_reached => {
+            Check::failed(NAME, "some directories are not watched", "raise fs.inotify.max_user_watches")
+        }
+        Standing::Runs(status) => Check::ok(NAME, format!("pid {} recovers when a git is killed", status.pid)),
+        Standing::NotYet => Check::note(NAME, "none runs; the next git command that changes a ref starts it"),
+        Standing::Hindered(why) => Check::note(NAME, format!("none runs: {why}")),
+    })
 }

@@ -69,6 +69,14 @@ pub struct Event {
     pub role: Role,
 }
 
+impl Event {
+    /// Does it create a lock file?
+    pub fn takes_lock(&self) -> bool {
+        let is_lock = self.path.as_deref().is_some_and(|path| path.extension().is_some_and(|it| it == "lock"));
+        self.syscall.starts_with("open") && is_lock
+    }
+}
+
 impl std::fmt::Display for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "event {} by {:?}: {}(", self.n, self.role, self.syscall)?;

@@ -1,0 +1,188 @@
+//! `jin-txn watch`
+
+use std::io::Read;
+
+use anyhow::Context;
+
+use crate::cli::{Session, exit, exit_code, notes, real_git, utc};
+use crate::hook::announce::start::start_if_wanted;
+use crate::hook::announce::{Address, Caller};
+use crate::setup::watch_unit::Unit;
+use crate::state::WatchMode;
+use crate::util::text::shown;
+use crate::watch::status::Status;
+use crate::watch::{self, Request};
+
+/// Recover by itself when a git dies
+///
+/// Watches every repository that you have protected, and recovers as soon as a git that was at work there is gone: its locks
+/// go, and what it left half done is finished or taken back. The first git command starts it, unless `jin.watch` or
+/// JIN_WATCH is `off`; here it runs until it is interrupted.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Say whether it runs, and what it did last
+    #[arg(long, group = "what")]
+    status: bool,
+
+    /// End the one that runs
+    #[arg(long, group = "what")]
+    stop: bool,
+
+    /// Start it with every session of yours, by systemd
+    #[arg(long, group = "what")]
+    install: bool,
+
+    /// Take that back
+    #[arg(long, group = "what")]
+    uninstall: bool,
+
+    /// As a hook starts it
+    #[arg(long, hide = true)]
+    started: bool,
+
+    /// Recover what stdin names
+    #[arg(long, hide = true)]
+    recover: bool,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if args.recover {
+        return recover();
+    }
+    if args.started {
+        watch::detach()?;
+    }
+    if args.install || args.uninstall {
+        return unit(session, args.install);
+    }
+    let address = address()?;
+    if args.status {
+        return Ok(tell(session, &address));
+    }
+    if args.stop {
+        return stop(session, &address);
+    }
+    let notes = notes().context("there is no HOME: nothing says which repositories are yours")?;
+    let ready = |status: &Status| {
+        if !args.started {
+            session.say(&format!("jin-txn: watching (pid {}); ^C ends it", status.pid));
+        }
+    };
+    if watch::serve(&address, &notes, ready)? || args.started {
+        return Ok(exit::DONE);
+    }
+    anyhow::bail!("the watch runs already: `jin-txn watch --status` says more")
+}
+
+fn caller() -> Caller {
+    Caller::of(|name| std::env::var_os(name))
+}
+
+const NO_PLACE: &str = "there is no place for the watch: neither XDG_RUNTIME_DIR nor /tmp can be used";
+
+fn address() -> anyhow::Result<Address> {
+    caller().address().context(NO_PLACE)
+}
+
+fn unit(session: &Session, install: bool) -> anyhow::Result<u8> {
+    let unit = Unit::of(|name| std::env::var_os(name)).context("there is no HOME for a unit")?;
+    let path = shown(&unit.path());
+    if install {
+        unit.install(&std::env::current_exe()?)?;
+        session.say(&format!("jin-txn: the watch starts with your next session ({path})"));
+        session.say("hint: `systemctl --user daemon-reload` and `systemctl --user start jin-txn-watch` start it now");
+    } else if unit.uninstall()? {
+        session.say(&format!("jin-txn: {path} is gone"));
+        session.say("hint: `systemctl --user daemon-reload`, and `jin-txn watch --stop` ends the one that runs");
+    } else {
+        session.say("jin-txn: there is no such unit");
+    }
+    Ok(exit::DONE)
+}
+
+/// How a repository with these settings recovers by itself; `None` where nothing is to be said, because the environment says that
+/// nobody wants it.
+pub(super) fn standing(set: WatchMode) -> Option<Standing> {
+    let caller = caller();
+    if caller.is_silent() {
+        return None;
+    }
+    let Some(address) = caller.address() else { return Some(Standing::Hindered(NO_PLACE)) };
+    Some(match (Status::read(&address), caller.hindrance(set)) {
+        (Some(status), _) => Standing::Runs(status),
+        (None, Some(why)) => Standing::Hindered(why),
+        (None, None) => Standing::NotYet,
+    })
+}
+
+/// Starts the watch as a hook would.
+pub(super) fn start(set: WatchMode) {
+    let caller = caller();
+    if let Some(address) = caller.address().filter(|address| !caller.is_silent() && Status::read(address).is_none()) {
+        start_if_wanted(&caller, &address, set);
+    }
+}
+
+/// Does the watch run?
+pub(super) enum Standing {
+    Runs(Status),
+    /// The next command that changes a ref starts it.
+    NotYet,
+    /// It does not run, and nobody starts it.
+    Hindered(&'static str),
+}
+
+impl Standing {
+    /// In words, a line each.
+    pub(super) fn describe(&self) -> Vec<String> {
+        match self {
+            Standing::Runs(status) => describe(status),
+            Standing::NotYet => vec!["watch: none runs; the next git command that changes a ref starts it".to_owned()],
+            Standing::Hindered(why) => vec![format!("watch: none runs, and none is started: {why}")],
+        }
+    }
+}
+
+fn tell(session: &Session, address: &Address) -> u8 {
+    let Some(status) = Status::read(address) else {
+        session.print("no watch runs");
+        return exit::FAILED;
+    };
+    for line in describe(&status) {
+        session.print(&line);
+    }
+    exit::DONE
+}
+
+/// What the watch does, a line each.
+pub(super) fn describe(status: &Status) -> Vec<String> {
+    let Status { pid, since, repositories, .. } = status;
+    let mut lines = vec![format!("watch: pid {pid} since {}, {repositories} repositories", utc(*since))];
+    if status.limit_reached {
+        lines.push("  some directories are not watched: raise fs.inotify.max_user_watches".to_owned());
+    }
+    if let Some(done) = &status.last {
+        lines.push(format!("  last recovery: {} at {}", done.repository, utc(done.at)));
+    }
+    lines
+}
+
+fn stop(session: &Session, address: &Address) -> anyhow::Result<u8> {
+    let Some(status) = Status::read(address) else {
+        session.say("jin-txn: no watch runs");
+        return Ok(exit::DONE);
+    };
+    anyhow::ensure!(status.stop()?, "the watch (pid {}) does not end", status.pid);
+    session.say(&format!("jin-txn: ended the watch (pid {})", status.pid));
+    Ok(exit::DONE)
+}
+
+/// The child that recovers.
+fn recover() -> anyhow::Result<u8> {
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text)?;
+    let request: Request = serde_json::from_slice(&text)?;
+    let notes = notes().context("there is no HOME")?;
+    let report = watch::recover(&request, &notes, real_git()?)?;
+    Ok(report.as_ref().map_or(exit::DONE, exit_code))
+}

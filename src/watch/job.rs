@@ -1,0 +1,117 @@
+//! Recovery of one repository, in a child of the watch.
+//!
+//! The child is a process group of its own, so that it can be ended with the gits that it has started: recovery that is killed is
+//! repeated, to the same end.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::fs::Mode as Bits;
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::git::Repository;
+use crate::hook::announce::start::VARIABLES;
+use crate::locks::{Seen, SeenLock};
+use crate::process::owner::{Process, Stat};
+use crate::recovery::{self, Mode, Options, Report};
+use crate::state::StateDir;
+use crate::trust::{Notes, ownership};
+use crate::util::text::{escape, unescape};
+use crate::watch::repositories::Key;
+
+/// How urgent it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Priority {
+    /// Somebody has died.
+    Now,
+    /// What the last boot left: gives way to everybody.
+    Idle,
+}
+
+/// What the child is asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    common_dir: String,
+    seen: Vec<SeenLock>,
+    priority: Priority,
+}
+
+impl Request {
+    pub(crate) fn new(common_dir: &Path, seen: Vec<SeenLock>, priority: Priority) -> Request {
+        Request { common_dir: escape(common_dir.as_os_str().as_bytes()).into_owned(), seen, priority }
+    }
+
+    fn common_dir(&self) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStringExt;
+        unescape(&self.common_dir).map(|bytes| std::ffi::OsString::from_vec(bytes).into())
+    }
+}
+
+/// A child that recovers.
+pub(crate) struct Job {
+    pub(crate) key: Key,
+    pub(crate) priority: Priority,
+    /// The child.
+    pub(crate) process: Process,
+    child: Child,
+}
+
+impl Job {
+    /// Starts one.
+    pub(crate) fn start(key: Key, request: &Request) -> anyhow::Result<Job> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("jin-txn").args(["watch", "--recover"]).current_dir("/").env_clear().process_group(0);
+        command.envs(VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(&serde_json::to_vec(request)?)?;
+        }
+        let start = Stat::of(child.id()).map_or(0, |stat| stat.start);
+        let process = Process { pid: child.id(), start };
+        Ok(Job { key, priority: request.priority, process, child })
+    }
+
+    /// Ends it, with the gits that it has started: they have its lock.
+    pub(crate) fn kill(&self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+            && rustix::process::kill_process_group(pid, Signal::KILL).is_err()
+        {
+            // It has ended by itself.
+        }
+    }
+
+    /// How it ended; `None` while it works.
+    pub(crate) fn ended(&mut self) -> Option<Option<u8>> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(status.code().and_then(|code| u8::try_from(code).ok())),
+            Err(_) => Some(None),
+        }
+    }
+}
+
+/// The child: recovers, where this user has a note that fits. `None` where it has none.
+pub(crate) fn recover(request: &Request, notes: &Notes, git: PathBuf) -> anyhow::Result<Option<Report>> {
+    let nice = if request.priority == Priority::Idle { 19 } else { 0 };
+    rustix::process::setpriority_process(None, nice)?;
+    let Some(repo) = request.common_dir().and_then(|dir| Repository::open(&dir).ok()) else { return Ok(None) };
+    if ownership::require_linked(&repo).is_err() || !notes.cover(&StateDir::of(&repo)) {
+        return Ok(None);
+    }
+    be_as_open_as(&repo.common_dir)?;
+    let options = Options { mode: Mode::AfterTransaction, seen: Some(Seen(request.seen.clone())), ..Options::new(git) };
+    recovery::recover(&repo, &options).map(Some)
+}
+
+/// The first git that started the watch may have had any umask: what is made here is as open as the repository is.
+fn be_as_open_as(dir: &Path) -> anyhow::Result<()> {
+    let closed = !std::fs::metadata(dir)?.mode() & 0o077;
+    rustix::process::umask(Bits::from_raw_mode(closed));
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! The watch: what it takes, what it leaves, how it starts and ends.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::crash::git;
+use crate::support::repo::{Options, Repo, jin_txn, text, write_file};
+use crate::support::wait::wait_until;
+use crate::support::watch::{Watch, runtime, with_watch};
+
+/// A protected repository with a commit and a change of `f`.
+fn scene() -> Repo {
+    let repo = Repo::new(Options::default());
+    repo.write("f", "one\n");
+    repo.commit_all("one");
+    repo.install_guard();
+    repo.write("f", "two\n");
+    repo
+}
+
+fn index_lock(repo: &Repo) -> PathBuf {
+    repo.git_dir().join("index.lock")
+}
+
+/// A git that is stopped by an editor (or hook) that says when it has begun.
+fn waiting_commit(repo: &Repo, arguments: &[&str]) -> (Child, PathBuf) {
+    let began = repo.scratch().join("began");
+    let editor = repo.scratch().join("editor");
+    write_file(
+        &editor,
+        &format!("#!/bin/sh\necho $$ >{0}.new\nmv {0}.new {0}\nexec sleep 1000\n", began.display()),
+        0o755,
+    );
+    let mut command = with_watch(repo, git(repo, arguments));
+    command.env("GIT_EDITOR", &editor).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().expect("git starts");
+    wait_until("the editor has begun", || began.exists());
+    (child, began)
+}
+
+/// Kills what waits in the editor.
+fn end_editor(began: &Path) {
+    let pid = fs::read_to_string(began).expect("it has said who it is");
+    Command::new("kill").args(["-KILL", pid.trim()]).status().expect("kill runs");
+}
+
+fn assert_works(repo: &Repo) {
+    repo.git(["commit", "-qam", "next"]);
+    repo.git(["switch", "-qc", "other"]);
+}
+
+#[test]
+fn a_commit_that_is_killed_while_its_editor_waits_blocks_nobody() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let (mut child, began) = waiting_commit(&repo, &["commit", "-qa"]);
+    watch.wait_until_idle();
+    assert!(index_lock(&repo).exists(), "git holds its lock, closed, while the editor waits");
+    child.kill().expect("git lives");
+    child.wait().expect("git was ours");
+    wait_until("the lock is gone", || !index_lock(&repo).exists());
+    end_editor(&began);
+    assert_works(&repo);
+}
+
+#[test]
+fn locks_that_nobody_was_seen_to_hold_are_left() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    // As gitoxide does: made, and closed at once. As a person does.
+    let locks = ["index.lock", "HEAD.lock", "refs/heads/main.lock"].map(|name| repo.git_dir().join(name));
+    for lock in &locks {
+        fs::write(lock, "").expect("it can be written");
+    }
+    watch.wait_until_idle();
+    // Somebody else works here and dies.
+    let mut child = with_watch(&repo, git(&repo, &["hash-object", "--stdin"])).stdin(Stdio::piped()).spawn().unwrap();
+    child.kill().expect("git lives");
+    child.wait().expect("git was ours");
+    watch.wait_until_idle();
+    assert!(locks.iter().all(|lock| lock.exists()), "nobody knows whose they are");
+}
+
+#[test]
+fn a_lock_of_a_program_that_is_no_git_is_left_when_it_dies() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let script = format!("exec 9>{0}; echo $$ >{0}.began; exec sleep 1000", index_lock(&repo).display());
+    let mut child = repo.command("/bin/sh".as_ref()).args(["-c", &script]).spawn().expect("a shell starts");
+    let began = repo.git_dir().join("index.lock.began");
+    wait_until("it has its lock", || began.exists());
+    watch.wait_until_idle();
+    child.kill().expect("it lives");
+    child.wait().expect("it was ours");
+    watch.wait_until_idle();
+    assert!(index_lock(&repo).exists(), "only locks of git are known");
+}
+
+#[test]
+fn a_lock_that_was_made_again_under_the_name_of_a_dead_ones_is_left() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let (mut child, began) = waiting_commit(&repo, &["commit", "-qa"]);
+    watch.wait_until_idle();
+    fs::remove_file(index_lock(&repo)).expect("somebody follows git's advice");
+    fs::write(index_lock(&repo), "another's").expect("and another takes it");
+    child.kill().expect("git lives");
+    child.wait().expect("git was ours");
+    watch.wait_until_idle();
+    end_editor(&began);
+    assert_eq!(fs::read(index_lock(&repo)).expect("it is there"), b"another's");
+}
+
+#[test]
+fn a_repository_without_a_note_of_this_user_is_left_alone() {
+    let repo = scene();
+    fs::remove_dir_all(repo.scratch().join("home/.local/state/jin-txn")).expect("there are notes");
+    let watch = Watch::start(&repo);
+    let (mut child, began) = waiting_commit(&repo, &["commit", "-qa"]);
+    child.kill().expect("git lives");
+    child.wait().expect("git was ours");
+    watch.wait_until_idle();
+    end_editor(&began);
+    assert!(index_lock(&repo).exists());
+    assert_eq!(watch.status().expect("it says")["repositories"], 0);
+}
+
+#[test]
+fn a_repository_that_is_protected_while_it_runs_is_watched() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let other = repo.new_sibling("other", Options { guarded: true, ..Options::default() });
+    wait_until("it is known", || watch.status().is_some_and(|status| status["repositories"] == 2));
+    fs::remove_dir_all(other.path()).expect("it can be removed");
+    wait_until("it is forgotten", || watch.status().is_some_and(|status| status["repositories"] == 1));
+}
+
+#[test]
+fn the_first_hook_starts_one_watch_and_stop_ends_it() {
+    let repo = scene();
+    let status =
+        || with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--status"]).output().unwrap();
+    assert_eq!(text(&status().stdout), "no watch runs\n");
+    for message in ["two", "three"] {
+        repo.write("f", message);
+        let done = with_watch(&repo, git(&repo, &["commit", "-qam", message])).output().expect("git starts");
+        assert!(done.status.success() && done.stderr.is_empty(), "{}", text(&done.stderr));
+    }
+    wait_until("it runs", || status().status.success());
+    let mut second = with_watch(&repo, repo.command(jin_txn().as_os_str()));
+    let second = second.arg("watch").output().expect("it starts");
+    assert!(text(&second.stderr).contains("the watch runs already"), "{}", text(&second.stderr));
+    let pid =
+        || text(&status().stdout).split("pid ").nth(1).map(|rest| rest.split(' ').next().unwrap_or("").to_owned());
+    let process = PathBuf::from(format!("/proc/{}", pid().expect("it says")));
+    let open = fs::read_dir(process.join("fd")).expect("it is ours").flatten();
+    let open: Vec<PathBuf> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    assert!(!open.iter().any(|path| path.starts_with(repo.path())), "nothing is open in the repository: {open:?}");
+    assert_eq!(fs::read_link(process.join("cwd")).expect("it has one"), Path::new("/"));
+    let environ = fs::read(process.join("environ")).expect("it is ours");
+    let names: Vec<_> =
+        environ.split(|b| *b == 0).filter_map(|v| text(v).split('=').next().map(str::to_owned)).collect();
+    let wanted = ["HOME", "PATH", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "LANG", ""];
+    assert!(names.iter().all(|name| wanted.contains(&name.as_str())), "{names:?}");
+    let stop = with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--stop"]).output().unwrap();
+    assert!(stop.status.success(), "{}", text(&stop.stderr));
+    assert_eq!(text(&status().stdout), "no watch runs\n");
+}
+
+#[test]
+fn no_hook_starts_a_watch_where_it_is_not_wanted() {
+    let repo = scene();
+    repo.git(["config", "jin.watch", "off"]);
+    repo.install_guard();
+    let rows: [(&str, &[(&str, &str)]); 4] = [
+        ("jin.watch=off", &[]),
+        ("JIN_WATCH=off", &[("JIN_WATCH", "off")]),
+        ("in CI", &[("JIN_WATCH", "auto"), ("CI", "true")]),
+        ("in quarantine", &[("JIN_WATCH", "on"), ("GIT_QUARANTINE_PATH", "/x")]),
+    ];
+    for (name, variables) in rows {
+        let mut command = with_watch(&repo, git(&repo, &["commit", "-q", "--allow-empty", "-m", name]));
+        command.env_remove("JIN_WATCH").envs(variables.iter().copied());
+        command.output().expect("git starts");
+        let tried = fs::read_dir(runtime(&repo).join("jin-txn")).map_or(0, Iterator::count);
+        assert_eq!(tried, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_watch_whose_socket_or_directory_goes_makes_room_for_another() {
+    let repo = scene();
+    for what in ["socket", "directory"] {
+        let watch = Watch::start(&repo);
+        let directory = runtime(&repo).join("jin-txn");
+        if what == "socket" {
+            let entries = fs::read_dir(&directory).expect("it is there").flatten().map(|entry| entry.path());
+            entries
+                .filter(|path| path.extension().is_some_and(|it| it == "socket"))
+                .for_each(|path| fs::remove_file(path).unwrap());
+        } else {
+            fs::remove_dir_all(&directory).expect("it can be removed");
+        }
+        let state = || fs::read_to_string(format!("/proc/{}/stat", watch.pid)).unwrap_or_default();
+        wait_until("it ends", || {
+            state().rsplit(") ").next().is_none_or(|rest| rest.starts_with('Z') || rest.is_empty())
+        });
+    }
+}
+
+#[test]
+fn a_runtime_directory_that_is_open_to_others_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let repo = scene();
+    let directory = runtime(&repo).join("jin-txn");
+    fs::create_dir(&directory).expect("it can be made");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let done = with_watch(&repo, git(&repo, &["commit", "-qam", "two"])).output().expect("git starts");
+    assert!(done.status.success() && done.stderr.is_empty(), "git goes on: {}", text(&done.stderr));
+    assert_eq!(fs::read_dir(&directory).expect("it is there").count(), 0, "nothing is put there");
+    let watch = with_watch(&repo, repo.command(jin_txn().as_os_str())).arg("watch").output().expect("it starts");
+    let said = text(&watch.stderr).replace(&repo.scratch().display().to_string(), "SCRATCH");
+    insta::assert_snapshot!(said, @r"
+    error: cannot use SCRATCH/run/jin-txn for the watch
+    caused by: it is open to others, or another user's
+    ");
+}
+
+#[test]
+fn a_storm_of_announcements_and_nonsense_is_survived() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let directory =
+        fs::read_dir(watch.runtime.join("jin-txn")).expect("it is there").flatten().map(|entry| entry.path());
+    let socket =
+        directory.into_iter().find(|path| path.extension().is_some_and(|it| it == "socket")).expect("it listens");
+    let sender = UnixDatagram::unbound().expect("a socket can be made");
+    sender.set_nonblocking(true).expect("it can");
+    let common_dir = repo.git_dir();
+    for number in 0..10_000_u32 {
+        let pid = number % 40_000;
+        let said = match number % 3 {
+            0 => format!("1 at-work {pid} 1 0\n{}\n", common_dir.display()),
+            1 => format!("1 at-work {pid} 1 0\n/nowhere/{number}\n"),
+            _ => "\u{0}\n\n\n".to_owned(),
+        };
+        // A full queue refuses: nobody waits.
+        sender.send_to(said.as_bytes(), &socket).ok();
+    }
+    let (mut child, began) = waiting_commit(&repo, &["commit", "-qa"]);
+    watch.wait_until_idle();
+    child.kill().expect("git lives");
+    child.wait().expect("git was ours");
+    wait_until("the lock is gone", || !index_lock(&repo).exists());
+    end_editor(&began);
+}
+
+#[test]
+fn a_unit_for_systemd_comes_and_goes() {
+    let repo = scene();
+    let path = repo.scratch().join("home/.config/systemd/user/jin-txn-watch.service");
+    repo.jin(&["watch", "--install"]);
+    let unit = fs::read_to_string(&path).expect("it is written");
+    assert!(unit.contains(" watch --quiet\n"), "{unit}");
+    let link = path.with_file_name("default.target.wants").join("jin-txn-watch.service");
+    assert_eq!(fs::read_link(&link).expect("it starts with the session"), path);
+    match Command::new("systemd-analyze").args(["--user", "verify"]).arg(&path).output() {
+        Ok(verified) => assert!(!text(&verified.stderr).contains("jin-txn-watch"), "{}", text(&verified.stderr)),
+        Err(_) => println!("skipped: there is no systemd-analyze"),
+    }
+    repo.jin(&["watch", "--uninstall"]);
+    assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
+}
+
+#[test]
+fn programs_that_kill_git_after_a_time_go_on_without_stale_locks() {
+    const FILES: usize = 2_000;
+    const ROUNDS: usize = 12;
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: there is no python3");
+        return;
+    }
+    let repo = scene();
+    for number in 0..FILES {
+        repo.write(&format!("dir-{}/{number}", number % 50), "one\n");
+    }
+    repo.commit_all("many");
+    let watch = Watch::start(&repo);
+    let script = repo.scratch().join("agent.py");
+    fs::write(&script, AGENT).expect("it can be written");
+    let mut command = with_watch(&repo, repo.command("python3".as_ref()));
+    let done = command.arg(&script).arg(ROUNDS.to_string()).output().expect("python starts");
+    drop(watch);
+    assert!(done.status.success(), "{}{}", text(&done.stdout), text(&done.stderr));
+    println!("{}", text(&done.stdout));
+    repo.git(["fsck", "--no-progress"]);
+}
+
+/// A coding agent: each command of git gets a time that is too short for some of them; the next command comes when the last one is
+/// gone for as long as a program needs to go on.
+const AGENT: &str = r#"
+import random, subprocess, sys, time
+
+random.seed(7)
+killed = 0
+for n in range(int(sys.argv[1])):
+    for directory in range(0, 50, 5):
+        for name in range(directory, 2000, 250):
+            with open(f"dir-{name % 50}/{name}", "a") as file:
+                file.write(f"{n}\n")
+    for command in (["add", "-A"], ["commit", "-qam", f"{n}"], ["rebase", "-q", "--force-rebase", "HEAD~1"]):
+        try:
+            subprocess.run(["git", *command], timeout=random.uniform(0.002, 0.03), capture_output=True)
+        except subprocess.TimeoutExpired:
+            killed += 1
+            time.sleep(0.5)
+            subprocess.run(["git", "rebase", "--abort"], capture_output=True)
+        done = subprocess.run(["git", "commit", "-q", "--allow-empty", "-am", "next"], capture_output=True, text=True)
+        if ".lock" in done.stderr:
+            sys.exit(f"{command}: {done.stderr}")
+print(f"{killed} killed")
+"#;
