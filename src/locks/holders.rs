@@ -18,7 +18,7 @@ use crate::locks::find::{LockFile, is_lock_path};
 use crate::locks::works_here::{stands_here, works_here};
 use crate::process::caller;
 use crate::process::credentials::Writers;
-use crate::process::git_argv::{changes_no_index, is_lockless};
+use crate::process::git_argv::{changes_no_index, is_lockless, may_take};
 use crate::process::owner::{self, ExecContext, Liveness, Process, Stat};
 use crate::process::redact;
 
@@ -42,7 +42,7 @@ struct Candidate {
     pid: u32,
     started: i64,
     what: String,
-    uses_index: bool,
+    argv: Vec<String>,
 }
 
 struct Open {
@@ -154,9 +154,10 @@ impl Processes {
         let is_index = lock.path.ends_with("index.lock");
         let steady = self.steady_since.is_some_and(|since| lock.id.ctime > since + YOUNGER);
         let since_boot = self.steady_since.is_some();
-        let own =
-            |a: &&Candidate| !since_boot || lock.id.ctime >= a.started - CLOCK_MARGIN || (is_index && a.uses_index);
-        if let Some(above) = self.ancestors.iter().find(own) {
+        let own = |a: &&Candidate| {
+            !since_boot || lock.id.ctime >= a.started - CLOCK_MARGIN || (is_index && !changes_no_index(&a.argv))
+        };
+        if let Some(above) = self.ancestors.iter().filter(|a| may_take(&a.argv, &lock.path)).find(own) {
             return alive(format!("{} (pid {}), which runs this, may hold it", above.what, above.pid));
         }
         let holds = |o: &&Open| o.path == lock.path || o.id.is_some_and(|id| id.is_same_file(&lock.id));
@@ -164,7 +165,8 @@ impl Processes {
             return alive(format!("pid {} has it open", open.pid));
         }
         let too_young = |c: &Candidate| steady && c.started > lock.id.ctime + YOUNGER;
-        if let Some(candidate) = self.candidates.iter().find(|c| !too_young(c)) {
+        let may_hold = |c: &&Candidate| may_take(&c.argv, &lock.path) && !too_young(c);
+        if let Some(candidate) = self.candidates.iter().find(may_hold) {
             return alive(format!("{} (pid {}) is running and may hold it", candidate.what, candidate.pid));
         }
         if let Some(error) = &self.trouble {
@@ -186,8 +188,7 @@ impl Candidate {
         let argv = owner::argv(stat.pid).unwrap_or_default();
         let what = if argv.is_empty() { stat.comm.clone() } else { redact::command_line(&argv) };
         let what = crate::util::text::shortened(&what, 80);
-        let uses_index = !changes_no_index(&argv);
-        Candidate { pid: stat.pid, started: owner::realtime_of_start(stat.start), what, uses_index }
+        Candidate { pid: stat.pid, started: owner::realtime_of_start(stat.start), what, argv }
     }
 }
 

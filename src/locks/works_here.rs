@@ -4,15 +4,17 @@
 //! may be reached by several paths (bind mounts, mount namespaces, a chroot), and two may share parts (`git-new-workdir` links
 //! `refs`, `logs/refs`, `objects` and more). Only what is readable and shares nothing with this one excludes a process.
 //!
-//! Limit: a git that `core.worktree` has led into the worktree of another repository counts as that one's.
+//! Limit: a git that `core.worktree`, or `GIT_WORK_TREE` beside a relative `GIT_DIR`, has led into the worktree of another
+//! repository counts as that one's.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::fs::Birth;
 use crate::git::repository::{LONGEST_POINTER, Repository};
-use crate::process::git_argv::{global_options, is_lockless};
+use crate::process::git_argv::{global_options, is_clone, is_lockless};
 use crate::process::owner::{self, Stat};
 use crate::process::view::{Found, Inode, View};
 
@@ -33,6 +35,9 @@ pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
     let Some(argv) = owner::argv(stat.pid) else { return true };
     if is_lockless(&argv) || stat.comm.starts_with("git-remote-") {
         return false;
+    }
+    if is_clone(&argv) {
+        return may_make(stat, &argv, repo);
     }
     let looked = View::of(stat.pid).and_then(|view| Ok((view, fs::read(format!("/proc/{}/environ", stat.pid))?)));
     let (view, environ) = match looked {
@@ -58,6 +63,35 @@ pub(crate) fn works_here(stat: &Stat, repo: &Repository) -> bool {
 pub(crate) fn stands_here(stat: &Stat, repo: &Repository) -> bool {
     let found = View::of(stat.pid).and_then(|view| Ours::of(repo)?.around(&view));
     found.is_ok_and(|leads| leads == Leads::Here)
+}
+
+/// A clone stays where it was started until it checks out, and takes locks only in what it makes: below there, or below a
+/// directory that it is told. No repository that is older; where nobody knows how old it is, any.
+fn may_make(stat: &Stat, argv: &[String], repo: &Repository) -> bool {
+    const MARGIN: i64 = 2_000_000_000;
+    let born = Birth::at(&repo.common_dir).ok().and_then(|birth| birth.born);
+    if born.is_some_and(|born| born + MARGIN < owner::realtime_of_start(stat.start)) {
+        return false;
+    }
+    argv.iter().any(|word| word.starts_with("--separate-git-dir")) || leads_above(stat, argv, repo).unwrap_or(true)
+}
+
+/// Is the repository below the current directory of the process, or below a directory that an argument names?
+fn leads_above(stat: &Stat, argv: &[String], repo: &Repository) -> io::Result<bool> {
+    let ours = View::from(Path::new("/"), &repo.common_dir)?;
+    let mut above = vec![ours.cwd().inode];
+    let mut at = ours.above(ours.cwd())?;
+    while let Some(directory) = at {
+        above.push(directory.inode);
+        at = ours.above(&directory)?;
+    }
+    let view = View::of(stat.pid)?;
+    for path in std::iter::once(".").chain(argv.iter().skip(1).map(String::as_str)) {
+        if view.open(view.cwd(), Path::new(path))?.is_some_and(|found| above.contains(&found.inode)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a git is told about where it works.
@@ -103,9 +137,8 @@ impl Ours<'_> {
         let is_elsewhere = |dir: &Path| Ok::<_, io::Error>(self.named_by(view, view.cwd(), dir)? == Leads::Elsewhere);
         Ok(match &told.git_dir {
             Some(dir) if dir.is_absolute() => !is_elsewhere(dir)?,
-            _ if told.work_tree => true,
             Some(dir) => !(is_elsewhere(dir)? && self.is_around_another(view)?),
-            None => !self.is_around_another(view)?,
+            None => told.work_tree || !self.is_around_another(view)?,
         })
     }
 

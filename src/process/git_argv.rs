@@ -1,5 +1,8 @@
 //! What a git process is told to do, from its arguments.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 /// Is this a git process, by name? `git`, `git-receive-pack`, ...
 pub(crate) fn is_git_name(name: &str) -> bool {
     let base = base(name);
@@ -84,13 +87,19 @@ pub(crate) fn global_options(argv: &[String]) -> GlobalOptions<'_> {
     options
 }
 
-/// Commands that never take a lock in a repository that exists already, or that are us.
+/// Commands that never take a lock, or that are us. (Measured on 2.39, 2.47 and 2.55, with what textconv and the index may cache.)
 #[rustfmt::skip]
-const LOCKLESS: [&str; 23] = [
-    "archive", "blame", "cat-file", "clone", "credential", "daemon", "for-each-ref", "fsmonitor--daemon", "grep",
-    "help", "log", "ls-remote", "ls-tree", "merge-base", "rev-list", "rev-parse", "shortlog", "show", "tx", "txn",
-    "upload-pack", "var", "version",
+const LOCKLESS: [&str; 17] = [
+    "archive", "credential", "daemon", "for-each-ref", "fsmonitor--daemon", "help", "ls-remote", "ls-tree", "merge-base",
+    "rev-list", "rev-parse", "shortlog", "tx", "txn", "upload-pack", "var", "version",
 ];
+
+/// Commands that take no lock but those of the refs in which textconv keeps what it has converted (`diff.*.cachetextconv`). A
+/// pager keeps them alive for hours.
+const CACHING: [&str; 5] = ["blame", "cat-file", "grep", "log", "show"];
+
+/// Below which these refs lie.
+const TEXTCONV: &[u8] = b"/refs/notes/textconv/";
 
 /// Commands that change refs and never touch the index.
 const INDEXLESS: [&str; 12] = [
@@ -117,13 +126,27 @@ const INDEX_WRITTEN_BEFORE: [&str; 19] = [
 
 /// May this git hold `index.lock` while it moves refs? Only `commit` does; what is not known may be an alias of it.
 pub(crate) fn may_commit(argv: &[String]) -> bool {
-    let is_other = |c: &str| INDEX_WRITTEN_BEFORE.contains(&c) || INDEXLESS.contains(&c) || LOCKLESS.contains(&c);
-    global_options(argv).command.is_some_and(|command| !is_other(command))
+    let others = [&INDEX_WRITTEN_BEFORE[..], &INDEXLESS, &LOCKLESS, &CACHING, &["clone"]];
+    global_options(argv).command.is_some_and(|command| !others.iter().any(|list| list.contains(&command)))
 }
 
 /// Does this git never take a lock?
 pub(crate) fn is_lockless(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| LOCKLESS.contains(&c) || c.starts_with("credential"))
+}
+
+/// May this git, if it works in the repository, take the lock at `path`?
+pub(crate) fn may_take(argv: &[String], path: &Path) -> bool {
+    let only_caches = global_options(argv).command.is_some_and(|c| CACHING.contains(&c));
+    let is_cache = || path.as_os_str().as_bytes().windows(TEXTCONV.len()).any(|part| part == TEXTCONV);
+    // There all refs are one file.
+    let is_table = || path.parent().is_some_and(|directory| directory.ends_with("reftable"));
+    !only_caches || is_cache() || is_table()
+}
+
+/// Does this git take locks only in a repository that it makes itself?
+pub(crate) fn is_clone(argv: &[String]) -> bool {
+    global_options(argv).command == Some("clone")
 }
 
 /// Does this git change refs and never the index?
@@ -134,6 +157,22 @@ pub(crate) fn changes_no_index(argv: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_reads_takes_no_locks_but_those_of_its_cache() {
+        let argv = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let rows = [
+            ("git log -p", ".git/refs/notes/textconv/pdf.lock", true),
+            ("git log -p", ".git/reftable/tables.list.lock", true),
+            ("git log -p", ".git/index.lock", false),
+            ("git -c a=b blame x", ".git/refs/notes/commits.lock", false),
+            ("git status", ".git/index.lock", true),
+            ("git lg", ".git/index.lock", true),
+        ];
+        for (line, path, may) in rows {
+            assert_eq!(may_take(&argv(line), Path::new(path)), may, "{line}: {path}");
+        }
+    }
 
     #[test]
     fn the_command_is_found_behind_global_options() {

@@ -57,7 +57,9 @@ fn newest_checkpoint(records: &[Record]) -> Option<&Body> {
 pub(super) fn line(listing: &Listing) -> Option<String> {
     // What is committed is done: only the cleanup behind it was not.
     listing.markers.iter().any(|marker| marker.state != State::Committed).then(|| {
-        ".jin was copied from another place with unfinished work in it: nothing of that is redone or rolled back here".into()
+        ".jin was copied from another place with unfinished work in it: nothing of that is redone or rolled back here; run \
+         `git txn recover` in the original, then copy again (here it takes away stale locks only)"
+            .into()
     })
 }
 

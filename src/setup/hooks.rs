@@ -168,10 +168,12 @@ pub(crate) fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<St
     let needed = names.contains(&RECEIVING)
         && configured::state(&config) == configured::State::Absent
         && Git::new(git).version()? < CONFIG_HOOKS;
+    let annex = ["smudge", "process"].iter().any(|key| config.get(&format!("filter.annex.{key}")).is_some());
     let mut found = Vec::new();
     for place in places {
         let HooksLocation::Own(directory) = place else { continue };
         found.extend(names.iter().filter_map(|name| chaining::hindered(&directory, name)));
+        found.extend(annex.then(|| chaining::annex_hindered(&directory)).flatten());
         found.extend(needed.then(|| chaining::problem(&directory, RECEIVING)).flatten());
     }
     Ok(found)

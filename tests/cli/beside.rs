@@ -1,6 +1,7 @@
 //! Beside other hooks, and wherever git looks for them: both run, a veto of either counts, and all of it can be taken back.
 
 mod added;
+mod annex;
 
 mod elsewhere;
 

@@ -1,5 +1,6 @@
 //! Any command as one transaction.
 
+mod afterwards;
 mod behind_hooks;
 mod every_command;
 mod formats;

@@ -7,6 +7,7 @@ mod half_done;
 mod interrupted;
 mod live_owners;
 mod other_paths;
+mod readers;
 mod renames;
 mod third_parties;
 mod together;

@@ -44,12 +44,16 @@ struct Look {
 
 fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
     // Who looks moves nothing aside.
-    let found = context(site, run, PathBuf::new()).difference()?;
+    let context = context(site, run, PathBuf::new());
+    let found = context.difference()?;
     let unlogged = unlogged::find(&run.repo, &run.manifest.refs, &run.records, run.id)?;
     let is_blind = is_blind(site, run, &unlogged)?;
     let plan = refs::plan(site, run, &unlogged, is_blind)?;
     let limit = limit(site, run)?;
-    let changed = limit.is_some_and(|limit| found.newest > limit);
+    let changed = match limit {
+        Some(limit) => found.newest > limit || context.staged_at()? > limit,
+        None => false,
+    };
     let evidence = if changed { RunEvidence::Obstructed(Question::ChangedSince) } else { RunEvidence::Restorable };
     let decision = decide(&Evidence::Run(evidence));
     Ok(Look { found, plan, is_blind, limit, decision })

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::fs::beneath::{Kind, RelPath};
 use crate::fs::{FileId, durable, moving, named as fs};
 use crate::git::cat_file::Batch;
-use crate::git::{Git, Plumbing, Repository};
+use crate::git::{Git, Plumbing, Repository, index};
 use crate::recovery::run_rollback::place::RestoreTarget;
 use crate::run::git_dir::{self, OPERATIONS, is_hook, is_known_by_name};
 use crate::run::look::{Status, skipped};
@@ -170,6 +170,28 @@ impl RestoreContext<'_> {
             self.worktree_difference(&worktree, &place, &mut found)?;
         }
         Ok(found)
+    }
+
+    /// When something was staged last that the snapshot's index has not. git writes the object of what it stages, or touches it, so
+    /// the time of the object tells staging from a refresh. 0 where nothing of that kind is found.
+    ///
+    /// Limit: what was taken out of the index leaves no object, nor does what was in a pack already.
+    pub(crate) fn staged_at(&self) -> anyhow::Result<i64> {
+        let path = self.repo.git_dir.join("index");
+        let (Some(written), Some((now, _))) = (FileId::at(&path)?, index::read(&self.git, &path)?) else {
+            return Ok(0);
+        };
+        let before = index::read(&self.git, &self.saved_index())?.map_or_else(Vec::new, |(entries, _)| entries);
+        let before: HashSet<_> = before.into_iter().map(|entry| (entry.path, entry.oid)).collect();
+        let mut newest = 0;
+        for entry in now.into_iter().filter(|entry| entry.mode != 0o160_000) {
+            let name = entry.oid.to_string();
+            if !before.contains(&(entry.path, entry.oid)) {
+                let object = self.repo.common_dir.join("objects").join(&name[..2]).join(&name[2..]);
+                newest = newest.max(modified(&object));
+            }
+        }
+        Ok(newest.min(written.ctime))
     }
 
     fn worktree_difference(

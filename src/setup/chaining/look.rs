@@ -66,3 +66,24 @@ pub(crate) fn hindered(directory: &Path, name: &str) -> Option<String> {
         format!("lines that were added to {hook} do not run: move them to {aside}")
     })
 }
+
+/// git-annex adds no line to a hook that is there already, and without its line its adjusted branches cannot be merged. Where its
+/// hook has to go, as a command: a link to this program gives way to it first.
+pub(crate) fn annex_hindered(directory: &Path) -> Option<String> {
+    const NAME: &str = "post-checkout";
+    const LINE: &str = "git annex smudge --update";
+    let (hook, aside) = (directory.join(NAME), aside_directory(directory).join(NAME));
+    let has_line =
+        |path: &Path| fs::symlink_metadata(path).is_ok_and(|m| m.is_file()) && beginning(path).contains(LINE);
+    if !is_ours(&hook) || has_line(&hook) || has_line(&aside) {
+        return None;
+    }
+    let is_link = fs::symlink_metadata(&hook).is_ok_and(|m| m.is_symlink());
+    let behind = if runs_another(&hook) { shown(&aside) } else { shown(&hook) };
+    let command = if is_link {
+        format!("rm {behind} && printf '#!/bin/sh\\n{LINE}\\n' >{behind} && chmod +x {behind} && jin-txn install")
+    } else {
+        format!("echo '{LINE}' >>{behind}")
+    };
+    Some(format!("git-annex adds no line to the {NAME} hook, because ours is there: run `{command}`"))
+}

@@ -27,7 +27,7 @@ use crate::fs::{absent_is_none, durable};
 use crate::setup::names::{ALL_NAMES, NAMES};
 use crate::util::text::shown;
 
-pub(crate) use look::{hindered, is_in_front, is_restless, problem};
+pub(crate) use look::{annex_hindered, hindered, is_in_front, is_restless, problem};
 use script::*;
 pub(crate) use script::{aside_directory, calls_us, is_ours};
 

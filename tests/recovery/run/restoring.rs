@@ -51,7 +51,7 @@ pub fn kill_script(repo: &Repo, script: &str) {
     });
 }
 
-fn quarantined(repo: &Repo) -> Vec<String> {
+pub fn quarantined(repo: &Repo) -> Vec<String> {
     let dir = repo.git_dir().join(".jin/quarantine");
     let files = crate::support::snapshot::walk(&dir, &|_| true);
     files.iter().map(|path| text(&fs::read(path).unwrap_or_default()).into_owned()).collect()
