@@ -63,6 +63,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
                 session.say(&format!("  {}: {}", lock.path, lock.because));
             }
         }
+        if !report.is_clean() {
+            for line in recovery::explain_worktree(&repo, &options.git_program)? {
+                session.say(&line_of(&line));
+            }
+        }
         // What the report only tells has come to its end.
         if matches!(code, exit::NEEDS_HUMAN | exit::BUSY)
             && let Some(hint) = super::status::next_step(&report)
@@ -75,4 +80,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
     }
     Ok(code)
+}
+
+/// A hint stands by itself.
+fn line_of(line: &str) -> String {
+    if line.starts_with("hint: ") { line.to_owned() } else { format!("jin-txn: {line}") }
 }
