@@ -63,7 +63,8 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
                 session.say(&format!("  {}: {}", lock.path, lock.because));
             }
         }
-        if !report.is_clean() {
+        // Where a person has to decide something else comes first.
+        if !report.is_clean() && !report.needs_human() {
             for line in recovery::explain_worktree(&repo, &options.git_program)? {
                 session.say(&line_of(&line));
             }

@@ -106,7 +106,7 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
         session.print(&line);
     }
     // Whoever has just been told that a lock went, or a transaction, wants to know what is in the worktree.
-    if !report.is_clean() || recovery::was_recovered(&repo)? {
+    if !report.needs_human() && (!report.is_clean() || recovery::was_recovered(&repo)?) {
         recovery::explain_worktree(&repo, &options.git_program)?.iter().for_each(|line| session.print(line));
     }
     Ok(exit_code(&report))
