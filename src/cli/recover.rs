@@ -67,7 +67,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if session.json {
         session.print_json(&described(&options, &report, code))?;
     } else {
-        tell(session, &options, &report, code);
+        tell(session, &repo, &options, &report, code)?;
         if !options.dry_run && report.is_clean() {
             session.say("jin-txn: nothing to recover");
         }
@@ -83,7 +83,7 @@ fn recover_everywhere(session: &Session, args: &Args) -> anyhow::Result<u8> {
         let (report, code) = recover(session, &repo, &options)?;
         if !session.json && !report.is_clean() {
             session.say(&format!("jin-txn: in {}:", shown(path)));
-            tell(session, &options, &report, code);
+            tell(session, &repo, &options, &report, code)?;
             is_calm = false;
         }
         repositories.push(Recovered { path: path.display().to_string(), found: described(&options, &report, code) });
@@ -115,12 +115,12 @@ fn described(options: &Options, report: &Report, code: u8) -> Described {
     Described::new(report, if options.dry_run { exit_code(report) } else { code })
 }
 
-fn tell(session: &Session, options: &Options, report: &Report, code: u8) {
+fn tell(session: &Session, repo: &Repository, options: &Options, report: &Report, code: u8) -> anyhow::Result<()> {
     if options.dry_run {
         for line in crate::cli::status::describe(report) {
             session.print(&line);
         }
-        return;
+        return Ok(());
     }
     for line in report.headlines().into_iter().chain(super::status::obstacles(report)) {
         session.say(&line);
@@ -133,6 +133,12 @@ fn tell(session: &Session, options: &Options, report: &Report, code: u8) {
             session.say(&format!("  {}: {}", lock.path, lock.because));
         }
     }
+    // Where a person has to decide something else comes first.
+    if !report.is_clean() && !report.needs_human() {
+        for line in recovery::explain_worktree(repo, &options.git_program)? {
+            session.say(&line_of(&line));
+        }
+    }
     // What the report only tells has come to its end.
     if matches!(code, exit::NEEDS_HUMAN | exit::BUSY)
         && let Some(hint) = super::status::next_step(report)
@@ -140,4 +146,10 @@ fn tell(session: &Session, options: &Options, report: &Report, code: u8) {
     {
         session.say(&hint);
     }
+    Ok(())
+}
+
+/// A hint stands by itself.
+fn line_of(line: &str) -> String {
+    if line.starts_with("hint: ") { line.to_owned() } else { format!("jin-txn: {line}") }
 }

@@ -152,6 +152,10 @@ fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) 
     for line in describe(report) {
         session.print(&line);
     }
+    // Whoever has just been told that a lock went, or a transaction, wants to know what is in the worktree.
+    if !report.needs_human() && (!report.is_clean() || recovery::was_recovered(repo)?) {
+        recovery::explain_worktree(repo, &real_git()?)?.iter().for_each(|line| session.print(line));
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::git::index_file::{self, Entry, Found};
 use crate::git::{Git, Oid, Plumbing, Value};
 
 /// The entries of a tree: mode and object by path.
-type Tree = HashMap<Vec<u8>, (u32, Oid)>;
+pub(crate) type Tree = HashMap<Vec<u8>, (u32, Oid)>;
 
 /// Does the index file `lock` belong to the commit `new` (made on top of `old`)? Its checksum must be right, and
 /// every path that the commit changed must be in it as the commit has it.
@@ -44,7 +44,8 @@ fn with_stage(entry: Entry) -> (Vec<u8>, (u32, Oid)) {
     (entry.path, (mode, entry.oid))
 }
 
-fn tree(git: &Git, commit: &Oid) -> anyhow::Result<Option<Tree>> {
+/// The entries of a commit's tree; `None` where it cannot be read.
+pub(crate) fn tree(git: &Git, commit: &Oid) -> anyhow::Result<Option<Tree>> {
     let listed = git.run(Plumbing::Tree(&commit.hex()))?;
     if !listed.success {
         return Ok(None);

@@ -20,6 +20,7 @@ pub(crate) mod evidence;
 pub(crate) mod expected_refs;
 mod find_dead;
 mod gather;
+mod halfway;
 mod history;
 mod perform;
 mod pipeline;
@@ -44,6 +45,7 @@ mod take_apart;
 
 pub(crate) use credible::could_make_it;
 pub(crate) use find_dead::{is_abandoned, liveness_of, way_out};
+pub(crate) use halfway::{explain as explain_worktree, was_recovered};
 pub(crate) use power_cut::is_verified;
 pub(crate) use reflogs::saved_log_name;
 pub(crate) use removed_index::{REPLACED_INDEX, SAVED_INDEX};

@@ -122,7 +122,7 @@ fn entries(git: &Git, index: &Path) -> anyhow::Result<(Vec<Entry>, i64)> {
 }
 
 /// The tracked paths that differ from the index.
-fn changed(git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<Changed>> {
+pub(crate) fn changed(git: &Git, worktree: &Path, index: &Path) -> anyhow::Result<Vec<Changed>> {
     let (entries, written) = entries(git, index)?;
     let executable = git.config("core.fileMode")?.is_none_or(|value| value != "false");
     let trust = Trust {
@@ -289,6 +289,19 @@ impl Tracked {
 /// The size of what is there; `None` for nothing.
 fn size(worktree: &Path, path: &RelPath) -> anyhow::Result<Option<u64>> {
     Ok(absent_is_none(fs::symlink_metadata(worktree.join(path.as_path())))?.map(|m| m.len()))
+}
+
+/// Is anything configured that makes the bytes of a file other than those of its blob?
+pub(crate) fn may_convert<'p>(
+    repo: &Repository,
+    git: &Git,
+    mut tracked: impl Iterator<Item = &'p Vec<u8>>,
+) -> anyhow::Result<bool> {
+    let is_set = |key: &str| anyhow::Ok(git.config(key)?.is_some_and(|value| value != "false"));
+    Ok(is_set("core.autocrlf")?
+        || is_set("core.attributesFile")?
+        || repo.common_dir.join("info/attributes").exists()
+        || tracked.any(|path| path.ends_with(b".gitattributes")))
 }
 
 /// Does the configuration convert line endings, or name a file of attributes?

@@ -3,6 +3,7 @@
 //! By default each test runs a fixed sample; `support/table.rs` lists the variables that choose more.
 //! `JIN_KILL=all cargo test --test crash kill_table -- --nocapture` runs all and prints the tables.
 
+use crate::support::invariants::Damage;
 use crate::support::operations;
 use crate::support::point::{After, Bench, Point, Victim};
 use crate::support::repo::Git;
@@ -77,7 +78,12 @@ fn nothing_is_bad_after_a_signal(operation: &str) {
     for after in [After::PlainGit, After::Recover] {
         let points = table::signals(bench.operation.name, after, &events);
         let chosen: Vec<Point> = points.iter().flat_map(|points| table::every(points, OF_EACH_SIGNAL)).collect();
-        bad += table::run_points(&bench, &points.concat(), &chosen).bad;
+        let row = table::run_points(&bench, &points.concat(), &chosen);
+        // Before 2.46 git moves HEAD to another branch without a hook, and logs it first: told to end in between, it takes its
+        // lock away and leaves the line in HEAD's reflog, with no evidence that we could have.
+        let is_unseen = operation == "switch" && !Git::under_test().is_at_least(2, 46);
+        let unseen = row.damage.get(&Damage::Reflog).filter(|_| is_unseen).copied().unwrap_or(0);
+        bad += row.bad.saturating_sub(unseen);
     }
     assert_eq!(bad, 0, "{operation}: the bad points are printed above");
 }

@@ -7,6 +7,7 @@ mod apply_kills;
 mod classical_points;
 mod concurrency;
 mod crash_states;
+mod halfway;
 mod kill_table;
 mod run_kills;
 mod soak;
