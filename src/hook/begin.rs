@@ -149,7 +149,12 @@ impl<'m> Preserved<'m> {
         let Change { seen, rename, part_of } = self.change;
         let repo = &call.repo;
         let worktree = repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new(""));
-        let root = if call.environment.nested { operation::root_above(&call.git()?.stat)? } else { None };
+        // Who pushes works elsewhere.
+        let root = if call.environment.nested && !call.git()?.receives() {
+            operation::root_above(&call.git()?.stat)?
+        } else {
+            None
+        };
         Ok(Begin {
             worktree: text::escape(worktree.as_os_str().as_bytes()).into_owned(),
             reftable: repo.ref_format == RefFormat::Reftable,

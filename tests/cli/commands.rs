@@ -417,6 +417,7 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       apply        Update refs and files as one crash-safe transaction
       git          Check, recover if need be, then run git with these arguments
       doctor       Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
+      watch        Recover by itself when a git dies
       wal          Look at the write-ahead log itself: is it whole, what is in it
       shell-init   Print shell code that looks before each git command, and a prompt segment
       completions  Print a completion script
