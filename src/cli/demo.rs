@@ -86,6 +86,8 @@ impl Scratch {
         let committer = [("GIT_COMMITTER_NAME", "demo"), ("GIT_COMMITTER_EMAIL", "demo@localhost")];
         let quiet = [("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null"), ("LC_ALL", "C")];
         command.envs(identity).envs(committer).envs(quiet).env_remove("JIN_TXN").current_dir(&self.dir);
+        // It would recover before anybody has seen what is to be recovered.
+        command.env("JIN_WATCH", "off");
         command
     }
 

@@ -18,12 +18,13 @@ impl Call<'_> {
         if let Some(veto) = markers.refuse_after_run().filter(|_| may_refuse) {
             return Ok(veto);
         }
-        let seen = observe::observe(&self.repo, &self.payload, || Ok(Locks::of(&self.git()?.argv)))?;
+        let seen = observe::observe(&self.repo, &self.payload, || Ok(Locks::of(&self.git()?.argv)));
+        let seen = seen.inspect_err(|_| self.testify_as_orphan())?;
         if let Some(name) = seen.lost.first() {
             let line = format!("jin-txn: {name} was deleted and made again while it was being packed: its file stays");
             return Ok(Reply::veto(vec![line]));
         }
-        self.testify(&seen)?;
+        self.testify(&seen);
         let recovered = self.recover_dead(&markers, &seen)?;
         let must_wait = recovered.must_wait || self.builds_on_old_index(&recovered)?;
         let mut messages = recovered.messages;

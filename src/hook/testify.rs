@@ -11,25 +11,55 @@ use crate::git::{RefStore, Value};
 use crate::hook::announce;
 use crate::hook::call::Call;
 use crate::observe::{Locks, Observed};
+use crate::process::owner::{self, ExecContext};
 
 /// The most locks that are told of.
 const MOST: usize = 32;
 
 impl Call<'_> {
-    /// Tells the watch of this git, and of the locks that it holds.
-    pub(super) fn testify(&self, seen: &Observed) -> anyhow::Result<()> {
+    /// Tells the watch of this git, and of the locks that it holds. Where that cannot be known nothing is told: git goes on.
+    pub(super) fn testify(&self, seen: &Observed) {
         let caller = &self.environment.watch;
-        if caller.is_silent() {
-            return Ok(());
+        if caller.is_silent() || (seen.changes.is_empty() && seen.watched.is_empty() && !self.may_hold(seen)) {
+            return;
         }
-        let git = self.git()?;
+        let Ok(git) = self.git() else { return self.testify_as_orphan() };
         let kind = Locks::of(&git.argv);
-        let locks = self.locks_held(seen, kind)?;
+        let Ok(locks) = self.locks_held(seen, kind) else { return };
         if !locks.is_empty() || !seen.changes.is_empty() {
             // Of a batched update some may be another git's.
             announce::at_work(caller, &self.repo, git.process(), locks, kind == Locks::Batched);
         }
-        Ok(())
+    }
+
+    /// git was killed while it started this hook, and nobody is left above: the locks of its refs are there. Whether each of them was
+    /// its own, only its arguments could tell.
+    pub(super) fn testify_as_orphan(&self) {
+        let caller = &self.environment.watch;
+        // In a container the first process may be a program with git's code in it.
+        let on_host = || ExecContext::here().is_ok_and(|here| here.sees_everything());
+        let is_orphan = || on_host() && owner::ancestors().is_ok_and(|above| above.iter().all(|it| it.pid == 1));
+        if caller.is_silent() || self.git().is_ok() || !is_orphan() {
+            return;
+        }
+        let (Ok(myself), Ok(locks)) = (owner::myself(), self.locks_of_payload()) else { return };
+        // This process ends in a moment, and stands for the one that has ended.
+        announce::at_work(caller, &self.repo, myself, locks, true);
+    }
+
+    fn locks_of_payload(&self) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
+        let refs = RefStore::new(&self.repo);
+        let mut paths = vec![self.repo.git_dir.join("HEAD.lock"), self.repo.common_dir.join("packed-refs.lock")];
+        for line in self.payload.lines().take(MOST) {
+            paths.push(refs.lock(&refs.canonical(line.name)?));
+        }
+        found(paths)
+    }
+
+    /// Of a transaction that changes nothing visible: is it one that takes locks all the same, a prune, the deletion of a note, or
+    /// what fills `packed-refs`?
+    fn may_hold(&self, seen: &Observed) -> bool {
+        !seen.pruned.is_empty() || self.payload.is_of_notes() || self.payload.lines().any(|line| !line.deletes())
     }
 
     fn locks_held(&self, seen: &Observed, kind: Locks) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
@@ -47,11 +77,16 @@ impl Call<'_> {
         if of_notes || deleted || (kind == Locks::OfOthers && !deletes) {
             paths.extend(["packed-refs.new", "packed-refs.lock"].map(|name| self.repo.common_dir.join(name)));
         }
-        let found = paths.into_iter().map(|path| Ok(FileId::at(&path)?.map(|id| (path, id))));
-        let mut locks: Vec<_> = found.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let mut locks = found(paths)?;
         let changed = seen.changes.iter().map(|c| (&c.name, c.lock));
         let watched = seen.watched.iter().map(|w| (&w.name, w.lock));
         locks.extend(changed.chain(watched).filter_map(|(name, lock)| Some((refs.lock(name), lock?))).take(MOST));
         Ok(locks)
     }
+}
+
+/// Those that are there.
+fn found(paths: Vec<PathBuf>) -> anyhow::Result<Vec<(PathBuf, FileId)>> {
+    let found = paths.into_iter().map(|path| Ok(FileId::at(&path)?.map(|id| (path, id))));
+    Ok(found.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }

@@ -122,8 +122,8 @@ impl<'r> Judge<'r> {
         }
     }
 
-    /// A lock whose holder the watch has not seen. One that the dead have named, in a marker or to the watch, goes unless somebody else could hold it
-    /// who can be seen.
+    /// A lock whose holder the watch has not seen. One that the dead have named, in a marker or to the watch, goes unless somebody
+    /// else could hold it who can be seen.
     fn judge_unseen(&mut self, lock: LockFile, is_named: bool) -> Verdict {
         let is_named = is_named || self.known.named.get(&lock.path).is_some_and(|named| named.is_same_file(&lock.id));
         if !is_named {

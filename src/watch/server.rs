@@ -32,6 +32,9 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 const LONGEST_PAUSE: u64 = 60;
 const MOST_TRIES: u32 = 12;
 
+/// How long after a git was found dead, of which a hook has told just now, its repository is looked at.
+const AFTER_DEATH: Duration = Duration::from_millis(50);
+
 /// How long a check after a reboot waits when a hook wanted its lock.
 const AFTER_LETTING_GO: Duration = Duration::from_secs(2);
 
@@ -204,7 +207,8 @@ impl<'s> Server<'s> {
         if self.events.wait_for(process) {
             self.at_work.entry(process).or_default().insert(key);
         } else if let Some(repo) = self.repositories.all.get_mut(&key) {
-            repo.due = Some(Instant::now());
+            // Its hook may go on: what that is about to write down is there then.
+            repo.due = Some(Instant::now() + AFTER_DEATH);
         }
     }
 

@@ -41,6 +41,27 @@ crashes! {
     the_watch_recovers_a_killed_stash "stash"
 }
 
+/// Killed within microseconds of taking a lock, git may never have been seen with it. Such a lock stays, as it would without the
+/// watch; nothing else is wrong.
+#[test]
+fn a_git_that_is_killed_at_full_speed_is_never_worse_off_than_without_the_watch() {
+    for operation in ["commit-a", "add", "merge"] {
+        if table::wanted_point().is_some_and(|point| !point.starts_with(&format!("{operation}:"))) {
+            continue;
+        }
+        let bench = Bench::new(operations::named(operation), true);
+        let all = table::points(bench.operation.name, After::WatchAtSpeed, &bench.events());
+        let chosen = table::chosen(&all, HELD);
+        let reports = table::run_all(&bench, &chosen, table::workers(1));
+        let is_left = |it: &Violation| matches!(it.damage, Damage::Lock | Damage::Blocked);
+        let worse: Vec<_> = reports.iter().filter(|report| !report.violations.iter().all(is_left)).collect();
+        worse.iter().for_each(|report| table::explain(report));
+        let left = reports.iter().filter(|report| report.is_bad()).count();
+        println!("{operation}: {} of {} points at full speed, {left} not seen", chosen.len(), all.len());
+        assert!(worse.is_empty(), "{operation}: only locks may be left; the bad points are printed above");
+    }
+}
+
 fn the_watch_recovers(operation: &str) {
     if table::wanted_point().is_some_and(|point| !point.starts_with(&format!("{operation}:"))) {
         return;

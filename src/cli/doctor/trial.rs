@@ -128,7 +128,8 @@ fn call(git: &Path, session: &Session, surroundings: Surroundings, args: &[&str]
     if let Some(given) = &session.git_dir {
         run.arg("--git-dir").arg(given);
     }
-    run.env("LC_ALL", "C").args(args).current_dir(&session.directory);
+    // A trial starts nothing that stays.
+    run.env("LC_ALL", "C").env("JIN_WATCH", "off").args(args).current_dir(&session.directory);
     run.stdin(std::process::Stdio::null()).output().with_context(|| format!("cannot run {}", shown(git)))
 }
 
