@@ -7,6 +7,8 @@
 #
 # One hyperfine run for each group, so that a machine that slows down slows all of it.
 set -eu
+# Nothing that outlives this script.
+export JIN_WATCH=off
 
 usage() {
     cat <<'USAGE'

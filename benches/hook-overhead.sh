@@ -16,6 +16,8 @@
 # Every kind is measured in every round, in rotating order, so that a machine
 # that slows down slows all three. The figures are medians over all rounds.
 set -eu
+# Nothing that outlives this script.
+export JIN_WATCH=off
 
 usage() {
     cat <<'USAGE'

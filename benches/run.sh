@@ -2,6 +2,8 @@
 # Everything that protection costs, measured side by side in one run: writes docs/performance.md's tables, its plots and
 # its figures as JSON. Builds what it needs. benches/compare.py is the measuring.
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 
 usage() {
     cat <<'USAGE'

@@ -2,6 +2,8 @@
 # What `jin-txn run` costs: its snapshot beside a `git status`, in one run, and
 # its memory with a small and with a large untracked file.
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 
 usage() {
     cat <<'USAGE'

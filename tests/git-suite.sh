@@ -13,6 +13,8 @@
 #
 # Prints the differences, and exits 0 only when all of them are listed, and none is listed in vain.
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 export LC_ALL=C
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$here/target/git-suite

@@ -10,6 +10,8 @@
 # Those are summed up here, whatever they count. What is bad, and how to see it again, is in the logs that are named at the
 # end. Fuzzing takes part where cargo-fuzz and a nightly Rust are.
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # name, share of the time, what is run. JIN_SEED is replaced by the seed of the round, JIN_LEFT by the seconds that are left.

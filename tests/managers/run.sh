@@ -15,6 +15,8 @@
 # Usage: tests/managers/run.sh [--with-branchless]
 # Environment: JIN_TXN_BIN (default: built here), PATH (whose first git it is).
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 
 main() {
     local with_branchless=0

@@ -9,6 +9,8 @@
 #
 # Prints a line for each patch, and exits 1 when one is not caught.
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 root=$PWD

@@ -2,6 +2,8 @@
 # Cuts the power of a machine that does git work, and looks at what is left: a Debian
 # kernel under qemu, killed at a random moment, then booted again from the same disk.
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source=$(cd "$here/../.." && pwd)
 

@@ -3,6 +3,8 @@
 #
 # Environment: JIN_TXN_BIN (default: built here), PATH (whose first git it is).
 set -euo pipefail
+# Nothing that outlives this script.
+export JIN_WATCH=off
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 if [[ -z ${JIN_TXN_BIN-} ]]; then
     (cd "$here" && cargo build --locked --quiet)
