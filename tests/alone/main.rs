@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "what the program must not do directly, its tests may")]
 
 mod collecting_garbage;
+mod impatient;
 mod scratch;
 mod small_disk;
 #[path = "../support/mod.rs"]
