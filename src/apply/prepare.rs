@@ -1,8 +1,5 @@
 //! From a queue to everything locked, staged and logged: the first half of the protocol.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
 use anyhow::Context;
 
 use crate::apply::queue::clash_of_files;
@@ -21,7 +18,7 @@ use crate::staging::stage;
 use crate::staging::worktree::Worktree;
 use crate::state::marker::{Entry, Marker};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
-use crate::util::text::{escape, shown};
+use crate::util::text::shown;
 use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, RefChange};
 
 /// Staged files that are synced one by one; for more one call for the whole file system is faster.
@@ -235,10 +232,9 @@ impl Transaction {
         files: Vec<FileChange>,
         durability: Durability,
     ) -> Begin {
-        let inside = self.repo.git_dir.strip_prefix(&self.repo.common_dir).map_or(OsStr::new(""), |p| p.as_os_str());
         let message = if self.message.is_empty() { "apply" } else { &self.message };
         Begin {
-            worktree: escape(inside.as_bytes()).into_owned(),
+            worktree: self.repo.recorded_worktree(),
             reftable: self.repo.ref_format == RefFormat::Reftable,
             refs,
             reverses: self.reverses,

@@ -96,7 +96,7 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     }
     let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
     let head = RefStore::new(&repo).head()?;
-    let mut step = undo::plan(&scan.records, head.as_ref(), direction, args.id)?;
+    let mut step = undo::plan(&repo, &scan.records, head.as_ref(), direction, args.id)?;
     step.part_of = joined;
     let git = Git::new(&real_git()?);
     undo::check(&repo, &git, &step)?;

@@ -104,7 +104,7 @@ fn unit(session: &Session, install: bool) -> anyhow::Result<u8> {
 /// nobody wants it.
 pub(super) fn standing(set: WatchMode) -> Option<Standing> {
     let caller = caller();
-    if caller.is_silent() {
+    if caller.mode.unwrap_or(set) == WatchMode::Off {
         return None;
     }
     let Some(address) = caller.address() else { return Some(Standing::Hindered(NO_PLACE)) };

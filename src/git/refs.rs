@@ -34,7 +34,7 @@ pub enum Value {
     Absent,
     /// It names an object.
     Oid(Oid),
-    /// It points to another ref, which may be one that we only read (see [`RefName::parse_target`]).
+    /// It points to another ref, which may be one that we only read (`RefName::parse_target`).
     Symref(RefName),
     /// There is a file, but its content is no value: empty, cut or garbage.
     Broken,

@@ -8,7 +8,7 @@
 //! Limit: whose repository it is, and whether git takes it for one, is judged in [`crate::trust`]. A hook was started by git,
 //! which has judged already.
 
-use crate::util::text::shown;
+use crate::util::text::{escape, shown};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -183,6 +183,12 @@ impl Repository {
         linked.sort();
         dirs.append(&mut linked);
         dirs
+    }
+
+    /// The worktree as records name it: its git directory below the common one, escaped; empty for the main worktree.
+    pub(crate) fn recorded_worktree(&self) -> String {
+        let inside = self.git_dir.strip_prefix(&self.common_dir).unwrap_or(Path::new(""));
+        escape(inside.as_os_str().as_bytes()).into_owned()
     }
 
     /// A path below the common directory, as people know it (`refs/heads/x.lock`).

@@ -15,7 +15,6 @@
 //!    changed without a before-image.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use anyhow::Context;
 
@@ -148,7 +147,6 @@ impl<'m> Preserved<'m> {
         let Marked { call, marker, .. } = self.marked;
         let Change { seen, rename, part_of } = self.change;
         let repo = &call.repo;
-        let worktree = repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new(""));
         // Who pushes works elsewhere.
         let root = if call.environment.nested && !call.git()?.receives() {
             operation::root_above(&call.git()?.stat)?
@@ -156,7 +154,7 @@ impl<'m> Preserved<'m> {
             None
         };
         Ok(Begin {
-            worktree: text::escape(worktree.as_os_str().as_bytes()).into_owned(),
+            worktree: repo.recorded_worktree(),
             reftable: repo.ref_format == RefFormat::Reftable,
             batched: Locks::of(&call.git()?.argv) == Locks::Batched,
             refs: seen.changes,

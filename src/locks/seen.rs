@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::fs::FileId;
 use crate::locks::find::LockFile;
 use crate::locks::holders::is_at_work;
-use crate::process::owner::{self, Process, Stat};
+use crate::process::owner::{self, ExecContext, Process, Stat};
 use crate::util::text::{escape, unescape};
 
 /// Device and inode: which file it is, as long as it exists.
@@ -125,15 +125,16 @@ pub(crate) fn holders_of(locks: &[Inode], first: &[u32], hurry: Hurry) -> Vec<(u
 /// The git that holds the `index.lock` at `path`, because it waits for a child which was told that name. To be asked for a lock that
 /// is there before and after: the child has lived all the time between.
 pub(crate) fn waiting_holder(path: &Path, is_there: impl Fn() -> bool) -> Option<Vec<Process>> {
-    if !path.ends_with("index.lock") {
+    // Elsewhere the git that holds it may be outside, and one that it has started, which was told the name itself, inside.
+    if !path.ends_with("index.lock") || !ExecContext::here().is_ok_and(|here| here.sees_everything()) {
         return None;
     }
-    let told = |child: &Stat| {
-        let Ok(environ) = fs::read(format!("/proc/{}/environ", child.pid)) else { return false };
+    let told = |process: &Stat| {
+        let Ok(environ) = fs::read(format!("/proc/{}/environ", process.pid)) else { return false };
         let value = environ.split(|b| *b == 0).find_map(|v| v.strip_prefix(b"GIT_INDEX_FILE="));
         let Some(value) = value.map(|v| Path::new(std::ffi::OsStr::from_bytes(v))) else { return false };
         // git names it as it knows it, from the top of the worktree.
-        let named = fs::read_link(format!("/proc/{}/cwd", child.pid)).map(|cwd| cwd.join(value));
+        let named = fs::read_link(format!("/proc/{}/cwd", process.pid)).map(|cwd| cwd.join(value));
         value.ends_with("index.lock") && named.is_ok_and(|named| is_same_place(&named, path))
     };
     for pid in owner::all_pids().ok()? {
@@ -142,7 +143,8 @@ pub(crate) fn waiting_holder(path: &Path, is_there: impl Fn() -> bool) -> Option
         let still = || {
             Stat::of(pid).is_some_and(|now| now.process() == child.process() && now.parent == git.pid && !now.is_gone())
         };
-        if told(&child) && is_there() && still() {
+        // A git that was told the name holds nothing: whoever told it does.
+        if told(&child) && !told(&git) && is_there() && still() {
             return Some(with_those_above(git));
         }
     }
@@ -165,10 +167,20 @@ fn written_by(pid: u32, locks: &[Inode]) -> Vec<usize> {
     let opened = links.filter_map(|link| {
         let file = fs::metadata(&link).ok()?;
         let index = locks.iter().position(|lock| *lock == (file.dev(), file.ino()))?;
-        // The mode of the link says what the file is open for.
-        (fs::symlink_metadata(&link).ok()?.mode() & 0o200 != 0).then_some(index)
+        // The mode of the link says what the file is open for. git's own locks are closed when it starts something; what it has
+        // inherited (a script's redirection) is not, and is another's.
+        let is_written = fs::symlink_metadata(&link).ok()?.mode() & 0o200 != 0;
+        (is_written && is_closed_on_exec(pid, &link)).then_some(index)
     });
     opened.collect()
+}
+
+fn is_closed_on_exec(pid: u32, link: &Path) -> bool {
+    const CLOSED: u32 = 0o2_000_000;
+    let Some(number) = link.file_name().and_then(|name| name.to_str()) else { return false };
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & CLOSED != 0)
 }
 
 fn with_those_above(stat: Stat) -> Vec<Process> {

@@ -65,8 +65,11 @@ pub(crate) fn root_above(git: &Stat) -> io::Result<Option<Root>> {
 
 /// A program that has the terminal: an editor, an interactive shell. Whoever sits there types commands of his own.
 fn is_typed_into(pid: u32, stat: &Stat, argv: &[String]) -> bool {
-    let passes_on =
-        SHELLS.contains(&stat.comm.as_str()) && argv.len() > 1 && !argv[1..].iter().any(|word| word == "-i");
+    let is_option = |word: &&String| word.starts_with('-') || word.starts_with('+');
+    let options: Vec<_> = argv.iter().skip(1).take_while(is_option).collect();
+    let has_command = options.iter().any(|word| !word.starts_with("--") && word.contains('c'));
+    let is_script = argv.len() > options.len() + 1 || has_command;
+    let passes_on = SHELLS.contains(&stat.comm.as_str()) && is_script && !options.iter().any(|word| *word == "-i");
     let has_terminal = || {
         let input = fs::read_link(format!("/proc/{pid}/fd/0"));
         input.is_ok_and(|input| input.starts_with("/dev/pts") || input.as_os_str().as_bytes().starts_with(b"/dev/tty"))

@@ -7,10 +7,11 @@
 //! Limit: Linux only. A process in a pid namespace that we cannot see into, that `/proc` hides from us, or that could not be
 //! looked at (no file could be opened, say) is [`Liveness::Unknowable`] and treated as alive everywhere.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::process::Pid;
@@ -183,6 +184,13 @@ pub(super) fn read_argv(pid: u32) -> io::Result<Vec<String>> {
         args.pop();
     }
     Ok(args)
+}
+
+/// The files below `dir` that others have open, as far as we may look.
+pub(crate) fn open_below(dir: &Path) -> HashSet<PathBuf> {
+    let others = all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != std::process::id());
+    let open = others.filter_map(|pid| open_files(pid).ok()).flatten().map(|(_, path)| path);
+    open.filter(|path| path.starts_with(dir)).collect()
 }
 
 /// What a process has open: a link to each file, and its path. Of who is gone, or does not let us look, nothing.

@@ -25,6 +25,8 @@ pub(crate) struct Move {
     pub log: Option<u64>,
     /// Somebody else moved it after the run's last word.
     pub taken_over: bool,
+    /// Somebody else moved it between two parts.
+    pub interrupted: bool,
 }
 
 /// Does the ref belong to what a run takes back by its log? HEADs and pseudo-refs go with the worktree.
@@ -240,6 +242,7 @@ impl Net {
             values: vec![before.clone()],
             log,
             taken_over: false,
+            interrupted: false,
         };
         let (_, known) = self.moves.entry(name.clone()).or_insert_with(|| (order, fresh()));
         known.after = after.clone();
@@ -256,7 +259,7 @@ impl Net {
                 known.before = change.after.clone();
                 known.after = change.after.clone();
                 known.values = vec![change.after.clone()];
-                known.taken_over = true;
+                (known.taken_over, known.interrupted) = (true, true);
             }
         }
     }

@@ -10,6 +10,7 @@
 //! ```
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -98,7 +99,15 @@ pub(crate) fn shared(git_dir: &Path) -> anyhow::Result<Vec<RelPath>> {
 /// Behind a link lies nothing of this git directory.
 fn walk(git_dir: &Path, below: Option<RelPath>, found: &mut Vec<RelPath>) -> anyhow::Result<()> {
     let dir = below.as_ref().map_or_else(|| git_dir.to_owned(), |below| git_dir.join(below.as_path()));
-    for (name, kind) in door::entries(&dir)?.unwrap_or_default() {
+    let entries = match door::entries(&dir) {
+        // A colleague's, of which the name is known.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            found.extend(below);
+            return Ok(());
+        }
+        entries => entries?.unwrap_or_default(),
+    };
+    for (name, kind) in entries {
         let path = match &below {
             Some(below) => RelPath::parse(&[below.as_bytes(), b"/", name.as_bytes()].concat()),
             None => RelPath::parse(name.as_bytes()),
@@ -108,8 +117,8 @@ fn walk(git_dir: &Path, below: Option<RelPath>, found: &mut Vec<RelPath>) -> any
         let is_entry = below.as_ref().is_some_and(is_known_by_name);
         match kind {
             Kind::Directory if is_entry => found.push(path),
-            // A worktree may lie in a bare repository.
-            Kind::Directory if FileId::at(&git_dir.join(path.as_path()).join(".git"))?.is_some() => {}
+            // A worktree may lie in a bare repository, and other repositories anywhere.
+            Kind::Directory if is_repository(&git_dir.join(path.as_path())) => {}
             Kind::Directory => walk(git_dir, Some(path), found)?,
             Kind::File | Kind::Symlink => found.push(path),
             // Sockets and pipes are somebody's who is at work.
@@ -117,6 +126,16 @@ fn walk(git_dir: &Path, below: Option<RelPath>, found: &mut Vec<RelPath>) -> any
         }
     }
     Ok(())
+}
+
+fn is_repository(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    has(".git") || (has("HEAD") && has("objects") && has("refs"))
+}
+
+/// Is it a part of a split index? The index goes back to the old ones; new ones are needed until then, and git expires them.
+pub(crate) fn is_part_of_index(path: &RelPath) -> bool {
+    path.as_bytes().starts_with(b"sharedindex.")
 }
 
 /// The identity of what is known by that alone; `None` of everything else.

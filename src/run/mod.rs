@@ -43,7 +43,7 @@ use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::util::text::shown;
 use crate::wal::{Begin, Body, Flush, Log, Record, Seal};
 
-use manifest::{Content, Kept, Manifest, path_text};
+use manifest::{Content, Kept, Manifest};
 use mark::{Lease, Mark};
 
 /// How long to wait for the append lock.
@@ -98,7 +98,7 @@ impl<'r> Run<'r> {
     pub(crate) fn begin(repo: &Repository, state: &'r StateDir, intent: &Intent<'_>) -> anyhow::Result<Run<'r>> {
         let place = ExecContext::here()?;
         let log = Log::new(state, &place.boot, Wait::UpTo(PATIENCE));
-        let inside = path_text(repo.git_dir.strip_prefix(&repo.common_dir).unwrap_or(Path::new("")));
+        let inside = repo.recorded_worktree();
         refuse_links(repo)?;
         refuse_another(state, &inside, None)?;
         let id = log.next_id()?;

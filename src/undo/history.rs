@@ -27,7 +27,8 @@ pub(super) struct History<'l> {
     pub(super) done: Vec<TxId>,
     pub(super) undone: Vec<TxId>,
     pub(super) operations: Operations,
-    commands: HashMap<TxId, &'l str>,
+    /// The first transaction of each.
+    begins: HashMap<TxId, &'l Begin>,
     /// What the parts of operations did.
     parts: HashMap<TxId, Vec<Part<'l>>>,
     head: Option<&'l RefSnapshot>,
@@ -63,7 +64,7 @@ impl<'l> History<'l> {
             done: Vec::new(),
             undone: Vec::new(),
             operations: Operations::of(records),
-            commands: HashMap::new(),
+            begins: HashMap::new(),
             parts: HashMap::new(),
             head,
         };
@@ -89,7 +90,7 @@ impl<'l> History<'l> {
             {
                 continue;
             }
-            history.commands.entry(history.operations.id(id)).or_insert(command(begin));
+            history.begins.entry(history.operations.id(id)).or_insert(begin);
             match (begin.origin, begin.reverses, begin.part_of) {
                 (TxKind::Run, ..) => history.end_run(id, begin, records, settled),
                 (_, Some(reversal), None) => history.reverse(reversal),
@@ -116,7 +117,12 @@ impl<'l> History<'l> {
 
     /// The command line of an operation.
     pub(super) fn command(&self, id: TxId) -> Option<&'l str> {
-        self.commands.get(&id).copied()
+        self.begins.get(&id).map(|begin| command(begin))
+    }
+
+    /// Was it made in this worktree, by its git directory as the log has it?
+    pub(super) fn is_of(&self, id: TxId, worktree: &str) -> bool {
+        self.begins.get(&id).is_some_and(|begin| begin.worktree == worktree)
     }
 
     fn do_newest(&mut self, operation: TxId) {
@@ -133,7 +139,10 @@ impl<'l> History<'l> {
                 changes(begin, settled)
             } else {
                 let moves = child_transactions::moves_of(records, |tx| self.operations.id(tx) == id);
-                changes_of_all(begin, &moves, &parts, self.head)
+                match moves.iter().find(|moved| moved.interrupted) {
+                    Some(moved) => Err(format!("somebody else moved {} between its parts", moved.name)),
+                    None => changes_of_all(begin, &moves, &parts, self.head),
+                }
             };
             self.steps.insert(id, step.map_err(|why| not_reversible(id, &why)));
         }

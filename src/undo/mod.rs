@@ -19,7 +19,7 @@ mod history;
 mod refusal;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
@@ -74,9 +74,10 @@ pub(crate) struct FileStep {
     kept_by: Vec<(TxId, usize)>,
 }
 
-/// What to write in order to reverse `wanted`, or else the newest transaction that can be.
-/// `head` is this worktree's HEAD as it is now.
+/// What to write in order to reverse `wanted`, or else the newest operation of the worktree that `repo` is.
+/// `head` is its HEAD as it is now.
 pub(crate) fn plan(
+    repo: &Repository,
     records: &[Record],
     head: Option<&RefSnapshot>,
     direction: Direction,
@@ -85,11 +86,12 @@ pub(crate) fn plan(
     let history = History::of(records, head);
     let side = if direction == Direction::Undo { &history.done } else { &history.undone };
     let wanted = wanted.map(|id| history.operations.id(id));
+    let here = repo.recorded_worktree();
     // Nothing is passed over: what is older was not done last.
     let id = match wanted {
         Some(id) if side.contains(&id) => id,
         Some(id) => return Err(Refusal::NotThere(id, direction)),
-        None => *side.last().ok_or(Refusal::NothingLeft(direction))?,
+        None => *side.iter().rfind(|id| history.is_of(**id, &here)).ok_or(Refusal::NothingLeft(direction))?,
     };
     let changes = match history.steps.get(&id) {
         Some(Ok(changes)) => changes,
@@ -144,6 +146,10 @@ pub(crate) fn check(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result
     if let Some((name, other)) = find_in_the_way(repo, git, step)? {
         return Err(Refusal::InTheWay(step.id, name, other).into());
     }
+    let elsewhere = heads_of(repo, |git_dir| git_dir != repo.git_dir)?;
+    if let Some(write) = step.writes.iter().find(|write| elsewhere.contains(&write.name)) {
+        return Err(Refusal::CheckedOutElsewhere(step.id, write.name.clone()).into());
+    }
     let heads = checked_out(repo)?;
     let lost = step.writes.iter().find(|w| w.to == Value::Absent && heads.contains(&w.name));
     lost.map_or(Ok(()), |w| Err(Refusal::CheckedOut(step.id, w.name.clone()).into()))
@@ -164,8 +170,12 @@ fn find_in_the_way(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<
 
 /// Branches that a worktree has checked out.
 pub(crate) fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
+    heads_of(repo, |_| true)
+}
+
+fn heads_of(repo: &Repository, is_wanted: impl Fn(&Path) -> bool) -> anyhow::Result<Vec<RefName>> {
     let mut branches = Vec::new();
-    for git_dir in repo.all_git_dirs() {
+    for git_dir in repo.all_git_dirs().into_iter().filter(|git_dir| is_wanted(git_dir)) {
         let worktree = Repository { git_dir, ..repo.clone() };
         if let Some(Value::Symref(branch)) = RefStore::new(&worktree).head()?.map(|h| h.value) {
             branches.push(branch);

@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     Moved(TxId, Vec<(RefName, Value)>),
     /// A ref would come where another one is in its way: its directory, or a ref below it.
     InTheWay(TxId, RefName, RefName),
+    /// A branch would move that another worktree has checked out.
+    CheckedOutElsewhere(TxId, RefName),
     /// A branch that a worktree has checked out would cease to be.
     CheckedOut(TxId, RefName),
 }
@@ -63,6 +65,12 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::InTheWay(id, name, other) => {
                 write!(f, "{id} is not reversed, and nothing was changed: {other} is in the way of {name}")
+            }
+            Refusal::CheckedOutElsewhere(id, name) => {
+                write!(
+                    f,
+                    "{id} is not reversed, and nothing was changed: another worktree has {name} checked out; run this there"
+                )
             }
             Refusal::CheckedOut(id, name) => {
                 write!(

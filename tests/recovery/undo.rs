@@ -210,6 +210,39 @@ fn a_command_with_all_the_transactions_of_what_it_starts_is_undone_as_one_step()
 }
 
 #[test]
+fn an_operation_of_another_worktree_is_not_the_newest_here_and_its_branch_is_not_moved_from_here() {
+    let repo = guarded();
+    repo.git(["worktree", "add", "-q", "../linked", "-b", "side"]);
+    repo.git(["tag", "mine"]);
+    let linked = repo.sibling("linked");
+    linked.write("file", "side\n");
+    linked.git(["commit", "-qam", "on the side"]);
+    let side = value(&repo, "side");
+    let newest = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &newest]);
+    assert_eq!((code, value(&repo, "side")), (1, side.clone()), "{said}");
+    assert!(said.contains("another worktree has refs/heads/side checked out"), "{said}");
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, value(&repo, "side"), value(&repo, "mine")), (0, side.clone(), String::new()), "{said}");
+    let (code, said) = run_jin(&linked, &["undo"]);
+    assert_eq!(code, 0, "{said}");
+    assert_ne!(value(&repo, "side"), side, "there it can be undone");
+}
+
+#[test]
+fn an_operation_into_which_somebody_else_came_is_not_taken_back_by_half() {
+    let repo = guarded();
+    let script = "git commit -q --allow-empty -m A1; env -i HOME=\"$HOME\" PATH=/usr/local/bin:/usr/bin:/bin JIN_WATCH=off setsid -w git \
+                  -c user.name=o -c user.email=o@x commit -q --allow-empty -m other; git commit -q --allow-empty -m A2";
+    repo.git(["config", "alias.sync", &format!("!f() {{ {script}; }}; f")]);
+    repo.git(["sync"]);
+    let before = repo.read(["for-each-ref"]);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, repo.read(["for-each-ref"])), (1, before), "{said}");
+    assert!(said.contains("somebody else moved refs/heads/main between its parts"), "{said}");
+}
+
+#[test]
 fn the_first_commit_of_a_branch_that_is_checked_out_is_not_undone() {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
     repo.commit_all("one");

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::fs::FileId;
 use crate::git::Repository;
 use crate::process::owner::Process;
-use crate::state::StateDir;
+use crate::state::{StateDir, WatchMode};
 use crate::util::text::{escape, unescape};
 
 pub(crate) use address::Address;
@@ -111,12 +111,11 @@ fn announce(caller: &Caller, repo: &Repository, said: &Announcement) {
     if caller.is_silent() {
         return;
     }
-    let Some(address) = caller.address() else { return };
+    let set = StateDir::of(repo).settings().watch;
+    let Some(address) = caller.address().filter(|_| caller.mode.unwrap_or(set) != WatchMode::Off) else { return };
     match said.send(&address) {
         // Nobody listens: there is no watch, or none any more.
-        Err(e) if said.kind == Kind::AtWork && is_unheard(&e) => {
-            start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch);
-        }
+        Err(e) if said.kind == Kind::AtWork && is_unheard(&e) => start::start_if_wanted(caller, &address, set),
         // It has not read thousands of others yet, and looks at everything when it has.
         _ => {}
     }

@@ -4,7 +4,7 @@
 //! ```text
 //!  state of a command that stops and goes on (MERGE_HEAD, rebase-merge, ...)? ──▶ how to go on, and back
 //!       │ no
-//!  files that are not as in HEAD ──▶ which commit has them all? ──▶ "halfway to topic: 2 of 3 files are topic's"
+//!  files that are not as in HEAD ──▶ which commit has them all? ──▶ "looks halfway to topic: 2 of 3 files have its content"
 //! ```
 //! Limits: at most [`CANDIDATES`] branches are compared. A merge or a pull that was killed before it wrote MERGE_HEAD looks like
 //! a switch that was: what is said of the files, and the command that goes back, are right for both. Where filters or line
@@ -152,19 +152,17 @@ fn tell(scene: &Scene, found: &Comparison, names: &[String]) -> Vec<String> {
     if !found.cut.is_empty() {
         parts.push(format!("{} missing or cut off ({})", found.cut.len(), list(&found.cut)));
     }
-    let mut hints = Vec::new();
+    // Equal content says nothing about who put it there.
+    let mut hints = vec!["`git stash -u` keeps what is there aside".to_owned()];
     if !found.others.is_empty() && scene.may_convert {
         parts.push(format!("of {} it is unknown, for filters may apply ({})", found.others.len(), list(&found.others)));
     } else if !found.others.is_empty() {
         parts.push(format!("{} may be yours ({})", found.others.len(), list(&found.others)));
     } else if found.unknown == 0 {
-        parts.push("none is yours".to_owned());
+        parts.push("none differs from both".to_owned());
     }
     if found.unknown > 0 {
         parts.push(format!("{} not compared", found.unknown));
-    }
-    if !(found.others.is_empty() && found.unknown == 0) {
-        hints.push("copy what is yours first".to_owned());
     }
     let back = escape(scene.name.as_bytes());
     let stays = if found.new.is_empty() { String::new() } else { format!(" (new files stay: {})", list(&found.new)) };
@@ -178,7 +176,10 @@ fn tell(scene: &Scene, found: &Comparison, names: &[String]) -> Vec<String> {
         let new = found.new.iter().map(|path| format!("`git add -- {}`, then ", escape(path))).collect::<String>();
         hints.push(format!("{new}`git switch --discard-changes {}` goes on", escape(only.as_bytes())));
     }
-    vec![format!("the worktree is halfway to `{target}`: {}", parts.join(", ")), format!("hint: {}", hints.join("; "))]
+    vec![
+        format!("the worktree looks halfway to `{target}`: {}", parts.join(", ")),
+        format!("hint: {}", hints.join("; ")),
+    ]
 }
 
 /// Does a shell read it as it is?

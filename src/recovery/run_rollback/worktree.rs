@@ -9,8 +9,9 @@ use crate::fs::beneath::{Kind, RelPath};
 use crate::fs::{FileId, durable, moving, named as fs};
 use crate::git::cat_file::Batch;
 use crate::git::{Git, Plumbing, Repository, index};
+use crate::process::owner;
 use crate::recovery::run_rollback::place::RestoreTarget;
-use crate::run::git_dir::{self, OPERATIONS, is_hook, is_known_by_name};
+use crate::run::git_dir::{self, OPERATIONS, is_hook, is_known_by_name, is_part_of_index};
 use crate::run::look::{Status, skipped};
 use crate::run::manifest::{Content, Ignored, Kept, Manifest};
 use crate::run::snapshot::umask;
@@ -100,7 +101,12 @@ impl Difference {
 
     pub(crate) fn is_none(&self) -> bool {
         let git_dir = [&self.own, &self.shared].iter().all(|l| l.is_empty());
-        self.count() == 0 && git_dir && self.own_new.is_empty() && self.shared_new.is_empty() && !self.index
+        self.count() == 0
+            && git_dir
+            && self.left.is_empty()
+            && self.own_new.is_empty()
+            && self.shared_new.is_empty()
+            && !self.index
     }
 }
 
@@ -143,12 +149,27 @@ impl RestoreContext<'_> {
             }
         }
         let new = new_paths(&git_dir::own(&self.repo.git_dir)?, &self.manifest.own);
-        (found.left, found.own_new) = new.into_iter().partition(is_hook);
+        (found.left, found.own_new) = new.into_iter().filter(|path| !is_part_of_index(path)).partition(is_hook);
         for kept in self.manifest.own.iter().filter(|kept| kept.content == Content::Opaque) {
-            let Some(id) = kept.id else { continue };
-            if own.seen(&kept.path)?.is_none_or(|now| !now.id.is_same_file(&id)) {
+            let now = own.seen(&kept.path)?;
+            let is_changed = match kept.id {
+                Some(id) => now.is_none_or(|now| !now.id.is_same_file(&id)),
+                None => is_known_by_name(&kept.path) && now.is_none(),
+            };
+            if is_changed {
                 found.left.push(kept.path.clone());
             }
+        }
+        // What somebody has open is nothing that only the run knows of: a database, a log.
+        if !(found.own.is_empty() && found.own_new.is_empty()) {
+            let open = owner::open_below(&self.repo.git_dir);
+            let is_open = |path: &RelPath| open.contains(&self.repo.git_dir.join(path.as_path()));
+            let (left, own) = std::mem::take(&mut found.own).into_iter().partition(|kept| is_open(&kept.path));
+            found.own = own;
+            found.left.extend(<Vec<Kept>>::into_iter(left).map(|kept| kept.path));
+            let (mut left, new) = std::mem::take(&mut found.own_new).into_iter().partition(is_open);
+            found.own_new = new;
+            found.left.append(&mut left);
         }
         for path in &found.own_new {
             note(&own, path)?;

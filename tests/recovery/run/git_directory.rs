@@ -88,3 +88,62 @@ fn a_worktree_that_lies_in_its_bare_repository_is_no_part_of_the_git_directory()
     assert_eq!((code, read(&file).as_str()), (9, "two\n"), "{said}");
     assert_eq!(recover(&repo).0, 0);
 }
+
+#[test]
+fn what_another_process_has_open_in_the_git_directory_is_left_to_it_and_told() {
+    use std::io::Write;
+    let repo = guarded();
+    let path = repo.git_dir().join("tool.log");
+    let mut log = fs::File::create(&path).expect("it can be made");
+    let (code, said) = run_script(&repo, "echo by the run >>.git/tool.log; exit 9");
+    assert_eq!(code, 9, "{said}");
+    log.write_all(b"by the tool\n").expect("it can be written");
+    let found = fs::read_to_string(&path).expect("it is there");
+    assert!(found.contains("by the tool"), "the tool still writes what everybody reads: {found}");
+    assert!(said.contains("left as the run made it: tool.log"), "{said}");
+}
+
+#[test]
+fn repositories_in_the_git_directory_and_directories_of_colleagues_are_left_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let repo = guarded();
+    repo.git(["clone", "-q", "--bare", ".", ".git/mirror.git"]);
+    let (code, said) = run_script(&repo, "git push -q .git/mirror.git HEAD:refs/heads/pushed; exit 9");
+    assert_eq!(code, 9, "{said}");
+    let pushed = repo.try_git(["--git-dir", ".git/mirror.git", "rev-parse", "-q", "--verify", "pushed"]);
+    assert!(pushed.status.success(), "what another repository took stays there");
+    let closed = repo.git_dir().join("closed");
+    fs::create_dir(&closed).expect("it can be made");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("the mode can be set");
+    let (code, said) = run_script(&repo, "git tag made; exit 9");
+    assert_eq!(code, 9, "{said}");
+    assert_eq!(repo.try_git(["rev-parse", "-q", "--verify", "made"]).status.code(), Some(1), "{said}");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("the mode can be set");
+}
+
+#[test]
+fn a_run_that_fails_in_a_repository_with_a_split_index_leaves_an_index_that_can_be_read() {
+    let repo = guarded();
+    repo.write(".gitignore", "*.ign\n");
+    repo.git(["add", ".gitignore"]);
+    repo.git(["commit", "-q", "-m", "ignore"]);
+    repo.git(["config", "core.splitIndex", "true"]);
+    repo.git(["config", "splitIndex.maxPercentChange", "0"]);
+    repo.git(["update-index", "--split-index"]);
+    repo.write("a.ign", "kept\n");
+    let script = "echo n >t; mv t a.ign; echo z >file; git add file; exit 9";
+    let (code, said) = run_script(&repo, script);
+    assert_eq!(code, 9, "{said}");
+    assert_eq!(repo.read(["status", "--porcelain"]), "", "{said}");
+    assert_eq!(repo.read(["diff", "--cached"]), "", "{said}");
+    assert_eq!(run_jin(&repo, &["check"]).0, 0);
+}
+
+#[test]
+fn a_submodule_whose_git_directory_a_failing_run_deleted_is_told() {
+    let repo = guarded();
+    fs::create_dir_all(repo.git_dir().join("modules/sub/objects")).expect("it can be made");
+    let (code, said) = run_script(&repo, "rm -rf .git/modules/sub; exit 9");
+    assert_eq!(code, 9, "{said}");
+    assert!(!said.contains("it had changed nothing") && said.contains("modules/sub"), "{said}");
+}
