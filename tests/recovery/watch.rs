@@ -230,6 +230,47 @@ fn the_first_hook_starts_one_watch_and_stop_ends_it() {
     assert_eq!(text(&status().stdout), "no watch runs\n");
 }
 
+/// It wrote to what its shell had opened.
+#[test]
+fn a_lock_that_a_git_had_as_its_output_is_its_scripts() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let fifos = ["go", "end"].map(|name| repo.scratch().join(name));
+    for fifo in &fifos {
+        nix::unistd::mkfifo(fifo, nix::sys::stat::Mode::S_IRWXU).expect("it can be made");
+    }
+    let script = "set -C; (read x <../go; echo HEAD) | git cat-file --batch-check >.git/index.lock; echo >../ended; read y <../end";
+    let mut command = with_watch(&repo, repo.command("bash".as_ref()));
+    let mut child = command.args(["-c", script]).spawn().expect("bash starts");
+    wait_until("the lock is there", || index_lock(&repo).exists());
+    watch.wait_until_idle();
+    fs::write(&fifos[0], "go\n").expect("it is read");
+    wait_until("git has ended", || repo.scratch().join("ended").exists());
+    watch.wait_until_idle();
+    let is_kept = index_lock(&repo).exists();
+    fs::write(&fifos[1], "end\n").expect("it is read");
+    child.wait().expect("bash was ours");
+    assert!(is_kept, "its script goes on");
+}
+
+/// Gits that a hook starts in a container of its own are told the name of the lock, and hold it no more than the hook does.
+#[test]
+fn a_commit_whose_hook_runs_gits_in_a_container_keeps_its_index_lock() {
+    let repo = scene();
+    let may = Command::new("unshare").args(["-pmf", "--mount-proc", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        println!("skipped: no right to make a container");
+        return;
+    }
+    let inner = "git update-ref refs/checks/one HEAD; git -c alias.wait='!sleep 0.3' wait; sleep 0.5";
+    let hook = format!("#!/bin/sh\nexec unshare -pmf --mount-proc sh -c \"{inner}\"\n");
+    write_file(&repo.git_dir().join("hooks/pre-commit"), &hook, 0o755);
+    let _watch = Watch::start(&repo);
+    let done = with_watch(&repo, git(&repo, &["commit", "-qam", "two"])).output().expect("git starts");
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert_eq!(repo.read(["status", "--porcelain", "-uno"]), "", "the index is that of the commit");
+}
+
 #[test]
 fn no_hook_starts_a_watch_where_it_is_not_wanted() {
     let repo = scene();
