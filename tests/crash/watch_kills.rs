@@ -12,7 +12,7 @@ use crate::support::point::{After, Bench, Report};
 use crate::support::table::{self, Budget};
 use crate::support::tracer::{Event, Role};
 
-const HELD: Budget = Budget { tree: 4, hook: 1, container: 0 };
+const HELD: Budget = Budget { tree: 2, hook: 1, container: 0 };
 
 macro_rules! crashes {
     ($($test:ident $operation:literal)*) => {$(
