@@ -35,7 +35,10 @@ impl Call<'_> {
         let id = self.log(&place).next_id()?;
         let marker = self.marker(id, place, Phase::Preparing)?;
         // First: who dies while it writes its marker has told nobody else.
-        announce::at_work(&self.environment.watch, &self.repo, marker.owner.process, Vec::new(), false);
+        let watch = &self.environment.watch;
+        if announce::is_wanted(watch, &self.repo) {
+            announce::at_work(watch, &self.repo, marker.owner.process, Vec::new(), false);
+        }
         marker.create(self.state.path())?;
         Ok(())
     }

@@ -61,7 +61,9 @@ impl Call<'_> {
         let options = options(self.environment, mode);
         let done = match recovery::recover(&self.repo, &options) {
             Err(error) if error.is::<Busy>() && self.builds_on_recovery(&options)? => {
-                announce::let_go(&self.environment.watch, &self.repo);
+                if announce::is_wanted(&self.environment.watch, &self.repo) {
+                    announce::let_go(&self.environment.watch, &self.repo);
+                }
                 recovery::recover(&self.repo, &Options { wait: Wait::UpTo(LONGEST_RECOVERY), ..options.clone() })
             }
             done => done,

@@ -20,7 +20,8 @@ impl Call<'_> {
     /// Tells the watch of this git, and of the locks that it holds. Where that cannot be known nothing is told: git goes on.
     pub(super) fn testify(&self, seen: &Observed) {
         let caller = &self.environment.watch;
-        if caller.is_silent() || (seen.changes.is_empty() && seen.watched.is_empty() && !self.may_hold(seen)) {
+        let holds_none = seen.changes.is_empty() && seen.watched.is_empty() && !self.may_hold(seen);
+        if holds_none || !announce::is_wanted(caller, &self.repo) {
             return;
         }
         let Ok(git) = self.git() else { return self.testify_as_orphan() };
@@ -39,7 +40,7 @@ impl Call<'_> {
         // In a container the first process may be a program with git's code in it.
         let on_host = || ExecContext::here().is_ok_and(|here| here.sees_everything());
         let is_orphan = || on_host() && owner::ancestors().is_ok_and(|above| above.iter().all(|it| it.pid == 1));
-        if caller.is_silent() || self.git().is_ok() || !is_orphan() {
+        if self.git().is_ok() || !announce::is_wanted(caller, &self.repo) || !is_orphan() {
             return;
         }
         let (Ok(myself), Ok(locks)) = (owner::myself(), self.locks_of_payload()) else { return };

@@ -93,6 +93,11 @@ impl Announcement {
     }
 }
 
+/// Is anything to be announced? To be asked before anything is found out for it.
+pub(crate) fn is_wanted(caller: &Caller, repo: &Repository) -> bool {
+    caller.mode.unwrap_or_else(|| StateDir::of(repo).settings().watch) != WatchMode::Off
+}
+
 /// Says that `git` is at work in `repo`, with these locks, and starts the watch where there is none. Never an error: it is needed
 /// for nothing.
 pub(crate) fn at_work(caller: &Caller, repo: &Repository, git: Process, locks: Vec<(PathBuf, FileId)>, doubtful: bool) {
@@ -108,14 +113,12 @@ pub(crate) fn let_go(caller: &Caller, repo: &Repository) {
 }
 
 fn announce(caller: &Caller, repo: &Repository, said: &Announcement) {
-    if caller.is_silent() {
-        return;
-    }
-    let set = StateDir::of(repo).settings().watch;
-    let Some(address) = caller.address().filter(|_| caller.mode.unwrap_or(set) != WatchMode::Off) else { return };
+    let Some(address) = caller.address() else { return };
     match said.send(&address) {
         // Nobody listens: there is no watch, or none any more.
-        Err(e) if said.kind == Kind::AtWork && is_unheard(&e) => start::start_if_wanted(caller, &address, set),
+        Err(e) if said.kind == Kind::AtWork && is_unheard(&e) => {
+            start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch);
+        }
         // It has not read thousands of others yet, and looks at everything when it has.
         _ => {}
     }
