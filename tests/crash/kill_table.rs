@@ -48,7 +48,7 @@ crashes! {
 }
 
 /// How many points of each signal and each kind of victim a test runs by default.
-const OF_EACH_SIGNAL: usize = 2;
+const OF_EACH_SIGNAL: usize = 1;
 
 macro_rules! interrupts {
     ($($test:ident $operation:literal)*) => {$(

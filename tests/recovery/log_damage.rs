@@ -243,7 +243,7 @@ fn the_program_sees_damage_of_the_log_and_makes_nothing_worse() {
         fs::write(&segment, change(fs::read(&segment).expect("it is there"))).expect("it can be written");
     };
     // Odd strides, so that all parts of lines are met.
-    for at in (0..len).step_by(stride(1499)) {
+    for at in (0..len).step_by(stride(2399)) {
         let flip = |mut bytes: Vec<u8>| {
             let at = at.min(bytes.len() - 1);
             bytes[at] ^= 1;
@@ -330,7 +330,7 @@ fn the_program_sees_damage_of_a_marker_and_makes_nothing_worse() {
     let scene = Scene::new();
     let len = fs::read(Scene::marker(&scene.copy())).expect("it is there").len();
     let mut counts = Counts::default();
-    for at in (0..len).step_by(stride(23)) {
+    for at in (0..len).step_by(stride(41)) {
         for bits in [0x01, 0x08] {
             let flip = |repo: &Repo| {
                 let marker = Scene::marker(repo);

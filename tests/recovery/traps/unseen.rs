@@ -36,7 +36,9 @@ fn whatever_file_cannot_be_opened_a_live_git_keeps_its_lock() {
         assert!(opened.iter().any(|path| *path == scene.in_proc("stat")), "recovery looks at it: {opened:?}");
         // Nobody who says `--force` has seen what a full table hides.
         for arguments in [&["recover"][..], &["recover", "--force"]] {
-            for path in &opened {
+            // The three differ in how the process is seen, and in nothing else.
+            let chosen = |path: &&PathBuf| kind == "with a marker" || path.starts_with("/proc");
+            for path in opened.iter().filter(chosen) {
                 scene.recover(arguments, Some(path));
                 assert!(
                     scene.live.lock().exists(),

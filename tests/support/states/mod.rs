@@ -93,7 +93,7 @@ pub struct Score {
 }
 
 /// States of one operation that are checked by default, and of one ignored sync.
-const BUDGET: usize = 20;
+const BUDGET: usize = 16;
 const BUDGET_OF_A_SYNC: usize = 20;
 
 impl Case {

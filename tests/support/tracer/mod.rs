@@ -25,7 +25,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::Pid;
 
 use filter::Filter;
@@ -209,6 +209,11 @@ fn spawn(mut command: Command, isolation: Isolation, filter: Filter) -> io::Resu
     let prepare = move || {
         if container {
             mount_own_proc()?;
+        }
+        // A shell that started the tests in the background has it ignored, and git then survives a SIGINT without its locks.
+        for told in [Signal::SIGINT, Signal::SIGTERM] {
+            // SAFETY: no handler is installed.
+            unsafe { signal(told, SigHandler::SigDfl) }?;
         }
         nix::sys::ptrace::traceme()?;
         filter.install()
