@@ -40,7 +40,7 @@ impl StateDir {
     pub fn create(&self) -> anyhow::Result<()> {
         if !self.exists() {
             if fs::symlink_metadata(&self.path).is_ok() {
-                anyhow::bail!("{} is not a directory", shown(&self.path));
+                anyhow::bail!(Self::in_the_way(&self.path));
             }
             durable::make_dirs(&self.path, Purpose::State)?;
         }
@@ -97,10 +97,14 @@ impl StateDir {
                 return Err(io::Error::new(io::ErrorKind::NotFound, what));
             };
             if !found.is_dir() {
-                return Err(io::Error::other(format!("{} is not a directory", shown(&part))));
+                return Err(io::Error::other(Self::in_the_way(&part)));
             }
         }
         Ok(())
+    }
+
+    fn in_the_way(path: &Path) -> String {
+        format!("{} is not a directory: look at it, move it away, then run `jin-txn recover`", shown(path))
     }
 
     /// What tells this directory from its copies.
@@ -149,7 +153,7 @@ impl StateDir {
         let dir = self.tx(id);
         match fs::symlink_metadata(&dir) {
             Ok(found) if found.is_dir() => {}
-            Ok(_) => return Err(io::Error::other(format!("{} is not a directory", shown(&dir)))),
+            Ok(_) => return Err(io::Error::other(Self::in_the_way(&dir))),
             Err(_) => durable::make_dirs(&dir, Purpose::State)?,
         }
         Ok(dir)

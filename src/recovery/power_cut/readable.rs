@@ -70,6 +70,9 @@ fn mend_config(site: &Site<'_>, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What git writes into HEAD of a repository that it is about to clone, before it knows the branch.
+const NOT_YET_KNOWN: &[u8] = b"ref: refs/heads/.invalid\n";
+
 fn mend_heads(
     site: &Site<'_>,
     expected: &ExpectedRefs<'_>,
@@ -80,7 +83,8 @@ fn mend_heads(
     for git_dir in site.repo.all_git_dirs() {
         let path = git_dir.join("HEAD");
         let found = read_ref(&path)?;
-        if found.as_ref().is_some_and(|(content, _)| Value::of_file(content) != Value::Broken) {
+        let is_whole = |content: &[u8]| content == NOT_YET_KNOWN || Value::of_file(content) != Value::Broken;
+        if found.as_ref().is_some_and(|(content, _)| is_whole(content)) {
             continue;
         }
         let worktree = Repository { git_dir, ..site.repo.clone() };

@@ -122,3 +122,23 @@ fn a_live_clone_keeps_the_locks_of_what_it_makes_and_no_others() {
     assert_eq!(old_code, 0, "{old_said}");
     assert_recovers(&repo);
 }
+
+/// Before it knows the branch, git writes a HEAD that names none.
+#[test]
+fn a_bare_clone_that_waits_for_its_remote_is_not_taken_for_a_repository_without_head() {
+    let repo = guarded();
+    let gate = repo.scratch().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
+    let serve = format!("cat {} && git-upload-pack", gate.display());
+    let url = format!("file://{}", repo.git_dir().display());
+    let mut clone = repo.command(Git::under_test().program.as_os_str());
+    let mut clone = clone.args(["clone", "-q", "--bare", "-u", &serve, &url, "../made"]).spawn().expect("git starts");
+    let made = repo.sibling("made");
+    wait_until("the clone has a HEAD", || made.path().join("HEAD").exists());
+    let head = fs::read_to_string(made.path().join("HEAD")).expect("it can be read");
+    let (code, said) = run_jin(&made, &["recover"]);
+    drop(fs::File::options().write(true).open(&gate).expect("somebody reads it"));
+    assert!(clone.wait().expect("it is our child").success());
+    assert!(head.starts_with("ref: "), "{head}");
+    assert!((code == 0 || code == 5) && !said.contains("HEAD"), "{code} {said}");
+}
