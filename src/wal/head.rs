@@ -14,6 +14,7 @@ use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::StateDir;
 use crate::state::directory::SMALL;
 use crate::util::checksum::crc32c;
+use crate::wal::codec::{Header, Syncing};
 use crate::wal::record::Lsn;
 
 /// The end of the log.
@@ -24,11 +25,42 @@ pub(super) struct Head {
     pub(super) next_lsn: Lsn,
     pub(super) segment: Lsn,
     pub(super) size: u64,
+    /// The first record of those at the end that nobody waited for; `0`: the last one was waited for.
+    pub(super) unsynced: Lsn,
     /// Realtime minus time since boot, in milliseconds, when this boot's first note was made: it changes only when the
     /// clock is set.
     pub(super) clock: i64,
     /// Realtime in seconds of that note.
     pub(super) since: i64,
+}
+
+impl Head {
+    /// Counts the next record, and says what it has to say about those before it.
+    pub(super) fn count(&mut self, awaited: bool) -> Syncing {
+        let lsn = self.next_lsn;
+        self.next_lsn += 1;
+        if awaited {
+            let since = std::mem::take(&mut self.unsynced);
+            return Syncing::Awaited { since: (since != 0).then_some(since) };
+        }
+        self.note_unsynced(lsn);
+        Syncing::Never
+    }
+
+    /// Counts a record that was found behind the end.
+    pub(super) fn count_found(&mut self, header: &Header) {
+        self.next_lsn = self.next_lsn.max(header.lsn + 1);
+        match header.syncing {
+            Syncing::Never => self.note_unsynced(header.lsn),
+            Syncing::Awaited { .. } => self.unsynced = 0,
+        }
+    }
+
+    fn note_unsynced(&mut self, lsn: Lsn) {
+        if self.unsynced == 0 {
+            self.unsynced = lsn;
+        }
+    }
 }
 
 /// What `log-head` tells this boot.
@@ -88,19 +120,20 @@ impl Head {
             return None;
         }
         let mut words = text.split_ascii_whitespace();
-        if words.next() != Some("jin2") || u32::from_str_radix(words.next()?, 16).ok()? != boot.0 {
+        if words.next() != Some("jin3") || u32::from_str_radix(words.next()?, 16).ok()? != boot.0 {
             return None;
         }
         let mut number = || words.next()?.parse().ok();
-        let (next_tx, next_lsn, segment, size) = (number()?, number()?, number()?, number()?);
+        let (next_tx, next_lsn, segment, size, unsynced) = (number()?, number()?, number()?, number()?, number()?);
         let mut signed = || number().and_then(|n| i64::try_from(n).ok());
-        Some(Head { boot, next_tx, next_lsn, segment, size, clock: signed()?, since: signed()? })
+        Some(Head { boot, next_tx, next_lsn, segment, size, unsynced, clock: signed()?, since: signed()? })
     }
 
     fn format(&self) -> String {
-        let Head { boot: BootSum(boot), next_tx, next_lsn, segment, size, clock, since } = self;
-        let text =
-            format!("jin2 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {clock:020} {since:020}");
+        let Head { boot: BootSum(boot), next_tx, next_lsn, segment, size, unsynced, clock, since } = self;
+        let text = format!(
+            "jin3 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {unsynced:020} {clock:020} {since:020}"
+        );
         format!("{text} {:08x}\n", crc32c(text.as_bytes()))
     }
 
@@ -122,7 +155,7 @@ pub(super) fn poison(state: &StateDir, boot: BootSum, segment: Lsn) -> anyhow::R
         Note::PoisonedFrom(earlier) => segment.min(earlier),
         _ => segment,
     };
-    let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment, size: POISONED, clock: 0, since: 0 };
+    let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment, size: POISONED, unsynced: 0, clock: 0, since: 0 };
     // A disk that is full may take the second: it needs no space.
     poisoned.store(state).or_else(|_| durable::empty(&path(state))).context("the log cannot be marked as failed")
 }
@@ -137,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_note_with_any_byte_flipped_is_none() {
-        let head = Head { boot: BootSum(7), next_tx: 12, next_lsn: 34, segment: 1, size: 5678, clock: 9, since: 10 };
+        let boot = BootSum(7);
+        let head = Head { boot, next_tx: 12, next_lsn: 34, segment: 1, size: 5678, unsynced: 33, clock: 9, since: 10 };
         let text = head.format();
         assert_eq!(Head::parse(&text, BootSum(7)), Some(head));
         assert_eq!(Head::parse(&text, BootSum(8)), None, "of another boot");

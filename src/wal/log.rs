@@ -95,9 +95,9 @@ impl<'s> Log<'s> {
         wanted: impl FnOnce() -> bool,
     ) -> anyhow::Result<Option<Lsn>> {
         let encoded = body.encode()?;
-        let written = self
-            .state
-            .while_appending(self.wait, || if wanted() { self.write(tx, &encoded).map(Some) } else { Ok(None) })?;
+        let written = self.state.while_appending(self.wait, || {
+            if wanted() { self.write(tx, &encoded, flush).map(Some) } else { Ok(None) }
+        })?;
         let Some(Written { lsn, file, segment }) = written else { return Ok(None) };
         let synced = match flush {
             Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
@@ -135,12 +135,12 @@ impl<'s> Log<'s> {
         sync()?;
         let Written { file, segment, .. } = self.state.while_appending(self.wait, || {
             sync()?;
-            self.write(None, &rotate::checkpoint(self.state, &self.boot)?.encode()?)
+            self.write(None, &rotate::checkpoint(self.state, &self.boot)?.encode()?, Flush::Yes)
         })?;
         file.sync_data().or_else(|error| self.not_synced(segment, error))
     }
 
-    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<Written> {
+    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>, flush: Flush) -> anyhow::Result<Written> {
         let mut head = self.load_head()?;
         if head.size >= segments::SEGMENT_SIZE {
             rotate::rotate(self.state, &self.boot, &mut head)?;
@@ -148,15 +148,15 @@ impl<'s> Log<'s> {
         let path = segments::path(self.state, head.segment);
         let mut file = durable::open_own(&path, OpenOptions::new().append(true))
             .with_context(|| format!("cannot open the log {}", shown(&path)))?;
-        let len = match encoded.write(head.next_lsn, tx, clock::unix_time(), &mut file) {
+        let lsn = head.next_lsn;
+        let syncing = head.count(flush != Flush::No);
+        let len = match encoded.write_as(syncing, lsn, tx, clock::unix_time(), &mut file) {
             Ok(len) => len,
             Err(e) => {
                 let error = anyhow::Error::new(e).context(format!("cannot append to the log {}", shown(&path)));
                 return Err(first_of(error, self.poison(head.segment)));
             }
         };
-        let lsn = head.next_lsn;
-        head.next_lsn += 1;
         head.size += len;
         head.store(self.state)?;
         Ok(Written { lsn, file, segment: head.segment })
@@ -232,7 +232,7 @@ impl<'s> Log<'s> {
     pub(super) fn empty_head(&self, segment: Lsn) -> Head {
         let boot = BootSum::of(&self.boot);
         let (clock, since) = (clock::clock_offset() / 1_000_000, clock::now() / 1_000_000_000);
-        Head { boot, next_tx: 1, next_lsn: segment + 1, segment, size: 0, clock, since }
+        Head { boot, next_tx: 1, next_lsn: segment + 1, segment, size: 0, unsynced: 0, clock, since }
     }
 
     fn poison(&self, segment: Lsn) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use crate::util::text::shown;
 use crate::wal::codec;
 use crate::wal::head::Head;
 use crate::wal::record::{Lsn, Record};
-use crate::wal::scan::{Bounds, Content, Damage, Scan, read_content};
+use crate::wal::scan::{self, Bounds, Content, Damage, Place, Scan, read_content};
 
 /// A segment is closed when it has this many bytes.
 pub(super) const SEGMENT_SIZE: u64 = 4 << 20;
@@ -59,13 +59,19 @@ pub(super) fn catch_up(state: &StateDir, head: &mut Head) -> anyhow::Result<()> 
     let file = open(&path)?;
     let len = fs::at(&path, file.metadata())?.len();
     let content = fs::at(&path, read_content_of(&file, head.size, len))?;
+    let decoded = |(start, line): (u64, &[u8])| {
+        let header = line.strip_suffix(b"\n").and_then(|record| codec::decode_header(record).ok());
+        Place { start, end: start + line.len() as u64, header }
+    };
+    let places: Vec<Place> = content.lines().map(decoded).collect();
+    let torn_from = scan::torn_from(&places, head.next_lsn);
     let mut valid_until = head.size;
-    for (offset, line) in content.lines() {
-        let Some(record) = line.strip_suffix(b"\n") else { continue };
-        if let Ok(header) = codec::decode_header(record) {
-            valid_until = offset + line.len() as u64;
-            head.next_lsn = head.next_lsn.max(header.lsn + 1);
-            head.next_tx = head.next_tx.max(header.tx.map_or(0, |tx| tx.0 + 1));
+    for (place, header) in places.iter().filter_map(|place| Some((place, place.header?))) {
+        // Its transaction may have a marker.
+        head.next_tx = head.next_tx.max(header.tx.map_or(0, |tx| tx.0 + 1));
+        if torn_from.is_none_or(|torn| place.start < torn) {
+            valid_until = place.end;
+            head.count_found(&header);
         }
     }
     head.size = valid_until;

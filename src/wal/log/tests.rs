@@ -76,9 +76,31 @@ fn a_tail_torn_at_any_byte_is_cut_off_and_kept_aside() {
 }
 
 #[test]
+fn what_nobody_waited_for_may_be_lost_from_the_middle_and_is_cut_off_with_what_follows() {
+    let fixture = Fixture::new();
+    fixture.log().append(Some(TxId(1)), &Body::Aborted, Flush::Yes).unwrap();
+    for tx in 2..5 {
+        fixture.log().append(Some(TxId(tx)), &Body::Aborted, Flush::No).unwrap();
+    }
+    fixture.log().append(Some(TxId(5)), &Body::Aborted, Flush::Yes).unwrap();
+    let mut bytes = fs::read(fixture.segment()).unwrap();
+    let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+    bytes[ends[2]..ends[3]].fill(0);
+    fs::write_for_test(&fixture.segment(), &bytes);
+    fs::remove_file_for_test(&head::path(&fixture.state));
+    assert_eq!(fixture.lsns(), [1, 2, 3], "as it is read");
+    assert!(fixture.log().scan().unwrap().damage.is_empty(), "a power cut may do that");
+    assert_eq!(fixture.log().next_id().unwrap(), TxId(6), "no number is given twice");
+    assert_eq!(fixture.log().append(None, &Body::Aborted, Flush::Yes).unwrap(), 4, "as it is written on");
+    assert!(fixture.log().scan().unwrap().damage.is_empty());
+    assert!(fs::read_dir(fixture.state.quarantine()).unwrap().count() > 0, "what was cut off is kept");
+}
+
+#[test]
 fn a_bad_line_before_valid_ones_is_damage_and_the_valid_ones_still_count() {
     let fixture = Fixture::new();
-    fixture.fill(3);
+    fixture.fill(2);
+    fixture.log().append(Some(TxId(3)), &Body::Aborted, Flush::Yes).unwrap();
     let mut bytes = fs::read(fixture.segment()).unwrap();
     let second = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
     bytes[second + 20] ^= 1;
