@@ -3,7 +3,7 @@
 //! One line of fixed width, overwritten in place: a hint, checked against the segment before it is believed. Within a boot
 //! it is what shows that the end of a segment, or a whole one, is gone; so it has a checksum of its own.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -89,6 +89,28 @@ impl BootSum {
 /// The size that no segment has: of a poisoned one.
 const POISONED: u64 = u64::MAX;
 
+/// `log-head`, open to be read and written: each append does both. Under `append.lock`.
+pub(super) struct NoteFile {
+    path: PathBuf,
+    /// `None`: there is none.
+    file: Option<File>,
+}
+
+impl NoteFile {
+    pub(super) fn open(state: &StateDir) -> io::Result<NoteFile> {
+        let path = path(state);
+        let file = absent_is_none(durable::open_own(&path, OpenOptions::new().read(true).write(true)))?;
+        Ok(NoteFile { path, file })
+    }
+
+    pub(super) fn read(&self, boot: BootSum) -> io::Result<Note> {
+        // What is longer is none of ours.
+        let mut text = [0; 256];
+        let len = self.file.as_ref().map(|file| fs::at(&self.path, file.read_at(&mut text, 0))).transpose()?;
+        Ok(len.map_or(Note::None, |len| Note::parse(&text[..len], boot)))
+    }
+}
+
 impl Note {
     /// Reads `log-head`.
     pub(super) fn read(state: &StateDir, boot: BootSum) -> io::Result<Note> {
@@ -139,13 +161,17 @@ impl Head {
 
     /// In place: one small write is not torn by a killed process, and after a power cut the boot id tells.
     pub(super) fn store(&self, state: &StateDir) -> io::Result<()> {
-        let path = path(state);
-        let file = match durable::open_own(&path, OpenOptions::new().write(true)) {
-            // Under `append.lock` nobody else makes it.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => durable::create_new(&path, b"")?,
-            other => fs::at(&path, other)?,
-        };
-        fs::at(&path, file.write_all_at(self.format().as_bytes(), 0))
+        self.store_in(&NoteFile::open(state)?)
+    }
+
+    /// The same where the file is open.
+    pub(super) fn store_in(&self, to: &NoteFile) -> io::Result<()> {
+        // Under `append.lock` nobody else makes it.
+        let write = |file: &File| fs::at(&to.path, file.write_all_at(self.format().as_bytes(), 0));
+        match &to.file {
+            Some(file) => write(file),
+            None => write(&durable::create_new(&to.path, b"")?),
+        }
     }
 }
 

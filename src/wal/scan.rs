@@ -82,10 +82,21 @@ pub(super) struct Content<'c> {
 }
 
 impl Content<'_> {
+    /// The bytes without the zeros that follow the last record.
+    pub(super) fn written(&self) -> &[u8] {
+        let end = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        &self.bytes[..end]
+    }
+
+    /// Where what was written ends.
+    fn written_end(&self) -> u64 {
+        self.foreign.map_or(self.offset + self.written().len() as u64, |_| self.end)
+    }
+
     /// Lines with their offsets, line feeds included.
     pub(super) fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut offset = self.offset;
-        self.bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
+        self.written().split_inclusive(|b| *b == b'\n').map(move |line| {
             let start = offset;
             offset += line.len() as u64;
             (start, line)
@@ -118,7 +129,7 @@ pub(super) fn read_content(path: &Path, content: &Content<'_>, bounds: Bounds) -
     reading.bad.extend(content.foreign.map(|offset| (offset, "no record begins so far behind".to_owned())));
     reading.cut_torn(&places, bounds);
     reading.look_at_order(bounds);
-    reading.look_for_gaps(bounds, content.end);
+    reading.look_for_gaps(bounds, content.written_end());
     let mut found = reading.wrong;
     found.sort_by_key(|(offset, _)| *offset);
     let damage = |(offset, why): (u64, String)| Damage { segment: path.to_owned(), offset, why };
