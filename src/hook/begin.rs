@@ -9,7 +9,7 @@
 //!    would be looked for by nobody.
 //! 2. *Second names* come before the record is synced: the one barrier makes both durable, and behind it git may take the
 //!    first names away at once.
-//! 3. The *record* is durable before git goes on. It is not appended when the marker is gone: somebody took this process for
+//! 3. The *record* is durable before git goes on, but of a soft transaction ([`Call::is_soft`]). It is not appended when the marker is gone: somebody took this process for
 //!    dead and has cleaned up behind it.
 //! 4. Inner transactions are *absorbed* only behind that: ended before the record is there, a crash would leave what they
 //!    changed without a before-image.
@@ -37,6 +37,8 @@ struct Change {
     seen: Observed,
     rename: Option<Rename>,
     part_of: Option<TxId>,
+    /// Nobody waits until it is on disk.
+    soft: bool,
 }
 
 /// Its marker is published.
@@ -55,7 +57,7 @@ struct Preserved<'m> {
     change: Change,
 }
 
-/// Its `begin` is durable.
+/// Its `begin` is logged, and durable unless the transaction is soft.
 #[must_use]
 struct Logged<'m> {
     marked: &'m Marked<'m>,
@@ -67,7 +69,9 @@ impl Call<'_> {
         let place = ExecContext::here()?;
         let change = self.change(seen)?;
         let marked = Marked::publish(self, place, &change, &mine)?;
-        self.save_config()?;
+        if !change.soft {
+            self.save_config()?;
+        }
         match marked.preserve(change).and_then(Preserved::log) {
             Ok(Some(logged)) => logged.absorb(mine),
             Ok(None) => {
@@ -86,7 +90,7 @@ impl Call<'_> {
         let is_own = |lock: &FileId| lock.ctime >= git.started_at() && git_argv::may_commit(&git.argv);
         let seen = Observed { index_lock: seen.index_lock.filter(is_own), ..seen };
         let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, git.started_at())?;
-        Ok(Change { seen, rename, part_of: self.run()? })
+        Ok(Change { seen, rename, part_of: self.run()?, soft: self.is_soft()? })
     }
 }
 
@@ -134,10 +138,14 @@ impl<'c> Marked<'c> {
 impl<'m> Preserved<'m> {
     /// Appends `begin` and waits until it is durable; `None` when somebody has removed the marker.
     fn log(self) -> anyhow::Result<Option<Logged<'m>>> {
-        let marked = self.marked;
+        let (marked, soft) = (self.marked, self.change.soft);
         let begin = self.record()?;
         // The barrier takes the objects along, the locks with the new values, and the marker.
-        let flush = if begin.barrier { Flush::Barrier } else { Flush::Yes };
+        let flush = match begin.barrier {
+            true => Flush::Barrier,
+            false if soft => Flush::No,
+            false => Flush::Yes,
+        };
         let still_ours = || marked.entry.path.exists();
         let lsn = marked.log.append_if(Some(marked.entry.id), &Body::Begin(Box::new(begin)), flush, still_ours)?;
         Ok(lsn.map(|_| Logged { marked }))
@@ -145,7 +153,7 @@ impl<'m> Preserved<'m> {
 
     fn record(self) -> anyhow::Result<Begin> {
         let Marked { call, marker, .. } = self.marked;
-        let Change { seen, rename, part_of } = self.change;
+        let Change { seen, rename, part_of, soft } = self.change;
         let repo = &call.repo;
         // Who pushes works elsewhere.
         let root = if call.environment.nested && !call.git()?.receives() {
@@ -169,7 +177,7 @@ impl<'m> Preserved<'m> {
             reverses: call.environment.reverses,
             part_of,
             root,
-            barrier: call.state.durability() == Durability::Full,
+            barrier: !soft && call.state.durability() == Durability::Full,
             ..Begin::new(TxKind::Hook, &marker.operation, marker.owner.clone(), marker.hook_process)
         })
     }

@@ -5,6 +5,7 @@
 
 mod faults;
 mod hostile;
+mod notes;
 mod repairs;
 mod unseen;
 
