@@ -339,7 +339,8 @@ fn a_switch_that_was_undone_is_where_git_checkout_goes_back_to() {
 fn an_undo_says_what_becomes_of_refs_index_and_files_before_and_after() {
     let repo = diverged();
     repo.git(["merge", "-q", "ahead"]);
-    let id = crash::transactions(&repo)[0]["id"].as_str().unwrap().to_owned();
+    let told = run_jin(&repo, &["undo", "-n"]).1;
+    let id = told.split(' ').find(|word| word.starts_with("tx-")).unwrap().to_owned();
     let shown = |arguments: &[&str]| shown(&repo, &repo.jin_txn(arguments)).replace(&id, "[TX]");
     let before = Whole::of(&repo);
     assert_snapshot!(shown(&["undo", "-n"]), @r"
