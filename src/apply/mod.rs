@@ -56,10 +56,11 @@
 //! - A program that writes into a file in place while it is being replaced writes into the one that comes out, which is kept.
 //! - With a reftable, recovery tells by values alone what was applied: where somebody else made the same change at the same
 //!   time the two cannot be told apart.
-//! - Index and staging area stay as they are: `git status` shows what changed.
+//! - Index and staging area stay as they are, but for an undo: `git status` shows what changed.
 //! - A file and what is below its name cannot change places in one transaction.
 //! - The worktree has to be on the file system of the git directory: files are renamed into place.
 
+mod finish;
 pub(crate) mod language;
 pub mod manifest;
 mod prepare;
@@ -67,6 +68,7 @@ pub(crate) mod queue;
 mod refs;
 mod session;
 mod sessions;
+pub(crate) mod swap;
 pub(crate) mod unmet;
 
 use std::path::{Path, PathBuf};
@@ -76,11 +78,10 @@ use anyhow::Context;
 
 use crate::fs::beneath::RelPath;
 use crate::fs::durable;
-use crate::git::refs::{RefSnapshot, Value};
-use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository};
+use crate::git::refs::Value;
+use crate::git::{Git, Oid, RefName, Repository};
 use crate::process::redact;
-use crate::recovery::{self, Options};
-use crate::state::marker::{Entry, Marker, State};
+use crate::state::marker::{Entry, Marker};
 use crate::state::{Durability, StateDir, TxId, Wait};
 use crate::wal::{Begin, Body, Flush, Log, RefChange, Reversal};
 
@@ -89,12 +90,11 @@ pub(crate) use crate::wal::{FileChange, FileMode};
 pub(crate) use queue::{Deref, Expected};
 pub(crate) use unmet::Unmet;
 
-use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;
-use crate::staging::{place, stage};
-use queue::{FileItem, RefItem, RefTo};
+use queue::{Content, FileItem, RefItem, RefTo};
 use refs::Target;
 use session::GitSession;
+use swap::{HeadSwap, HeldLocks, IndexSwap};
 
 /// How long other transactions with files, and recovery, are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -109,6 +109,9 @@ pub struct Transaction {
     git: Git,
     refs: Vec<RefItem>,
     files: Vec<FileItem>,
+    index: Option<IndexSwap>,
+    head: Option<HeadSwap>,
+    attributes: Option<Oid>,
     reverses: Option<Reversal>,
     part_of: Option<TxId>,
 }
@@ -124,6 +127,9 @@ impl Transaction {
             git: Git::new(Path::new("git")).at(&repo.git_dir),
             refs: Vec::new(),
             files: Vec::new(),
+            index: None,
+            head: None,
+            attributes: None,
             reverses: None,
             part_of: None,
         }
@@ -186,7 +192,37 @@ impl Transaction {
     /// Queues: the file `path` has these bytes and this mode. Missing directories are made. `expected` is the blob of what is
     /// there, as `git hash-object --no-filters` names it.
     pub fn write(&mut self, path: RelPath, mode: FileMode, source: Source, expected: Expected) -> &mut Transaction {
-        self.files.push(FileItem { path, to: Some((mode, source)), expected });
+        self.files.push(FileItem { path, to: Some((mode, Content::Of(source))), expected });
+        self
+    }
+
+    /// Queues: the file `path` becomes what a checkout would write of the blob `oid`.
+    pub(crate) fn check_out(
+        &mut self,
+        path: RelPath,
+        mode: FileMode,
+        oid: Oid,
+        expected: Expected,
+    ) -> &mut Transaction {
+        self.files.push(FileItem { path, to: Some((mode, Content::Checkout(oid))), expected });
+        self
+    }
+
+    /// What is checked out has the attributes of this commit, and not those of the worktree.
+    pub(crate) fn with_attributes_of(&mut self, commit: Option<Oid>) -> &mut Transaction {
+        self.attributes = commit;
+        self
+    }
+
+    /// The index is replaced.
+    pub(crate) fn replace_index(&mut self, index: IndexSwap) -> &mut Transaction {
+        self.index = Some(index);
+        self
+    }
+
+    /// HEAD itself moves: from or to a branch.
+    pub(crate) fn move_head(&mut self, head: HeadSwap) -> &mut Transaction {
+        self.head = Some(head);
         self
     }
 
@@ -199,7 +235,7 @@ impl Transaction {
     /// Is nothing queued?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.refs.is_empty() && self.files.is_empty()
+        self.refs.is_empty() && self.files.is_empty() && self.index.is_none() && self.head.is_none()
     }
 
     fn push(&mut self, name: RefName, to: RefTo, expected: Expected, deref: Deref) -> &mut Transaction {
@@ -233,6 +269,11 @@ struct Open {
     durability: Durability,
     /// When the files were read.
     read_at: i64,
+    /// `index.lock` and `HEAD.lock`.
+    locks: HeldLocks,
+    head: Option<HeadSwap>,
+    /// Where git is told that it works.
+    refs_at: Git,
     /// Other transactions with files wait until this is closed.
     _files_lock: Option<std::fs::File>,
 }
@@ -338,90 +379,12 @@ impl Open {
         }
     }
 
-    /// Behind the commit point: forward only.
-    fn finish(mut self) -> anyhow::Result<Committed> {
-        let said = match self.write_refs() {
-            Ok(said) => said,
-            Err(error) => return self.finish_by_recovery(&format!("{error:#}")),
-        };
-        match self.place_files() {
-            Ok(()) => {}
-            Err(why) => return self.finish_by_recovery(&why),
-        }
-        let refs = match self.settled() {
-            Ok(refs) => refs,
-            Err(error) => return self.finish_by_recovery(&format!("{error:#}")),
-        };
-        // One barrier for all directories. It is acknowledged: no power cut takes it back.
-        let sync = if self.durability == Durability::Full { Flush::Barrier } else { Flush::Yes };
-        if let Err(error) = self.log().append(Some(self.id), &Body::Committed { refs }, sync) {
-            return self.finish_by_recovery(&format!("{error:#}"));
-        }
-        self.entry.become_state(State::Committed)?;
-        stage::put_away(&self.state, self.id)?;
-        self.entry.remove()?;
-        Ok(Committed { id: self.id, refs: self.begin.refs, files: self.begin.files, left: Vec::new(), said })
-    }
-
-    fn place_files(&self) -> Result<(), String> {
-        let Some(worktree) = &self.worktree else { return Ok(()) };
-        let told = |error: std::io::Error| error.to_string();
-        let stage = stage::open(&self.state, self.id).map_err(told)?.ok_or("the stage has gone")?;
-        let placing = Placing { worktree, stage: &stage, read_at: Some(self.read_at) };
-        let mut left = Vec::new();
-        for (index, change) in self.begin.files.iter().enumerate() {
-            match placing.place(index, change) {
-                Ok(Placed::Now | Placed::Already) => {}
-                Ok(Placed::Left(why)) => left.push(format!("{}: {why}", change.path)),
-                Err(error) => left.push(format!("{}: {error}", change.path)),
-            }
-        }
-        if !left.is_empty() {
-            return Err(left.join("; "));
-        }
-        if self.durability == Durability::Full {
-            return Ok(());
-        }
-        place::sync_directories(worktree, &self.begin.files).map_err(told)
-    }
-
-    /// The refs as they are now, for those that have the new value.
-    fn settled(&self) -> anyhow::Result<Vec<RefSnapshot>> {
-        if self.repo.ref_format == RefFormat::Reftable {
-            let settle = |c: &RefChange| RefSnapshot { name: c.name.clone(), value: c.after.clone(), file: None };
-            return Ok(self.begin.refs.iter().map(settle).collect());
-        }
-        let refs = RefStore::new(&self.repo);
-        let mut settled = Vec::with_capacity(self.begin.refs.len());
-        for change in &self.begin.refs {
-            let now = refs.read(&change.name)?;
-            if now.value == change.after {
-                settled.push(RefSnapshot { name: change.name.clone(), value: now.value, file: now.loose });
-            }
-        }
-        Ok(settled)
-    }
-
-    /// What recovery would do if we died here, done now.
-    fn finish_by_recovery(self, why: &str) -> anyhow::Result<Committed> {
-        let id = self.id;
-        let unfinished = || format!("{id} is decided but not finished ({why}): `git txn recover` finishes it");
-        let options = Options { own: Some(id), wait: Wait::UpTo(PATIENCE), ..Options::new(self.program.clone()) };
-        let report = recovery::recover(&self.repo, &options).with_context(unfinished)?;
-        let found = report.transactions.into_iter().find(|t| t.id == id).with_context(unfinished)?;
-        let left = match found.finding {
-            recovery::Finding::Committed | recovery::Finding::Finished => Vec::new(),
-            recovery::Finding::NeedsHuman => found.actions,
-            _ => anyhow::bail!("{}: {}", unfinished(), found.actions.join(", ")),
-        };
-        Ok(Committed { id, refs: self.begin.refs, files: self.begin.files, left, said: String::new() })
-    }
-
     /// Before the commit point: nothing was changed, nothing is left.
     fn give_up(mut self) -> anyhow::Result<()> {
         if let Some(git) = self.git.take() {
             git.abort()?;
         }
+        self.locks.release()?;
         self.log().append(Some(self.id), &Body::Aborted, Flush::No)?;
         durable::remove_tree(&self.state.tx(self.id))?;
         self.entry.remove()?;

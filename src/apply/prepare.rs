@@ -2,24 +2,27 @@
 
 use anyhow::Context;
 
-use crate::apply::queue::clash_of_files;
+use crate::apply::queue::{Content, clash_of_files};
 use crate::apply::refs::{self, Target};
 use crate::apply::session::GitSession;
+use crate::apply::swap::HeldLocks;
 use crate::apply::unmet::{self, Before};
 use crate::apply::{Open, PATIENCE, Prepared, Transaction};
 use crate::fs::beneath::Root;
 use crate::fs::{FileId, durable};
 use crate::git::hash::Hash;
 use crate::git::refs::Value;
-use crate::git::{RefFormat, RefStore};
+use crate::git::{Git, RefFormat, RefStore};
 use crate::process::owner;
 use crate::recovery::{self, Options};
-use crate::staging::stage;
+use crate::staging::checkout::CheckedOut;
+use crate::staging::stage::Source;
 use crate::staging::worktree::Worktree;
+use crate::staging::{own, stage};
 use crate::state::marker::{Entry, Marker};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::util::text::shown;
-use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, RefChange};
+use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, NewIndex, RefChange};
 
 /// Staged files that are synced one by one; for more one call for the whole file system is faster.
 const SYNCED_ALONE: usize = 8;
@@ -45,7 +48,11 @@ impl Transaction {
         for (item, before) in self.files.iter().zip(&survey.before) {
             let hash = survey.worktree.as_ref().map_or(Hash::Sha1, |w| w.hash);
             let after = match &item.to {
-                Some((mode, source)) => Some(FileImage { blob: stage::blob_of(source, *mode, hash)?, mode: *mode }),
+                Some((mode, Content::Of(source))) => {
+                    Some(FileImage { blob: stage::blob_of(source, *mode, hash)?, mode: *mode })
+                }
+                // Known when it is staged.
+                Some((_, Content::Checkout(_))) => continue,
                 None => None,
             };
             if before.image != after {
@@ -67,7 +74,8 @@ impl Transaction {
     pub fn prepare(self) -> anyhow::Result<Prepared> {
         let state = StateDir::of(&self.repo);
         state.make_ready()?;
-        let files_lock = if self.files.is_empty() { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
+        let is_of_refs = self.files.is_empty() && self.index.is_none() && self.head.is_none();
+        let files_lock = if is_of_refs { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
         // Only now: who held that lock before us and died is settled before we look at a file.
         if recovery::needs_recovery(&self.repo)? {
             let options = Options { wait: Wait::UpTo(PATIENCE), ..Options::new(self.git.program().to_owned()) };
@@ -82,12 +90,14 @@ impl Transaction {
         let entry = marker
             .create(state.path())
             .with_context(|| format!("cannot write a marker into {}", shown(state.path())))?;
-        let mut work = Work { state: &state, log: &log, id, entry, marker, git: None, later: Vec::new() };
+        let locks = HeldLocks::default();
+        let mut work = Work { state: &state, log: &log, id, entry, marker, git: None, later: Vec::new(), locks };
         match self.prepare_logged(&mut work, survey) {
             Ok((begin, worktree, read_at)) => {
-                let Work { entry, marker, git, later, .. } = work;
+                let Work { entry, marker, git, later, locks, .. } = work;
                 let durability = state.durability();
-                let (repo, program) = (self.repo, self.git.program().to_owned());
+                let refs_at = self.refs_at(&state, id);
+                let (repo, program, head) = (self.repo, self.git.program().to_owned(), self.head);
                 let open = Open {
                     repo,
                     program,
@@ -101,6 +111,9 @@ impl Transaction {
                     begin,
                     durability,
                     read_at,
+                    locks,
+                    head,
+                    refs_at,
                     state: state.clone(),
                     _files_lock: files_lock,
                 };
@@ -148,6 +161,7 @@ impl Transaction {
             None => Vec::new(),
         };
         let mut begin = self.begin_body(work, refs::intended(&targets, &values), files, durability);
+        self.stage_own(work, &mut begin)?;
         // With the record the stage and the marker are durable: `decided` is worth nothing without them.
         let sync = match durability {
             Durability::Full => Flush::Barrier,
@@ -157,13 +171,17 @@ impl Transaction {
         let logged =
             work.log.append_if(Some(work.id), &Body::Begin(Box::new(begin.clone())), sync, || entry.path.exists())?;
         anyhow::ensure!(logged.is_some(), "another process removed the marker of {}", work.id);
+        let head = self.lock_own(work, &begin)?;
+        begin.head = RefStore::new(&self.repo).head()?;
         if targets.is_empty() {
+            begin.refs = head.into_iter().collect();
             return Ok((begin, worktree, read_at));
         }
         // Only what is reversed has been both: a transaction of the user's that asks for it is refused, by git.
         let (targets, later) = if self.reverses.is_some() { refs::split(targets) } else { (targets, Vec::new()) };
         let directory = worktree.as_ref().map_or(&self.repo.git_dir, |w| &w.path);
-        let mut git = GitSession::start(&self.git, directory, work.id, &begin.message)?;
+        let refs_at = self.refs_at(work.state, work.id);
+        let mut git = GitSession::start(&refs_at, directory, work.id, &begin.message)?;
         // git waits for its first line; from here on the transaction is alive while it is.
         work.marker.hook_process = git.process()?;
         work.marker.update(work.state.path())?;
@@ -193,18 +211,23 @@ impl Transaction {
         begin.watched = locked.watched;
         begin.packed_lock = locked.packed_lock;
         begin.packed = FileId::at(&self.repo.common_dir.join("packed-refs"))?;
-        begin.head = RefStore::new(&self.repo).head()?;
+        begin.refs.extend(head);
         Ok((begin, worktree, read_at))
     }
 
     fn stage(&self, work: &Work<'_>, worktree: &Worktree, before: &[Before]) -> anyhow::Result<Vec<FileChange>> {
         let stage = stage::open_new(work.state, work.id)?;
         let mut files = Vec::with_capacity(self.files.len());
+        let mut checkout = CheckedOut::new(&self.git, worktree, self.attributes);
         for (item, before) in self.files.iter().zip(before) {
             let index = files.len();
             let (mut after, mut staged) = (None, None);
-            if let Some((mode, source)) = &item.to {
-                let (blob, file) = stage::write(&stage, index, source, *mode, worktree.hash)?;
+            if let Some((mode, content)) = &item.to {
+                let source = match content {
+                    Content::Of(source) => source.clone(),
+                    Content::Checkout(oid) => Source::Bytes(checkout.content(oid, *mode, &item.path)?),
+                };
+                let (blob, file) = stage::write(&stage, index, &source, *mode, worktree.hash)?;
                 (after, staged) = (Some(FileImage { blob, mode: *mode }), Some(file));
             }
             if before.image == after {
@@ -223,6 +246,36 @@ impl Transaction {
             }
         }
         Ok(files)
+    }
+
+    /// Stages index and HEAD, and has them in the record: by these files recovery knows the locks.
+    fn stage_own(&self, work: &Work<'_>, begin: &mut Begin) -> anyhow::Result<()> {
+        if self.index.is_some() || self.head.is_some() {
+            work.state.make_tx(work.id)?;
+        }
+        if let Some(index) = &self.index {
+            let after = own::stage(work.state, work.id, &self.repo.git_dir, &index.content)?;
+            begin.new_index = Some(NewIndex { before: index.before, after });
+        }
+        if let Some(head) = &self.head {
+            begin.new_head = Some(head.stage(&self.repo, &self.git, work.state, work.id)?);
+            begin.refs.push(head.intended(&self.repo)?);
+        }
+        Ok(())
+    }
+
+    /// Takes `index.lock` and `HEAD.lock`.
+    fn lock_own(&self, work: &mut Work<'_>, begin: &Begin) -> anyhow::Result<Option<RefChange>> {
+        if let Some(index) = &begin.new_index {
+            work.locks.take_index(work.state, work.id, &self.repo, index.before)?;
+        }
+        let head = self.head.as_ref();
+        head.map(|head| work.locks.take_head(work.state, work.id, &self.repo, head)).transpose()
+    }
+
+    /// Where git changes the branches: beside the real HEAD when we move that ourselves.
+    fn refs_at(&self, state: &StateDir, id: TxId) -> Git {
+        if self.head.is_some() { self.git.at(&own::shadow(state, id)) } else { self.git.clone() }
     }
 
     fn begin_body(
@@ -280,13 +333,15 @@ struct Work<'w> {
     marker: Marker,
     git: Option<GitSession>,
     later: Vec<Target>,
+    locks: HeldLocks,
 }
 
 impl Work<'_> {
-    fn give_up(self) -> anyhow::Result<()> {
+    fn give_up(mut self) -> anyhow::Result<()> {
         if let Some(git) = self.git {
             git.abort()?;
         }
+        self.locks.release()?;
         // On a full disk it cannot be said; then recovery finds that nothing had been decided.
         if self.log.append(Some(self.id), &Body::Aborted, Flush::No).is_err() {
             durable::remove_tree(&self.state.tx(self.id))?;

@@ -60,12 +60,21 @@ pub(crate) struct RefItem {
     pub deref: Deref,
 }
 
+/// What a file becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// These bytes.
+    Of(Source),
+    /// What a checkout would write of this blob.
+    Checkout(Oid),
+}
+
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileItem {
     pub path: RelPath,
     /// `None`: it is removed.
-    pub to: Option<(FileMode, Source)>,
+    pub to: Option<(FileMode, Content)>,
     pub expected: Expected,
 }
 

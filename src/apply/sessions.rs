@@ -10,7 +10,6 @@ use std::path::Path;
 
 use crate::apply::Open;
 use crate::apply::session::GitSession;
-use crate::git::Git;
 
 impl Open {
     /// Lets git write the refs; what it and its hooks said.
@@ -18,8 +17,7 @@ impl Open {
         let mut said = self.git.take().map_or(Ok(String::new()), GitSession::commit)?;
         if !self.later.is_empty() {
             let directory: &Path = self.worktree.as_ref().map_or(&self.repo.git_dir, |worktree| &worktree.path);
-            let git = Git::new(&self.program).at(&self.repo.git_dir);
-            let mut session = GitSession::start(&git, directory, self.id, &self.begin.message)?;
+            let mut session = GitSession::start(&self.refs_at, directory, self.id, &self.begin.message)?;
             // Its hooks find out by that whose git it is.
             self.marker.hook_process = session.process()?;
             self.marker.update(self.state.path())?;

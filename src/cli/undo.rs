@@ -8,16 +8,18 @@ use crate::process::owner;
 use crate::recovery;
 use crate::setup::hooks;
 use crate::state::{StateDir, TxId, Wait};
+use crate::undo::restore::{self, Follow, Restore};
 use crate::undo::{self, Direction, Step};
 use crate::util::text::shown;
 use crate::wal::Log;
 
 /// Take back the newest operation, or one that you name
 ///
-/// An operation is a command line with all the transactions of what that started. Its refs go back to where they were, all or
-/// none, as a new transaction; the next undo takes back the one before. Refused when a ref has moved on since, and when the
-/// newest operation is more than values of refs: nothing older is taken back instead. Index and worktree stay as they are, as
-/// after `git reset --soft`.
+/// An operation is a command line with all the transactions of what that started. Its refs go back to where they were, and with
+/// them HEAD, the index and the files, as far as the operation took those along: all or none, as a new transaction. The next undo
+/// takes back the one before. After a commit or `git reset --soft`, index and files stay as they are. Refused, with names, when a
+/// ref has moved on since, or an index entry or a file is not as the operation left it; changes in other files stay. Nothing older
+/// is taken back instead of what cannot be.
 #[derive(clap::Args)]
 pub(crate) struct UndoArgs {
     #[command(flatten)]
@@ -38,8 +40,12 @@ struct Args {
     id: Option<TxId>,
 
     /// Say what would be done, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
+
+    /// Leave index and files as they are: refs and HEAD alone move
+    #[arg(long)]
+    keep_worktree: bool,
 }
 
 #[derive(Serialize)]
@@ -50,6 +56,7 @@ struct Done<'s> {
     direction: &'static str,
     done: bool,
     refs: Vec<Moved>,
+    index: usize,
     files: Vec<String>,
 }
 
@@ -100,16 +107,18 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     step.part_of = joined;
     let git = Git::new(&real_git()?);
     undo::check(&repo, &git, &step)?;
+    let follow = if args.keep_worktree { Follow::RefsOnly } else { Follow::AsMade };
+    let restore = restore::plan(&repo, &git, &step, follow)?;
     if args.dry_run {
         undo::check_files(&repo, &git, &step)?;
     } else {
-        undo::carry_out(&repo, &git, &step)?;
+        undo::carry_out(&repo, &git, &step, &restore)?;
     }
-    tell(session, &repo, &step, args.dry_run)?;
+    tell(session, &step, &restore, args.dry_run)?;
     Ok(exit::DONE)
 }
 
-fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: bool) -> anyhow::Result<()> {
+fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> anyhow::Result<()> {
     let Step { id, operation, direction, writes, files, .. } = step;
     if session.json {
         let moved = |w: &crate::git::update_refs::RefWrite| Moved {
@@ -119,8 +128,19 @@ fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: 
         };
         let refs = writes.iter().map(moved).collect();
         let direction = if *direction == Direction::Undo { "undo" } else { "redo" };
-        let files = files.iter().map(|f| f.path.to_string()).collect();
-        return session.print_json(&Done { version: 1, id: *id, operation, direction, done: !dry_run, refs, files });
+        let restored = restore.files.iter().map(|f| &f.path);
+        let files = files.iter().map(|f| &f.path).chain(restored).map(ToString::to_string).collect();
+        let index = restore.index.as_ref().map_or(0, |index| index.changed);
+        return session.print_json(&Done {
+            version: 1,
+            id: *id,
+            operation,
+            direction,
+            done: !dry_run,
+            refs,
+            index,
+            files,
+        });
     }
     let what = match (direction, dry_run) {
         (Direction::Undo, false) => "undid",
@@ -139,12 +159,20 @@ fn tell(session: &Session, repo: &crate::git::Repository, step: &Step, dry_run: 
         };
         session.say(&format!("  {}: {} -> {}", file.path, image(file.from), image(file.to)));
     }
-    let heads = undo::checked_out(repo)?;
-    for write in writes.iter().filter(|w| w.name.is_head() || heads.contains(&w.name)) {
-        session.say(&format!(
-            "  {} is checked out: index and worktree stay as they are, `git status` shows the difference",
-            write.name
-        ));
+    if let Some(index) = &restore.index {
+        let what = if index.changed == 1 { "entry" } else { "entries" };
+        session.say(&format!("  index: {} {what}", index.changed));
+    }
+    for file in &restore.files {
+        let what = match (&file.from, &file.to) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        };
+        session.say(&format!("  {}: {what}", file.path));
+    }
+    if restore.is_soft {
+        session.say("  index and files stay as they are: `git status` shows the difference");
     }
     if let Some(run) = step.part_of.filter(|_| dry_run) {
         session.say(&format!("  as a part of {run}, which is at work: if that is taken back, so is this"));

@@ -8,6 +8,7 @@
 //! us          removed                off, and killed after a time                       not taken
 //! a watched   removed                as the user has them; ours log the transaction     as the user has them
 //!   write
+//! a checkout  removed                as the user has them, filters above all            not taken
 //! the user    kept                   as the user has them                               as the user has them
 //! ```
 //!
@@ -34,7 +35,7 @@ use anyhow::Context;
 
 use crate::git::plumbing::{self, ConfigQuery, Plumbing};
 use crate::git::switched_off::{NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY};
-use crate::git::{Repository, config_files};
+use crate::git::{Oid, Repository, config_files};
 use crate::util::text::shown;
 
 /// The oldest git that is supported.
@@ -146,6 +147,8 @@ enum StartedFor {
     Us,
     /// A ref transaction with all hooks: by this variable ours know what it belongs to.
     WatchedWrite(&'static str, String),
+    /// What a checkout would write, with the attributes of a commit.
+    Checkout(Option<Oid>),
     User,
 }
 
@@ -214,6 +217,12 @@ impl Command {
         self
     }
 
+    /// It makes what the user's own checkout would.
+    pub(crate) fn for_checkout(mut self, attributes: Option<&Oid>) -> Command {
+        self.started_for = StartedFor::Checkout(attributes.copied());
+        self
+    }
+
     /// It finds out what the user's own git would, in `directory`.
     fn for_user(mut self, directory: &Path) -> Command {
         self.started_for = StartedFor::User;
@@ -242,6 +251,12 @@ impl Command {
                 environment.extend(removed(&REPOSITORY));
                 environment.extend(removed(&OURS));
                 environment.insert(variable.into(), Some(value.into()));
+            }
+            StartedFor::Checkout(attributes) => {
+                environment.extend(removed(&REPOSITORY));
+                environment.extend(removed(&["GIT_ATTR_SOURCE"]));
+                environment
+                    .extend(attributes.map(|oid| ("GIT_ATTR_SOURCE".into(), Some(oid.hex().to_string().into()))));
             }
             StartedFor::Us => {
                 environment.extend(removed(&REPOSITORY));

@@ -28,6 +28,8 @@ pub struct StatData {
     /// Seconds and nanoseconds.
     pub mtime: (u32, u32),
     /// The lower 32 bits.
+    pub dev: u32,
+    /// The lower 32 bits.
     pub ino: u32,
     /// Owner.
     pub uid: u32,
@@ -93,17 +95,31 @@ pub fn entries(content: &[u8]) -> Found {
     if !content.starts_with(b"DIRC") {
         return Found::Garbage;
     }
-    let read = [20, 32].into_iter().filter_map(|hash_len| Reader { content, at: 4, hash_len }.read());
+    let read = [20, 32].into_iter().filter_map(|hash_len| Reader::new(content, hash_len).read());
     read.reduce(|one, other| if matches!(one, Found::Garbage) { other } else { one }).unwrap_or(Found::Garbage)
+}
+
+/// The signatures of the extensions of an index that can be read.
+pub(crate) fn extensions(content: &[u8]) -> Vec<[u8; 4]> {
+    let read = |hash_len| {
+        let mut reader = Reader::new(content, hash_len);
+        reader.read().map(|_| reader.extensions)
+    };
+    [20, 32].into_iter().find_map(read).unwrap_or_default()
 }
 
 struct Reader<'c> {
     content: &'c [u8],
     at: usize,
     hash_len: usize,
+    extensions: Vec<[u8; 4]>,
 }
 
 impl<'c> Reader<'c> {
+    fn new(content: &'c [u8], hash_len: usize) -> Reader<'c> {
+        Reader { content, at: 4, hash_len, extensions: Vec::new() }
+    }
+
     fn take(&mut self, len: usize) -> Option<&'c [u8]> {
         let taken = self.content.get(self.at..self.at.checked_add(len)?)?;
         self.at += len;
@@ -118,7 +134,7 @@ impl<'c> Reader<'c> {
         Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    fn read(mut self) -> Option<Found> {
+    fn read(&mut self) -> Option<Found> {
         let (version, count) = (self.number()?, self.number()?);
         if !(2..=4).contains(&version) {
             return None;
@@ -130,7 +146,8 @@ impl<'c> Reader<'c> {
             entries.push(entry);
         }
         while self.content.len().checked_sub(self.at)? > self.hash_len {
-            let signature = self.take(4)?;
+            let signature: [u8; 4] = self.take(4)?.try_into().ok()?;
+            self.extensions.push(signature);
             if !signature.iter().all(u8::is_ascii_alphabetic) {
                 return None;
             }
@@ -138,7 +155,7 @@ impl<'c> Reader<'c> {
             self.take(len)?;
             // In lower case: nobody may ignore it.
             if signature[0].is_ascii_lowercase() {
-                return matches!(signature, b"link" | b"sdir").then_some(Found::Partial);
+                return matches!(&signature, b"link" | b"sdir").then_some(Found::Partial);
             }
         }
         (self.content.len() == self.at + self.hash_len).then_some(Found::Entries(entries))
@@ -153,9 +170,9 @@ impl<'c> Reader<'c> {
         let begin = self.at;
         let ctime = (self.number()?, self.number()?);
         let mtime = (self.number()?, self.number()?);
-        let (_device, ino, mode) = (self.number()?, self.number()?, self.number()?);
+        let (dev, ino, mode) = (self.number()?, self.number()?, self.number()?);
         let (uid, gid, size) = (self.number()?, self.number()?, self.number()?);
-        let stat = Some(StatData { ctime, mtime, ino, uid, gid, size });
+        let stat = Some(StatData { ctime, mtime, dev, ino, uid, gid, size });
         let oid = Oid::from_bytes(self.take(self.hash_len)?)?;
         let flags = self.flags()?;
         let more = if flags & EXTENDED == 0 { 0 } else { self.flags()? };

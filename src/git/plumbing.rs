@@ -1,6 +1,7 @@
 //! The closed list of git commands that we start.
 //!
-//! None of them runs a program that a repository can name. Filters, textconv, signatures, pagers and editors run in
+//! None of them runs a program that a repository can name, but for one: [`Plumbing::Filtered`] runs the filters of a checkout.
+//! Only `undo` and `redo` start it, which check files out because their user says so. Filters, textconv, signatures, pagers and editors run in
 //! `status`, `diff`, `log`, `show`, `stash`, `reset`, `checkout-index`, `update-index --refresh`, `read-tree -m` and
 //! `hash-object` with a path: those cannot be written here, because a [`Plumbing`] is the only thing that a
 //! [`Command`](crate::git::exec::Command) is made of.
@@ -89,6 +90,8 @@ pub(crate) enum Plumbing<'a> {
     ObjectInfo { format: &'a str },
     /// The content of each object that is named on stdin.
     ObjectContents,
+    /// What a checkout would write of each object that is named on stdin, with its path behind it. Runs filters.
+    Filtered,
     /// The entries of a tree with all below it, with modes and objects; ends with NUL.
     Tree(&'a str),
     /// Walks over everything that the objects on stdin reach.
@@ -176,6 +179,7 @@ impl Plumbing<'_> {
             }
             Plumbing::ObjectInfo { format } => vec!["cat-file".to_owned(), format!("--batch-check={format}")],
             Plumbing::ObjectContents => words(&["cat-file", "--batch"]),
+            Plumbing::Filtered => words(&["cat-file", "--filters", "--batch=%(objecttype)"]),
             Plumbing::Tree(tree) => words(&["ls-tree", "-r", "-z", "--full-tree", tree]),
             Plumbing::Walk => words(&["rev-list", "--objects", "--quiet", "--stdin"]),
             Plumbing::StoreBlob => words(&["hash-object", "-w", "--no-filters", "--stdin"]),

@@ -117,16 +117,22 @@ pub(crate) fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Ve
     Ok(first.filter(|_| lines.next().is_none()).map(<[u8]>::to_vec))
 }
 
+/// The first whole line behind the recorded size, without its line feed.
+pub(crate) fn first_line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
+    let Some(content) = content(log)? else { return Ok(None) };
+    let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
+    let first = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n').next();
+    Ok(first.and_then(|line| line.strip_suffix(b"\n")).map(<[u8]>::to_vec))
+}
+
 /// Is the first whole line behind the recorded size one that `wanted` recognises?
 pub(crate) fn goes_on_with(
     log: &Path,
     recorded: Option<u64>,
     wanted: impl Fn(&LogLine<'_>) -> bool,
 ) -> io::Result<bool> {
-    let Some(content) = content(log)? else { return Ok(false) };
-    let from = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
-    let first = content.get(from..).unwrap_or_default().split_inclusive(|b| *b == b'\n').next();
-    Ok(first.and_then(|line| LogLine::parse(line.strip_suffix(b"\n")?)).is_some_and(|line| wanted(&line)))
+    let first = first_line_at(log, recorded)?;
+    Ok(first.as_deref().and_then(LogLine::parse).is_some_and(|line| wanted(&line)))
 }
 
 /// The value that the last complete entry of a log leads to.

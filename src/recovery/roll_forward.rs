@@ -1,7 +1,8 @@
 //! Transactions that we made and that died: before their commit point nothing had happened, behind it they are finished.
 //!
 //! ```text
-//!  locks ──▶ half-written reflogs ──▶ refs (compare-and-swap) ──▶ HEAD's reflog ──▶ files ──▶ sync ──▶ record ──▶ marker
+//!  locks ──▶ half-written reflogs ──▶ refs (compare-and-swap) ──▶ HEAD's reflog ──▶ index, files, HEAD ──▶ sync ──▶ record
+//!  ──▶ marker
 //! ```
 //! Every ref and file is looked at by itself: it has its after-image (done), or still its before-image (it is written), or
 //! something else (it is somebody else's, left and reported). So it does not matter where we are killed in here.
@@ -15,7 +16,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::git::refs::ResolvedRef;
-use crate::git::{RefFormat, RefStore, Repository, Value, update_refs};
+use crate::git::update_refs::RefWrite;
+use crate::git::{RefFormat, RefName, RefStore, Repository, Value, update_refs};
 use crate::recovery::action::Action;
 use crate::recovery::case::Case;
 use crate::recovery::decide::{RefEvidence, RefState};
@@ -24,6 +26,7 @@ use crate::recovery::progress::Verb;
 use crate::recovery::reflog_plan;
 use crate::recovery::reflogs::Told;
 use crate::recovery::site::{Mode, Site};
+use crate::staging::own;
 use crate::state::{TxId, TxKind};
 use crate::wal::{Begin, Record, RefChange};
 
@@ -119,7 +122,9 @@ fn state_of(
 
 /// A hook must not finish these: they write files.
 pub(crate) fn needs_a_command<'c>(cases: &'c [Case], mode: &Mode) -> Option<&'c Unfinished> {
-    let writes_files = |u: &&Unfinished| u.is_to_be_finished() && u.begin.as_ref().is_some_and(|b| !b.files.is_empty());
+    let is_of_worktree = |b: &Begin| !b.files.is_empty() || b.new_index.is_some() || b.new_head.is_some();
+    let writes_files =
+        |u: &&Unfinished| u.is_to_be_finished() && u.begin.as_ref().is_some_and(|begin| is_of_worktree(begin));
     cases.iter().map(|case| &case.tx).find(writes_files).filter(|_| *mode != Mode::Command)
 }
 
@@ -146,9 +151,14 @@ pub(crate) fn actions(site: &Site<'_>, case: &Case, begin: &Begin) -> anyhow::Re
         });
         actions.extend(trims);
     }
-    let (writes, message) = (case.writes.clone(), begin.message.clone());
+    // HEAD goes last, and until then no branch may be logged as the one that it means.
+    let of_head = |write: &RefWrite| begin.new_head.is_some() && write.name.is_head();
+    let (heads, writes): (Vec<_>, Vec<_>) = case.writes.iter().cloned().partition(of_head);
     if !writes.is_empty() {
-        actions.push(Action::WriteRefs { git_dir: git_dir.clone(), writes, message, verb: Verb::Now });
+        let shadow = own::shadow(site.state, case.tx.id());
+        let refs_at = if begin.new_head.is_some() && shadow.is_dir() { shadow } else { git_dir.clone() };
+        let message = begin.message.clone();
+        actions.push(Action::WriteRefs { git_dir: refs_at, writes, message, verb: Verb::Now });
     }
     let left = case.tx.refs.iter().filter(|r| r.state == RefState::ThirdParty);
     actions.extend(left.map(|r| Action::Tell(format!("{} has been moved by somebody else and is left alone", r.name))));
@@ -156,7 +166,14 @@ pub(crate) fn actions(site: &Site<'_>, case: &Case, begin: &Begin) -> anyhow::Re
         actions.push(Action::CompleteHeadLog(Box::new(begin.clone())));
         actions.extend(reflog_plan::drop_deleted(begin));
     }
-    actions.push(Action::PlaceFiles { id: case.tx.id(), git_dir, begin: Box::new(begin.clone()) });
+    actions.push(Action::PlaceFiles { id: case.tx.id(), git_dir: git_dir.clone(), begin: Box::new(begin.clone()) });
+    if let [head] = heads.as_slice() {
+        let message = own::moving_message(&head.from, &head.to);
+        // Its name is that of this worktree there.
+        let name = RefName::parse(b"HEAD").expect("git calls it so");
+        let writes = vec![RefWrite { name, ..head.clone() }];
+        actions.push(Action::WriteRefs { git_dir, writes, message, verb: Verb::Now });
+    }
     // The new names before the record that says so.
     actions.push(Action::Sync);
     Ok(actions)

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use crate::fs::FileId;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
-use crate::locks::InTheWay;
+use crate::locks::{InTheWay, while_holding};
 use crate::recovery::progress::Progress;
 use crate::recovery::site::Site;
 use crate::staging::place::{Placed, Placing};
-use crate::staging::stage;
 use crate::staging::worktree::Worktree;
+use crate::staging::{own, stage};
 use crate::state::TxId;
-use crate::wal::{Begin, FileChange};
+use crate::wal::{Begin, FileChange, NewIndex};
 
 /// An entry that the log of HEAD's branch has, and HEAD's own log, which ends at `size`, lacks.
 pub(crate) struct MissingEntry {
@@ -43,6 +43,9 @@ pub(crate) fn place_files(
     begin: &Begin,
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
+    if let Some(change) = &begin.new_index {
+        place_index(site, id, git_dir, change, progress)?;
+    }
     for (change, placed) in redo_files(site, id, git_dir, begin)? {
         match placed {
             Placed::Now if change.after.is_some() => progress.lines.push(format!("wrote {}", change.path)),
@@ -56,6 +59,25 @@ pub(crate) fn place_files(
     }
     if progress.lines.is_empty() {
         progress.lines.push("all of it had been applied".to_owned());
+    }
+    Ok(())
+}
+
+fn place_index(
+    site: &Site<'_>,
+    id: TxId,
+    git_dir: &Path,
+    change: &NewIndex,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let put = || own::place(site.state, id, &site.git.at(git_dir), git_dir, change);
+    match while_holding(site.repo, &git_dir.join("index.lock"), put)? {
+        Placed::Now => progress.lines.push("wrote the index".to_owned()),
+        Placed::Already => {}
+        Placed::Left(why) => {
+            progress.left_some = true;
+            progress.lines.push(format!("the index is left alone: {why}"));
+        }
     }
     Ok(())
 }

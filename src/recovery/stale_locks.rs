@@ -1,5 +1,7 @@
 //! Locks of the dead: moved to quarantine, but for an `index.lock` that belongs to a finished commit, which goes into place.
 
+use std::path::{Path, PathBuf};
+
 use crate::fs::{FileId, moving};
 use crate::git::{RefStore, Repository};
 use crate::locks::{self, DeadLock, Depth, Holder, InTheWay, Judge, KnownDead, LockFile, Verdict};
@@ -12,6 +14,7 @@ use crate::recovery::report::{Finding, LockFinding, Report};
 use crate::recovery::site::{Mode, Site};
 use crate::state::TxId;
 use crate::state::marker::{self, Listing};
+use crate::wal::Begin;
 
 /// Moves the locks of the dead aside; an index.lock that belongs to a finished commit goes into place.
 pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], report: &mut Report) -> anyhow::Result<()> {
@@ -146,14 +149,28 @@ pub(crate) fn finish_removed(site: &Site<'_>, cases: &mut [Case], report: &mut R
 pub(crate) fn known_dead(repo: &Repository, cases: &[Case]) -> KnownDead {
     let refs = RefStore::new(repo);
     let mut known = KnownDead::new();
-    for begin in cases.iter().filter_map(|case| case.tx.begin.as_ref()).filter(|b| !b.batched) {
+    let begun = cases.iter().filter_map(|case| Some((&case.tx, case.tx.begin.as_ref()?)));
+    for (tx, begin) in begun.filter(|(_, begin)| !begin.batched) {
         let changed = begin.refs.iter().map(|c| (&c.name, c.lock));
         let watched = begin.watched.iter().map(|w| (&w.name, w.lock));
         known.extend(changed.chain(watched).filter_map(|(name, lock)| Some((refs.lock(name), lock?))));
+        known.extend(own_locks(&tx.git_dir(repo), begin));
         let packed = if begin.reftable { "reftable/tables.list.lock" } else { "packed-refs.lock" };
         known.extend(begin.packed_lock.map(|lock| (repo.common_dir.join(packed), lock)));
     }
     known
+}
+
+/// `index.lock` and `HEAD.lock` of a transaction of ours: second names of what it had staged. A name more or less changes the
+/// ctime of a file.
+fn own_locks(git_dir: &Path, begin: &Begin) -> Vec<(PathBuf, FileId)> {
+    let staged = [("index.lock", begin.new_index.map(|index| index.after)), ("HEAD.lock", begin.new_head)];
+    let locks = staged.into_iter().filter_map(|(name, file)| Some((git_dir.join(name), file?)));
+    let as_now = |(path, file): (PathBuf, FileId)| {
+        let now = FileId::at(&path).ok().flatten().filter(|now| now.is_same_file(&file))?;
+        Some((path, now))
+    };
+    locks.filter_map(as_now).collect()
 }
 
 /// `index.lock` of transactions of the dead, as their markers name it.

@@ -12,8 +12,6 @@ use crate::wal::{Begin, Body, FileChange, Operations, Outcome, Record, Reversal}
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
 const SCRATCH: &str = "refs/jin-txn/";
 
-const HEAD_MOVED: &str = "it moved HEAD from branch to branch: `git switch` takes the worktree along";
-
 const RENAMED: &str = "it renamed a branch, whose new name no transaction made: `git branch -m` renames it back";
 
 const OF_A_REFTABLE: &str = "the log has no earlier values of a reftable";
@@ -42,6 +40,43 @@ pub(super) struct Changes<'l> {
     /// Each ref, before and after.
     pub(super) refs: Vec<(RefName, Value, Value)>,
     pub(super) files: &'l [FileChange],
+    /// The moves of the worktree's HEAD, oldest first.
+    pub(super) heads: Vec<HeadRecord>,
+}
+
+/// One transaction that moved HEAD, or the branch that HEAD meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeadRecord {
+    /// The value of HEAD, or of its branch.
+    pub before: Value,
+    pub after: Value,
+    /// The size of HEAD's reflog before: the line behind it says why HEAD moved.
+    pub log: Option<u64>,
+    /// The command line of the git that did it.
+    pub operation: String,
+    /// An `apply` made it.
+    pub is_ours: bool,
+}
+
+/// The move of HEAD in a transaction.
+fn head_record(begin: &Begin, settled: &[RefSnapshot]) -> Option<HeadRecord> {
+    let head = begin.head.as_ref()?;
+    let of = |name: &RefName| begin.refs.iter().find(|c| c.name == *name && is_settled(name, settled));
+    let (change, log) = match (of(&head.name), &head.value) {
+        (Some(change), _) => (change, change.log),
+        (None, Value::Symref(branch)) => {
+            let log = begin.watched.iter().find(|w| w.name == head.name).and_then(|w| w.log);
+            (of(branch)?, log)
+        }
+        _ => return None,
+    };
+    Some(HeadRecord {
+        before: change.before.clone()?,
+        after: change.after.clone(),
+        log,
+        operation: begin.operation.clone(),
+        is_ours: begin.origin == TxKind::Apply,
+    })
 }
 
 /// What a part of an operation did. One of a run counts as soon as the run does, and with it.
@@ -203,11 +238,11 @@ fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>,
         let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
         refs.extend(change_of(&change.name, before, &change.after)?);
     }
-    let files = begin.files.as_slice();
+    let (files, heads) = (begin.files.as_slice(), head_record(begin, settled).into_iter().collect());
     if refs.is_empty() && files.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { begin, operation: command(begin), refs, files })
+        Ok(Changes { begin, operation: command(begin), refs, files, heads })
     }
 }
 
@@ -223,10 +258,12 @@ fn changes_of_all<'l>(
     head: Option<&RefSnapshot>,
 ) -> Result<Changes<'l>, String> {
     let mut heads: HashMap<&RefName, (&Value, &Value)> = HashMap::new();
+    let mut moves_of_head = Vec::new();
     for part in parts {
         match part {
             Part::Made { begin, settled } => {
                 require_known(begin)?;
+                moves_of_head.extend(head_record(begin, settled));
                 for change in begin.refs.iter().filter(|c| is_settled(&c.name, settled)) {
                     let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
                     if change.name.is_head() {
@@ -247,8 +284,6 @@ fn changes_of_all<'l>(
         match (before, after) {
             // Up to 2.45 a rebase that has detached HEAD takes it back to its branch outside of any transaction.
             (Value::Symref(_), Value::Oid(_)) if is_back(name, before) => continue,
-            (Value::Symref(_), _) | (_, Value::Symref(_)) => return Err(HEAD_MOVED.to_owned()),
-            _ if begin.origin == TxKind::Run => return Err("it moved a detached HEAD".to_owned()),
             _ => refs.push((name.clone(), before.clone(), after.clone())),
         }
     }
@@ -259,7 +294,7 @@ fn changes_of_all<'l>(
     if refs.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { begin, operation: command(begin), refs, files: &[] })
+        Ok(Changes { begin, operation: command(begin), refs, files: &[], heads: moves_of_head })
     }
 }
 
@@ -275,7 +310,9 @@ fn change_of(name: &RefName, before: &Value, after: &Value) -> Result<Option<(Re
         _ if name.as_bytes() == b"refs/stash" => {
             Err("the list of stashes is in the reflog, which no ref update brings back".to_owned())
         }
-        (Value::Symref(_), _) | (_, Value::Symref(_)) if name.is_head() => Err(HEAD_MOVED.to_owned()),
+        (Value::Symref(_), Value::Symref(_) | Value::Oid(_)) | (Value::Oid(_), Value::Symref(_)) if name.is_head() => {
+            Ok(Some((name.clone(), before.clone(), after.clone())))
+        }
         (Value::Oid(_) | Value::Absent, Value::Oid(_) | Value::Absent) => {
             Ok(Some((name.clone(), before.clone(), after.clone())))
         }

@@ -9,18 +9,20 @@
 //! done:    tx-1 tx-2 tx-3        ─────▶    tx-1 tx-2     ─────▶    tx-1 tx-2 tx-3
 //! undone:                                  tx-3
 //! ```
-//! Refs move, and the files of a transaction that declared some; nothing else does: index and worktree stay as they are,
-//! as after `git reset --soft`. Files go back to what the transaction that replaced them has kept.
+//! Refs move, with index, files and HEAD as far as the operation took those along ([`restore`]), and the files of a transaction
+//! that declared some: those go back to what the transaction that replaced them has kept.
 //!
 //! Limit: what has no value to go back to in the log (reftables) and what is more than a value (the stash, whose list is
-//! its reflog; HEAD from branch to branch, which goes with the worktree) is not reversed.
+//! its reflog) is not reversed.
 
 mod history;
 mod refusal;
+pub(crate) mod restore;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::apply::swap::{HeadSwap, IndexSwap};
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
 use crate::git::refs::RefSnapshot;
@@ -31,7 +33,8 @@ use crate::state::{StateDir, TxId};
 use crate::util::text::unescape;
 use crate::wal::{Body, FileChange, FileImage, Record, Reversal};
 
-use history::History;
+use history::{HeadRecord, History};
+use restore::{Head, Restore};
 
 pub(crate) use refusal::{Direction, Refusal};
 
@@ -48,6 +51,8 @@ pub(crate) struct Step {
     pub writes: Vec<RefWrite>,
     /// Its files, the same way, and where the content lies that they go back to.
     pub files: Vec<FileStep>,
+    /// The moves of HEAD that are reversed, or made again, in this order.
+    pub heads: Vec<HeadRecord>,
     /// The worktree's git directory, as the log has it.
     worktree: String,
     /// The run that this is part of.
@@ -114,7 +119,11 @@ pub(crate) fn plan(
     };
     let files = changes.files.iter().map(file).collect();
     let (operation, worktree) = (changes.operation.to_owned(), changes.begin.worktree.clone());
-    Ok(Step { id, operation, direction, writes, files, worktree, part_of: None })
+    let mut heads = changes.heads.clone();
+    if direction == Direction::Undo {
+        heads.reverse();
+    }
+    Ok(Step { id, operation, direction, writes, files, heads, worktree, part_of: None })
 }
 
 /// The transactions that have kept a file that was `image` when they replaced or removed it, newest first.
@@ -146,13 +155,32 @@ pub(crate) fn check(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result
     if let Some((name, other)) = find_in_the_way(repo, git, step)? {
         return Err(Refusal::InTheWay(step.id, name, other).into());
     }
-    let elsewhere = heads_of(repo, |git_dir| git_dir != repo.git_dir)?;
+    let elsewhere = used_elsewhere(repo)?;
     if let Some(write) = step.writes.iter().find(|write| elsewhere.contains(&write.name)) {
         return Err(Refusal::CheckedOutElsewhere(step.id, write.name.clone()).into());
     }
-    let heads = checked_out(repo)?;
+    // It may cease to be if HEAD leaves it, or if HEAD was there before it was.
+    let head = refs.canonical(b"HEAD")?;
+    let is_left = step.writes.iter().any(|w| w.name == head) || !step.heads.is_empty();
+    let heads = if is_left { Vec::new() } else { checked_out(repo)? };
     let lost = step.writes.iter().find(|w| w.to == Value::Absent && heads.contains(&w.name));
     lost.map_or(Ok(()), |w| Err(Refusal::CheckedOut(step.id, w.name.clone()).into()))
+}
+
+/// Branches that another worktree has checked out, rebases or bisects.
+fn used_elsewhere(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
+    let mut branches = heads_of(repo, |git_dir| git_dir != repo.git_dir)?;
+    for git_dir in repo.all_git_dirs().into_iter().filter(|git_dir| *git_dir != repo.git_dir) {
+        for file in ["rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"] {
+            let Ok(Some((text, _))) = crate::fs::unreadable_is_none(crate::fs::read_small(&git_dir.join(file))) else {
+                continue;
+            };
+            let name = text.trim_ascii();
+            let full = if name.starts_with(b"refs/") { name.to_owned() } else { [b"refs/heads/", name].concat() };
+            branches.extend(RefName::parse(&full));
+        }
+    }
+    Ok(branches)
 }
 
 /// A ref that would come, and one that keeps it from that and does not go with this step.
@@ -185,22 +213,22 @@ fn heads_of(repo: &Repository, is_wanted: impl Fn(&Path) -> bool) -> anyhow::Res
 }
 
 /// Writes it, all or nothing.
-pub(crate) fn carry_out(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
+pub(crate) fn carry_out(repo: &Repository, git: &Git, step: &Step, restore: &Restore) -> anyhow::Result<()> {
     let reversal = match step.direction {
         Direction::Undo => Reversal::Undo(step.id),
         Direction::Redo => Reversal::Redo(step.id),
     };
     let message = format!("{reversal} ({})", step.operation);
-    if step.is_ours() {
-        return carry_out_ours(repo, git, step, reversal, &message);
+    if step.is_ours() || !restore.is_of_refs() {
+        return carry_out_ours(transaction(repo, git, step, restore, reversal, &message)?, step);
     }
     let text = reversal.to_string();
     write_refs_with_hooks(&git.at(&repo.git_dir), &step.writes, &message, (crate::util::env::REVERSES, &text))
 }
 
 /// The same as a transaction of ours.
-fn carry_out_ours(repo: &Repository, git: &Git, step: &Step, reversal: Reversal, message: &str) -> anyhow::Result<()> {
-    let prepared = transaction(repo, git, step, reversal, message)?.prepare()?;
+fn carry_out_ours(transaction: Transaction, step: &Step) -> anyhow::Result<()> {
+    let prepared = transaction.prepare()?;
     for file in &step.files {
         let after = prepared.files().iter().find(|f| f.path == file.path).and_then(|f| f.after);
         if after != file.to {
@@ -224,13 +252,14 @@ pub(crate) fn check_files(repo: &Repository, git: &Git, step: &Step) -> anyhow::
     if !step.is_ours() {
         return Ok(());
     }
-    transaction(repo, git, step, Reversal::Undo(step.id), "")?.check().map(|_| ())
+    transaction(repo, git, step, &Restore::default(), Reversal::Undo(step.id), "")?.check().map(|_| ())
 }
 
 fn transaction(
     repo: &Repository,
     git: &Git,
     step: &Step,
+    restore: &Restore,
     reversal: Reversal,
     message: &str,
 ) -> anyhow::Result<Transaction> {
@@ -244,7 +273,8 @@ fn transaction(
         .with_message(message)
         .that_reverses(reversal)
         .in_run(step.part_of);
-    for RefWrite { name, from, to } in &step.writes {
+    let of_git = |write: &&RefWrite| restore.head.as_ref().is_none_or(|head| !head.is_written_by(write));
+    for RefWrite { name, from, to } in step.writes.iter().filter(of_git) {
         let expected = from.oid().map_or(Expected::Absent, |oid| Expected::Exactly(*oid));
         match to.oid() {
             Some(oid) => transaction.update_itself(name.clone(), *oid, expected),
@@ -266,7 +296,26 @@ fn transaction(
             None => transaction.remove(path, expected),
         };
     }
+    queue(&mut transaction, restore);
     Ok(transaction)
+}
+
+/// What happens to the worktree.
+fn queue(transaction: &mut Transaction, restore: &Restore) {
+    transaction.with_attributes_of(restore.attributes);
+    for file in &restore.files {
+        let expected = file.from.map_or(Expected::Absent, |image| Expected::Exactly(image.blob));
+        match file.to {
+            Some((mode, oid)) => transaction.check_out(file.path.clone(), mode, oid, expected),
+            None => transaction.remove(file.path.clone(), expected),
+        };
+    }
+    if let Some(index) = &restore.index {
+        transaction.replace_index(IndexSwap { before: index.before, content: index.content.clone() });
+    }
+    if let Some(Head { from, to, from_commit, to_commit }) = restore.head.clone() {
+        transaction.move_head(HeadSwap { from, to, from_commit, to_commit });
+    }
 }
 
 fn kept(state: &StateDir, by: &[(TxId, usize)]) -> std::io::Result<Option<PathBuf>> {

@@ -3,6 +3,9 @@
 use crate::git::{RefName, Value};
 use crate::state::TxId;
 
+/// So many paths are named.
+const MOST_PATHS: usize = 20;
+
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -33,6 +36,16 @@ pub(crate) enum Refusal {
     CheckedOutElsewhere(TxId, RefName),
     /// A branch that a worktree has checked out would cease to be.
     CheckedOut(TxId, RefName),
+    /// It moved HEAD of another worktree, of this name.
+    OtherWorktree(TxId, RefName),
+    /// A merge, a rebase or the like is in progress in this worktree.
+    InProgress(TxId, &'static str),
+    /// What it did to index and files is unknown: why.
+    UnknownMove(TxId, String),
+    /// It moved a branch that was not checked out then, and is now.
+    NowCheckedOut(TxId, String),
+    /// Index entries and files that are not as it left them, and why each.
+    Worktree(TxId, Vec<(String, String)>),
 }
 
 impl std::fmt::Display for Refusal {
@@ -70,6 +83,42 @@ impl std::fmt::Display for Refusal {
                 write!(
                     f,
                     "{id} is not reversed, and nothing was changed: another worktree has {name} checked out; run this there"
+                )
+            }
+            Refusal::OtherWorktree(id, head) => {
+                write!(f, "{id} is not reversed, and nothing was changed: it moved {head}; run this in that worktree")
+            }
+            Refusal::InProgress(id, what) => {
+                let command = what.rsplit(' ').next().unwrap_or_default();
+                write!(
+                    f,
+                    "{id} is not reversed, and nothing was changed: {what} is in progress in this worktree\n\
+                     hint: `git {command} --abort` ends it, and throws away what was done since it stopped"
+                )
+            }
+            Refusal::UnknownMove(id, why) => {
+                write!(
+                    f,
+                    "{id} is not reversed, and nothing was changed: {why}\n\
+                     hint: `git txn undo --keep-worktree {id}` takes its refs back, and leaves index and files"
+                )
+            }
+            Refusal::NowCheckedOut(id, branch) => {
+                write!(
+                    f,
+                    "{id} is not reversed, and nothing was changed: it moved {branch}, which is checked out only now\n\
+                     hint: switch to another branch first"
+                )
+            }
+            Refusal::Worktree(id, paths) => {
+                write!(f, "{id} is not reversed, and nothing was changed: these paths are not as it left them")?;
+                paths.iter().take(MOST_PATHS).try_for_each(|(path, why)| write!(f, "\n  {path}: {why}"))?;
+                if let Some(more) = paths.len().checked_sub(MOST_PATHS).filter(|more| *more > 0) {
+                    write!(f, "\n  and {more} more")?;
+                }
+                write!(
+                    f,
+                    "\nhint: `git stash -u` puts changes away; `--keep-worktree` leaves index and files as they are"
                 )
             }
             Refusal::CheckedOut(id, name) => {

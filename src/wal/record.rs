@@ -121,6 +121,16 @@ pub struct Checkout {
     pub part_of: Option<TxId>,
 }
 
+/// The index of a worktree that a transaction of ours replaces as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct NewIndex {
+    /// The index that it replaces; `None` where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<FileId>,
+    /// The new one: staged, and under its second name `index.lock`.
+    pub after: FileId,
+}
+
 /// `begin`: everything that recovery needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
@@ -183,6 +193,12 @@ pub struct Begin {
     /// The files that change, in the order in which they are put into place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileChange>,
+    /// The new index, of a transaction of ours that replaces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_index: Option<NewIndex>,
+    /// The new HEAD, of a transaction of ours that moves it from or to a branch: staged, and under its second name `HEAD.lock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_head: Option<FileId>,
     /// The message for reflogs, of a transaction that we make.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -224,6 +240,8 @@ impl Begin {
             part_of: None,
             barrier: false,
             files: Vec::new(),
+            new_index: None,
+            new_head: None,
             message: String::new(),
             snapshot: None,
         }

@@ -14,4 +14,5 @@ mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod tracer;
+mod undo_kills;
 mod watch_kills;

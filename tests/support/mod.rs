@@ -33,3 +33,4 @@ pub mod tracer;
 pub mod wait;
 pub mod watch;
 pub mod workers;
+pub mod worktree;

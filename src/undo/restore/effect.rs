@@ -1,0 +1,161 @@
+//! What a move of HEAD did to the worktree, from what git wrote into HEAD's reflog about it.
+//!
+//! | reflog says | index and files |
+//! | --- | --- |
+//! | `commit`, `Branch: renamed` | stay |
+//! | `checkout`, `merge`, `rebase`, `pull`, `cherry-pick`, `revert`, `am` | follow HEAD |
+//! | `reset: moving to` | as the options say: `--soft` stay; none, `--mixed`, `-N` the index; `--hard`, `--keep`, `--merge` both |
+//! | anything else | unknown: refused. But `git update-ref` and `git symbolic-ref` never touch them |
+//!
+//! Where HEAD has no reflog, the command of the git that moved it says the same.
+
+use std::io;
+use std::path::Path;
+
+use crate::git::reflog::{self, LogLine};
+use crate::git::{Oid, Value};
+use crate::undo::history::HeadRecord;
+
+/// What of the worktree goes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing.
+    Stays,
+    /// The index.
+    Index,
+    /// Index and files.
+    Follows,
+}
+
+/// One move of HEAD: from which commit to which, where that is known; no commit is known as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Move {
+    pub effect: Effect,
+    pub from: Option<Option<Oid>>,
+    pub to: Option<Option<Oid>>,
+}
+
+impl Move {
+    pub(super) fn reversed(self) -> Move {
+        Move { effect: self.effect, from: self.to, to: self.from }
+    }
+}
+
+/// The move, or why it is unknown what it did.
+pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, String>> {
+    let found = reflog::first_line_at(log, record.log)?;
+    let line = found.as_deref().and_then(LogLine::parse).filter(|line| is_of(line, record));
+    let message = line.as_ref().map(|line| String::from_utf8_lossy(line.message).into_owned());
+    let effect = match (effect(message.as_deref(), record), message) {
+        (Some(effect), _) => effect,
+        (None, Some(message)) => return Ok(Err(format!("what `{message}` did to index and files is unknown"))),
+        (None, None) => return Ok(Err("what it did to index and files is not in HEAD's reflog any more".to_owned())),
+    };
+    let commit = |value: &Value, hex: Option<&[u8]>| match value {
+        Value::Oid(oid) => Some(Some(*oid)),
+        Value::Absent => Some(None),
+        _ => hex.and_then(Oid::parse).map(|oid| Some(oid).filter(|oid| !oid.is_null())),
+    };
+    let from = commit(&record.before, line.as_ref().map(|line| line.old));
+    let to = commit(&record.after, line.as_ref().map(|line| line.new));
+    Ok(Ok(Move { effect, from, to }))
+}
+
+/// Is the line about this very move?
+fn is_of(line: &LogLine<'_>, record: &HeadRecord) -> bool {
+    let is = |value: &Value, hex: &[u8]| match value {
+        Value::Oid(oid) => oid.hex().as_bytes() == hex,
+        Value::Absent => hex.iter().all(|b| *b == b'0'),
+        _ => true,
+    };
+    is(&record.before, line.old) && is(&record.after, line.new)
+}
+
+fn effect(message: Option<&str>, record: &HeadRecord) -> Option<Effect> {
+    let words: Vec<&str> = record.operation.split_whitespace().collect();
+    let is_told = |command: &str| words.get(1..).is_some_and(|words| words.contains(&command));
+    if record.is_ours || is_told("update-ref") || is_told("symbolic-ref") {
+        return Some(Effect::Stays);
+    }
+    let Some(message) = message else {
+        let command = COMMANDS.iter().find(|(command, _)| is_told(command));
+        return if is_told("reset") { of_reset(&words) } else { command.map(|(_, effect)| *effect) };
+    };
+    if message.starts_with("reset: moving to ") {
+        return of_reset(&words);
+    }
+    let is_it = |what: &str| message.strip_prefix(what).is_some_and(|rest| rest.starts_with([':', ' ']));
+    MESSAGES.iter().find(|(what, _)| is_it(what)).map(|(_, effect)| *effect)
+}
+
+const MESSAGES: [(&str, Effect); 11] = [
+    ("commit", Effect::Stays),
+    ("Branch: renamed", Effect::Stays),
+    ("checkout", Effect::Follows),
+    ("merge", Effect::Follows),
+    ("rebase", Effect::Follows),
+    ("pull", Effect::Follows),
+    ("initial pull", Effect::Follows),
+    ("cherry-pick", Effect::Follows),
+    ("revert", Effect::Follows),
+    ("am", Effect::Follows),
+    ("rebase finished", Effect::Follows),
+];
+
+const COMMANDS: [(&str, Effect); 9] = [
+    ("commit", Effect::Stays),
+    ("checkout", Effect::Follows),
+    ("switch", Effect::Follows),
+    ("merge", Effect::Follows),
+    ("rebase", Effect::Follows),
+    ("pull", Effect::Follows),
+    ("cherry-pick", Effect::Follows),
+    ("revert", Effect::Follows),
+    ("am", Effect::Follows),
+];
+
+/// By its options; of an alias they are unknown.
+fn of_reset(words: &[&str]) -> Option<Effect> {
+    let reset = words.iter().position(|word| *word == "reset")?;
+    let has = |options: &[&str]| words[reset..].iter().any(|word| options.contains(word));
+    Some(if has(&["--hard", "--keep", "--merge"]) {
+        Effect::Follows
+    } else if has(&["--soft"]) {
+        Effect::Stays
+    } else {
+        Effect::Index
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_move_did_is_told_by_the_reflog_and_else_by_the_command() {
+        for (message, operation, expected) in [
+            (Some("commit: x"), "git commit -m x", Some(Effect::Stays)),
+            (Some("commit (amend): merge: x"), "git commit --amend", Some(Effect::Stays)),
+            (Some("commits: x"), "git y", None),
+            (Some("merge topic: Fast-forward"), "git merge topic", Some(Effect::Follows)),
+            (Some("pull --rebase (start): checkout abc"), "git pull --rebase", Some(Effect::Follows)),
+            (Some("reset: moving to HEAD~1"), "git reset HEAD~1", Some(Effect::Index)),
+            (Some("reset: moving to HEAD~1"), "git reset --soft HEAD~1", Some(Effect::Stays)),
+            (Some("reset: moving to HEAD~1"), "git -c a=b reset --hard HEAD~1", Some(Effect::Follows)),
+            (Some("reset: moving to HEAD~1"), "git back", None),
+            (Some("push"), "git receive-pack x", None),
+            (Some(""), "git update-ref HEAD abc", Some(Effect::Stays)),
+            (None, "git switch main", Some(Effect::Follows)),
+            (None, "git frotz", None),
+        ] {
+            let record = HeadRecord {
+                before: Value::Absent,
+                after: Value::Absent,
+                log: None,
+                operation: operation.to_owned(),
+                is_ours: false,
+            };
+            assert_eq!(effect(message, &record), expected, "{message:?}, {operation}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Undo and redo of what index, files and HEAD follow: killed anywhere they happened wholly or not at all.
+
+use std::fs;
+
+use crate::support::crash::{jin, recover, run_jin};
+use crate::support::invariants;
+use crate::support::repo::{Git, Options, Repo};
+use crate::support::table::{start, stride};
+use crate::support::tracer::{self, Action, Event, Isolation};
+use crate::support::worktree::Whole;
+
+/// Points of each kind by default; `JIN_KILL=all` takes all.
+const SAMPLE: usize = 8;
+
+/// A repository in which the last operation changes refs, index and files.
+fn scene(operation: &[&str]) -> Repo {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.do_not_wait_for_locks();
+    repo.write("file", "one\n");
+    repo.write("gone", "soon\n");
+    repo.write("mine", "before\n");
+    repo.commit_all("one");
+    repo.git(["checkout", "-q", "-b", "ahead"]);
+    fs::remove_file(repo.path().join("gone")).expect("it is there");
+    repo.write("file", "two\n");
+    repo.write("new/deep/file", "new\n");
+    repo.commit_all("two");
+    repo.git(["checkout", "-q", "main"]);
+    repo.write("mine", "local\n");
+    repo.git(operation);
+    repo
+}
+
+fn kill_everywhere(operation: &[&str], direction: &str) {
+    let template = scene(operation);
+    if direction == "redo" {
+        assert_eq!(run_jin(&template, &["undo"]).0, 0);
+    }
+    let before = Whole::of(&template);
+    let model = template.copy();
+    let (events, outcome) = tracer::events_of(jin(&model, &[direction]), b"").expect("it starts");
+    assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
+    let after = Whole::of(&model);
+    assert_ne!(before, after);
+    let (mut ends, mut bad) = ((0, 0), Vec::new());
+    for action in [Action::KillTree, Action::KillGit, Action::KillHook] {
+        let step = stride("JIN_KILL", events.len().div_ceil(SAMPLE));
+        let first = start(&format!("{operation:?}{direction}{action:?}"), step, "JIN_KILL_SEED");
+        for event in events.iter().skip(first).step_by(step) {
+            let repo = template.copy();
+            let mut decide = |now: &Event| if now.n == event.n { action } else { Action::Continue };
+            tracer::trace(jin(&repo, &[direction]), b"", Isolation::None, &mut decide).expect("it starts");
+            let (code, said) = recover(&repo);
+            let found = Whole::of(&repo);
+            let mut violations = invariants::judge_recovery(&repo);
+            violations.extend(invariants::judge_locks(&repo, &|_| true));
+            violations.extend(invariants::judge_markers(&repo));
+            match (code, violations.is_empty()) {
+                (0, true) if found == before => ends.0 += 1,
+                (0, true) if found == after => ends.1 += 1,
+                _ => {
+                    let near = if found.refs == before.refs { &before } else { &after };
+                    bad.push(format!(
+                        "{event} ({action:?}): {code}, {said}\n{violations:?}\n{found:#?}\nnear {near:#?}"
+                    ));
+                }
+            }
+            repo.discard();
+        }
+    }
+    println!("torture: kills={} violations={}", ends.0 + ends.1 + bad.len(), bad.len());
+    println!("{direction} of {operation:?}: {ends:?}, {} bad of {} points", bad.len(), events.len());
+    assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+    assert!(
+        std::env::var_os("JIN_KILL").is_some() || ends.0 > 0 && ends.1 > 0,
+        "both sides of the commit point: {ends:?}"
+    );
+}
+
+#[test]
+fn an_undo_of_a_merge_that_is_killed_leaves_refs_index_and_files_wholly_before_or_after() {
+    kill_everywhere(&["merge", "-q", "ahead"], "undo");
+}
+
+#[test]
+fn a_redo_of_a_merge_that_is_killed_leaves_refs_index_and_files_wholly_before_or_after() {
+    kill_everywhere(&["merge", "-q", "ahead"], "redo");
+}
+
+#[test]
+fn an_undo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
+    if Git::under_test().is_at_least(2, 46) {
+        kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "undo");
+    }
+}
+
+#[test]
+fn a_redo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
+    if Git::under_test().is_at_least(2, 46) {
+        kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "redo");
+    }
+}

@@ -1,0 +1,393 @@
+//! Undo and redo put back index, files and HEAD together with the refs, or change nothing.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use insta::assert_snapshot;
+
+use crate::support::crash::{self, run_jin, unseen_git, value};
+use crate::support::observe::shown;
+use crate::support::repo::{Git, Options, Repo};
+use crate::support::worktree::Whole;
+
+/// `main` and `topic` have diverged, `ahead` is ahead of `main`. A file is changed and one is not tracked, and nobody touches them.
+fn diverged() -> Repo {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.do_not_wait_for_locks();
+    repo.write("file", "one\n");
+    repo.write("gone", "soon\n");
+    repo.write("mine", "before\n");
+    repo.write("dir/deep/program", "#!/bin/sh\n");
+    repo.commit_all("one");
+    repo.git(["branch", "topic"]);
+    repo.write("file", "two\n");
+    repo.commit_all("two");
+    repo.git(["checkout", "-q", "-b", "ahead"]);
+    fs::remove_file(repo.path().join("gone")).unwrap();
+    fs::remove_dir_all(repo.path().join("dir")).unwrap();
+    symlink("file", repo.path().join("link")).unwrap();
+    repo.write("new/deep/file", "new\n");
+    repo.commit_all("ahead");
+    repo.git(["checkout", "-q", "topic"]);
+    repo.write("topic", "topic\n");
+    fs::set_permissions(repo.path().join("dir/deep/program"), fs::Permissions::from_mode(0o755)).unwrap();
+    repo.commit_all("on topic");
+    repo.write("topic", "more\n");
+    repo.commit_all("more on topic");
+    repo.git(["checkout", "-q", "main"]);
+    repo.write("mine", "local\n");
+    repo.write("not-tracked", "mine\n");
+    repo
+}
+
+/// Commands whose undo brings everything back.
+const EXACT: &[&[&str]] = &[
+    &["merge", "-q", "--no-edit", "topic"],
+    &["merge", "-q", "ahead"],
+    &["pull", "-q", "--ff-only", ".", "ahead"],
+    &["pull", "-q", "--no-rebase", "--no-edit", ".", "topic"],
+    &["cherry-pick", "topic~1", "topic"],
+    &["revert", "--no-edit", "HEAD"],
+    &["reset", "-q", "--keep", "ahead"],
+    &["reset", "-q", "--soft", "HEAD~1"],
+    &["reset", "-q", "HEAD~1"],
+    &["commit", "-q", "--allow-empty", "-m", "x"],
+    &["commit", "-q", "--amend", "-m", "y"],
+];
+
+/// These move HEAD itself, which a hook is told about since 2.46.
+const SWITCHES: &[&[&str]] = &[
+    &["switch", "-q", "topic"],
+    &["checkout", "-q", "topic~1"],
+    &["checkout", "-q", "--detach"],
+    &["switch", "-q", "-c", "fresh", "ahead"],
+    &["checkout", "-q", "-b", "tracking", "--track", "topic"],
+];
+
+fn exact_commands() -> Vec<&'static [&'static str]> {
+    let switches = if Git::under_test().is_at_least(2, 46) { SWITCHES } else { &[] };
+    EXACT.iter().chain(switches).copied().collect()
+}
+
+fn assert_undone_and_redone(repo: &Repo, before: &Whole, after: &Whole, what: &str) {
+    for round in 0..2 {
+        for (direction, state) in [("undo", before), ("redo", after)] {
+            let (code, said) = run_jin(repo, &[direction]);
+            let found = Whole { configuration: state.configuration.clone(), ..Whole::of(repo) };
+            assert_eq!((code, &found), (0, state), "{what}: {direction} {round}: {said}");
+        }
+    }
+    crash::assert_fsck(repo);
+    assert_eq!(run_jin(repo, &["check"]).0, 0, "{what}");
+}
+
+#[test]
+fn refs_head_index_and_files_of_everyday_commands_go_back_and_forth_together() {
+    for command in exact_commands() {
+        let repo = diverged();
+        repo.git(["tag", "unrelated"]);
+        let before = Whole::of(&repo);
+        repo.git(command);
+        let after = Whole::of(&repo);
+        assert_ne!(before, after, "{command:?} changes something");
+        assert_undone_and_redone(&repo, &before, &after, &format!("{command:?}"));
+    }
+}
+
+#[test]
+fn a_rebase_of_ten_and_a_pull_that_rebases_are_one_step_back_with_index_and_files() {
+    for command in [&["rebase", "-q", "main"][..], &["pull", "-q", "--rebase", ".", "main"]] {
+        let repo = diverged();
+        repo.git(["checkout", "-q", "topic", "--", "mine"]);
+        repo.git(["checkout", "-q", "topic"]);
+        for n in 0..10 {
+            repo.write(&format!("n{n}"), "x\n");
+            repo.git(["add", &format!("n{n}")]);
+            repo.commit_all(&format!("n{n}"));
+        }
+        repo.write("not-tracked-either", "mine\n");
+        let before = Whole::of(&repo);
+        repo.git(command);
+        assert_undone_and_redone(&repo, &before, &Whole::of(&repo), &format!("{command:?}"));
+    }
+}
+
+#[test]
+fn patches_that_were_applied_are_taken_back_with_their_files() {
+    let repo = diverged();
+    let patches = repo.read(["format-patch", "-2", "--stdout", "topic"]) + "\n";
+    let before = Whole::of(&repo);
+    repo.git_with_input(["am", "-q"], &patches);
+    assert_undone_and_redone(&repo, &before, &Whole::of(&repo), "am");
+}
+
+#[test]
+fn ten_undos_and_ten_redos_walk_over_a_mixed_day_of_work_with_equal_states_at_each_step() {
+    let repo = diverged();
+    let mut states = vec![Whole::of(&repo)];
+    let branch: &[&str] =
+        if Git::under_test().is_at_least(2, 46) { &["switch", "-q", "-c", "aside"] } else { &["branch", "aside"] };
+    let steps: [&[&str]; 10] = [
+        &["merge", "-q", "ahead"],
+        &["tag", "v1"],
+        &["commit", "-q", "--allow-empty", "-m", "empty"],
+        &["reset", "-q", "--keep", "HEAD~2"],
+        &["merge", "-q", "--no-edit", "topic"],
+        branch,
+        &["revert", "--no-edit", "-m", "1", "HEAD"],
+        &["commit", "-q", "--amend", "-m", "amended"],
+        &["reset", "-q", "--soft", "HEAD~1"],
+        &["branch", "-q", "-f", "other", "topic"],
+    ];
+    for step in steps {
+        repo.git(step);
+        states.push(Whole::of(&repo));
+    }
+    for (step, state) in states.iter().enumerate().rev().skip(1) {
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, &Whole::of(&repo)), (0, state), "undo to {step}: {said}");
+    }
+    for (step, state) in states.iter().enumerate().skip(1) {
+        let (code, said) = run_jin(&repo, &["redo"]);
+        assert_eq!((code, &Whole::of(&repo)), (0, state), "redo to {step}: {said}");
+    }
+    crash::assert_fsck(&repo);
+}
+
+/// What is said, and what is done before.
+type Obstacle<'o> = (&'o str, &'o dyn Fn(&Repo));
+
+/// What keeps a merge of `ahead` (which changes `gone`, `dir`, `link` and `new`) from being undone.
+#[test]
+fn a_path_that_is_not_as_the_operation_left_it_refuses_all_and_is_named() {
+    let obstacles: &[Obstacle<'_>] = &[
+        ("new/deep/file: it has been changed", &|repo| repo.write("new/deep/file", "edited\n")),
+        ("link: it has been changed", &|repo| {
+            fs::remove_file(repo.path().join("link")).unwrap();
+            symlink("elsewhere", repo.path().join("link")).unwrap();
+        }),
+        ("gone: a file that is not tracked is in its place", &|repo| repo.write("gone", "somebody's\n")),
+        ("gone: a file that is not tracked is in its place", &|repo| {
+            repo.write(".git/info/exclude", "gone\n");
+            repo.write("gone", "ignored\n");
+        }),
+        ("gone: something that is no file is in its place", &|repo| {
+            fs::create_dir(repo.path().join("gone")).unwrap();
+        }),
+        ("dir/deep/program: ", &|repo| repo.write("dir", "a file\n")),
+        ("new/deep/file: something else is staged there", &|repo| {
+            repo.write("new/deep/file", "staged\n");
+            repo.git(["add", "new/deep/file"]);
+            repo.write("new/deep/file", "new\n");
+        }),
+        ("new/deep/file: it is marked as assume-unchanged", &|repo| {
+            repo.git(["update-index", "--assume-unchanged", "new/deep/file"]);
+        }),
+        ("new/deep/file: a sparse checkout leaves it out", &|repo| {
+            repo.git(["update-index", "--skip-worktree", "new/deep/file"]);
+        }),
+        ("gone: `git add -N` has announced it", &|repo| {
+            repo.write("gone", "soon\n");
+            repo.git(["add", "-N", "gone"]);
+        }),
+    ];
+    for (why, obstacle) in obstacles {
+        let repo = diverged();
+        repo.git(["merge", "-q", "ahead"]);
+        obstacle(&repo);
+        let before = Whole::of(&repo);
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, Whole::of(&repo)), (1, before), "{why}: {said}");
+        assert!(said.contains(why), "{why}: {said}");
+        assert_eq!(run_jin(&repo, &["undo", "--dry-run"]).0, 1, "{why}");
+    }
+}
+
+#[test]
+fn a_split_index_and_a_submodule_are_refused() {
+    let repo = diverged();
+    repo.git(["merge", "-q", "ahead"]);
+    repo.git(["update-index", "--split-index"]);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("the index is split or sparse"), "{said}");
+    let repo = diverged();
+    let commit = value(&repo, "HEAD");
+    repo.git(["checkout", "-q", "--", "mine"]);
+    repo.git(["checkout", "-q", "-b", "with-submodule"]);
+    repo.git(["update-index", "--add", "--cacheinfo", &format!("160000,{commit},sub")]);
+    repo.git(["commit", "-q", "-m", "a submodule"]);
+    repo.git(["checkout", "-q", "main"]);
+    repo.git(["merge", "-q", "with-submodule"]);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("sub: it is a submodule"), "{said}");
+}
+
+#[test]
+fn with_keep_worktree_refs_go_back_and_index_and_files_stay() {
+    let repo = diverged();
+    let before = Whole::of(&repo);
+    repo.git(["merge", "-q", "ahead"]);
+    let after = Whole::of(&repo);
+    let (code, said) = run_jin(&repo, &["undo", "--keep-worktree"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(Whole::of(&repo), Whole { refs: before.refs, ..after });
+}
+
+/// A filter that turns letters around, line endings that are no blob's, and attributes that change with the files.
+#[test]
+fn files_are_compared_and_written_as_a_checkout_writes_them() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.git(["config", "filter.turn.smudge", "tr a-z b-za"]);
+    repo.git(["config", "filter.turn.clean", "tr b-za a-z"]);
+    repo.write(".gitattributes", "*.turned filter=turn\n*.crlf text eol=crlf\n");
+    repo.write("a.turned", "abc\n");
+    repo.write("a.crlf", "one\r\n");
+    repo.commit_all("one");
+    repo.git(["checkout", "-q", "-b", "other"]);
+    repo.write("a.turned", "bcd\n");
+    repo.write("a.crlf", "two\r\n");
+    repo.write("b.turned", "xyz\n");
+    repo.commit_all("two");
+    repo.write(".gitattributes", "*.crlf text eol=lf\n*.turned -filter\n");
+    repo.commit_all("other attributes");
+    repo.git(["checkout", "-q", "main"]);
+    for target in ["other~1", "other"] {
+        if target == "other" && !Git::under_test().is_at_least(2, 41) {
+            continue;
+        }
+        let before = Whole::of(&repo);
+        repo.git(["merge", "-q", target]);
+        let after = Whole::of(&repo);
+        assert_eq!(repo.read(["status", "--porcelain"]), "");
+        assert_undone_and_redone(&repo, &before, &after, target);
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, Whole::of(&repo)), (0, before), "{said}");
+        assert_eq!(repo.read(["status", "--porcelain"]), "");
+    }
+}
+
+#[test]
+fn what_happens_elsewhere_in_between_neither_stops_an_undo_nor_is_touched_by_it() {
+    let repo = diverged();
+    repo.git(["worktree", "add", "-q", "../linked", "-b", "side"]);
+    let before = Whole::of(&repo);
+    repo.git(["merge", "-q", "ahead"]);
+    let linked = repo.sibling("linked");
+    linked.write("file", "side\n");
+    linked.git(["commit", "-qam", "on the side"]);
+    // As a program does that fetches by itself.
+    unseen_git(&repo, &["update-ref", "refs/remotes/origin/main", "topic"]);
+    let (side, theirs) = (Whole::of(&linked), value(&repo, "refs/remotes/origin/main"));
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!(code, 0, "{said}");
+    let found = Whole::of(&repo);
+    assert_eq!((found.head, found.index, found.files), (before.head, before.index, before.files), "{said}");
+    assert_eq!(value(&repo, "refs/remotes/origin/main"), theirs);
+    let side_now = Whole::of(&linked);
+    assert_eq!((side_now.head, side_now.index, side_now.files), (side.head, side.index, side.files));
+}
+
+#[test]
+fn in_the_middle_of_a_merge_nothing_below_it_is_taken_back() {
+    let repo = diverged();
+    repo.git(["tag", "v1"]);
+    repo.write("topic", "in conflict\n");
+    repo.git(["add", "topic"]);
+    repo.git(["commit", "-q", "-m", "conflicts with topic"]);
+    repo.try_git(["merge", "-q", "topic"]);
+    let before = Whole::of(&repo);
+    assert_eq!(before.in_progress, ["MERGE_HEAD"]);
+    let commit = crash::transactions(&repo)
+        .iter()
+        .find(|t| t["operation"].as_str().unwrap().contains("conflicts"))
+        .unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (code, said) = run_jin(&repo, &["undo", &commit]);
+    assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
+    assert!(said.contains("a merge is in progress") && said.contains("`git merge --abort`"), "{said}");
+}
+
+#[test]
+fn a_switch_that_was_undone_is_where_git_checkout_goes_back_to() {
+    if !Git::under_test().is_at_least(2, 46) {
+        return;
+    }
+    let repo = diverged();
+    repo.git(["switch", "-q", "topic"]);
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo", "-n"])), @r"
+    --- stderr
+    jin-txn: would undo tx-11 (`git switch -q topic`)
+      HEAD: ref: refs/heads/topic -> ref: refs/heads/main
+      index: 3 entries
+      dir/deep/program: changed
+      file: changed
+      topic: removed
+    --- exit 0
+    ");
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(repo.read(["reflog", "-1", "--format=%gs", "HEAD"]), "checkout: moving from topic to main");
+    repo.git(["checkout", "-q", "-"]);
+    assert_eq!(repo.read(["symbolic-ref", "HEAD"]), "refs/heads/topic");
+}
+
+#[test]
+fn an_undo_says_what_becomes_of_refs_index_and_files_before_and_after() {
+    let repo = diverged();
+    repo.git(["merge", "-q", "ahead"]);
+    let told = run_jin(&repo, &["undo", "-n"]).1;
+    let id = told.split(' ').find(|word| word.starts_with("tx-")).unwrap().to_owned();
+    let shown = |arguments: &[&str]| shown(&repo, &repo.jin_txn(arguments)).replace(&id, "[TX]");
+    let before = Whole::of(&repo);
+    assert_snapshot!(shown(&["undo", "-n"]), @r"
+    --- stderr
+    jin-txn: would undo [TX] (`git merge -q ahead`)
+      refs/heads/main: [ID] -> [ID]
+      index: 4 entries
+      dir/deep/program: added
+      gone: added
+      link: removed
+      new/deep/file: removed
+    --- exit 0
+    ");
+    assert_eq!(Whole::of(&repo), before, "nothing was changed");
+    assert_snapshot!(shown(&["--json", "undo"]), @r#"
+    {
+      "version": 1,
+      "id": "[TX]",
+      "operation": "git merge -q ahead",
+      "direction": "undo",
+      "done": true,
+      "refs": [
+        {
+          "ref": "refs/heads/main",
+          "from": "[ID]",
+          "to": "[ID]"
+        }
+      ],
+      "index": 4,
+      "files": [
+        "dir/deep/program",
+        "gone",
+        "link",
+        "new/deep/file"
+      ]
+    }
+    --- stderr
+    --- exit 0
+    "#);
+    repo.write("link", "mine\n");
+    repo.write("new", "mine\n");
+    assert_snapshot!(shown(&["redo"]), @r"
+    --- stderr
+    error: [TX] is not reversed, and nothing was changed: these paths are not as it left them
+      link: a file that is not tracked is in its place
+      new/deep/file: `new/deep/file` lies in something that is no directory
+    hint: `git stash -u` puts changes away; `--keep-worktree` leaves index and files as they are
+    --- exit 1
+    ");
+}
