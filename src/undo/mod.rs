@@ -16,6 +16,7 @@
 //! its reflog; HEAD from branch to branch, which goes with the worktree) is not reversed.
 
 mod history;
+pub(crate) mod kept;
 mod refusal;
 
 use std::collections::HashSet;

@@ -27,6 +27,8 @@ mod segments;
 
 pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use log::{Flush, Log};
-pub(crate) use operations::Operations;
-pub(crate) use record::{Begin, Body, Checkout, Lsn, Outcome, Record, RefChange, Rename, Reversal, Seal, Watched};
+pub(crate) use operations::{Operations, Place};
+pub(crate) use record::{
+    Begin, Body, Checkout, Doer, Lsn, Outcome, Record, RefChange, Rename, Reversal, Seal, Sequence, Watched,
+};
 pub(crate) use scan::Scan;
