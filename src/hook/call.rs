@@ -7,7 +7,7 @@ use crate::hook::Environment;
 use crate::observe::payload::Payload;
 use crate::process::caller;
 use crate::process::git_argv;
-use crate::process::operation;
+use crate::process::operation::{self, Root};
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::marker::{Listing, Marker, Phase};
 use crate::state::{StateDir, TxId, TxKind, Wait};
@@ -96,6 +96,14 @@ impl Call<'_> {
             && self.environment.reverses.is_none()
             && self.run()?.is_none();
         Ok(may_be && (self.payload.is_of_notes() || (self.repo.has_index() && git_argv::tracks(&self.git()?.argv))))
+    }
+
+    /// The root of the operation, where that is another git than ours. Who pushes works elsewhere.
+    pub(super) fn root(&self) -> anyhow::Result<Option<Root>> {
+        if self.environment.nested && !self.git()?.receives() {
+            return Ok(operation::root_above(&self.git()?.stat)?);
+        }
+        Ok(None)
     }
 
     /// A marker for this transaction.

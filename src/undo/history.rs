@@ -7,10 +7,14 @@ use crate::git::{RefName, Value};
 use crate::run::child_transactions::{self, Move};
 use crate::state::{TxId, TxKind};
 use crate::undo::refusal::Refusal;
-use crate::wal::{Begin, Body, FileChange, Operations, Outcome, Record, Reversal};
+use crate::wal::{Begin, Body, Checkout, Doer, FileChange, Operations, Outcome, Place, Record, Reversal};
 
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
 const SCRATCH: &str = "refs/jin-txn/";
+
+const HEAD_MOVED: &str = "it moved HEAD from branch to branch: `git switch` takes the worktree along";
+
+const FILES: &str = "it replaced what index or worktree had, and no hook was called before";
 
 const RENAMED: &str = "it renamed a branch, whose new name no transaction made: `git branch -m` renames it back";
 
@@ -24,9 +28,11 @@ pub(super) struct History<'l> {
     pub(super) steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
     pub(super) done: Vec<TxId>,
     pub(super) undone: Vec<TxId>,
-    pub(super) operations: Operations,
+    pub(super) operations: Operations<'l>,
     /// The first transaction of each.
     begins: HashMap<TxId, &'l Begin>,
+    /// Who made those that have none.
+    doers: HashMap<TxId, &'l Doer>,
     /// What the parts of operations did.
     parts: HashMap<TxId, Vec<Part<'l>>>,
     head: Option<&'l RefSnapshot>,
@@ -100,10 +106,14 @@ impl<'l> History<'l> {
             undone: Vec::new(),
             operations: Operations::of(records),
             begins: HashMap::new(),
+            doers: HashMap::new(),
             parts: HashMap::new(),
             head,
         };
         for record in records {
+            if let Body::Checkout(Checkout { by: Some(by), .. }) = &record.body {
+                history.check_out(by);
+            }
             if let Body::Checkout(now) = &record.body
                 && let (Some(run), Some(head)) = (now.part_of, &now.head)
             {
@@ -152,12 +162,23 @@ impl<'l> History<'l> {
 
     /// The command line of an operation.
     pub(super) fn command(&self, id: TxId) -> Option<&'l str> {
-        self.begins.get(&id).map(|begin| command(begin))
+        let doer = || self.doers.get(&id).map(|by| by.root.as_ref().map_or(&by.operation, |r| &r.operation).as_str());
+        self.begins.get(&id).map(|begin| command(begin)).or_else(doer)
+    }
+
+    /// A checkout that no transaction tells.
+    fn check_out(&mut self, by: &'l Doer) {
+        let operation = self.operations.id(by.id);
+        if self.operations.checkouts.iter().any(|it| it.by.id == by.id) {
+            self.doers.entry(operation).or_insert(by);
+            self.do_newest(operation);
+        }
     }
 
     /// Was it made in this worktree, by its git directory as the log has it?
     pub(super) fn is_of(&self, id: TxId, worktree: &str) -> bool {
-        self.begins.get(&id).is_some_and(|begin| begin.worktree == worktree)
+        let begin = self.begins.get(&id).map(|begin| begin.worktree.as_str());
+        begin.or_else(|| self.doers.get(&id).map(|by| by.worktree.as_str())) == Some(worktree)
     }
 
     fn do_newest(&mut self, operation: TxId) {
@@ -180,6 +201,15 @@ impl<'l> History<'l> {
                 }
             };
             self.steps.insert(id, step.map_err(|why| not_reversible(id, &why)));
+        }
+        for checkout in &self.operations.checkouts {
+            let id = checkout.operation;
+            match checkout.what {
+                Place::Files => drop(self.steps.insert(id, Err(not_reversible(id, FILES)))),
+                Place::Head { .. } => {
+                    self.steps.entry(id).or_insert_with(|| Err(not_reversible(id, HEAD_MOVED)));
+                }
+            }
         }
     }
 

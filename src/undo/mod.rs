@@ -16,6 +16,7 @@
 //! its reflog) is not reversed.
 
 mod history;
+pub(crate) mod kept;
 mod refusal;
 pub(crate) mod restore;
 
