@@ -175,7 +175,7 @@ impl<'m> Preserved<'m> {
             index: seen.index_lock.map_or(Ok(None), |_| FileId::at(&repo.git_dir.join("index")))?,
             rename,
             packed: FileId::at(&repo.common_dir.join("packed-refs"))?,
-            head: RefStore::new(repo).head()?,
+            head: seen.head,
             reverses: call.environment.reverses,
             part_of,
             root,

@@ -60,6 +60,7 @@ struct Written {
     lsn: Lsn,
     file: File,
     segment: Lsn,
+    device: u64,
     /// The next record belongs into another segment.
     is_full: bool,
 }
@@ -112,9 +113,9 @@ impl<'s> Log<'s> {
         let written = self.state.while_appending(self.wait, || {
             if wanted() { self.write(tx, &encoded, flush).map(Some) } else { Ok(None) }
         })?;
-        let Some(Written { lsn, file, segment, is_full }) = written else { return Ok(None) };
+        let Some(Written { lsn, file, segment, device, is_full }) = written else { return Ok(None) };
         let synced = match flush {
-            Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
+            Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere(device)),
             Flush::Yes => file.sync_data(),
             Flush::No => Ok(()),
         };
@@ -143,11 +144,10 @@ impl<'s> Log<'s> {
         Err(first_of(error, self.state.while_appending(self.wait, || self.poison(segment))))
     }
 
-    /// `objects` may be a link to another file system.
-    fn sync_objects_elsewhere(&self) -> io::Result<()> {
-        let state = self.state.path();
-        let objects = state.parent().unwrap_or(Path::new("/")).join("objects");
-        if fs::metadata(&objects)?.dev() == fs::metadata(state)?.dev() {
+    /// `objects` may be a link to another file system than `device`, where the log lies.
+    fn sync_objects_elsewhere(&self, device: u64) -> io::Result<()> {
+        let objects = self.state.path().parent().unwrap_or(Path::new("/")).join("objects");
+        if fs::metadata(&objects)?.dev() == device {
             return Ok(());
         }
         durable::sync_filesystem_of(&objects)
@@ -155,9 +155,10 @@ impl<'s> Log<'s> {
 
     /// Makes everything on the file system durable, and notes that.
     pub(crate) fn checkpoint(&self) -> anyhow::Result<()> {
+        let device = fs::metadata(self.state.path())?.dev();
         let sync = || {
             durable::sync_filesystem_of(self.state.path())
-                .and_then(|()| self.sync_objects_elsewhere())
+                .and_then(|()| self.sync_objects_elsewhere(device))
                 .context("cannot sync the file system")
         };
         // Once without the lock: the second time there is little left to write while others wait.
@@ -189,7 +190,7 @@ impl<'s> Log<'s> {
         head.store_in(&note)?;
         segment.make_room(head.size);
         let is_full = head.size >= segments::SEGMENT_SIZE;
-        Ok(Written { lsn, file: segment.file, segment: head.segment, is_full })
+        Ok(Written { lsn, file: segment.file, segment: head.segment, device: segment.device, is_full })
     }
 
     /// The end of the log, repaired if need be. Under `append.lock`.

@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -55,6 +55,8 @@ pub(super) fn list(state: &StateDir) -> io::Result<Vec<Lsn>> {
 pub(super) struct Segment {
     pub(super) file: File,
     pub(super) path: PathBuf,
+    /// The file system that it lies on.
+    pub(super) device: u64,
     len: u64,
 }
 
@@ -64,7 +66,7 @@ impl Segment {
         let path = path(state, first);
         let opened = absent_is_none(durable::open_regular(&path, OpenOptions::new().read(true).write(true)));
         let opened = opened.with_context(|| format!("cannot open the log {}", shown(&path)))?;
-        Ok(opened.map(|(file, metadata)| Segment { file, path, len: metadata.len() }))
+        Ok(opened.map(|(file, found)| Segment { file, path, device: found.dev(), len: found.len() }))
     }
 
     /// Has nothing been written behind `end`?
