@@ -100,6 +100,9 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     step.part_of = joined;
     let git = Git::new(&real_git()?);
     undo::check(&repo, &git, &step)?;
+    if args.id.is_none() && direction == Direction::Undo && joined.is_none() {
+        undo::require_newest(&repo, &git, &scan.records, &step)?;
+    }
     if args.dry_run {
         undo::check_files(&repo, &git, &step)?;
     } else {
