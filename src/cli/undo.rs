@@ -107,6 +107,9 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     step.part_of = joined;
     let git = Git::new(&real_git()?);
     undo::check(&repo, &git, &step)?;
+    if args.id.is_none() && direction == Direction::Undo && joined.is_none() {
+        undo::require_newest(&repo, &git, &scan.records, &step)?;
+    }
     let follow = if args.keep_worktree { Follow::RefsOnly } else { Follow::AsMade };
     let restore = restore::plan(&repo, &git, &step, follow)?;
     if args.dry_run {

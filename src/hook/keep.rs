@@ -10,30 +10,22 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::fs::door::{self, Kind};
 use crate::fs::{Birth, FileId, absent_is_none, durable};
-use crate::git::{Repository, Value, config_files};
+use crate::git::{Value, config_files};
 use crate::hook::call::Call;
 use crate::observe::Observed;
 use crate::process::git_argv;
 use crate::process::operation::Root;
 use crate::process::owner::{self, Process};
 use crate::state::directory::SMALL;
-use crate::state::{StateDir, TxId, kept};
+use crate::state::{TxId, kept};
 use crate::util::text::shown;
 use crate::wal::Sequence;
-
-/// What a sequence leaves in its git directory while it is in progress. The first that is there names it.
-const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
-
-/// Other state files.
-const STATES: [&str; 7] =
-    ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
 
 /// The most that is kept of state files, in bytes.
 const MOST: u64 = 1 << 20;
@@ -51,12 +43,8 @@ impl Call<'_> {
     /// What commands that have stopped have left in this worktree.
     pub(super) fn in_progress(&self) -> io::Result<Vec<StateFile>> {
         let found = door::entries(&self.repo.git_dir)?.into_iter().flatten();
-        let is_state = |name: &OsString| {
-            let known = STATES.iter().chain(&SEQUENCES).any(|state| *name == **state);
-            known || name.as_bytes().starts_with(b"BISECT_")
-        };
         let found: Vec<StateFile> =
-            found.filter(|(name, _)| is_state(name)).map(|(name, kind)| StateFile { name, kind }).collect();
+            found.filter(|(name, _)| kept::is_state(name)).map(|(name, kind)| StateFile { name, kind }).collect();
         // A finished rebase leaves it.
         let is_left = |file: &StateFile| file.name == "AUTO_MERGE";
         Ok(if found.iter().all(is_left) { Vec::new() } else { found })
@@ -64,7 +52,7 @@ impl Call<'_> {
 
     /// The sequence that is in progress.
     pub(super) fn sequence(&self, found: &[StateFile]) -> Option<Sequence> {
-        let name = SEQUENCES.iter().find(|name| found.iter().any(|file| file.name == **name))?;
+        let name = kept::SEQUENCES.iter().find(|name| found.iter().any(|file| file.name == **name))?;
         let birth = Birth::at(&self.repo.git_dir.join(name)).ok()?;
         Some(Sequence { name: (*name).to_owned(), birth })
     }
@@ -159,19 +147,12 @@ impl Call<'_> {
     /// Gives index and log of the stash their standing second names: `new_index` is the index that git is about to put into
     /// place.
     pub(super) fn renew_standing(&self, new_index: Option<PathBuf>) -> io::Result<()> {
-        renew_standing(&self.repo, &self.state, new_index)
+        kept::renew_standing(&self.repo, &self.state, new_index)
     }
 
     fn last_index(&self) -> PathBuf {
         kept::last_index(&self.state, self.repo.worktree_name())
     }
-}
-
-/// See [`Call::renew_standing`].
-pub(super) fn renew_standing(repo: &Repository, state: &StateDir, new_index: Option<PathBuf>) -> io::Result<()> {
-    let index = new_index.unwrap_or_else(|| repo.git_dir.join("index"));
-    kept::renew(&index, &kept::last_index(state, repo.worktree_name()))?;
-    kept::renew(&repo.common_dir.join("logs/refs/stash"), &kept::last_stash(state))
 }
 
 /// Copies state files as long as they are small: what is larger belongs to a sequence whose undo is refused.

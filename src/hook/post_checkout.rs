@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::git::RefStore;
 use crate::hook::unmoved::doer;
-use crate::hook::{Environment, Reply, keep, markers, recover};
+use crate::hook::{Environment, Reply, markers, recover};
 use crate::process::caller;
 use crate::process::operation;
 use crate::process::owner::ExecContext;
 use crate::run::mark;
 use crate::state::marker::Listing;
-use crate::state::{StateDir, Wait};
+use crate::state::{StateDir, Wait, kept};
 use crate::wal::{Body, Checkout, Flush, Log};
 
 /// Runs the hook with git's arguments: previous HEAD, new HEAD, `1` for a branch checkout.
@@ -54,7 +54,7 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
         });
         // Nothing acknowledged depends on this record: no sync.
         log.append(None, &body, Flush::No)?;
-        keep::renew_standing(&repo, &state, None)?;
+        kept::renew_standing(&repo, &state, None)?;
     }
     let git = git.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;

@@ -21,6 +21,9 @@ impl Call<'_> {
         let is_here = line.name == b"HEAD" || matches!(&head.value, Value::Symref(to) if to.as_bytes() == line.name);
         let root = self.root()?;
         let is_step = root.as_ref().is_some_and(|root| operation::command_of(&root.operation).is_some_and(resets));
+        if is_here {
+            self.renew_standing(None)?;
+        }
         if !is_here || is_step || git_argv::global_options(&self.git()?.argv).command != Some("reset") {
             return Ok(());
         }

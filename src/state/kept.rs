@@ -1,11 +1,14 @@
 //! `.jin/kept/`: what is kept of transactions that have ended, so that their operations can be undone. It has the bounds of the
 //! quarantine.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable, named as fs};
+use crate::git::Repository;
 use crate::state::directory::StateDir;
 use crate::state::{TxId, quarantine};
 use crate::util::clock::unix_time;
@@ -25,6 +28,13 @@ pub(crate) const SECTIONS: &str = "config.sections";
 
 /// The index that the transaction left, and the one that it replaced, kept for recovery: alone they are not worth keeping.
 const OF_RECOVERY: [&str; 2] = ["index", "index.replaced"];
+
+/// What a sequence leaves in its git directory while it is in progress. The first that is there names it.
+pub(crate) const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
+
+/// Other state files.
+const STATES: [&str; 7] =
+    ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
 
 /// After so many transactions with kept files the directory is swept.
 const SWEEP_EVERY: u64 = 16;
@@ -106,4 +116,17 @@ pub(crate) fn renew(original: &Path, standing: &Path) -> io::Result<()> {
         // The file belongs to another user, or was replaced just now: then undo knows less.
     }
     Ok(())
+}
+
+/// Gives the index of a worktree and the log of refs/stash their standing second names. `new_index` is the index that is about to
+/// be put into place.
+pub(crate) fn renew_standing(repo: &Repository, state: &StateDir, new_index: Option<PathBuf>) -> io::Result<()> {
+    let index = new_index.unwrap_or_else(|| repo.git_dir.join("index"));
+    renew(&index, &last_index(state, repo.worktree_name()))?;
+    renew(&repo.common_dir.join("logs/refs/stash"), &last_stash(state))
+}
+
+/// Is this the name of a state file or directory, right in the git directory of a worktree?
+pub(crate) fn is_state(name: &OsStr) -> bool {
+    STATES.iter().chain(&SEQUENCES).any(|state| name == *state) || name.as_bytes().starts_with(b"BISECT_")
 }

@@ -15,6 +15,7 @@
 //! Limit: what has no value to go back to in the log (reftables) and what is more than a value (the stash, whose list is
 //! its reflog) is not reversed.
 
+mod end_state;
 mod history;
 pub(crate) mod kept;
 mod refusal;
@@ -29,6 +30,7 @@ use crate::fs::beneath::RelPath;
 use crate::git::refs::RefSnapshot;
 use crate::git::update_refs::{self, RefWrite, write_refs_with_hooks};
 use crate::git::{Git, Plumbing, RefName, RefStore, Repository, Value, name};
+use crate::process::operation::command_of;
 use crate::staging::stage::{self, Source};
 use crate::state::{StateDir, TxId};
 use crate::util::text::unescape;
@@ -125,6 +127,25 @@ pub(crate) fn plan(
         heads.reverse();
     }
     Ok(Step { id, operation, direction, writes, files, heads, worktree, part_of: None })
+}
+
+/// May the newest operation be taken back without being named? Nothing came behind it that no hook saw, and it is not what goes
+/// on by itself.
+pub(crate) fn require_newest(repo: &Repository, git: &Git, records: &[Record], step: &Step) -> anyhow::Result<()> {
+    const BY_THEMSELVES: [&str; 4] = ["fetch", "maintenance", "push", "remote"];
+    let operation = step.operation.clone();
+    if command_of(&operation).is_some_and(|command| BY_THEMSELVES.contains(&command)) {
+        let history = History::of(records, None);
+        let here = repo.recorded_worktree();
+        let before = history.done.iter().filter(|id| history.is_of(**id, &here)).rfind(|id| **id != step.id);
+        let before = before.map(|id| (*id, history.command(*id).unwrap_or_default().to_owned()));
+        return Err(Refusal::Transfer(step.id, operation, before).into());
+    }
+    let found = end_state::differences(repo, git, records, step.id)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Behind(step.id, operation, found.iter().map(ToString::to_string).collect()).into())
 }
 
 /// The transactions that have kept a file that was `image` when they replaced or removed it, newest first.

@@ -26,6 +26,10 @@ pub(crate) enum Refusal {
     NotReversible(TxId, String),
     /// The newest operation, its command, and why it is more than values of refs: nothing older is taken back instead.
     Newest(TxId, String, String),
+    /// The newest operation and its command: it fetched or pushed. And the one before.
+    Transfer(TxId, String, Option<(TxId, String)>),
+    /// The newest operation and its command, and what changed behind it that no hook saw.
+    Behind(TxId, String, Vec<String>),
     /// A run in which refs changed that no hook saw.
     Unseen(TxId, RefName),
     /// Refs moved on since.
@@ -64,6 +68,24 @@ impl std::fmt::Display for Refusal {
                     "the newest operation, {id} (`{operation}`), cannot be undone: {why}\n\
                      hint: nothing was changed; `git txn undo ID` takes an older one back, and `git txn log` lists them"
                 )
+            }
+            Refusal::Transfer(id, operation, before) => {
+                write!(
+                    f,
+                    "the newest operation, {id} (`{operation}`), moved what follows other repositories, and is undone only by its id\n\
+                     hint: nothing was changed; `git txn undo {id}` takes it back"
+                )?;
+                before
+                    .iter()
+                    .try_for_each(|(id, operation)| write!(f, ", `git txn undo {id}` the one before (`{operation}`)"))
+            }
+            Refusal::Behind(id, operation, found) => {
+                write!(
+                    f,
+                    "{id} (`{operation}`) is not undone, and nothing was changed: something came behind it that no hook saw"
+                )?;
+                found.iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+                write!(f, "\nhint: `git txn undo {id}` takes it back all the same")
             }
             Refusal::Unseen(id, name) => {
                 write!(

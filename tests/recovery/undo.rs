@@ -1,5 +1,6 @@
 //! Taking finished transactions back, and doing them again.
 
+mod every_command;
 mod keeping;
 
 use insta::assert_snapshot;

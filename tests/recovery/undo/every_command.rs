@@ -1,0 +1,223 @@
+//! Everyday commands, each after an unrelated `git tag`: a bare undo brings back the whole state of before, or it refuses and changes
+//! nothing. Never anything else, whatever the command is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::crash::run_jin;
+use crate::support::observe::{Tree, tree};
+use crate::support::repo::{Options, Repo, text};
+
+/// What a bare undo does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Everything is as before.
+    Exact,
+    /// It refuses, and nothing is changed.
+    Refused,
+}
+use Verdict::{Exact, Refused};
+
+/// The name of a row, what is done before, the command, and the least that undo does.
+type Row = (&'static str, &'static str, &'static str, Verdict);
+
+const REFS: [Row; 18] = [
+    ("branch", "", "git branch new", Exact),
+    ("branch -f", "", "git branch -f topic main", Exact),
+    ("branch -D", "", "git branch -q -D clash", Exact),
+    ("branch -D with a configuration", "", "git branch -q -D topic", Refused),
+    ("tag", "", "git tag v2", Exact),
+    ("tag -a", "", "git tag -a -m two v2", Exact),
+    ("tag -d", "", "git tag -d v1", Exact),
+    ("update-ref", "", "git update-ref refs/custom/x HEAD", Exact),
+    (
+        "update-ref --stdin",
+        "",
+        "printf 'create refs/x/a %s\\ndelete refs/tags/v1\\n' HEAD | git update-ref --stdin",
+        Exact,
+    ),
+    ("notes", "", "git notes add -m note HEAD", Exact),
+    ("replace", "", "git replace HEAD HEAD~1", Exact),
+    ("commit --allow-empty", "", "git commit -q --allow-empty -m empty", Exact),
+    ("commit of what is staged", "echo x > new; git add new", "git commit -q -m new", Exact),
+    ("commit --amend", "", "git commit -q --amend -m other", Exact),
+    ("reset --soft", "", "git reset -q --soft HEAD~1", Exact),
+    ("branch -m", "", "git branch -m topic renamed", Refused),
+    ("fetch", "grow", "git fetch -q origin", Refused),
+    ("push", "git commit -q --allow-empty -m ahead", "git push -q origin main", Refused),
+];
+
+const UNSEEN: [Row; 15] = [
+    ("branch -c", "", "git branch -c topic copied", Refused),
+    ("branch -u", "", "git branch -q -u origin/main topic", Refused),
+    ("branch --unset-upstream", "", "git branch --unset-upstream main", Refused),
+    ("config", "", "git config user.signingKey x", Refused),
+    ("remote add", "", "git remote add second ../second", Refused),
+    ("add", "echo x > new", "git add new", Refused),
+    ("rm", "", "git rm -q --cached file", Refused),
+    ("mv", "", "git mv file moved", Refused),
+    ("reset FILE", "echo x > file; git add file", "git reset -q file", Refused),
+    ("stash drop of two", "two_stashes", "git stash drop -q", Refused),
+    ("stash pop of two", "two_stashes", "git stash pop -q", Refused),
+    ("stash clear", "two_stashes", "git stash clear", Refused),
+    ("read-tree", "", "git read-tree HEAD~1", Refused),
+    ("a branch of another program", "", "git rev-parse HEAD > .git/refs/heads/foreign", Refused),
+    ("symbolic-ref HEAD", "", "git symbolic-ref HEAD refs/heads/topic", Refused),
+];
+
+const HEADS: [Row; 12] = [
+    ("checkout -- FILE", "echo x > file", "git checkout -q -- file", Refused),
+    ("restore", "echo x > file", "git restore file", Refused),
+    ("restore --staged", "echo x > file; git add file", "git restore --staged file", Refused),
+    ("reset --hard at HEAD", "echo x > file", "git reset -q --hard", Refused),
+    ("switch", "", "git switch -q topic", Refused),
+    ("switch -c", "", "git switch -q -c new", Refused),
+    ("checkout --detach", "", "git checkout -q --detach HEAD~1", Refused),
+    ("switch -c with an upstream", "", "git switch -q -c new origin/topic", Refused),
+    ("branch -m of the current branch", "", "git branch -m renamed", Refused),
+    ("worktree add", "", "git worktree add -q ../linked -b side", Refused),
+    ("bisect start", "", "git bisect start HEAD HEAD~2 > /dev/null", Refused),
+    ("stash push", "echo x > file", "git stash push -q", Refused),
+];
+
+const STOPPED: [Row; 9] = [
+    ("merge that conflicts", "", "git merge -q clash > /dev/null", Refused),
+    ("merge --no-commit", "", "git merge -q --no-commit topic", Refused),
+    ("merge --squash", "", "git merge -q --squash topic", Refused),
+    ("merge --abort", "git merge -q clash > /dev/null || true", "git merge --abort", Refused),
+    ("rebase that conflicts", "", "git rebase -q clash > /dev/null 2>&1", Refused),
+    ("cherry-pick that conflicts", "", "git cherry-pick clash > /dev/null 2>&1", Refused),
+    ("cherry-pick -n", "", "git cherry-pick -n topic", Refused),
+    ("revert -n", "", "git revert -n HEAD~1", Refused),
+    ("tag in the middle of a merge", "git merge -q clash > /dev/null || true", "git tag v2", Exact),
+];
+
+const FILES: [Row; 14] = [
+    ("commit -a", "echo x > file", "git commit -q -a -m all", Refused),
+    ("commit FILE", "echo x > file", "git commit -q -m one file", Refused),
+    ("merge", "", "git merge -q --no-edit topic", Exact),
+    ("merge, fast-forward", "git reset -q --hard HEAD~2", "git merge -q topic", Exact),
+    (
+        "merge of a resolution",
+        "git merge -q clash > /dev/null || echo both > file",
+        "git commit -q -a -m resolved",
+        Refused,
+    ),
+    ("pull", "grow", "git pull -q origin grown", Refused),
+    ("rebase", "git switch -q topic", "git rebase -q main", Exact),
+    ("rebase -i", "git switch -q topic", "GIT_SEQUENCE_EDITOR=true git rebase -q -i main", Exact),
+    ("cherry-pick", "", "git cherry-pick topic > /dev/null", Exact),
+    ("revert", "", "git revert --no-edit HEAD > /dev/null", Exact),
+    ("reset --hard", "", "git reset -q --hard HEAD~1", Exact),
+    ("reset --keep", "", "git reset -q --keep HEAD~1", Exact),
+    ("reset", "", "git reset -q HEAD~1", Refused),
+    ("am", "git format-patch -q -1 --stdout topic > ../patch", "git am -q ../patch", Exact),
+];
+
+const SCENE: &str = "
+    git config branch.topic.description words
+    for n in one two three; do echo $n > $n; echo $n > file; git add .; git commit -q -m $n; done
+    git tag v1
+    git switch -q -c topic HEAD~1; echo topic > topic; git add .; git commit -q -m topic
+    git switch -q -c clash HEAD~1; echo clash > file; git add .; git commit -q -m clash
+    git switch -q main
+    git init -q --bare ../upstream.git; git remote add origin ../upstream.git; git push -q -u origin main topic
+";
+
+/// Words of rows.
+const FUNCTIONS: &str = "
+    grow() { c=$(git commit-tree -p topic -m up topic^{tree}); git push -q origin $c:refs/heads/grown; git update-ref -d refs/remotes/origin/grown; }
+    two_stashes() { echo 1 > file; git stash push -q; echo 2 > file; git stash push -q; }
+";
+
+/// Everything that a person has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whole {
+    texts: BTreeMap<&'static str, String>,
+    files: Tree,
+}
+
+fn whole(repo: &Repo) -> Whole {
+    let read = |arguments: &[&str]| text(&repo.try_git(arguments).stdout).into_owned();
+    let states = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "sequencer", "BISECT_LOG"];
+    let states: Vec<&str> = states.into_iter().filter(|name| repo.git_dir().join(name).exists()).collect();
+    let texts = [
+        ("refs", read(&["for-each-ref", "--format=%(objectname) %(symref) %(refname)"])),
+        ("HEAD", fs::read_to_string(repo.git_dir().join("HEAD")).unwrap_or_default()),
+        ("index", read(&["ls-files", "-s"])),
+        ("stashes", read(&["stash", "list", "--format=%H"])),
+        ("configuration", read(&["config", "--local", "--list"])),
+        ("in progress", states.join(" ")),
+    ];
+    let mut files = tree(repo.worktree().unwrap_or(repo.path()));
+    files.retain(|name, _| !name.starts_with(".git"));
+    Whole { texts: texts.into(), files }
+}
+
+fn shell(repo: &Repo, script: &str) {
+    let mut shell: Command = repo.command(Path::new("/bin/sh").as_os_str());
+    shell.args(["-ec", &format!("{FUNCTIONS}\n{script}")]);
+    let output = shell.output().expect("a shell starts");
+    // A merge that conflicts fails.
+    assert!(!text(&output.stderr).contains("not found"), "{script}: {}", text(&output.stderr));
+}
+
+fn judge((name, before, command, least): Row) -> Result<Verdict, String> {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.do_not_wait_for_locks();
+    shell(&repo, SCENE);
+    shell(&repo, before);
+    repo.git(["tag", "unrelated"]);
+    let was = whole(&repo);
+    shell(&repo, command);
+    let is = whole(&repo);
+    assert!(was != is, "{name} changes something");
+    let (code, said) = run_jin(&repo, &["undo"]);
+    let now = whole(&repo);
+    match code {
+        0 if now == was => Ok(Exact),
+        1 if now == is && least == Refused => Ok(Refused),
+        1 if now == is => Err(format!("{name} was refused: {said}")),
+        _ => {
+            let texts = now.texts.iter().filter(|(what, text)| was.texts.get(*what) != Some(text));
+            Err(format!("{name}: exit code {code}, and these are others: {:?}: {said}", texts.collect::<Vec<_>>()))
+        }
+    }
+}
+
+fn check(rows: &[Row]) {
+    let judged: Vec<_> = rows.iter().map(|row| (row.0, judge(*row))).collect();
+    for (name, verdict) in &judged {
+        println!("{name}: {verdict:?}");
+    }
+    let wrong: Vec<_> = judged.into_iter().filter_map(|(_, verdict)| verdict.err()).collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+#[test]
+fn what_moves_refs_alone_is_undone_exactly_or_refused() {
+    check(&REFS);
+}
+
+#[test]
+fn what_no_hook_saw_makes_a_bare_undo_refuse() {
+    check(&UNSEEN);
+}
+
+#[test]
+fn what_moves_head_is_undone_exactly_or_refused() {
+    check(&HEADS);
+}
+
+#[test]
+#[ignore = "undo does not put back index and worktree yet"]
+fn what_writes_index_and_worktree_is_undone_exactly_or_refused() {
+    check(&FILES);
+}
+
+#[test]
+fn what_stopped_is_undone_exactly_or_refused() {
+    check(&STOPPED);
+}
