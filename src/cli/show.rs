@@ -9,6 +9,7 @@ use crate::cli::{Session, log, utc};
 use crate::process::owner;
 use crate::run::child_transactions;
 use crate::state::{StateDir, TxId, Wait};
+use crate::undo::kept::Kept;
 use crate::util::text::shown;
 use crate::wal::{Body, Log};
 
@@ -90,6 +91,12 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.print(&format!("recovered  {}", utc(record.time)));
         for action in actions {
             session.print(&format!("           {action}"));
+        }
+    }
+    if session.verbose {
+        let ids = whole.as_ref().map_or_else(|| vec![id], |it| it.transactions.clone());
+        for line in Kept::of(&StateDir::of(&repo), &scan.records, &ids)?.lines() {
+            session.print(&format!("kept       {line}"));
         }
     }
     for (id, operation) in &parts {

@@ -65,7 +65,7 @@ impl FileId {
 }
 
 /// What tells a directory from its copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Birth {
     /// Inode number.
     pub ino: u64,

@@ -18,24 +18,29 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Context;
 
-use crate::fs::{FileId, durable};
+use crate::fs::FileId;
 use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::hook::call::Call;
+use crate::hook::keep::StateFile;
 use crate::hook::markers::OwnMarker;
 use crate::observe::{self, Locks, Observed};
 use crate::process::git_argv;
-use crate::process::operation;
+use crate::process::operation::Root;
 use crate::process::owner::ExecContext;
 use crate::state::marker::{Entry, Marker, Phase};
-use crate::state::{Durability, TxId, TxKind};
+use crate::state::{Durability, TxId, TxKind, kept};
 use crate::util::text;
 use crate::util::text::shown;
-use crate::wal::{Begin, Body, Flush, Log, RefChange, Rename};
+use crate::wal::{Begin, Body, Flush, Log, RefChange, Rename, Sequence};
 
 /// What is about to happen.
 struct Change {
     seen: Observed,
     rename: Option<Rename>,
+    root: Option<Root>,
+    sequence: Option<Sequence>,
+    /// The state files of commands that have stopped.
+    in_progress: Vec<StateFile>,
     part_of: Option<TxId>,
 }
 
@@ -86,7 +91,9 @@ impl Call<'_> {
         let is_own = |lock: &FileId| lock.ctime >= git.started_at() && git_argv::may_commit(&git.argv);
         let seen = Observed { index_lock: seen.index_lock.filter(is_own), ..seen };
         let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, git.started_at())?;
-        Ok(Change { seen, rename, part_of: self.run()? })
+        let (root, in_progress) = (self.root()?, self.in_progress()?);
+        let sequence = self.sequence(&in_progress);
+        Ok(Change { seen, rename, root, sequence, in_progress, part_of: self.run()? })
     }
 }
 
@@ -116,6 +123,7 @@ impl<'c> Marked<'c> {
     fn preserve(&self, change: Change) -> anyhow::Result<Preserved<'_>> {
         self.call.save_reflogs(self.entry.id, &change.seen)?;
         self.call.save_index(self.entry.id, &change.seen)?;
+        self.call.save_for_undo(self.entry.id, change.root.as_ref(), &change.seen, &change.in_progress)?;
         if let Some(run) = change.part_of {
             self.call.save_reflogs_of_run(run, &change.seen, change.rename.as_ref())?;
         }
@@ -145,14 +153,8 @@ impl<'m> Preserved<'m> {
 
     fn record(self) -> anyhow::Result<Begin> {
         let Marked { call, marker, .. } = self.marked;
-        let Change { seen, rename, part_of } = self.change;
+        let Change { seen, rename, root, sequence, part_of, .. } = self.change;
         let repo = &call.repo;
-        // Who pushes works elsewhere.
-        let root = if call.environment.nested && !call.git()?.receives() {
-            operation::root_above(&call.git()?.stat)?
-        } else {
-            None
-        };
         Ok(Begin {
             worktree: repo.recorded_worktree(),
             reftable: repo.ref_format == RefFormat::Reftable,
@@ -169,6 +171,7 @@ impl<'m> Preserved<'m> {
             reverses: call.environment.reverses,
             part_of,
             root,
+            sequence,
             barrier: call.state.durability() == Durability::Full,
             ..Begin::new(TxKind::Hook, &marker.operation, marker.owner.clone(), marker.hook_process)
         })
@@ -186,7 +189,7 @@ impl Logged<'_> {
             if !call.conclude(log, &own.marker, &Body::Absorbed { by: *by }, Flush::No)? {
                 return Ok(());
             }
-            durable::remove_tree(&call.state.tx(own.entry.id))?;
+            kept::put_away(&call.state, own.entry.id)?;
             own.entry.remove()?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
 use crate::process::caller;
-use crate::process::operation;
+use crate::process::operation::{self, Root};
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::marker::{Listing, Marker, Phase};
 use crate::state::{StateDir, TxId, TxKind, Wait};
@@ -83,6 +83,14 @@ impl Call<'_> {
         }
         let (stat, argv) = caller::of_hook()?.ok_or(NoCaller)?;
         Ok(self.git.get_or_init(|| Git { stat, argv }))
+    }
+
+    /// The root of the operation, where that is another git than ours. Who pushes works elsewhere.
+    pub(super) fn root(&self) -> anyhow::Result<Option<Root>> {
+        if self.environment.nested && !self.git()?.receives() {
+            return Ok(operation::root_above(&self.git()?.stat)?);
+        }
+        Ok(None)
     }
 
     /// A marker for this transaction.

@@ -1,6 +1,6 @@
 //! `committed` and `aborted`: git is done. How it ended is read from the refs, logged, and cleaned up, the marker last.
 
-use crate::fs::{FileId, durable};
+use crate::fs::FileId;
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefFormat, RefStore};
@@ -8,12 +8,14 @@ use crate::hook::Reply;
 use crate::hook::call::Call;
 use crate::hook::markers::OwnMarker;
 use crate::process::owner::Stat;
+use crate::state::kept;
 use crate::state::marker::{Entry, Marker, State};
 use crate::wal::{Body, Flush, Log};
 
 impl Call<'_> {
     /// git has changed the refs; what it did is read from them, not from the payload.
     pub(super) fn committed(&self) -> anyhow::Result<Reply> {
+        self.note_reset()?;
         if self.nothing_is_in_flight() {
             return Ok(Reply::go());
         }
@@ -22,11 +24,13 @@ impl Call<'_> {
         if markers.mine.iter().any(|own| self.is_this(own) && own.is_locked(&self.repo)) {
             return Ok(Reply::go());
         }
+        let mut ended = None;
         for own in markers.mine {
             if self.is_this(&own) {
                 let committed = Body::Committed { refs: self.refs_with_new_value()? };
                 let OwnMarker { entry, marker } = own;
                 let Some(entry) = self.end(entry, &marker, &committed)? else { return Ok(Reply::go()) };
+                ended = Some(marker.index_lock.as_ref().map(|_| self.repo.git_dir.join("index.lock")));
                 // git renames `index.lock` into place only after this call: where it is gone by now, git has removed it, and is dying.
                 if !marker.follow_up && marker.index_lock.is_none() {
                     self.forget(entry)?;
@@ -34,6 +38,9 @@ impl Call<'_> {
             } else if self.is_only_announced(&own) || self.is_followed_up(&own) {
                 self.forget(own.entry)?;
             }
+        }
+        if let Some(new_index) = ended {
+            self.renew_standing(new_index)?;
         }
         self.recover_if(markers.dead)
     }
@@ -128,10 +135,7 @@ impl Call<'_> {
     /// The transaction is over: its files go, the marker last.
     fn forget(&self, entry: Entry) -> anyhow::Result<()> {
         if entry.state != State::InProgress {
-            let staged = self.state.tx(entry.id);
-            if staged.is_dir() {
-                durable::remove_tree(&staged)?;
-            }
+            kept::put_away(&self.state, entry.id)?;
         }
         Ok(entry.remove()?)
     }

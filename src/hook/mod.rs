@@ -20,6 +20,7 @@ mod call;
 pub(crate) mod chain;
 pub(crate) mod dispatch;
 mod ended;
+mod keep;
 mod markers;
 mod nested;
 mod post_checkout;
@@ -28,6 +29,7 @@ mod preparing;
 mod preserve;
 mod recover;
 mod testify;
+mod unmoved;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use crate::git::RefStore;
-use crate::hook::{Environment, Reply, markers, recover};
+use crate::hook::unmoved::doer;
+use crate::hook::{Environment, Reply, keep, markers, recover};
 use crate::process::caller;
+use crate::process::operation;
 use crate::process::owner::ExecContext;
 use crate::run::mark;
 use crate::state::marker::Listing;
@@ -32,18 +34,29 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
         told = recover::set_copy_aside(&repo, environment)?;
     }
     let place = ExecContext::here()?;
+    let git = caller::of_hook()?;
     if let [from, to, flag] = args {
+        let log = Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10)));
+        let by = match &git {
+            Some((stat, argv)) => {
+                let root = if environment.nested { operation::root_above(stat)? } else { None };
+                Some(doer(&log, &repo, (stat, argv), root, place.clone())?)
+            }
+            None => None,
+        };
         let body = Body::Checkout(Checkout {
             from: from.clone(),
             to: to.clone(),
             branch: flag == "1",
             head: RefStore::new(&repo).head()?,
             part_of: environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &state)),
+            by: by.map(Box::new),
         });
         // Nothing acknowledged depends on this record: no sync.
-        Log::new(&state, &place.boot, Wait::UpTo(Duration::from_secs(10))).append(None, &body, Flush::No)?;
+        log.append(None, &body, Flush::No)?;
+        keep::renew_standing(&repo, &state, None)?;
     }
-    let git = caller::of_hook()?.map(|(stat, _)| stat.process());
+    let git = git.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;
     let unfinished = !recover::is_verified(&listing, &state)? || markers::any_dead(&listing, git, &place, &state);
     if unfinished && !environment.quarantined {

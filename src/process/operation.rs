@@ -77,6 +77,23 @@ fn is_typed_into(pid: u32, stat: &Stat, argv: &[String]) -> bool {
     !passes_on && has_terminal()
 }
 
+/// The command of a git whose command line was written down: `rebase` of `git -C x rebase main`.
+pub(crate) fn command_of(line: &str) -> Option<&str> {
+    let mut words = line.split(' ');
+    let program = words.next()?;
+    if let Some(command) = program.strip_prefix("git-") {
+        return Some(command);
+    }
+    while let Some(word) = words.next() {
+        match word {
+            "-C" | "-c" | "--git-dir" | "--work-tree" | "--namespace" | "--config-env" => drop(words.next()),
+            _ if word.starts_with('-') => {}
+            command => return Some(command),
+        }
+    }
+    None
+}
+
 /// A command line, fit to be shown: without the directory of the program, and without secrets.
 pub(crate) fn command_line(argv: &[String], comm: &str) -> String {
     let Some((program, rest)) = argv.split_first() else { return comm.to_owned() };

@@ -15,7 +15,7 @@ use crate::fs::{FileId, absent_is_none, durable, named as fs};
 use crate::git::Oid;
 use crate::git::hash::Hash;
 use crate::staging::image::regular_size;
-use crate::state::{StateDir, TxId};
+use crate::state::{StateDir, TxId, kept};
 use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::wal::FileMode;
@@ -180,7 +180,7 @@ pub(crate) fn put_away(state: &StateDir, id: TxId) -> io::Result<()> {
         has_files |= is_file(&entry?);
     }
     if !has_files {
-        return durable::remove_tree(&dir);
+        return kept::put_away(state, id);
     }
     let kept = state.quarantine().join(format!("{}-{}", unix_time(), kept_suffix(id)));
     match durable::rename_new(&dir, &kept) {

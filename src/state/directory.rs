@@ -132,6 +132,12 @@ impl StateDir {
         self.path.join("quarantine")
     }
 
+    /// What is kept of transactions that have ended, so that they can be undone.
+    #[must_use]
+    pub fn kept(&self) -> PathBuf {
+        self.path.join("kept")
+    }
+
     /// Staged files of all transactions.
     #[must_use]
     pub fn tx_root(&self) -> PathBuf {

@@ -4,6 +4,7 @@ pub(crate) mod directory;
 pub(crate) mod flock;
 pub(crate) mod id;
 pub(crate) mod identity;
+pub(crate) mod kept;
 pub(crate) mod kind;
 pub(crate) mod marker;
 mod mend;

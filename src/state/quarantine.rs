@@ -66,11 +66,15 @@ pub(crate) fn keep(state: &StateDir, what: &str, bytes: &[u8]) -> io::Result<()>
 
 /// Removes what is older than `jin.retention` says, and the oldest of what is more than it says. What came last stays.
 pub(crate) fn sweep(state: &StateDir) -> io::Result<()> {
+    sweep_dir(state, &state.quarantine())?;
+    sweep_dir(state, &state.kept())
+}
+
+pub(super) fn sweep_dir(state: &StateDir, dir: &Path) -> io::Result<()> {
     let Settings { retained_seconds, retained_bytes, .. } = state.settings();
     let oldest_kept = unix_time().saturating_sub(retained_seconds);
-    let dir = state.quarantine();
     let mut kept = Vec::new();
-    for (name, kind) in door::entries(&dir)?.into_iter().flatten() {
+    for (name, kind) in door::entries(dir)?.into_iter().flatten() {
         let Some(time) = name.to_str().and_then(|n| n.split('-').next()?.parse::<u64>().ok()) else { continue };
         let path = dir.join(&name);
         let Some(found) = absent_is_none(fs::symlink_metadata(&path))? else { continue };

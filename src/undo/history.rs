@@ -7,10 +7,14 @@ use crate::git::{RefName, Value};
 use crate::run::child_transactions::{self, Move};
 use crate::state::{TxId, TxKind};
 use crate::undo::refusal::Refusal;
-use crate::wal::{Begin, Body, FileChange, Operations, Outcome, Record, Reversal};
+use crate::wal::{Begin, Body, Checkout, Doer, FileChange, Operations, Outcome, Place, Record, Reversal};
 
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
 const SCRATCH: &str = "refs/jin-txn/";
+
+const FILES: &str = "it replaced what index or worktree had, and no hook was called before";
+
+const HEAD_UNKNOWN: &str = "it moved HEAD, and the log does not say from where";
 
 const RENAMED: &str = "it renamed a branch, whose new name no transaction made: `git branch -m` renames it back";
 
@@ -24,9 +28,11 @@ pub(super) struct History<'l> {
     pub(super) steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
     pub(super) done: Vec<TxId>,
     pub(super) undone: Vec<TxId>,
-    pub(super) operations: Operations,
+    pub(super) operations: Operations<'l>,
     /// The first transaction of each.
     begins: HashMap<TxId, &'l Begin>,
+    /// Who made those that have none.
+    doers: HashMap<TxId, &'l Doer>,
     /// What the parts of operations did.
     parts: HashMap<TxId, Vec<Part<'l>>>,
     head: Option<&'l RefSnapshot>,
@@ -34,7 +40,8 @@ pub(super) struct History<'l> {
 
 /// What one of them changed.
 pub(super) struct Changes<'l> {
-    pub(super) begin: &'l Begin,
+    /// The worktree's git directory, as the log has it.
+    pub(super) worktree: &'l str,
     /// The command line.
     pub(super) operation: &'l str,
     /// Each ref, before and after.
@@ -50,12 +57,47 @@ pub(crate) struct HeadRecord {
     /// The value of HEAD, or of its branch.
     pub before: Value,
     pub after: Value,
-    /// The size of HEAD's reflog before: the line behind it says why HEAD moved.
-    pub log: Option<u64>,
+    /// The size of HEAD's reflog before: the line behind it says why HEAD moved. A move outside of any transaction has none.
+    pub log: LogPlace,
     /// The command line of the git that did it.
     pub operation: String,
     /// An `apply` made it.
     pub is_ours: bool,
+}
+
+/// Where a reflog has the line about a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogPlace {
+    /// Behind that size; `None` when there was no reflog.
+    Behind(Option<u64>),
+    /// It is unknown where.
+    Unknown,
+}
+
+impl<'l> Changes<'l> {
+    /// Of an operation that has no transaction.
+    fn of_checkout(by: &'l Doer) -> Changes<'l> {
+        let operation = by.root.as_ref().map_or(&by.operation, |root| &root.operation);
+        Changes { worktree: &by.worktree, operation, refs: Vec::new(), files: &[], heads: Vec::new() }
+    }
+
+    /// HEAD has moved as well, outside of any transaction.
+    fn with_checkout(mut self, by: &Doer, name: &RefName, before: &Value, after: &Value) -> Changes<'l> {
+        self.refs.push((name.clone(), before.clone(), after.clone()));
+        self.heads.push(HeadRecord {
+            before: before.clone(),
+            after: after.clone(),
+            log: LogPlace::Unknown,
+            operation: by.operation.clone(),
+            is_ours: false,
+        });
+        self
+    }
+}
+
+/// The notes of a checkout are transactions, too.
+fn is_without_refs(step: &Result<Changes<'_>, Refusal>) -> bool {
+    matches!(step, Err(Refusal::NotReversible(_, why)) if why == NO_REF)
 }
 
 /// The move of HEAD in a transaction.
@@ -73,7 +115,7 @@ fn head_record(begin: &Begin, settled: &[RefSnapshot]) -> Option<HeadRecord> {
     Some(HeadRecord {
         before: change.before.clone()?,
         after: change.after.clone(),
-        log,
+        log: LogPlace::Behind(log),
         operation: begin.operation.clone(),
         is_ours: begin.origin == TxKind::Apply,
     })
@@ -100,10 +142,14 @@ impl<'l> History<'l> {
             undone: Vec::new(),
             operations: Operations::of(records),
             begins: HashMap::new(),
+            doers: HashMap::new(),
             parts: HashMap::new(),
             head,
         };
         for record in records {
+            if let Body::Checkout(Checkout { by: Some(by), .. }) = &record.body {
+                history.check_out(by);
+            }
             if let Body::Checkout(now) = &record.body
                 && let (Some(run), Some(head)) = (now.part_of, &now.head)
             {
@@ -152,12 +198,23 @@ impl<'l> History<'l> {
 
     /// The command line of an operation.
     pub(super) fn command(&self, id: TxId) -> Option<&'l str> {
-        self.begins.get(&id).map(|begin| command(begin))
+        let doer = || self.doers.get(&id).map(|by| by.root.as_ref().map_or(&by.operation, |r| &r.operation).as_str());
+        self.begins.get(&id).map(|begin| command(begin)).or_else(doer)
+    }
+
+    /// A checkout that no transaction tells.
+    fn check_out(&mut self, by: &'l Doer) {
+        let operation = self.operations.id(by.id);
+        if self.operations.checkouts.iter().any(|it| it.by.id == by.id) {
+            self.doers.entry(operation).or_insert(by);
+            self.do_newest(operation);
+        }
     }
 
     /// Was it made in this worktree, by its git directory as the log has it?
     pub(super) fn is_of(&self, id: TxId, worktree: &str) -> bool {
-        self.begins.get(&id).is_some_and(|begin| begin.worktree == worktree)
+        let begin = self.begins.get(&id).map(|begin| begin.worktree.as_str());
+        begin.or_else(|| self.doers.get(&id).map(|by| by.worktree.as_str())) == Some(worktree)
     }
 
     fn do_newest(&mut self, operation: TxId) {
@@ -180,6 +237,20 @@ impl<'l> History<'l> {
                 }
             };
             self.steps.insert(id, step.map_err(|why| not_reversible(id, &why)));
+        }
+        for checkout in &self.operations.checkouts {
+            let id = checkout.operation;
+            match &checkout.what {
+                Place::Files => drop(self.steps.insert(id, Err(not_reversible(id, FILES)))),
+                Place::Head { name, before: Some(before), after } => {
+                    let step = self.steps.remove(&id).filter(|step| !is_without_refs(step));
+                    let step = step.unwrap_or_else(|| Ok(Changes::of_checkout(checkout.by)));
+                    self.steps.insert(id, step.map(|step| step.with_checkout(checkout.by, name, before, after)));
+                }
+                Place::Head { before: None, .. } => {
+                    self.steps.insert(id, Err(not_reversible(id, HEAD_UNKNOWN)));
+                }
+            }
         }
     }
 
@@ -242,7 +313,7 @@ fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>,
     if refs.is_empty() && files.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { begin, operation: command(begin), refs, files, heads })
+        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files, heads })
     }
 }
 
@@ -294,7 +365,7 @@ fn changes_of_all<'l>(
     if refs.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { begin, operation: command(begin), refs, files: &[], heads: moves_of_head })
+        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files: &[], heads: moves_of_head })
     }
 }
 

@@ -16,6 +16,7 @@
 //! its reflog) is not reversed.
 
 mod history;
+pub(crate) mod kept;
 mod refusal;
 pub(crate) mod restore;
 
@@ -53,6 +54,8 @@ pub(crate) struct Step {
     pub files: Vec<FileStep>,
     /// The moves of HEAD that are reversed, or made again, in this order.
     pub heads: Vec<HeadRecord>,
+    /// Its transactions, oldest first.
+    pub transactions: Vec<TxId>,
     /// The worktree's git directory, as the log has it.
     worktree: String,
     /// The run that this is part of.
@@ -118,12 +121,15 @@ pub(crate) fn plan(
         FileStep { path: change.path.clone(), from, to, kept_by: to.map_or_else(Vec::new, |to| keepers(records, to)) }
     };
     let files = changes.files.iter().map(file).collect();
-    let (operation, worktree) = (changes.operation.to_owned(), changes.begin.worktree.clone());
+    let (operation, worktree) = (changes.operation.to_owned(), changes.worktree.to_owned());
     let mut heads = changes.heads.clone();
     if direction == Direction::Undo {
         heads.reverse();
     }
-    Ok(Step { id, operation, direction, writes, files, heads, worktree, part_of: None })
+    let mut transactions: Vec<TxId> = records.iter().filter_map(|record| record.tx).collect();
+    transactions.retain(|tx| history.operations.id(*tx) == id);
+    transactions.dedup();
+    Ok(Step { id, operation, direction, writes, files, heads, transactions, worktree, part_of: None })
 }
 
 /// The transactions that have kept a file that was `image` when they replaced or removed it, newest first.

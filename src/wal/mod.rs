@@ -27,8 +27,8 @@ mod segments;
 
 pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use log::{Flush, Log};
-pub(crate) use operations::Operations;
+pub(crate) use operations::{Operations, Place};
 pub(crate) use record::{
-    Begin, Body, Checkout, Lsn, NewIndex, Outcome, Record, RefChange, Rename, Reversal, Seal, Watched,
+    Begin, Body, Checkout, Doer, Lsn, NewIndex, Outcome, Record, RefChange, Rename, Reversal, Seal, Sequence, Watched,
 };
 pub(crate) use scan::Scan;

@@ -95,6 +95,34 @@ impl std::str::FromStr for Reversal {
     }
 }
 
+/// A command that stops and is continued (rebase, am, cherry-pick, revert, bisect), by what it leaves in the git directory of its
+/// worktree while it is in progress.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The name of its directory or file.
+    pub name: String,
+    /// Which one: names are used again.
+    #[serde(flatten)]
+    pub birth: Birth,
+}
+
+/// Who made an operation that moves no ref.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Doer {
+    /// The id of the operation.
+    pub id: TxId,
+    /// The command line of its git.
+    pub operation: String,
+    /// The git process.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// The root of the operation, where that is another git than `owner`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+    /// The worktree's git directory, relative to the common one; empty for the main worktree.
+    pub worktree: String,
+}
+
 /// What ties a run to its snapshot: one that is not this one, or lies in a copy of the state directory, is not restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
@@ -104,7 +132,7 @@ pub struct Seal {
     pub state_dir: Birth,
 }
 
-/// `checkout`: what the post-checkout hook was told.
+/// `checkout`: what the post-checkout hook was told, or a transaction that leaves HEAD where it is (`reset --hard`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkout {
     /// HEAD before.
@@ -119,6 +147,9 @@ pub struct Checkout {
     /// The run whose command checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<TxId>,
+    /// Whose operation it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Box<Doer>>,
 }
 
 /// The index of a worktree that a transaction of ours replaces as a whole.
@@ -144,6 +175,9 @@ pub struct Begin {
     /// The root of the operation that it is part of, where that is another git than `owner`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
+    /// The sequence that was in progress in the worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
     /// The hook process.
     pub hook_process: Process,
     /// The worktree's git directory, relative to the common one; empty for the main worktree.
@@ -223,6 +257,7 @@ impl Begin {
             operation: operation.to_owned(),
             owner,
             root: None,
+            sequence: None,
             hook_process,
             worktree: String::new(),
             reftable: false,

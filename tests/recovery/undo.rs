@@ -1,5 +1,7 @@
 //! Taking finished transactions back, and doing them again.
 
+mod keeping;
+
 use insta::assert_snapshot;
 
 use crate::support::crash::{self, assert_recovers, run_jin, spare_commit, transactions, unseen_git, value};

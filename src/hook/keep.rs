@@ -1,0 +1,209 @@
+//! What undo needs and cannot have later: kept at the first `prepared` of an operation, and at the end of each logged call.
+//!
+//! - The *state files* of commands that have stopped (MERGE_HEAD, rebase-merge/ ...), copied: git writes some of them in place.
+//! - The *index* before the operation, by a second name: git never writes it in place. At the first `prepared` git may have
+//!   replaced it already (`switch`, `reset`). So the last call of each operation gives the index a standing second name,
+//!   and the log of refs/stash another one: `stash drop` calls no hook at all.
+//! - The *configuration section* of a branch that is deleted or renamed: git removes it after the last call.
+//!
+//! A call that changes nothing keeps nothing. What cannot be kept keeps nobody from working: undo then refuses.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::fs::door::{self, Kind};
+use crate::fs::{Birth, FileId, absent_is_none, durable};
+use crate::git::{Repository, Value, config_files};
+use crate::hook::call::Call;
+use crate::observe::Observed;
+use crate::process::git_argv;
+use crate::process::operation::Root;
+use crate::process::owner::{self, Process};
+use crate::state::directory::SMALL;
+use crate::state::{StateDir, TxId, kept};
+use crate::util::text::shown;
+use crate::wal::Sequence;
+
+/// What a sequence leaves in its git directory while it is in progress. The first that is there names it.
+const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
+
+/// Other state files.
+const STATES: [&str; 7] =
+    ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
+
+/// The most that is kept of state files, in bytes.
+const MOST: u64 = 1 << 20;
+
+/// A process starts within one tick of the kernel's clock, a file system has the time of another one: nanoseconds.
+const TICK: i64 = 20_000_000;
+
+/// A state file or directory right in the git directory of a worktree.
+pub(super) struct StateFile {
+    name: OsString,
+    kind: Kind,
+}
+
+impl Call<'_> {
+    /// What commands that have stopped have left in this worktree.
+    pub(super) fn in_progress(&self) -> io::Result<Vec<StateFile>> {
+        let found = door::entries(&self.repo.git_dir)?.into_iter().flatten();
+        let is_state = |name: &OsString| {
+            let known = STATES.iter().chain(&SEQUENCES).any(|state| *name == **state);
+            known || name.as_bytes().starts_with(b"BISECT_")
+        };
+        let found: Vec<StateFile> =
+            found.filter(|(name, _)| is_state(name)).map(|(name, kind)| StateFile { name, kind }).collect();
+        // A finished rebase leaves it.
+        let is_left = |file: &StateFile| file.name == "AUTO_MERGE";
+        Ok(if found.iter().all(is_left) { Vec::new() } else { found })
+    }
+
+    /// The sequence that is in progress.
+    pub(super) fn sequence(&self, found: &[StateFile]) -> Option<Sequence> {
+        let name = SEQUENCES.iter().find(|name| found.iter().any(|file| file.name == **name))?;
+        let birth = Birth::at(&self.repo.git_dir.join(name)).ok()?;
+        Some(Sequence { name: (*name).to_owned(), birth })
+    }
+
+    /// Keeps what the operation found, for the transaction `id`; once for each operation.
+    pub(super) fn save_for_undo(
+        &self,
+        id: TxId,
+        root: Option<&Root>,
+        seen: &Observed,
+        in_progress: &[StateFile],
+    ) -> anyhow::Result<()> {
+        let git = self.git()?;
+        self.save_sections(id, seen)?;
+        let uses_index = !git_argv::changes_no_index(&git.argv);
+        if !uses_index && in_progress.is_empty() {
+            return Ok(());
+        }
+        let process = root.map_or_else(|| git.process(), |root| root.process);
+        if !self.is_first_of(process)? {
+            return Ok(());
+        }
+        if uses_index {
+            self.save_index_before(id, process)?;
+        }
+        let began = owner::realtime_of_start(process.start);
+        let found: Vec<&StateFile> = in_progress.iter().filter(|file| self.was_there(file, began)).collect();
+        if !found.is_empty() {
+            let to = self.state.make_tx(id)?.join(kept::STATE);
+            copy_states(&self.repo.git_dir, &found, &to)?;
+        }
+        Ok(())
+    }
+
+    /// Is the state file older than the operation? A rebase makes its directory before its first transaction.
+    fn was_there(&self, file: &StateFile, began: i64) -> bool {
+        Birth::at(&self.repo.git_dir.join(&file.name))
+            .is_ok_and(|birth| birth.born.is_none_or(|born| born < began + TICK))
+    }
+
+    /// Has nothing been kept for the operation of `root` yet?
+    fn is_first_of(&self, root: Process) -> anyhow::Result<bool> {
+        let name = kept::mark_name(self.repo.worktree_name());
+        let text = format!("{} {}\n", root.pid, root.start);
+        let dir = self.state.path();
+        if absent_is_none(durable::read_own(&dir.join(&name), SMALL))?.is_some_and(|was| was == text.as_bytes()) {
+            return Ok(false);
+        }
+        let temporary = format!("{name}.{}", std::process::id());
+        durable::publish(dir, &temporary, &name, text.as_bytes())
+            .with_context(|| format!("cannot write into {}", shown(dir)))?;
+        Ok(true)
+    }
+
+    /// The index as the operation found it, or as the last one left it.
+    fn save_index_before(&self, id: TxId, root: Process) -> anyhow::Result<()> {
+        let (index, standing) = (self.repo.git_dir.join("index"), self.last_index());
+        let Some(now) = FileId::at(&index)? else { return Ok(()) };
+        // A commit writes it with the same entries, if at all, before it moves refs.
+        let commits = git_argv::may_commit(&self.git()?.argv);
+        let is_old = commits || now.mtime + TICK < owner::realtime_of_start(root.start);
+        if is_old {
+            kept::renew(&index, &standing)?;
+        }
+        let Some(last) = FileId::at(&standing)? else { return Ok(()) };
+        let name = if last.ino == now.ino { kept::INDEX } else { kept::LAST_INDEX };
+        let second = self.state.make_tx(id)?.join(name);
+        match durable::hard_link(&standing, &second) {
+            Ok(()) => Ok(()),
+            // Another hook of this worktree was faster, or there are no links.
+            Err(_) if FileId::at(&second)?.is_none() => Ok(()),
+            Err(e) => Err(e).context("cannot keep the index"),
+        }
+    }
+
+    fn save_sections(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
+        let branch = |name: &'_ [u8]| name.strip_prefix(b"refs/heads/").map(<[u8]>::to_vec);
+        let gone = seen.changes.iter().filter(|change| change.after == Value::Absent);
+        let branches: Vec<Vec<u8>> = gone.filter_map(|change| branch(change.name.as_bytes())).collect();
+        if branches.is_empty() {
+            return Ok(());
+        }
+        let Ok(config) = durable::read_own(&self.repo.common_dir.join("config"), SMALL) else { return Ok(()) };
+        let sections: Vec<u8> = branches.iter().flat_map(|name| config_files::branch_section(&config, name)).collect();
+        if !sections.is_empty() {
+            durable::create_new(&self.state.make_tx(id)?.join(kept::SECTIONS), &sections)
+                .context("cannot keep the configuration of a branch")?;
+        }
+        Ok(())
+    }
+
+    /// Gives index and log of the stash their standing second names: `new_index` is the index that git is about to put into
+    /// place.
+    pub(super) fn renew_standing(&self, new_index: Option<PathBuf>) -> io::Result<()> {
+        renew_standing(&self.repo, &self.state, new_index)
+    }
+
+    fn last_index(&self) -> PathBuf {
+        kept::last_index(&self.state, self.repo.worktree_name())
+    }
+}
+
+/// See [`Call::renew_standing`].
+pub(super) fn renew_standing(repo: &Repository, state: &StateDir, new_index: Option<PathBuf>) -> io::Result<()> {
+    let index = new_index.unwrap_or_else(|| repo.git_dir.join("index"));
+    kept::renew(&index, &kept::last_index(state, repo.worktree_name()))?;
+    kept::renew(&repo.common_dir.join("logs/refs/stash"), &kept::last_stash(state))
+}
+
+/// Copies state files as long as they are small: what is larger belongs to a sequence whose undo is refused.
+fn copy_states(git_dir: &Path, found: &[&StateFile], to: &Path) -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for file in found {
+        list(git_dir, Path::new(&file.name), file.kind, &mut files)?;
+    }
+    let mut room = MOST;
+    let mut copies = Vec::new();
+    for name in files {
+        let Ok(bytes) = durable::read_own(&git_dir.join(&name), room) else { return Ok(()) };
+        room = room.saturating_sub(bytes.len() as u64 + 1);
+        copies.push((name, bytes));
+    }
+    for (name, bytes) in copies {
+        let path = to.join(&name);
+        durable::create_dirs(path.parent().unwrap_or(to), 0o700)?;
+        durable::create_new(&path, &bytes).with_context(|| format!("cannot keep {}", shown(&git_dir.join(&name))))?;
+    }
+    Ok(())
+}
+
+fn list(git_dir: &Path, name: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    match kind {
+        Kind::File => files.push(name.to_owned()),
+        Kind::Directory => {
+            for (below, kind) in door::entries(&git_dir.join(name))?.into_iter().flatten() {
+                list(git_dir, &name.join(&below), kind, files)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! `.jin/kept/`: what is kept of transactions that have ended, so that their operations can be undone. It has the bounds of the
+//! quarantine.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::fs::door::{self, Kind};
+use crate::fs::{absent_is_none, durable, named as fs};
+use crate::state::directory::StateDir;
+use crate::state::{TxId, quarantine};
+use crate::util::clock::unix_time;
+
+/// Copies of the state files (MERGE_HEAD, rebase-merge/ ...) that the operation found.
+pub(crate) const STATE: &str = "state";
+
+/// A second name of the index that the operation found.
+pub(crate) const INDEX: &str = "index.before";
+
+/// The same where git had replaced the index already: the one that the last operation left. What was staged between the two
+/// is not in it.
+pub(crate) const LAST_INDEX: &str = "index.last";
+
+/// The configuration sections of branches that the operation deleted or renamed.
+pub(crate) const SECTIONS: &str = "config.sections";
+
+/// The index that the transaction left, and the one that it replaced, kept for recovery: alone they are not worth keeping.
+const OF_RECOVERY: [&str; 2] = ["index", "index.replaced"];
+
+/// After so many transactions with kept files the directory is swept.
+const SWEEP_EVERY: u64 = 16;
+
+/// Takes the files of a transaction out of the way when it has ended.
+pub(crate) fn put_away(state: &StateDir, id: TxId) -> io::Result<()> {
+    let dir = state.tx(id);
+    if absent_is_none(fs::symlink_metadata(&dir))?.is_none() {
+        return Ok(());
+    }
+    let is_wanted = |(name, _): &(std::ffi::OsString, Kind)| !OF_RECOVERY.iter().any(|own| name == own);
+    if !door::entries(&dir)?.into_iter().flatten().any(|entry| is_wanted(&entry)) {
+        return durable::remove_tree(&dir);
+    }
+    state.create_missing([state.kept()])?;
+    if id.0.is_multiple_of(SWEEP_EVERY) {
+        quarantine::sweep_dir(state, &state.kept())?;
+    }
+    let to = state.kept().join(format!("{}-{id}", unix_time()));
+    match durable::rename_new(&dir, &to) {
+        // Ids are not used again: this is what a copy of the repository has brought along.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => durable::remove_tree(&dir),
+        other => other,
+    }
+}
+
+/// Where the files of `transactions` are kept, in their order.
+pub(crate) fn find(state: &StateDir, transactions: &[TxId]) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<(usize, PathBuf)> = Vec::new();
+    let place = |name: &str| transactions.iter().position(|id| id.to_string() == name);
+    for (name, kind) in door::entries(&state.kept())?.into_iter().flatten() {
+        let id = name.to_str().and_then(|name| name.split_once('-')).and_then(|(_, id)| place(id));
+        if let Some(at) = id.filter(|_| kind == Kind::Directory) {
+            found.push((at, state.kept().join(&name)));
+        }
+    }
+    for (at, id) in transactions.iter().enumerate() {
+        let dir = state.tx(*id);
+        if absent_is_none(fs::symlink_metadata(&dir))?.is_some_and(|found| found.is_dir()) {
+            found.push((at, dir));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, dir)| dir).collect())
+}
+
+/// The standing second name of a worktree's index, as the last operation there left it. `worktree` is its name, none of the main
+/// one.
+pub(crate) fn last_index(state: &StateDir, worktree: Option<&[u8]>) -> PathBuf {
+    state.path().join(of_worktree("last.index", worktree))
+}
+
+/// The standing second name of the log of refs/stash.
+pub(crate) fn last_stash(state: &StateDir) -> PathBuf {
+    state.path().join("last.stash")
+}
+
+/// Names the operation for which files were kept last, by its process.
+pub(crate) fn mark_name(worktree: Option<&[u8]>) -> String {
+    of_worktree("last.kept", worktree)
+}
+
+fn of_worktree(name: &str, worktree: Option<&[u8]>) -> String {
+    worktree.map_or_else(|| name.to_owned(), |w| format!("{name}@{}", quarantine::flat(&crate::util::text::escape(w))))
+}
+
+/// Gives `standing` the file that `original` is now: a second name, no copy. Where there are no links there is none.
+pub(crate) fn renew(original: &Path, standing: &Path) -> io::Result<()> {
+    let Some(now) = absent_is_none(fs::symlink_metadata(original))?.filter(fs::Metadata::is_file) else {
+        return Ok(());
+    };
+    let inode = |found: &fs::Metadata| std::os::unix::fs::MetadataExt::ino(found);
+    // The second name keeps the inode from being used again.
+    if absent_is_none(fs::symlink_metadata(standing))?.is_some_and(|was| inode(&was) == inode(&now)) {
+        return Ok(());
+    }
+    durable::remove_file_here(standing)?;
+    if durable::hard_link(original, standing).is_err() {
+        // The file belongs to another user, or was replaced just now: then undo knows less.
+    }
+    Ok(())
+}
