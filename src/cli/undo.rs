@@ -8,6 +8,7 @@ use crate::process::owner;
 use crate::recovery;
 use crate::setup::hooks;
 use crate::state::{StateDir, TxId, Wait};
+use crate::undo::kept::Kept;
 use crate::undo::restore::{self, Follow, Restore};
 use crate::undo::{self, Direction, Step};
 use crate::util::text::shown;
@@ -110,8 +111,9 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     if args.id.is_none() && direction == Direction::Undo && joined.is_none() {
         undo::require_newest(&repo, &git, &scan.records, &step)?;
     }
+    let kept = Kept::of(&state, &scan.records, &step.transactions)?;
     let follow = if args.keep_worktree { Follow::RefsOnly } else { Follow::AsMade };
-    let restore = restore::plan(&repo, &git, &step, follow)?;
+    let restore = restore::plan(&repo, &git, &step, &kept, follow)?;
     if args.dry_run {
         undo::check_files(&repo, &git, &step)?;
     } else {

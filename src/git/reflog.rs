@@ -117,6 +117,14 @@ pub(crate) fn line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Ve
     Ok(first.filter(|_| lines.next().is_none()).map(<[u8]>::to_vec))
 }
 
+/// The message of the newest entry about a checkout.
+pub(crate) fn newest_checkout(log: &Path) -> io::Result<Option<String>> {
+    let Some(content) = content(log)? else { return Ok(None) };
+    let mut lines = content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse);
+    let found = lines.find(|line| line.message.starts_with(b"checkout: moving from "));
+    Ok(found.map(|line| String::from_utf8_lossy(line.message).into_owned()))
+}
+
 /// The first whole line behind the recorded size, without its line feed.
 pub(crate) fn first_line_at(log: &Path, recorded: Option<u64>) -> io::Result<Option<Vec<u8>>> {
     let Some(content) = content(log)? else { return Ok(None) };

@@ -12,9 +12,9 @@ use crate::wal::{Begin, Body, Checkout, Doer, FileChange, Operations, Outcome, P
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
 const SCRATCH: &str = "refs/jin-txn/";
 
-const HEAD_MOVED: &str = "it moved HEAD from branch to branch: `git switch` takes the worktree along";
-
 const FILES: &str = "it replaced what index or worktree had, and no hook was called before";
+
+const HEAD_UNKNOWN: &str = "it moved HEAD, and the log does not say from where";
 
 const RENAMED: &str = "it renamed a branch, whose new name no transaction made: `git branch -m` renames it back";
 
@@ -40,7 +40,8 @@ pub(super) struct History<'l> {
 
 /// What one of them changed.
 pub(super) struct Changes<'l> {
-    pub(super) begin: &'l Begin,
+    /// The worktree's git directory, as the log has it.
+    pub(super) worktree: &'l str,
     /// The command line.
     pub(super) operation: &'l str,
     /// Each ref, before and after.
@@ -56,12 +57,47 @@ pub(crate) struct HeadRecord {
     /// The value of HEAD, or of its branch.
     pub before: Value,
     pub after: Value,
-    /// The size of HEAD's reflog before: the line behind it says why HEAD moved.
-    pub log: Option<u64>,
+    /// The size of HEAD's reflog before: the line behind it says why HEAD moved. A move outside of any transaction has none.
+    pub log: LogPlace,
     /// The command line of the git that did it.
     pub operation: String,
     /// An `apply` made it.
     pub is_ours: bool,
+}
+
+/// Where a reflog has the line about a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogPlace {
+    /// Behind that size; `None` when there was no reflog.
+    Behind(Option<u64>),
+    /// It is unknown where.
+    Unknown,
+}
+
+impl<'l> Changes<'l> {
+    /// Of an operation that has no transaction.
+    fn of_checkout(by: &'l Doer) -> Changes<'l> {
+        let operation = by.root.as_ref().map_or(&by.operation, |root| &root.operation);
+        Changes { worktree: &by.worktree, operation, refs: Vec::new(), files: &[], heads: Vec::new() }
+    }
+
+    /// HEAD has moved as well, outside of any transaction.
+    fn with_checkout(mut self, by: &Doer, name: &RefName, before: &Value, after: &Value) -> Changes<'l> {
+        self.refs.push((name.clone(), before.clone(), after.clone()));
+        self.heads.push(HeadRecord {
+            before: before.clone(),
+            after: after.clone(),
+            log: LogPlace::Unknown,
+            operation: by.operation.clone(),
+            is_ours: false,
+        });
+        self
+    }
+}
+
+/// The notes of a checkout are transactions, too.
+fn is_without_refs(step: &Result<Changes<'_>, Refusal>) -> bool {
+    matches!(step, Err(Refusal::NotReversible(_, why)) if why == NO_REF)
 }
 
 /// The move of HEAD in a transaction.
@@ -79,7 +115,7 @@ fn head_record(begin: &Begin, settled: &[RefSnapshot]) -> Option<HeadRecord> {
     Some(HeadRecord {
         before: change.before.clone()?,
         after: change.after.clone(),
-        log,
+        log: LogPlace::Behind(log),
         operation: begin.operation.clone(),
         is_ours: begin.origin == TxKind::Apply,
     })
@@ -204,10 +240,15 @@ impl<'l> History<'l> {
         }
         for checkout in &self.operations.checkouts {
             let id = checkout.operation;
-            match checkout.what {
+            match &checkout.what {
                 Place::Files => drop(self.steps.insert(id, Err(not_reversible(id, FILES)))),
-                Place::Head { .. } => {
-                    self.steps.entry(id).or_insert_with(|| Err(not_reversible(id, HEAD_MOVED)));
+                Place::Head { name, before: Some(before), after } => {
+                    let step = self.steps.remove(&id).filter(|step| !is_without_refs(step));
+                    let step = step.unwrap_or_else(|| Ok(Changes::of_checkout(checkout.by)));
+                    self.steps.insert(id, step.map(|step| step.with_checkout(checkout.by, name, before, after)));
+                }
+                Place::Head { before: None, .. } => {
+                    self.steps.insert(id, Err(not_reversible(id, HEAD_UNKNOWN)));
                 }
             }
         }
@@ -272,7 +313,7 @@ fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>,
     if refs.is_empty() && files.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { begin, operation: command(begin), refs, files, heads })
+        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files, heads })
     }
 }
 
@@ -324,7 +365,7 @@ fn changes_of_all<'l>(
     if refs.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { begin, operation: command(begin), refs, files: &[], heads: moves_of_head })
+        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files: &[], heads: moves_of_head })
     }
 }
 

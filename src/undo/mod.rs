@@ -56,6 +56,8 @@ pub(crate) struct Step {
     pub files: Vec<FileStep>,
     /// The moves of HEAD that are reversed, or made again, in this order.
     pub heads: Vec<HeadRecord>,
+    /// Its transactions, oldest first.
+    pub transactions: Vec<TxId>,
     /// The worktree's git directory, as the log has it.
     worktree: String,
     /// The run that this is part of.
@@ -121,12 +123,15 @@ pub(crate) fn plan(
         FileStep { path: change.path.clone(), from, to, kept_by: to.map_or_else(Vec::new, |to| keepers(records, to)) }
     };
     let files = changes.files.iter().map(file).collect();
-    let (operation, worktree) = (changes.operation.to_owned(), changes.begin.worktree.clone());
+    let (operation, worktree) = (changes.operation.to_owned(), changes.worktree.to_owned());
     let mut heads = changes.heads.clone();
     if direction == Direction::Undo {
         heads.reverse();
     }
-    Ok(Step { id, operation, direction, writes, files, heads, worktree, part_of: None })
+    let mut transactions: Vec<TxId> = records.iter().filter_map(|record| record.tx).collect();
+    transactions.retain(|tx| history.operations.id(*tx) == id);
+    transactions.dedup();
+    Ok(Step { id, operation, direction, writes, files, heads, transactions, worktree, part_of: None })
 }
 
 /// May the newest operation be taken back without being named? Nothing came behind it that no hook saw, and it is not what goes

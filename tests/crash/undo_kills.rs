@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::crash::{jin, recover, run_jin};
 use crate::support::invariants;
-use crate::support::repo::{Git, Options, Repo};
+use crate::support::repo::{Options, Repo};
 use crate::support::table::{start, stride};
 use crate::support::tracer::{self, Action, Event, Isolation};
 use crate::support::worktree::Whole;
@@ -89,14 +89,10 @@ fn a_redo_of_a_merge_that_is_killed_leaves_refs_index_and_files_wholly_before_or
 
 #[test]
 fn an_undo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
-    if Git::under_test().is_at_least(2, 46) {
-        kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "undo");
-    }
+    kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "undo");
 }
 
 #[test]
 fn a_redo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
-    if Git::under_test().is_at_least(2, 46) {
-        kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "redo");
-    }
+    kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "redo");
 }

@@ -14,7 +14,8 @@ use std::path::Path;
 
 use crate::git::reflog::{self, LogLine};
 use crate::git::{Oid, Value};
-use crate::undo::history::HeadRecord;
+use crate::staging::own::moving_message;
+use crate::undo::history::{HeadRecord, LogPlace};
 
 /// What of the worktree goes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,21 +32,30 @@ pub(super) enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Move {
     pub effect: Effect,
+    /// A commit: it takes what is staged, and perhaps stages it first.
+    pub commits: bool,
     pub from: Option<Option<Oid>>,
     pub to: Option<Option<Oid>>,
 }
 
 impl Move {
     pub(super) fn reversed(self) -> Move {
-        Move { effect: self.effect, from: self.to, to: self.from }
+        Move { from: self.to, to: self.from, ..self }
     }
 }
 
 /// The move, or why it is unknown what it did.
 pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, String>> {
-    let found = reflog::first_line_at(log, record.log)?;
+    let found = match record.log {
+        LogPlace::Behind(size) => reflog::first_line_at(log, size)?,
+        LogPlace::Unknown if !says_so(log, record)? => {
+            return Ok(Err("HEAD's reflog does not say what the log says of where HEAD was before".to_owned()));
+        }
+        LogPlace::Unknown => None,
+    };
     let line = found.as_deref().and_then(LogLine::parse).filter(|line| is_of(line, record));
     let message = line.as_ref().map(|line| String::from_utf8_lossy(line.message).into_owned());
+    let commits = message.as_deref().is_some_and(|message| message.starts_with("commit"));
     let effect = match (effect(message.as_deref(), record), message) {
         (Some(effect), _) => effect,
         (None, Some(message)) => return Ok(Err(format!("what `{message}` did to index and files is unknown"))),
@@ -58,7 +68,18 @@ pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, S
     };
     let from = commit(&record.before, line.as_ref().map(|line| line.old));
     let to = commit(&record.after, line.as_ref().map(|line| line.new));
-    Ok(Ok(Move { effect, from, to }))
+    Ok(Ok(Move { effect, commits, from, to }))
+}
+
+/// Is the newest checkout in HEAD's reflog this one, or its reversal? Up to 2.45 the hook that is called after a checkout does not
+/// say which branch HEAD has left.
+fn says_so(log: &Path, record: &HeadRecord) -> io::Result<bool> {
+    let message = reflog::newest_checkout(log)?;
+    let is_from = |value: &Value| {
+        let start = moving_message(value, &Value::Absent);
+        message.as_deref().is_some_and(|message| message.starts_with(start.strip_suffix("absent").unwrap_or(&start)))
+    };
+    Ok(is_from(&record.before) || is_from(&record.after))
 }
 
 /// Is the line about this very move?
@@ -151,7 +172,7 @@ mod tests {
             let record = HeadRecord {
                 before: Value::Absent,
                 after: Value::Absent,
-                log: None,
+                log: LogPlace::Unknown,
                 operation: operation.to_owned(),
                 is_ours: false,
             };

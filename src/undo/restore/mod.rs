@@ -11,6 +11,7 @@
 
 mod effect;
 mod paths;
+mod staged;
 
 use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
@@ -19,6 +20,7 @@ use crate::git::index::{self, Tree};
 use crate::git::update_refs::RefWrite;
 use crate::git::{Git, Oid, RefName, RefStore, Repository, Value};
 use crate::staging::worktree::{NoWorktree, Worktree};
+use crate::undo::kept::Kept;
 use crate::undo::refusal::Refusal;
 use crate::undo::{Direction, Step};
 use crate::wal::{FileImage, FileMode};
@@ -87,7 +89,8 @@ pub(crate) enum Follow {
 }
 
 /// Plans it, and changes nothing.
-pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, follow: Follow) -> anyhow::Result<Restore> {
+pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
+    require_restorable(step, kept)?;
     let Some(head) = head_of(repo, step)? else { return Ok(Restore::default()) };
     let worktree = match Worktree::open(repo, git) {
         Ok(worktree) => worktree,
@@ -100,12 +103,26 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, follow: Follow) ->
         return Err(Refusal::InProgress(step.id, what).into());
     }
     let moves = moves(repo, step, &head)?;
+    // A rebase makes such files as it begins; only a commit ends what somebody else had begun.
+    if step.direction == Direction::Undo && kept.state_files.is_some() && moves.iter().any(|m| m.commits) {
+        let why = "it ended a merge, a cherry-pick or the like, which would not be in progress again";
+        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    }
     let range = range(step, &moves, &head)?;
     let symbolic = head.if_symbolic();
     let is_soft = head.from_commit != head.to_commit;
     let soft = Restore { head: symbolic, is_soft, ..Restore::default() };
-    let (Some((effect, from, to)), Follow::AsMade) = (range, follow) else { return Ok(soft) };
     let git = git.at(&repo.git_dir);
+    let (effect, from, to) = match (range, follow) {
+        (Some(range), Follow::AsMade) => range,
+        (None, Follow::AsMade) if moves.iter().all(|m| m.commits) => {
+            let trees =
+                paths::Trees { from: tree(&git, step, head.from_commit)?, to: tree(&git, step, head.to_commit)? };
+            let index = staged::plan(repo, &git, &worktree, step, &trees, kept)?;
+            return Ok(Restore { is_soft: index.is_none(), index, ..soft });
+        }
+        _ => return Ok(soft),
+    };
     let trees = paths::Trees { from: tree(&git, step, from)?, to: tree(&git, step, to)? };
     let attributes = to.filter(|_| effect == Effect::Follows && trees.have_other_attributes());
     if attributes.is_some() && git.version()? < ATTRIBUTES_OF_A_COMMIT {
@@ -116,6 +133,15 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, follow: Follow) ->
     }
     let (index, files) = paths::plan(repo, &git, &worktree, step, &trees, effect)?;
     Ok(Restore { index, files, attributes, is_soft: false, ..soft })
+}
+
+/// What was kept of an operation and is no ref, index or file is not put back.
+fn require_restorable(step: &Step, kept: &Kept) -> Result<(), Refusal> {
+    if kept.config_sections.is_empty() {
+        return Ok(());
+    }
+    let why = "branches with a configuration were deleted or renamed in it, and that would not come back";
+    Err(Refusal::NotReversible(step.id, why.to_owned()))
 }
 
 /// Where HEAD goes; `None` when neither HEAD nor its branch is written.
