@@ -91,22 +91,30 @@ fn a_fetched_branch_whose_objects_are_lost_is_what_it_was_before_the_fetch() {
 }
 
 #[test]
-fn a_fetch_that_the_log_has_only_the_beginning_of_is_kept() {
-    let repo = guarded();
-    let (_, newest) = fetched(&repo);
-    // The record of its end was lost: nobody had waited for it. Its marker is gone.
+fn what_the_log_has_only_the_beginning_of_is_kept() {
+    let (of_note, of_fetch) = (guarded(), guarded());
+    for value in ["HEAD~1", "HEAD"] {
+        of_note.git(["update-ref", "ORIG_HEAD", value]);
+    }
+    fetched(&of_fetch);
+    for (repo, name) in [(of_note, "ORIG_HEAD"), (of_fetch, "refs/remotes/origin/one")] {
+        let newest = value(&repo, name);
+        lose_the_last_record(&repo);
+        let said = jin_after_reboot(&repo, &["recover"]);
+        assert_eq!(said, "--- stderr\njin-txn: nothing to recover\n--- exit 0", "{name}");
+        assert_eq!(value(&repo, name), newest, "{name}");
+        assert_fsck(&repo);
+    }
+}
+
+/// The record of an end is lost, for which nobody had waited. The marker is gone.
+fn lose_the_last_record(repo: &Repo) {
     let segment = fs::read_dir(repo.git_dir().join(".jin/wal")).expect("there is a log").next();
     let segment = segment.expect("it has a segment").expect("it can be read").path();
     let log = fs::read_to_string(&segment).expect("the log is text");
-    let end = log.rfind("\"type\":\"committed\"").map(|at| log[..at].rfind('\n').expect("it is not the first") + 1);
-    fs::write(&segment, &log[..end.expect("it has an end")]).expect("the log can be cut");
-    assert_snapshot!(jin_after_reboot(&repo, &["recover"]), @"
-    --- stderr
-    jin-txn: nothing to recover
-    --- exit 0
-    ");
-    assert_eq!(value(&repo, "refs/remotes/origin/one"), newest);
-    assert_fsck(&repo);
+    let last = log.rfind("\"type\":\"committed\"").expect("something has ended");
+    let start = log[..last].rfind('\n').expect("it is not the first record") + 1;
+    fs::write(&segment, &log[..start]).expect("the log can be cut");
 }
 
 /// Fetches a branch anew; returns what it was and what it is.
