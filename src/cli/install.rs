@@ -152,9 +152,13 @@ fn tell_of_watch(session: &Session, repo: &Repository) {
         Some(Standing::Hindered(why)) => {
             session.say(&format!("jin-txn: no watch recovers by itself when a git is killed: {why}"));
         }
-        Some(_) => {
-            watch::start(set);
+        Some(Standing::Runs(_)) => {
             session.say("jin-txn: the watch recovers by itself when a git is killed (`jin-txn watch --status`)");
+        }
+        Some(Standing::NotYet) => {
+            watch::start(set);
+            session.say("jin-txn: a watch is started: when a git is killed, it recovers by itself");
+            session.say("hint: `jin-txn watch --status` says whether it runs");
         }
         None => {}
     }

@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::Context;
 
 use crate::cli::{Session, exit, exit_code, notes, real_git, utc};
-use crate::hook::announce::start::start_if_wanted;
+use crate::hook::announce::start::{Tried, start_if_wanted};
 use crate::hook::announce::{Address, Caller};
 use crate::setup::watch_unit::Unit;
 use crate::state::WatchMode;
@@ -57,7 +57,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     let address = address()?;
     if args.status {
-        return Ok(tell(session, &address));
+        return tell(session, &address);
     }
     if args.stop {
         return stop(session, &address);
@@ -68,7 +68,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             session.say(&format!("jin-txn: watching (pid {}); ^C ends it", status.pid));
         }
     };
-    if watch::serve(&address, &notes, ready)? || args.started {
+    if watch::serve(&address, &notes, args.started, ready)? || args.started {
         return Ok(exit::DONE);
     }
     anyhow::bail!("the watch runs already: `jin-txn watch --status` says more")
@@ -108,11 +108,11 @@ pub(super) fn standing(set: WatchMode) -> Option<Standing> {
         return None;
     }
     let Some(address) = caller.address() else { return Some(Standing::Hindered(NO_PLACE)) };
-    Some(match (Status::read(&address), caller.hindrance(set)) {
-        (Some(status), _) => Standing::Runs(status),
-        (None, Some(why)) => Standing::Hindered(why),
-        (None, None) => Standing::NotYet,
-    })
+    if let Some(status) = Status::read(&address) {
+        return Some(Standing::Runs(status));
+    }
+    let adopted = || Tried::read(&address).filter(Tried::is_adopted).map(|_| Tried::ADOPTED);
+    Some(caller.hindrance(set).or_else(adopted).map_or(Standing::NotYet, Standing::Hindered))
 }
 
 /// Starts the watch as a hook would.
@@ -143,15 +143,23 @@ impl Standing {
     }
 }
 
-fn tell(session: &Session, address: &Address) -> u8 {
-    let Some(status) = Status::read(address) else {
+fn tell(session: &Session, address: &Address) -> anyhow::Result<u8> {
+    let status = Status::read(address);
+    if session.json {
+        session.print_json(&status)?;
+        return Ok(if status.is_some() { exit::DONE } else { exit::FAILED });
+    }
+    let Some(status) = status else {
         session.print("no watch runs");
-        return exit::FAILED;
+        if let Some(why) = Tried::read(address).map(|tried| tried.why).filter(|why| !why.is_empty()) {
+            session.print(&format!("  the last time that a hook looked, it did not start one: {why}"));
+        }
+        return Ok(exit::FAILED);
     };
     for line in describe(&status) {
         session.print(&line);
     }
-    exit::DONE
+    Ok(exit::DONE)
 }
 
 /// What the watch does, a line each.
@@ -159,7 +167,7 @@ pub(super) fn describe(status: &Status) -> Vec<String> {
     let Status { pid, since, repositories, .. } = status;
     let mut lines = vec![format!("watch: pid {pid} since {}, {repositories} repositories", utc(*since))];
     if status.limit_reached {
-        lines.push("  some directories are not watched: raise fs.inotify.max_user_watches".to_owned());
+        lines.push("  some directories are not watched: raise fs.inotify.max_user_watches, or pack refs".to_owned());
     }
     if let Some(done) = &status.last {
         lines.push(format!("  last recovery: {} at {}", done.repository, utc(done.at)));
@@ -174,6 +182,7 @@ fn stop(session: &Session, address: &Address) -> anyhow::Result<u8> {
     };
     anyhow::ensure!(status.stop()?, "the watch (pid {}) does not end", status.pid);
     session.say(&format!("jin-txn: ended the watch (pid {})", status.pid));
+    session.say("hint: the next git command may start it again; `git config --global jin.watch off`, and `jin-txn install`, keep it away");
     Ok(exit::DONE)
 }
 

@@ -92,7 +92,7 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
     let mut reply = match event {
         Event::Receiving => call.receiving(),
         Event::Preparing => call.preparing(),
-        Event::Prepared => call.prepared(),
+        Event::Prepared => call.prepared().inspect_err(|_| call.testify_as_orphan()),
         Event::Committed => call.committed(),
         Event::Aborted => call.aborted(),
     }?;

@@ -10,6 +10,7 @@ pub(crate) mod holders;
 pub(crate) mod proof;
 pub(crate) mod remove;
 pub(crate) mod seen;
+pub(crate) mod sole;
 pub(crate) mod works_here;
 
 pub(crate) use find::{Depth, LockFile, find, links, well_known};

@@ -72,7 +72,7 @@ impl Seen {
             return Ok(false);
         }
         let Ok(found) = fs::symlink_metadata(&lock.path) else { return Ok(false) };
-        let open = anybody_with((found.dev(), found.ino()))?;
+        let open = anybody_with(&lock.path, (found.dev(), found.ino()))?;
         Ok(!open)
     }
 }
@@ -95,7 +95,7 @@ pub(crate) enum Hurry {
 
 /// Processes that hold one of `locks` at this moment: the place in `locks`, and who. `first` are asked before all others, then
 /// the youngest; nobody is asked any more when each lock has a holder.
-pub(crate) fn holders_of(locks: &[Inode], first: &[u32], hurry: Hurry) -> Vec<(usize, Process)> {
+pub(crate) fn holders_of(locks: &[(&Path, Inode)], first: &[u32], hurry: Hurry) -> Vec<(usize, Process)> {
     let mut found = Vec::new();
     let mut open: Vec<usize> = (0..locks.len()).collect();
     let mut pids = owner::all_pids().unwrap_or_default();
@@ -161,29 +161,50 @@ fn is_named_git(pid: u32) -> bool {
 }
 
 /// Which of `locks` has this process open for writing?
-fn written_by(pid: u32, locks: &[Inode]) -> Vec<usize> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let links = entries.flatten().map(|entry| entry.path());
-    let opened = links.filter_map(|link| {
-        let file = fs::metadata(&link).ok()?;
-        let index = locks.iter().position(|lock| *lock == (file.dev(), file.ino()))?;
-        // The mode of the link says what the file is open for. git's own locks are closed when it starts something; what it has
-        // inherited (a script's redirection) is not, and is another's.
-        let is_written = fs::symlink_metadata(&link).ok()?.mode() & 0o200 != 0;
-        (is_written && is_closed_on_exec(pid, &link)).then_some(index)
+fn written_by(pid: u32, locks: &[(&Path, Inode)]) -> Vec<usize> {
+    const WRITING: u32 = 0o3;
+    // git's own locks are closed when it starts something; what it has inherited (a script's redirection) is not, and is another's.
+    const CLOSED_ON_EXEC: u32 = 0o2_000_000;
+    let open = owner::open_files(pid).unwrap_or_default();
+    let opened = open.into_iter().filter_map(|(link, path)| {
+        let index = locks.iter().position(|(lock, inode)| has_same_name(&path, lock) && is_open(pid, &link, *inode))?;
+        let flags = Descriptor::of(pid, &link)?.flags;
+        (flags & WRITING != 0 && flags & CLOSED_ON_EXEC != 0).then_some(index)
     });
     opened.collect()
 }
 
-fn is_closed_on_exec(pid: u32, link: &Path) -> bool {
-    const CLOSED: u32 = 0o2_000_000;
-    let Some(number) = link.file_name().and_then(|name| name.to_str()) else { return false };
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
-    let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & CLOSED != 0)
+/// Is it what the lock is called? Another mount namespace may show another path.
+fn has_same_name(path: &Path, lock: &Path) -> bool {
+    path.file_name().is_some_and(|name| Some(name) == lock.file_name())
 }
 
-fn with_those_above(stat: Stat) -> Vec<Process> {
+/// Is this descriptor of the file `inode`? The file is looked at last: one of a network file system that does not answer would stop
+/// whoever looks at it.
+fn is_open(pid: u32, link: &Path, inode: Inode) -> bool {
+    let may_be_it = || Descriptor::of(pid, link).is_some_and(|it| it.inode.is_none_or(|number| number == inode.1));
+    may_be_it() && fs::metadata(link).is_ok_and(|file| (file.dev(), file.ino()) == inode)
+}
+
+/// What `/proc/PID/fdinfo` says, without asking the file system.
+struct Descriptor {
+    flags: u32,
+    /// From Linux 5.14 on.
+    inode: Option<u64>,
+}
+
+impl Descriptor {
+    fn of(pid: u32, link: &Path) -> Option<Descriptor> {
+        let number = link.file_name()?.to_str()?;
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let flags = u32::from_str_radix(value("flags:")?, 8).ok()?;
+        Some(Descriptor { flags, inode: value("ino:").and_then(|number| number.parse().ok()) })
+    }
+}
+
+/// A process, and the gits above it.
+pub(crate) fn with_those_above(stat: Stat) -> Vec<Process> {
     let mut holders = vec![stat.process()];
     let mut parent = stat.parent;
     for _ in 0..GENERATIONS {
@@ -196,13 +217,12 @@ fn with_those_above(stat: Stat) -> Vec<Process> {
     holders
 }
 
-/// Has any process that we can look into this file open?
-fn anybody_with(inode: Inode) -> io::Result<bool> {
+/// Has any process that we can look into this file open, which is called `path`?
+fn anybody_with(path: &Path, inode: Inode) -> io::Result<bool> {
     for pid in owner::all_pids()? {
-        for (link, _) in owner::open_files(pid)? {
-            if fs::metadata(link).is_ok_and(|file| (file.dev(), file.ino()) == inode) {
-                return Ok(true);
-            }
+        let open = owner::open_files(pid)?;
+        if open.iter().any(|(link, other)| has_same_name(other, path) && is_open(pid, link, inode)) {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -272,6 +272,14 @@ fn pid_namespace(pid: &str) -> io::Result<u64> {
     Ok(fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
 }
 
+/// Does a process live in our namespaces, as far as that can be seen?
+pub(crate) fn shares_namespaces(process: Process) -> bool {
+    ["pid", "mnt"].iter().all(|kind| {
+        let inode = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|found| found.ino());
+        inode(&process.pid.to_string()).ok().is_none_or(|its| inode("self").is_ok_and(|ours| ours == its))
+    })
+}
+
 /// This process.
 pub(crate) fn myself() -> io::Result<Process> {
     const PATH: &str = "/proc/self/stat";

@@ -8,7 +8,7 @@
 //! lock-timeout-ms 10000
 //! retained-seconds 2592000
 //! retained-bytes 67108864
-//! watch off
+//! watch auto
 //! ```
 
 use std::fmt;
@@ -18,11 +18,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WatchMode {
     /// The first hook starts it, but where nobody would want that.
+    #[default]
     Auto,
     /// The first hook starts it.
     On,
     /// Nothing is announced, nothing started.
-    #[default]
     Off,
 }
 

@@ -29,14 +29,6 @@ pub(crate) fn hear_of_children() -> io::Result<()> {
     Ok(())
 }
 
-/// Comes before others where it may: it does little, but a git that dies a moment after it took a lock has to be seen before.
-pub(crate) fn be_quick() {
-    const URGENT: i32 = -10;
-    if rustix::process::setpriority_process(None, URGENT).is_err() {
-        // Only root may, and whoever was allowed to.
-    }
-}
-
 /// Lets this process have more files open than most programs need.
 pub(crate) fn raise_limit() {
     const WANTED: u64 = 4096;

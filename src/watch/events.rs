@@ -128,15 +128,17 @@ impl Events {
         };
         let mut happened = Happened::default();
         // Names first: who has a lock open may close it at once.
-        if tokens.contains(&FILES) {
-            self.read_files(&mut happened)?;
-        }
+        self.read_files(&mut happened)?;
         for token in tokens {
             if token == SOCKET {
                 self.read_announcements(&mut happened)?;
             } else if let Some((process, _closed)) = self.processes.remove(&token) {
                 happened.ended.push(process);
             }
+        }
+        if !happened.announced.is_empty() {
+            // An announcement is about locks that are there: their names have to be known before it is.
+            self.read_files(&mut happened)?;
         }
         Ok(happened)
     }

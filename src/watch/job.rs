@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode as Bits;
 use rustix::process::{Pid, Signal};
@@ -59,6 +60,7 @@ pub(crate) struct Job {
     /// The child.
     pub(crate) process: Process,
     child: Child,
+    began: Instant,
 }
 
 impl Job {
@@ -74,11 +76,26 @@ impl Job {
         }
         let start = Stat::of(child.id()).map_or(0, |stat| stat.start);
         let process = Process { pid: child.id(), start };
-        Ok(Job { key, priority: request.priority, process, child })
+        Ok(Job { key, priority: request.priority, process, child, began: Instant::now() })
+    }
+
+    /// When it has taken far too long. A check after a reboot reads much, and gives way to everybody.
+    pub(crate) fn deadline(&self) -> Instant {
+        const LONGEST: Duration = Duration::from_secs(300);
+        const LONGEST_CHECK: Duration = Duration::from_secs(3600);
+        self.began + if self.priority == Priority::Idle { LONGEST_CHECK } else { LONGEST }
+    }
+
+    /// Ends it, and waits until it is gone.
+    pub(crate) fn end(mut self) {
+        self.kill();
+        while self.ended().is_none() {
+            std::thread::yield_now();
+        }
     }
 
     /// Ends it, with the gits that it has started: they have its lock.
-    pub(crate) fn kill(&self) {
+    fn kill(&self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
             && rustix::process::kill_process_group(pid, Signal::KILL).is_err()
         {

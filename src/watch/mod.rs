@@ -20,7 +20,9 @@
 
 mod detach;
 mod events;
+mod ground;
 mod job;
+mod lifetime;
 mod look;
 mod names;
 mod repositories;

@@ -5,8 +5,9 @@ use std::path::Path;
 use rustix::fs::inotify::ReadFlags;
 
 use crate::git::reflog::RENAMED_LOG;
+use crate::state::directory;
 use crate::watch::events::FileEvent;
-use crate::watch::repositories::Key;
+use crate::watch::repositories::{Key, Repo};
 use crate::watch::server::Server;
 
 impl Server<'_> {
@@ -17,6 +18,9 @@ impl Server<'_> {
                     && let Some(path) = event.name.to_str().and_then(|name| self.notes.path_of(name))
                 {
                     self.know(&path);
+                }
+                if event.what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+                    self.drop_those_without_note();
                 }
                 if event.what.contains(ReadFlags::IGNORED) {
                     self.notes_directory = None;
@@ -43,7 +47,11 @@ impl Server<'_> {
                 self.drop_one(key);
             }
         } else if event.what.contains(ReadFlags::ISDIR) {
-            if event.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            let is_gone = event.what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM);
+            if is_gone && event.name == directory::NAME && common_dir.as_ref() == Some(&dir) {
+                // It is not protected any more.
+                self.drop_one(key);
+            } else if event.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
                 self.cover_new(key, &dir, &dir.join(&event.name));
             }
         } else if event.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
@@ -54,6 +62,14 @@ impl Server<'_> {
         } else if event.what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
             self.repositories.gone(key, &dir, &event.name);
         }
+    }
+
+    /// A note has gone: `uninstall` has taken it away, or a person.
+    fn drop_those_without_note(&mut self) {
+        let has_none = |repo: &Repo| !self.notes.cover(&repo.state());
+        let gone: Vec<Key> =
+            self.repositories.all.iter().filter(|(_, repo)| has_none(repo)).map(|(key, _)| *key).collect();
+        gone.into_iter().for_each(|key| self.drop_one(key));
     }
 
     /// A directory has appeared in one that is watched.

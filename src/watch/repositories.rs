@@ -3,7 +3,8 @@
 //! A directory is read after its watch is set, so that no name is missed. A lock is kept with those who were seen to hold it,
 //! until its name goes: another file of that name is another lock.
 //!
-//! Limit: of a repository with more than [`MOST_DIRECTORIES`] directories of refs the others are not watched.
+//! Limit: of a repository with more than [`MOST_DIRECTORIES`] directories, and of all together more than a quarter of what the kernel
+//! lets the user watch, the others are not watched.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -11,6 +12,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::fs::{Birth, FileId, durable};
@@ -22,7 +24,10 @@ use crate::state::StateDir;
 use crate::watch::events::{Events, Watched};
 
 /// The most directories of one repository that are watched.
-const MOST_DIRECTORIES: usize = 2_000;
+const MOST_DIRECTORIES: usize = 500;
+
+/// The part of what the kernel lets this user watch that is used for all repositories: one of so many.
+const SHARE: usize = 4;
 
 /// When a lock is looked at after it has appeared, and at once.
 const LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
@@ -136,7 +141,7 @@ impl Repositories {
     fn cover_these(&mut self, key: Key, directories: Vec<PathBuf>, events: &Events) -> io::Result<()> {
         for dir in directories {
             let Some(repo) = self.all.get_mut(&key) else { return Ok(()) };
-            if repo.directories.len() >= MOST_DIRECTORIES {
+            if repo.directories.len() >= MOST_DIRECTORIES || self.directories.len() >= most_of_all() {
                 self.limit_reached = true;
                 return Ok(());
             }
@@ -203,9 +208,11 @@ impl Repositories {
         for (path, id) in locks {
             let is_it = FileId::at(path).is_ok_and(|found| found == Some(*id));
             let known = repo.locks.get_mut(path).filter(|lock| is_it && lock.is_at(path));
-            if let Some(lock) = known.filter(|lock| !lock.holders.contains(&git)) {
-                lock.doubtful = doubtful && lock.holders.is_empty();
-                lock.holders.push(git);
+            if let Some(lock) = known {
+                lock.doubtful = doubtful && (lock.doubtful || lock.holders.is_empty());
+                if !lock.holders.contains(&git) {
+                    lock.holders.push(git);
+                }
             }
         }
     }
@@ -235,6 +242,16 @@ impl Lock {
         let same = std::fs::symlink_metadata(path).is_ok_and(|found| key_of(&found) == self.inode);
         same && Birth::at(path).is_ok_and(|birth| birth == self.birth)
     }
+}
+
+/// The most directories that are watched in all repositories: other programs of the user need some, too.
+fn most_of_all() -> usize {
+    const USUAL: usize = 8_192;
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").unwrap_or_default();
+        text.trim().parse().unwrap_or(USUAL) / SHARE
+    })
 }
 
 fn key_of(found: &Metadata) -> Key {

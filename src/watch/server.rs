@@ -11,22 +11,21 @@ use anyhow::Context;
 use crate::fs::durable;
 use crate::git::Repository;
 use crate::hook::announce::{Address, Announcement, Kind};
+use crate::locks::sole::gits_at_work;
 use crate::process::owner::{self, ExecContext, Process};
 use crate::recovery;
 use crate::state::marker::Listing;
-use crate::state::{StateDir, flock};
+use crate::state::{StateDir, WatchMode, flock};
 use crate::trust::{Notes, ownership};
 use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::watch::detach;
 use crate::watch::events::{Events, Happened, Watched};
+use crate::watch::ground::{Ground, LONGEST_SILENCE};
 use crate::watch::job::{Job, Priority, Request};
 use crate::watch::look;
 use crate::watch::repositories::{Key, Repositories};
 use crate::watch::status::{Done, Status};
-
-/// Without a directory that ends with the user's session it ends itself so long after the last announcement.
-const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
 /// Somebody was in the way: it is tried again after one second, two, four, but not for ever.
 const LONGEST_PAUSE: u64 = 60;
@@ -35,56 +34,66 @@ const MOST_TRIES: u32 = 12;
 /// How long after a git was found dead, of which a hook has told just now, its repository is looked at.
 const AFTER_DEATH: Duration = Duration::from_millis(50);
 
+/// So many processes are known to be at work before those that have ended without being waited for are dropped.
+const MOST_AT_WORK: usize = 1_000;
+
 /// How long a check after a reboot waits when a hook wanted its lock.
 const AFTER_LETTING_GO: Duration = Duration::from_secs(2);
 
 pub(super) struct Server<'s> {
-    address: &'s Address,
+    pub(super) address: &'s Address,
+    pub(super) ground: Ground,
     pub(super) notes: &'s Notes,
     here: ExecContext,
     pub(super) events: Events,
     pub(super) repositories: Repositories,
     /// Where a process that is waited for was at work.
-    at_work: HashMap<Process, HashSet<Key>>,
-    job: Option<Job>,
+    pub(super) at_work: HashMap<Process, HashSet<Key>>,
+    pub(super) job: Option<Job>,
     /// Repositories that nobody has checked since the boot.
-    unchecked: VecDeque<Key>,
+    pub(super) unchecked: VecDeque<Key>,
     paused_until: Option<Instant>,
-    own_directory: Watched,
+    pub(super) own_directory: Watched,
     pub(super) notes_directory: Option<Watched>,
-    heard: Instant,
+    pub(super) heard: Instant,
     status: Status,
     told: Status,
 }
 
 /// Runs the watch until its place goes, or it is not needed any more. False when there is one already. `ready` is called when it
 /// listens.
-pub(crate) fn serve(address: &Address, notes: &Notes, ready: impl FnOnce(&Status)) -> anyhow::Result<bool> {
+pub(crate) fn serve(
+    address: &Address,
+    notes: &Notes,
+    is_started_by_hook: bool,
+    ready: impl FnOnce(&Status),
+) -> anyhow::Result<bool> {
     let cannot = || format!("cannot use {} for the watch", shown(address.directory()));
     address.prepare().with_context(cannot)?;
     // Before the socket: two that start at once would take it from each other.
-    let Some(_held) = flock::try_hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
+    let Some(lock) = flock::try_hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
+    let ground = Ground::new(lock, is_started_by_hook)?;
     detach::hear_of_children()?;
     detach::raise_limit();
-    detach::be_quick();
     durable::remove_file(&address.socket()).with_context(cannot)?;
     let socket = UnixDatagram::bind(address.socket()).with_context(cannot)?;
     let events = Events::new(socket).context("cannot watch anything")?;
-    let mut server = Server::new(address, notes, events)?;
+    let mut server = Server::new(address, notes, ground, events)?;
+    server.first_round();
     server.status.write(address).with_context(cannot)?;
     ready(&server.status);
-    server.first_round();
     server.run()?;
     Ok(true)
 }
 
 impl<'s> Server<'s> {
-    fn new(address: &'s Address, notes: &'s Notes, events: Events) -> anyhow::Result<Server<'s>> {
+    fn new(address: &'s Address, notes: &'s Notes, ground: Ground, events: Events) -> anyhow::Result<Server<'s>> {
         let own_directory = events.watch(address.directory()).context("cannot watch any directory")?;
         let Process { pid, start } = owner::myself()?;
         let status = Status { pid, start, since: unix_time(), ..Status::default() };
         Ok(Server {
             address,
+            ground,
             notes,
             here: ExecContext::here()?,
             events,
@@ -123,6 +132,9 @@ impl<'s> Server<'s> {
         if !state.exists() || ownership::require_linked(&repo).is_err() || !self.notes.cover(&state) {
             return None;
         }
+        if state.settings().watch == WatchMode::Off {
+            return None;
+        }
         let key = self.repositories.add(repo, &self.events).ok()??;
         let listing = Listing::read(state.path()).ok()?;
         if !recovery::is_verified(&listing, &state).ok()? && !self.unchecked.contains(&key) {
@@ -134,6 +146,9 @@ impl<'s> Server<'s> {
 
     fn run(&mut self) -> io::Result<()> {
         loop {
+            if self.is_adopted() {
+                return Ok(());
+            }
             self.start_next_check();
             self.tell();
             let happened = self.events.wait(self.time_left())?;
@@ -141,7 +156,12 @@ impl<'s> Server<'s> {
                 return Ok(());
             }
             self.handle(happened);
-            if !self.address.ends_with_session && self.heard.elapsed() >= LONGEST_SILENCE && self.job.is_none() {
+            self.end_overdue_job();
+            if self.is_outdated() {
+                self.become_new();
+                return Ok(());
+            }
+            if self.is_forgotten() {
                 return durable::remove_file(&self.address.socket());
             }
         }
@@ -196,14 +216,19 @@ impl<'s> Server<'s> {
         }
         self.watch_notes();
         let Some(key) = known.or_else(|| self.know(&state)) else { return };
-        if let Some(git) = announcement.git {
-            self.repositories.held(key, git, &announcement.locks, announcement.doubtful);
+        if let Some(git) = announcement.git.filter(|git| owner::shares_namespaces(*git)) {
+            // One that has ended by now cannot be looked at any more.
+            let doubtful = announcement.doubtful || !owner::Stat::may_live(git);
+            self.repositories.held(key, git, &announcement.locks, doubtful);
             self.wait_for(git, key);
         }
     }
 
     /// Waits for the end of a process that is at work in a repository; one that has ended already is a reason to look.
     fn wait_for(&mut self, process: Process, key: Key) {
+        if self.at_work.len() >= MOST_AT_WORK {
+            self.at_work.retain(|process, _| owner::Stat::may_live(*process));
+        }
         if self.events.wait_for(process) {
             self.at_work.entry(process).or_default().insert(key);
         } else if let Some(repo) = self.repositories.all.get_mut(&key) {
@@ -242,7 +267,7 @@ impl<'s> Server<'s> {
     fn look(&mut self, key: Key) {
         let Some(repo) = self.repositories.all.get_mut(&key) else { return };
         repo.due = None;
-        if !repo.is_there(key) {
+        if !repo.is_there(key) || repo.state().settings().watch == WatchMode::Off {
             return self.drop_one(key);
         }
         let markers = look::markers(repo, &self.here);
@@ -306,6 +331,14 @@ impl<'s> Server<'s> {
         }
     }
 
+    /// A recovery that takes far too long is ended, and tried again later.
+    fn end_overdue_job(&mut self) {
+        let Some(job) = self.job.take_if(|job| job.deadline() <= Instant::now()) else { return };
+        let key = job.key;
+        job.end();
+        self.again(key);
+    }
+
     fn job_ended(&mut self) {
         /// Exit codes of commands of ours.
         const DONE: u8 = 0;
@@ -314,6 +347,7 @@ impl<'s> Server<'s> {
         let Some(code) = self.job.as_mut().and_then(Job::ended) else { return };
         let Some(job) = self.job.take() else { return };
         if !matches!(code, Some(DONE | INTERRUPTED | NEEDS_HUMAN)) {
+            self.wait_for_those_in_the_way(job.key);
             return self.again(job.key);
         }
         if let Some(repo) = self.repositories.all.get_mut(&job.key) {
@@ -321,6 +355,14 @@ impl<'s> Server<'s> {
             self.status.last = Some(Done::now(&repo.repo.common_dir));
         }
         self.look(job.key);
+    }
+
+    /// Somebody was in the way: the end of a git that works there is a reason to look again, before any pause is over.
+    fn wait_for_those_in_the_way(&mut self, key: Key) {
+        let Some(repo) = self.repositories.all.get(&key) else { return };
+        for git in gits_at_work(&repo.repo) {
+            self.wait_for(git, key);
+        }
     }
 
     /// Tries again later.
@@ -365,12 +407,10 @@ impl<'s> Server<'s> {
 
     /// Ends a check that is under way; it is done again later.
     fn give_way(&mut self) {
-        let Some(mut job) = self.job.take() else { return };
-        job.kill();
-        while job.ended().is_none() {
-            std::thread::yield_now();
-        }
-        self.unchecked.push_back(job.key);
+        let Some(job) = self.job.take() else { return };
+        let key = job.key;
+        job.end();
+        self.unchecked.push_back(key);
     }
 
     fn time_left(&self) -> Option<Duration> {
@@ -379,14 +419,9 @@ impl<'s> Server<'s> {
         let due = repos.filter_map(|repo| repo.due);
         let silence = (!self.address.ends_with_session).then(|| self.heard + LONGEST_SILENCE);
         let checks = self.paused_until.filter(|_| self.job.is_none() && !self.unchecked.is_empty());
-        let next = looks.chain(due).chain(silence).chain(checks).min()?;
+        let overdue = self.job.as_ref().map(Job::deadline);
+        let next = looks.chain(due).chain(silence).chain(checks).chain(overdue).min()?;
         Some(next.saturating_duration_since(Instant::now()))
-    }
-
-    /// Has somebody taken away the directory or the socket? Then no hook finds it any more, and another one may start.
-    fn has_lost_its_place(&self, happened: &Happened) -> bool {
-        let of_own = happened.files.iter().any(|event| event.watched == self.own_directory);
-        of_own && std::fs::symlink_metadata(self.address.socket()).is_err()
     }
 
     fn tell(&mut self) {

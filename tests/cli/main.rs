@@ -16,3 +16,4 @@ mod shells;
 mod shim;
 #[path = "../support/mod.rs"]
 mod support;
+mod watching;

@@ -125,11 +125,13 @@ fn in_a_container_where_recover_has_to_leave_a_lock_the_watch_takes_it() {
     }
 }
 
-/// A commit that is killed while its editor waits, with all that it has started.
+/// A commit that is killed while it reads a file, with all that it has started: it has its lock open.
 const KILLED: &str = r#"
-printf '#!/bin/sh\ntouch began; exec sleep 1000\n' >editor; chmod +x editor
-GIT_EDITOR=./editor setsid git commit -qa & git=$!
+mkdir -p .git/info; echo 'f filter=slow' >.git/info/attributes
+git config filter.slow.clean 'touch began; exec sleep 1000'
+setsid git commit -qam two & git=$!
 until test -e began; do sleep 0.02; done
+git config --unset filter.slow.clean
 sleep 0.2
 kill -9 -$git
 wait $git
@@ -198,38 +200,6 @@ fn a_repository_that_is_protected_while_it_runs_is_watched() {
     wait_until("it is forgotten", || watch.status().is_some_and(|status| status["repositories"] == 1));
 }
 
-#[test]
-fn the_first_hook_starts_one_watch_and_stop_ends_it() {
-    let repo = scene();
-    let status =
-        || with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--status"]).output().unwrap();
-    assert_eq!(text(&status().stdout), "no watch runs\n");
-    for message in ["two", "three"] {
-        repo.write("f", message);
-        let done = with_watch(&repo, git(&repo, &["commit", "-qam", message])).output().expect("git starts");
-        assert!(done.status.success() && done.stderr.is_empty(), "{}", text(&done.stderr));
-    }
-    wait_until("it runs", || status().status.success());
-    let mut second = with_watch(&repo, repo.command(jin_txn().as_os_str()));
-    let second = second.arg("watch").output().expect("it starts");
-    assert!(text(&second.stderr).contains("the watch runs already"), "{}", text(&second.stderr));
-    let pid =
-        || text(&status().stdout).split("pid ").nth(1).map(|rest| rest.split(' ').next().unwrap_or("").to_owned());
-    let process = PathBuf::from(format!("/proc/{}", pid().expect("it says")));
-    let open = fs::read_dir(process.join("fd")).expect("it is ours").flatten();
-    let open: Vec<PathBuf> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
-    assert!(!open.iter().any(|path| path.starts_with(repo.path())), "nothing is open in the repository: {open:?}");
-    assert_eq!(fs::read_link(process.join("cwd")).expect("it has one"), Path::new("/"));
-    let environ = fs::read(process.join("environ")).expect("it is ours");
-    let names: Vec<_> =
-        environ.split(|b| *b == 0).filter_map(|v| text(v).split('=').next().map(str::to_owned)).collect();
-    let wanted = ["HOME", "PATH", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "LANG", ""];
-    assert!(names.iter().all(|name| wanted.contains(&name.as_str())), "{names:?}");
-    let stop = with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--stop"]).output().unwrap();
-    assert!(stop.status.success(), "{}", text(&stop.stderr));
-    assert_eq!(text(&status().stdout), "no watch runs\n");
-}
-
 /// It wrote to what its shell had opened.
 #[test]
 fn a_lock_that_a_git_had_as_its_output_is_its_scripts() {
@@ -294,13 +264,13 @@ fn no_hook_starts_a_watch_where_it_is_not_wanted() {
 #[test]
 fn a_watch_whose_socket_or_directory_goes_makes_room_for_another() {
     let repo = scene();
-    for what in ["socket", "directory"] {
+    for what in ["socket", "lock", "directory"] {
         let watch = Watch::start(&repo);
         let directory = runtime(&repo).join("jin-txn");
-        if what == "socket" {
+        if what != "directory" {
             let entries = fs::read_dir(&directory).expect("it is there").flatten().map(|entry| entry.path());
             entries
-                .filter(|path| path.extension().is_some_and(|it| it == "socket"))
+                .filter(|path| path.extension().is_some_and(|it| it == what))
                 .for_each(|path| fs::remove_file(path).unwrap());
         } else {
             fs::remove_dir_all(&directory).expect("it can be removed");
@@ -431,4 +401,65 @@ fn a_hook_that_no_git_has_called_tells_nobody_and_refuses_nothing() {
     std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), line.as_bytes()).expect("it reads");
     let done = child.wait_with_output().expect("it ends");
     assert!(done.status.success() && done.stderr.is_empty(), "{}", text(&done.stderr));
+}
+
+#[test]
+fn a_repository_for_which_nobody_wants_the_watch_is_left_alone_by_one_that_runs() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    repo.git(["config", "jin.watch", "off"]);
+    repo.install_guard();
+    let (mut child, began) = waiting_commit(&repo, &["commit", "-qa"]);
+    watch.wait_until_idle();
+    child.kill().expect("git lives");
+    child.wait().expect("git was ours");
+    wait_until("it is forgotten", || watch.status().is_some_and(|status| status["repositories"] == 0));
+    watch.wait_until_idle();
+    end_editor(&began);
+    assert!(index_lock(&repo).exists(), "`jin.watch=off` holds for a watch that runs, too");
+}
+
+#[test]
+fn a_repository_that_is_not_protected_any_more_is_forgotten() {
+    for what in ["state", "note"] {
+        let repo = scene();
+        let watch = Watch::start(&repo);
+        assert_eq!(watch.status().expect("it says")["repositories"], 1);
+        if what == "state" {
+            fs::remove_dir_all(repo.git_dir().join(".jin")).expect("it can be removed");
+        } else {
+            let notes = fs::read_dir(repo.scratch().join("home/.local/state/jin-txn")).expect("there are notes");
+            notes.flatten().for_each(|note| fs::remove_file(note.path()).expect("it can be removed"));
+        }
+        wait_until("it is forgotten", || watch.status().is_some_and(|status| status["repositories"] == 0));
+    }
+}
+
+#[test]
+fn a_watch_whose_program_is_replaced_becomes_the_new_one() {
+    let repo = scene();
+    let program = repo.scratch().join("jin-txn-copy");
+    let put = |name: &str| {
+        let new = repo.scratch().join(name);
+        fs::copy(jin_txn(), &new).expect("it can be copied");
+        new
+    };
+    fs::rename(put("first"), &program).expect("it can be renamed");
+    let mut command = with_watch(&repo, repo.command(program.as_os_str()));
+    let mut child = command.args(["watch", "-q"]).spawn().expect("the watch starts");
+    let runs = || {
+        let status = with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--status"]).output();
+        status.expect("it starts").status.success()
+    };
+    wait_until("it runs", runs);
+    fs::rename(put("second"), &program).expect("it can be renamed");
+    let exe = PathBuf::from(format!("/proc/{}/exe", child.id()));
+    let is_new = || fs::read_link(&exe).is_ok_and(|path| path == program);
+    assert!(!is_new(), "nothing has woken it yet");
+    wait_until("the new one runs", || {
+        with_watch(&repo, git(&repo, &["commit", "-q", "--allow-empty", "-m", "x"])).output().expect("git starts");
+        is_new() && runs()
+    });
+    child.kill().expect("it lives");
+    child.wait().expect("it was ours");
 }

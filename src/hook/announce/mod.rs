@@ -7,6 +7,7 @@
 //! Limit: what a git locked before its first hook call the watch has to see by itself, in a repository that it knows.
 
 pub(crate) mod address;
+mod hindrance;
 pub(crate) mod start;
 
 use std::ffi::OsString;

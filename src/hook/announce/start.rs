@@ -1,7 +1,11 @@
 //! Starting the watch: by the first hook that finds none.
 //!
 //! It is started with five variables, no stream, and `/` as its directory; what else it must not inherit (descriptors, ignored
-//! signals, the session) it drops itself, because it is a fresh process and nothing of it is in use.
+//! signals, the session) it drops itself, because it is a fresh process and nothing of it is in use. What it cannot drop keeps it
+//! from being started ([`super::hindrance`]).
+//!
+//! A note says when, and why not: a start that failed is not tried again for a minute, and one that a subreaper has adopted not in
+//! this boot.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::fs::{durable, named as fs};
-use crate::hook::announce::Address;
+use crate::hook::announce::{Address, hindrance};
+use crate::process::owner;
 use crate::state::WatchMode;
 
 /// The variables that the watch gets.
@@ -55,50 +60,78 @@ impl Caller {
 
     /// Why a hook would not start it, for people; `None` when it would.
     pub(crate) fn hindrance(&self, set: WatchMode) -> Option<&'static str> {
+        let is_auto = self.mode.unwrap_or(set) == WatchMode::Auto;
+        self.refusal(set).or_else(|| hindrance::of_this_process(is_auto))
+    }
+
+    /// What speaks against it in the environment.
+    fn refusal(&self, set: WatchMode) -> Option<&'static str> {
         let mode = self.mode.unwrap_or(set);
         let differs = rustix::process::getuid() != rustix::process::geteuid()
             || rustix::process::getgid() != rustix::process::getegid();
-        let is_auto = mode == WatchMode::Auto;
         match () {
             () if mode == WatchMode::Off => Some("it is switched off (`jin.watch`, `JIN_WATCH`)"),
             () if self.is_inner => Some("this runs within a `jin-txn run`, or while a push waits in quarantine"),
             () if differs => Some("this process is setuid"),
-            () if is_auto && self.in_ci => Some("`CI` is set (`jin.watch=on` starts it there, too)"),
-            () if is_auto && is_sandboxed() => {
-                Some("this process is in a sandbox (`jin.watch=on` starts it there, too)")
-            }
+            () if mode == WatchMode::Auto && self.in_ci => Some("`CI` is set (`jin.watch=on` starts it there, too)"),
             () => None,
         }
     }
 }
 
-/// A process that must not gain privileges, in the machine's own namespaces; or bubblewrap is the first process, which waits for
-/// all others.
-fn is_sandboxed() -> bool {
-    let first = std::fs::read("/proc/1/comm").unwrap_or_default();
-    let on_host = crate::process::owner::ExecContext::here().is_ok_and(|here| here.sees_everything());
-    first.starts_with(b"bwrap") || (on_host && rustix::thread::no_new_privs().unwrap_or(false))
-}
-
 /// Starts the watch, unless something speaks against it, or one was started a moment ago.
 pub(crate) fn start_if_wanted(caller: &Caller, address: &Address, set: WatchMode) {
-    if caller.hindrance(set).is_some() || address.prepare().is_err() || was_tried(address) {
+    if caller.refusal(set).is_some() || address.prepare().is_err() {
         return;
     }
-    if note_try(address).and_then(|()| start()).is_err() {
+    if Tried::read(address).is_some_and(|tried| tried.is_reason_to_wait()) {
+        return;
+    }
+    let why = caller.hindrance(set);
+    if Tried::note(address, why.unwrap_or_default()).is_ok() && why.is_none() && start().is_err() {
         // No place, no process, no memory: git goes on without.
     }
 }
 
-fn was_tried(address: &Address) -> bool {
-    let tried = fs::symlink_metadata(address.tried()).and_then(|found| found.modified());
-    // One in the future has been set back since, and counts for nothing.
-    tried.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < PAUSE))
+/// What is known of the last start.
+pub(crate) struct Tried {
+    at: SystemTime,
+    boot: String,
+    /// Why none runs; empty when one was started.
+    pub(crate) why: String,
 }
 
-fn note_try(address: &Address) -> io::Result<()> {
-    durable::remove_file(&address.tried())?;
-    durable::create_new(&address.tried(), b"").map(|_| ())
+impl Tried {
+    /// What a watch says that was adopted by a process which may wait for it.
+    pub(crate) const ADOPTED: &str = "a program that collects orphaned processes would have waited for it (`jin-txn watch --install` starts it by systemd)";
+
+    /// The last start; `None` when nothing is known of one.
+    pub(crate) fn read(address: &Address) -> Option<Tried> {
+        const LONGEST: u64 = 1 << 10;
+        let at = fs::symlink_metadata(address.tried()).and_then(|found| found.modified()).ok()?;
+        let text = durable::read_own(&address.tried(), LONGEST).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        let (boot, why) = text.split_once('\n').unwrap_or_default();
+        Some(Tried { at, boot: boot.to_owned(), why: why.trim_end().to_owned() })
+    }
+
+    /// Writes down a start, or why there was none.
+    pub(crate) fn note(address: &Address, why: &str) -> io::Result<()> {
+        durable::remove_file(&address.tried())?;
+        durable::create_new(&address.tried(), format!("{}\n{why}\n", owner::boot_id()?).as_bytes()).map(|_| ())
+    }
+
+    /// Is it not to be tried again?
+    fn is_reason_to_wait(&self) -> bool {
+        // One in the future has been set back since, and counts for nothing.
+        let is_recent = SystemTime::now().duration_since(self.at).is_ok_and(|age| age < PAUSE);
+        is_recent || self.is_adopted()
+    }
+
+    /// Was the one that was started in this boot adopted?
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.why == Tried::ADOPTED && owner::boot_id().is_ok_and(|boot| boot == self.boot)
+    }
 }
 
 /// Starts this program as the watch.

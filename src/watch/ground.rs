@@ -1,0 +1,48 @@
+//! What the watch stands on: its lock, and the file of its program.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Without a directory that ends with the user's session it ends itself so long after the last announcement.
+pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+
+/// What the watch stands on.
+pub(super) struct Ground {
+    /// Held as long as it runs; under this name no other file may be found, or a second one runs.
+    lock: File,
+    /// The program that it is, and which file that was.
+    pub(super) program: PathBuf,
+    file: Option<(u64, u64)>,
+    /// A hook has started it, and may not have ended.
+    pub(super) is_started_by_hook: bool,
+}
+
+impl Ground {
+    pub(super) fn new(lock: File, is_started_by_hook: bool) -> io::Result<Ground> {
+        let program = std::env::current_exe()?;
+        let file = identity(&program);
+        Ok(Ground { lock, program, file, is_started_by_hook })
+    }
+
+    /// Is the lock file still the one at `path`?
+    pub(super) fn is_locked_at(&self, path: &Path) -> bool {
+        let held = self.lock.metadata().ok().as_ref().map(which);
+        held.is_some() && std::fs::symlink_metadata(path).ok().as_ref().map(which) == held
+    }
+
+    /// Is the file of the program another one by now, or gone?
+    pub(super) fn is_replaced(&self) -> bool {
+        self.file.is_some() && identity(&self.program) != self.file
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().as_ref().map(which)
+}
+
+fn which(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}

@@ -1,0 +1,72 @@
+//! When the watch ends by itself: its place goes, its program is replaced, somebody else would wait for it, nobody speaks to it.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::fs::durable;
+use crate::hook::announce::start::Tried;
+use crate::process::owner::{self, Stat};
+use crate::watch::events::Happened;
+use crate::watch::ground::LONGEST_SILENCE;
+use crate::watch::server::Server;
+
+impl Server<'_> {
+    /// Has a program adopted this process that is neither the first one nor a service manager? It may wait until it has no child
+    /// any more. Who adopts orphans shows when the hook has ended that started this.
+    pub(super) fn is_adopted(&mut self) -> bool {
+        if !self.ground.is_started_by_hook {
+            return false;
+        }
+        let hook = Stat::of(owner::parent()).filter(|stat| owner::is_ourselves(stat.pid));
+        if hook.is_some_and(|hook| self.events.wait_for(hook.process())) {
+            return false;
+        }
+        self.ground.is_started_by_hook = false;
+        let is_adopted = !is_manager(owner::parent());
+        if is_adopted && Tried::note(self.address, Tried::ADOPTED).is_err() {
+            // Then it is tried again.
+        }
+        is_adopted
+    }
+
+    /// Has somebody taken away the directory, the socket or the lock? Then no hook finds it any more, and another one may start.
+    pub(super) fn has_lost_its_place(&self, happened: &Happened) -> bool {
+        let of_own = happened.files.iter().any(|event| event.watched == self.own_directory);
+        let is_there = || {
+            let socket = std::fs::symlink_metadata(self.address.socket());
+            socket.is_ok() && self.ground.is_locked_at(&self.address.lock())
+        };
+        of_own && !is_there()
+    }
+
+    /// Nothing is in work, and nobody has said anything for long.
+    pub(super) fn is_forgotten(&self) -> bool {
+        !self.address.ends_with_session && self.heard.elapsed() >= LONGEST_SILENCE && self.job.is_none()
+    }
+
+    /// Has the program been replaced, or removed, while nothing is in work?
+    pub(super) fn is_outdated(&self) -> bool {
+        let is_idle = self.job.is_none() && self.at_work.is_empty() && self.unchecked.is_empty();
+        is_idle && self.ground.is_replaced()
+    }
+
+    /// Becomes the new program, with the same arguments; ends where there is none. The lock goes with this one.
+    pub(super) fn become_new(&self) {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let error = Command::new(&self.ground.program).args(arguments.get(1..).unwrap_or_default()).exec();
+        if error.kind() == io::ErrorKind::NotFound && durable::remove_file(&self.address.socket()).is_err() {
+            // Removed: a socket to which nobody listens says the same.
+        }
+    }
+}
+
+/// The first process, or the service manager of a user.
+fn is_manager(pid: u32) -> bool {
+    let argv = || owner::argv(pid).unwrap_or_default();
+    let is_user_manager = || {
+        let argv = argv();
+        argv.first().is_some_and(|name| name.ends_with("systemd")) && argv.iter().any(|word| word == "--user")
+    };
+    pid == 0 || pid == 1 || is_user_manager()
+}

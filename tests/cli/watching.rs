@@ -1,0 +1,141 @@
+//! Who starts the watch, and who does not. In a process that collects no orphans: a watch that is adopted by one ends itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::crash::git;
+use crate::support::repo::{Options, Repo, jin_txn, text};
+use crate::support::wait::wait_until;
+use crate::support::watch::{runtime, with_watch};
+
+/// A protected repository with a commit and a change of `f`.
+fn scene() -> Repo {
+    let repo = Repo::new(Options::default());
+    repo.write("f", "one\n");
+    repo.commit_all("one");
+    repo.install_guard();
+    repo.write("f", "two\n");
+    repo
+}
+
+/// What `jin-txn watch --status` says.
+fn status(repo: &Repo) -> String {
+    let done = with_watch(repo, repo.command(jin_txn().as_os_str())).args(["watch", "--status"]).output();
+    text(&done.expect("it starts").stdout).into_owned()
+}
+
+#[test]
+fn the_first_hook_starts_one_watch_and_stop_ends_it() {
+    let repo = scene();
+    let status =
+        || with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--status"]).output().unwrap();
+    assert_eq!(text(&status().stdout), "no watch runs\n");
+    for message in ["two", "three"] {
+        repo.write("f", message);
+        let done = with_watch(&repo, git(&repo, &["commit", "-qam", message])).output().expect("git starts");
+        assert!(done.status.success() && done.stderr.is_empty(), "{}", text(&done.stderr));
+    }
+    wait_until("it runs", || status().status.success());
+    let mut second = with_watch(&repo, repo.command(jin_txn().as_os_str()));
+    let second = second.arg("watch").output().expect("it starts");
+    assert!(text(&second.stderr).contains("the watch runs already"), "{}", text(&second.stderr));
+    let pid =
+        || text(&status().stdout).split("pid ").nth(1).map(|rest| rest.split(' ').next().unwrap_or("").to_owned());
+    let process = PathBuf::from(format!("/proc/{}", pid().expect("it says")));
+    let open = fs::read_dir(process.join("fd")).expect("it is ours").flatten();
+    let open: Vec<PathBuf> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    assert!(!open.iter().any(|path| path.starts_with(repo.path())), "nothing is open in the repository: {open:?}");
+    assert_eq!(fs::read_link(process.join("cwd")).expect("it has one"), Path::new("/"));
+    let environ = fs::read(process.join("environ")).expect("it is ours");
+    let names: Vec<_> =
+        environ.split(|b| *b == 0).filter_map(|v| text(v).split('=').next().map(str::to_owned)).collect();
+    let wanted = ["HOME", "PATH", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "LANG", ""];
+    assert!(names.iter().all(|name| wanted.contains(&name.as_str())), "{names:?}");
+    let stop = with_watch(&repo, repo.command(jin_txn().as_os_str())).args(["watch", "--stop"]).output().unwrap();
+    assert!(stop.status.success(), "{}", text(&stop.stderr));
+    assert!(text(&stop.stderr).contains("the next git command may start it again"), "{}", text(&stop.stderr));
+    assert_eq!(text(&status().stdout), "no watch runs\n");
+}
+
+/// What hooks have noted of starting a watch, whichever namespaces they ran in.
+fn tried(repo: &Repo) -> String {
+    let entries = fs::read_dir(runtime(repo).join("jin-txn")).expect("it is there").flatten().map(|entry| entry.path());
+    let tried = entries.filter(|path| path.extension().is_some_and(|it| it == "tried"));
+    tried.map(|path| fs::read_to_string(path).expect("it is ours")).collect()
+}
+
+/// What would hinder the watch, or be hindered by it, keeps a hook from starting one.
+#[test]
+fn a_hook_starts_no_watch_that_would_inherit_limits_or_hinder_others() {
+    let rows = [
+        ("ulimit -t 1000; exec \"$@\"", "processor time"),
+        ("exec nice -n 5 \"$@\"", "low priority"),
+        ("exec unshare -m \"$@\"", "mounts of its own"),
+        ("exec python3 -c \"$TRACER\" \"$@\"", "a tracer"),
+    ];
+    for (wrapper, why) in rows {
+        let repo = scene();
+        let inner = git(&repo, &["commit", "-qam", "two"]);
+        let mut command = with_watch(&repo, repo.command("sh".as_ref()));
+        command.args(["-c", wrapper, "sh"]).arg(inner.get_program()).args(inner.get_args()).env("TRACER", TRACER);
+        let done = command.output().expect("the shell starts");
+        if !done.status.success() && !text(&done.stderr).contains("jin-txn") {
+            println!("skipped: {wrapper}: {}", text(&done.stderr));
+            continue;
+        }
+        assert!(done.status.success() && done.stderr.is_empty(), "{wrapper}: {}", text(&done.stderr));
+        let said = tried(&repo);
+        assert!(status(&repo).starts_with("no watch runs") && said.contains(why), "{wrapper}: {said}");
+    }
+}
+
+/// Runs a program with itself as the tracer, as a debugger does.
+const TRACER: &str = r"
+import ctypes, os, sys
+ptrace = ctypes.CDLL(None).ptrace
+ptrace.argtypes = [ctypes.c_long] * 4
+pid = os.fork()
+if pid == 0:
+    ptrace(0, 0, 0, 0)
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSTOPPED(status):
+        sys.exit(os.waitstatus_to_exitcode(status))
+    stopped_by = os.WSTOPSIG(status)
+    ptrace(7, pid, 0, 0 if stopped_by == 5 else stopped_by)
+";
+
+/// It collects orphans, runs a program, and ends when it has no child any more.
+const COLLECTOR: &str = r"
+import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+subprocess.run(sys.argv[1:], check=True)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+";
+
+#[test]
+fn a_program_that_waits_for_all_its_descendants_does_not_wait_for_the_watch() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: there is no python3");
+        return;
+    }
+    let repo = scene();
+    let inner = git(&repo, &["commit", "-qam", "two"]);
+    let mut command = with_watch(&repo, repo.command("python3".as_ref()));
+    command.args(["-c", COLLECTOR]).arg(inner.get_program()).args(inner.get_args());
+    // It ends, which it never did.
+    let done = command.output().expect("it starts");
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let said = status(&repo);
+    assert!(said.contains("collects orphaned processes"), "{said}");
+    // And nobody tries again in this session.
+    repo.write("f", "three\n");
+    with_watch(&repo, git(&repo, &["commit", "-qam", "three"])).output().expect("git starts");
+    assert!(status(&repo).starts_with("no watch runs"));
+}
