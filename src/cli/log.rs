@@ -1,16 +1,18 @@
 //! `jin-txn log`
 
 use std::collections::HashSet;
+use std::io::IsTerminal;
 
 use serde::Serialize;
 
-use crate::cli::{Session, utc};
+use crate::cli::Session;
+use crate::cli::log_filter::{DateStyle, Since, Wanted};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::process::owner;
 use crate::run::child_transactions;
 use crate::state::{StateDir, TxId, TxKind, Wait};
-use crate::wal::{Begin, Body, Log, Operations, Outcome, Record, RefChange, Reversal};
+use crate::wal::{Begin, Body, CheckedOut, Log, Operations, Outcome, Place, Record, RefChange, Reversal};
 
 /// List operations, newest first
 ///
@@ -24,6 +26,22 @@ pub(crate) struct Args {
     /// List each transaction of git instead
     #[arg(long)]
     transactions: bool,
+
+    /// Only those that moved this ref, e.g. main or refs/tags/v1
+    #[arg(long = "ref", value_name = "REF")]
+    reference: Option<String>,
+
+    /// Only those whose command line has this in it
+    #[arg(long, value_name = "TEXT")]
+    command: Option<String>,
+
+    /// Only those since then: "2 hours ago", 3.days, 2026-11-27
+    #[arg(long, value_name = "TIME")]
+    since: Option<Since>,
+
+    /// How to write times; relative on a terminal
+    #[arg(long, value_name = "STYLE")]
+    date: Option<DateStyle>,
 }
 
 /// A transaction as the log tells it.
@@ -65,7 +83,7 @@ pub(super) struct Operation<'l> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'l str>,
     pub transactions: Vec<TxId>,
-    #[serde(skip)]
+    #[serde(rename = "moves", serialize_with = "as_objects")]
     pub moves: Vec<(RefName, Option<Value>, Value)>,
 }
 
@@ -74,19 +92,25 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let state = StateDir::of(&repo);
     let boot = owner::boot_id()?;
     let log = Log::new(&state, &boot, Wait::UpTo(super::PATIENCE));
+    let wanted = Wanted {
+        reference: args.reference.as_deref(),
+        command: args.command.as_deref(),
+        since: args.since.map(|since| since.0),
+    };
     // One more than asked for: the oldest segment read may hold a transaction's end without its begin.
     let scan = if state.exists() {
-        log.scan_until(|records| count_begins(records, args.transactions) > args.limit)?
+        log.scan_until(|records| wanted.is_everything() && count_begins(records, args.transactions) > args.limit)?
     } else {
         crate::wal::Scan::default()
     };
     let mut told = tell(&scan.records);
     // The parts of a run are told with it.
-    told.retain(|t| t.begin.part_of.is_none());
+    told.retain(|t| t.begin.part_of.is_none() && !is_probe(t.begin));
     let operations: Vec<Operation<'_>> = if args.transactions {
-        told.iter().rev().take(args.limit).map(Operation::of_one).collect()
+        told.iter().rev().map(Operation::of_one).filter(|one| one.is_wanted(&wanted)).take(args.limit).collect()
     } else {
         let mut all = operations(&scan.records, &told);
+        all.retain(|operation| operation.is_wanted(&wanted));
         all.reverse();
         all.truncate(args.limit);
         all
@@ -101,16 +125,18 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.print_json(&Listed { version: 1, operations, transactions, damage })?;
         return Ok(super::exit::DONE);
     }
-    for tx in operations {
+    let date = args.date.unwrap_or(if std::io::stdout().is_terminal() { DateStyle::Relative } else { DateStyle::Iso });
+    let dates: Vec<String> = operations.iter().map(|operation| date.write(operation.time)).collect();
+    let width = dates.iter().map(String::len).max().unwrap_or_default();
+    for (tx, date) in operations.iter().zip(dates) {
         let mut count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
         if tx.files > 0 {
             count += &format!(" {} {}", tx.files, if tx.files == 1 { "file" } else { "files" });
         }
         let message = tx.message.map_or_else(String::new, |m| format!("  # {}", m.lines().next().unwrap_or_default()));
         session.print(&format!(
-            "{:<8} {}  {:<12} {count:>8}  {}{message}",
+            "{:<8} {date:<width$}  {:<12} {count:>8}  {}{message}",
             tx.id.to_string(),
-            utc(tx.time),
             tx.state,
             tx.operation
         ));
@@ -140,6 +166,30 @@ impl<'l> Operation<'l> {
         }
     }
 
+    fn is_wanted(&self, wanted: &Wanted<'_>) -> bool {
+        wanted.has(self.operation, self.time, self.moves.iter().map(|(name, ..)| name))
+    }
+
+    /// A checkout that is in no transaction.
+    fn of_checkout(checkout: &CheckedOut<'l>) -> Operation<'l> {
+        let by = checkout.by;
+        let moves = match &checkout.what {
+            Place::Files => Vec::new(),
+            Place::Head { name, before, after } => vec![(name.clone(), before.clone(), after.clone())],
+        };
+        Operation {
+            id: checkout.operation,
+            time: checkout.time,
+            state: "committed",
+            refs: moves.len(),
+            files: 0,
+            operation: by.root.as_ref().map_or(&by.operation, |root| &root.operation),
+            message: None,
+            transactions: Vec::new(),
+            moves,
+        }
+    }
+
     /// Several transactions of one command: over all of them each ref went from where the first found it to where the last left
     /// it.
     fn of_all(records: &[Record], parts: &[&'l Told<'l>]) -> Operation<'l> {
@@ -155,6 +205,27 @@ impl<'l> Operation<'l> {
             ..first
         }
     }
+}
+
+/// The moves of refs as JSON has them.
+fn as_objects<S: serde::Serializer>(
+    moves: &[(RefName, Option<Value>, Value)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Moved<'m> {
+        #[serde(rename = "ref")]
+        name: &'m RefName,
+        before: &'m Option<Value>,
+        after: &'m Value,
+    }
+    serializer.collect_seq(moves.iter().map(|(name, before, after)| Moved { name, before, after }))
+}
+
+/// Refs that `doctor` makes and deletes again.
+pub(super) fn is_probe(begin: &Begin) -> bool {
+    let is_scratch = |change: &RefChange| change.name.as_bytes().starts_with(b"refs/jin-txn/");
+    begin.origin == TxKind::Hook && !begin.refs.is_empty() && begin.refs.iter().all(is_scratch)
 }
 
 /// What waits for somebody decides, then what has not ended; what is left differs in how it ended.
@@ -175,7 +246,7 @@ fn state_of_all(parts: &[&Told<'_>]) -> &'static str {
 }
 
 /// The operations of transactions, in the order in which they last did something.
-pub(super) fn operations<'l>(records: &[Record], told: &'l [Told<'l>]) -> Vec<Operation<'l>> {
+pub(super) fn operations<'l>(records: &'l [Record], told: &'l [Told<'l>]) -> Vec<Operation<'l>> {
     let grouped = Operations::of(records);
     let mut found: Vec<(TxId, Vec<&Told<'_>>)> = Vec::new();
     for transaction in told {
@@ -189,7 +260,19 @@ pub(super) fn operations<'l>(records: &[Record], told: &'l [Told<'l>]) -> Vec<Op
         [one] if one.begin.root.is_none() => Operation::of_one(one),
         all => Operation::of_all(records, all),
     };
-    found.iter().map(operation).collect()
+    let mut all: Vec<(TxId, Operation<'l>)> = Vec::new();
+    for (id, parts) in &found {
+        all.push((parts.iter().map(|t| t.id).max().unwrap_or(*id), operation(&(*id, parts.clone()))));
+    }
+    // Those of which no transaction tells.
+    for checkout in grouped.checkouts.iter().filter(|it| !found.iter().any(|(id, _)| *id == it.operation)) {
+        let known = all.iter().position(|(_, known)| known.id == checkout.operation);
+        if known.is_none() {
+            all.push((checkout.by.id, Operation::of_checkout(checkout)));
+        }
+    }
+    all.sort_by_key(|(last, _)| *last);
+    all.into_iter().map(|(_, operation)| operation).collect()
 }
 
 /// What the user says about a run; of an `apply` it is in the reflogs.

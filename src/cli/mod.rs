@@ -13,6 +13,7 @@ pub(crate) mod git;
 pub(crate) mod install;
 pub(crate) mod list;
 pub(crate) mod log;
+mod log_filter;
 pub(crate) mod manual;
 mod progress;
 pub(crate) mod recover;

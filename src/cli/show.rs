@@ -16,9 +16,9 @@ use crate::wal::{Body, Log};
 /// Show one operation or transaction: who made it, what it changed, how it ended
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The operation or transaction, e.g. tx-7
+    /// The operation or transaction, e.g. tx-7; without one the newest operation
     #[arg(value_name = "ID")]
-    id: TxId,
+    id: Option<TxId>,
 }
 
 #[derive(Serialize)]
@@ -40,11 +40,26 @@ struct Part<'l> {
     operation: &'l str,
 }
 
+/// The newest operation that has a transaction.
+fn newest(state: &StateDir, boot: &str) -> anyhow::Result<Option<TxId>> {
+    if !state.exists() {
+        return Ok(None);
+    }
+    let scan = Log::new(state, boot, Wait::UpTo(super::PATIENCE)).scan()?;
+    let mut told = log::tell(&scan.records);
+    told.retain(|t| t.begin.part_of.is_none() && !log::is_probe(t.begin));
+    let all = log::operations(&scan.records, &told);
+    Ok(all.iter().rfind(|operation| !operation.transactions.is_empty()).map(|operation| operation.id))
+}
+
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let state = StateDir::of(&repo);
     let boot = owner::boot_id()?;
-    let id = args.id;
+    let id = match args.id {
+        Some(id) => id,
+        None => newest(&state, &boot)?.context("there is nothing in the log")?,
+    };
     let unknown = || format!("{id} is not in the log of {}; `git txn log` lists what is", shown(&repo.common_dir));
     anyhow::ensure!(state.exists(), unknown());
     let found = |r: &crate::wal::Record| r.tx == Some(id) && matches!(r.body, Body::Begin(_));

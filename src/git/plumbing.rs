@@ -64,8 +64,8 @@ pub(crate) enum Plumbing<'a> {
     Config(ConfigQuery<'a>),
     /// One value in a configuration file.
     ConfigOfFile { file: &'a str, key: &'a str },
-    /// Everything in a configuration file, without what it includes; ends with NUL.
-    ConfigFile(&'a str),
+    /// Everything in the configuration on stdin, without what it includes; ends with NUL.
+    ConfigText,
     /// Sets the only value of a key in a configuration file, or removes it.
     SetInFile { file: &'a str, key: &'a str, value: Option<&'a str> },
     /// Renames a section of the repository's own configuration.
@@ -159,7 +159,7 @@ impl Plumbing<'_> {
             Plumbing::ExecPath => words(&["--exec-path"]),
             Plumbing::Config(settings) => settings.arguments(),
             Plumbing::ConfigOfFile { file, key } => words(&["config", "--file", file, "--get", key]),
-            Plumbing::ConfigFile(file) => words(&["config", "--file", file, "--no-includes", "--list", "-z"]),
+            Plumbing::ConfigText => words(&["config", "--file", "-", "--no-includes", "--list", "-z"]),
             Plumbing::SetInFile { file, key, value: Some(value) } => {
                 words(&["config", "--file", file, "--replace-all", key, value])
             }

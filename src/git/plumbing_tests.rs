@@ -24,7 +24,7 @@ fn every<'a>(file: &'a str, oid: &'a str) -> Vec<Plumbing<'a>> {
         Plumbing::Version,
         Plumbing::ExecPath,
         Plumbing::ConfigOfFile { file, key },
-        Plumbing::ConfigFile(file),
+        Plumbing::ConfigText,
         Plumbing::SetInFile { file, key, value: Some("false") },
         Plumbing::SetInFile { file, key, value: None },
         Plumbing::RenameSection { old: "jin", new: "jin2" },

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::door::{self, Kind};
-use crate::fs::{Birth, FileId, absent_is_none, durable};
+use crate::fs::{Birth, FileId, durable};
 use crate::git::{Value, config_files};
 use crate::hook::call::Call;
 use crate::observe::Observed;
@@ -98,7 +98,7 @@ impl Call<'_> {
         let name = kept::mark_name(self.repo.worktree_name());
         let text = format!("{} {}\n", root.pid, root.start);
         let dir = self.state.path();
-        if absent_is_none(durable::read_own(&dir.join(&name), SMALL))?.is_some_and(|was| was == text.as_bytes()) {
+        if durable::read_own(&dir.join(&name), SMALL).is_ok_and(|was| was == text.as_bytes()) {
             return Ok(false);
         }
         let temporary = format!("{name}.{}", std::process::id());

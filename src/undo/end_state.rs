@@ -12,7 +12,7 @@
 //! | configuration | as the operation found it, but for the branches that it touched |
 //! | state files | as the operation found them |
 //!
-//! Limits: what git changes after its last hook is unknown, and refuses nothing alone: the index behind a merge that stopped, the
+//! Limits: behind an undo, an apply or a run only refs and HEAD are compared. What git changes after its last hook is unknown, and refuses nothing alone: the index behind a merge that stopped, the
 //! state files of sequences. Files of the worktree are not compared: edits are nobody's operation. Of a reftable only refs that
 //! the log has are compared.
 
@@ -25,6 +25,7 @@ use crate::fs::{FileId, absent_is_none, durable};
 use crate::git::reflog::LogLine;
 use crate::git::{Git, Plumbing, RefFormat, RefName, RefStore, Repository, Value, index};
 use crate::process::operation::command_of;
+use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, TxKind, kept};
 use crate::undo::kept::Kept;
 use crate::wal::{Begin, Body, Operations, Record};
@@ -76,7 +77,10 @@ pub(crate) fn differences(
     });
     let (transactions, begins) = own.unzip();
     let end = End { repo, git: git.at(&repo.git_dir), state: StateDir::of(repo), records, transactions, begins };
-    let found = [end.head()?, end.refs()?, end.index()?, end.stash()?, end.config()?, end.states()?];
+    let mut found = vec![end.head()?, end.refs()?];
+    if !end.is_behind_ours() {
+        found.extend([end.index()?, end.stash()?, end.config()?, end.states()?]);
+    }
     Ok(found.into_iter().flatten().collect())
 }
 
@@ -85,6 +89,18 @@ impl End<'_> {
         let first = self.begins.first();
         let line = first.map_or("", |begin| begin.root.as_ref().map_or(&begin.operation, |root| &root.operation));
         command_of(line).unwrap_or("")
+    }
+
+    /// Was the last transaction of this worktree one of ours, an undo, an apply or a run? What that left no hook has noted.
+    fn is_behind_ours(&self) -> bool {
+        let here = self.repo.recorded_worktree();
+        let last = self.records.iter().rev().find_map(|record| match &record.body {
+            Body::Begin(begin) | Body::Decided(begin) if begin.worktree == here && begin.part_of.is_none() => {
+                Some(begin)
+            }
+            _ => None,
+        });
+        last.is_some_and(|begin| begin.origin != TxKind::Hook || begin.reverses.is_some())
     }
 
     fn is_run(&self) -> bool {
@@ -230,7 +246,7 @@ impl End<'_> {
             return Ok(None);
         }
         let list = |path: &Path| -> anyhow::Result<Vec<String>> {
-            let ran = self.git.run(Plumbing::ConfigFile(&path.to_string_lossy()))?;
+            let ran = self.git.command(Plumbing::ConfigText).stdin(durable::read_own(path, SMALL)?).run()?;
             Ok(ran.split(0).map(|setting| String::from_utf8_lossy(setting).into_owned()).collect())
         };
         let (was, is) = (list(&saved)?, list(&now)?);

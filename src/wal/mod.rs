@@ -27,7 +27,7 @@ mod segments;
 
 pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use log::{Flush, Log};
-pub(crate) use operations::{Operations, Place};
+pub(crate) use operations::{CheckedOut, Operations, Place};
 pub(crate) use record::{
     Begin, Body, Checkout, Doer, Lsn, NewIndex, Outcome, Record, RefChange, Rename, Reversal, Seal, Sequence, Watched,
 };

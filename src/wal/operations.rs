@@ -34,6 +34,8 @@ pub(crate) struct Operations<'l> {
 pub(crate) struct CheckedOut<'l> {
     /// The operation.
     pub(crate) operation: TxId,
+    /// Unix time in seconds.
+    pub(crate) time: u64,
     /// Who made it.
     pub(crate) by: &'l Doer,
     pub(crate) what: Place,
@@ -110,7 +112,7 @@ impl<'l> Grouping<'l> {
         };
         self.group(by.id, key(&by.owner, by.root.as_ref()), None, time);
         let operation = self.found.id(by.id);
-        self.found.checkouts.push(CheckedOut { operation, by, what });
+        self.found.checkouts.push(CheckedOut { operation, time, by, what });
     }
 
     fn group(&mut self, id: TxId, key: Key<'l>, sequence: Option<(&'l str, &'l Sequence)>, time: u64) {

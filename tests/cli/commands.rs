@@ -268,6 +268,36 @@ fn log_lists_the_newest_first_and_no_more_than_asked_for() {
 }
 
 #[test]
+fn log_lists_what_moves_no_ref_too_and_finds_operations_by_ref_command_and_time() {
+    let case = Case::new();
+    case.repo.write("file", "one\n");
+    case.repo.git(["add", "file"]);
+    case.repo.git(["commit", "-q", "-m", "one"]);
+    case.repo.git(["branch", "one"]);
+    case.repo.git(["tag", "one"]);
+    case.repo.write("file", "two\n");
+    case.repo.git(["restore", "file"]);
+    let list = |arguments: &[&str]| -> Vec<String> {
+        let log = text(&case.repo.jin_txn([&["log"], arguments].concat()).stdout).into_owned();
+        log.lines().map(|line| line.split("  ").last().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(list(&[]), ["git restore file", "git tag one", "git branch one", "git commit -q -m one"]);
+    assert_eq!(list(&["--ref", "one"]), ["git tag one", "git branch one"]);
+    assert_eq!(list(&["--ref", "refs/tags/one"]), ["git tag one"]);
+    assert_eq!(list(&["--command", "commit"]), ["git commit -q -m one"]);
+    assert_eq!(list(&["--since", "1 hour ago"]).len(), 4);
+    assert_eq!(list(&["--since", "1999-01-01"]).len(), 4);
+    assert_eq!(list(&["--since", "2999-01-01"]).len(), 0);
+    let relative = text(&case.repo.jin_txn(["log", "--date", "relative"]).stdout).into_owned();
+    assert!(relative.lines().all(|line| line.contains(" ago  committed ")), "{relative}");
+    let listed = json(&case.repo.jin_txn(["log", "--json", "--ref", "refs/heads/one"]));
+    assert_eq!(listed["operations"][0]["moves"][0]["ref"], "refs/heads/one", "{listed:#}");
+    assert_eq!(listed["operations"][0]["moves"][0]["before"], "absent", "{listed:#}");
+    let newest = text(&case.repo.jin_txn(["show"]).stdout).into_owned();
+    assert!(newest.contains("operation  git tag one"), "{newest}");
+}
+
+#[test]
 fn show_tells_one_transaction_and_refuses_what_it_does_not_know() {
     let case = Case::new();
     case.repo.git(["branch", "-D", "alpha"]);
@@ -288,7 +318,7 @@ fn show_tells_one_transaction_and_refuses_what_it_does_not_know() {
     ");
     insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["show", "nonsense"])), @"
     --- stderr
-    error: invalid value 'nonsense' for '<ID>': `nonsense` is no transaction id (they look like tx-7)
+    error: invalid value 'nonsense' for '[ID]': `nonsense` is no transaction id (they look like tx-7)
 
     For more information, try '--help'.
     --- exit 2
@@ -453,7 +483,9 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
     --- stderr
     --- exit 0
     ");
-    for arguments in [&["frobnicate"][..], &["log", "-n", "many"], &["show"], &[], &["check", "--frobnicate"]] {
+    for arguments in
+        [&["frobnicate"][..], &["log", "-n", "many"], &["show", "nonsense"], &[], &["check", "--frobnicate"]]
+    {
         let output = repo.jin_txn(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?} is a usage error: {}", text(&output.stderr));
         assert!(output.stdout.is_empty(), "{arguments:?}: usage errors go to stderr");

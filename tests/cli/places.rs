@@ -157,8 +157,9 @@ fn what_a_group_shares_stays_writable_for_the_group() {
     shared.jin(&["install"]);
     shared.commit_all("one");
     for (name, (mode, _)) in tree(&shared.git_dir().join(".jin")) {
-        // Another name of git's configuration has its mode.
-        let others = if name.ends_with("config.saved") { mode & 0o006 } else { 0 };
+        // Another name of git's configuration, or of its index, has its mode.
+        let is_gits = ["config.saved", "last.index", "index.before", "index.last"].iter().any(|it| name.ends_with(it));
+        let others = if is_gits { mode & 0o006 } else { 0 };
         assert_eq!(mode & 0o066, 0o060 | others, "{} has mode {mode:o}", name.display());
     }
     let hooks = fs::metadata(shared.git_dir().join("hooks")).expect("it is there");
