@@ -5,12 +5,12 @@
 //! ```
 //! *Where may a lock be removed?* Only in [`remove`], and only with a `DeadLock`, which only [`proof`] makes.
 
+pub(crate) mod at_work;
 pub(crate) mod find;
 pub(crate) mod holders;
 pub(crate) mod proof;
 pub(crate) mod remove;
 pub(crate) mod seen;
-pub(crate) mod sole;
 pub(crate) mod works_here;
 
 pub(crate) use find::{Depth, LockFile, find, links, well_known};

@@ -204,7 +204,7 @@ impl Descriptor {
 }
 
 /// A process, and the gits above it.
-pub(crate) fn with_those_above(stat: Stat) -> Vec<Process> {
+fn with_those_above(stat: Stat) -> Vec<Process> {
     let mut holders = vec![stat.process()];
     let mut parent = stat.parent;
     for _ in 0..GENERATIONS {

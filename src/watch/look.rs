@@ -2,20 +2,18 @@
 //!
 //! The only evidence that it makes is who was seen with which lock. Everything else is read again by recovery.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::fs::FileId;
 use crate::git::reflog::RENAMED_LOG;
 use crate::locks::SeenLock;
-use crate::locks::seen::{Hurry, Inode, holders_of, waiting_holder, with_those_above};
-use crate::locks::sole::sole_git;
+use crate::locks::seen::{Hurry, Inode, holders_of, waiting_holder};
 use crate::process::owner::{ExecContext, Process, Stat};
 use crate::recovery::{any_unfinished_worktree, is_abandoned};
 use crate::state::TxKind;
 use crate::state::marker::Listing;
-use crate::watch::repositories::{Key, Lock, Repo, Repositories};
+use crate::watch::repositories::{Key, Repo, Repositories};
 
 /// How many looks at a lock are left after the first one.
 const AFTER_FIRST: usize = 2;
@@ -131,7 +129,6 @@ pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Ve
             held.extend(waiting.into_iter().map(|holder| (index, holder)));
         }
     }
-    found.extend(exclude_others(repositories, &wanted, &held));
     for (index, holder) in held {
         let (key, path, _) = &wanted[index];
         let lock = repositories.all.get_mut(key).and_then(|repo| repo.locks.get_mut(path));
@@ -142,31 +139,6 @@ pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Ve
             }
             lock.holders.push(holder);
             found.push((*key, holder));
-        }
-    }
-    found
-}
-
-/// Finds for closed locks, which nobody was seen with, the only git that can have made them.
-fn exclude_others(
-    repositories: &mut Repositories,
-    wanted: &[(Key, PathBuf, Inode)],
-    held: &[(usize, Process)],
-) -> Vec<(Key, Process)> {
-    let mut asked: HashMap<Key, Vec<Process>> = HashMap::new();
-    let mut found = Vec::new();
-    for (index, (key, path, _)) in wanted.iter().enumerate() {
-        let Some(repo) = repositories.all.get_mut(key) else { continue };
-        let is_closed = !held.iter().any(|(of, _)| *of == index);
-        // Most locks are gone before the second look; looking at every process would make this one late for the next.
-        let is_unseen = |lock: &&mut Lock| is_closed && lock.holders.is_empty() && lock.looks.len() < AFTER_FIRST;
-        let Some(lock) = repo.locks.get_mut(path).filter(is_unseen) else { continue };
-        let sole = || sole_git(&repo.repo).map(with_those_above).unwrap_or_default();
-        let sole = asked.entry(*key).or_insert_with(sole);
-        if !sole.is_empty() && lock.is_at(path) {
-            lock.holders.clone_from(sole);
-            lock.doubtful = true;
-            found.extend(sole.iter().map(|holder| (*key, *holder)));
         }
     }
     found

@@ -11,7 +11,7 @@ use anyhow::Context;
 use crate::fs::durable;
 use crate::git::Repository;
 use crate::hook::announce::{Address, Announcement, Kind};
-use crate::locks::sole::gits_at_work;
+use crate::locks::at_work::gits_at_work;
 use crate::process::owner::{self, ExecContext, Process};
 use crate::recovery;
 use crate::state::marker::Listing;
