@@ -13,7 +13,7 @@ use crate::support::table;
 use crate::support::tracer::{self, Action, Event, Isolation};
 
 /// How many places of a command are killed by default; `JIN_KILL=<n>` takes every n-th one.
-const PLACES: usize = 5;
+const PLACES: usize = 9;
 
 type Files = BTreeMap<String, String>;
 

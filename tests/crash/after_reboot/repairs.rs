@@ -180,7 +180,7 @@ redone! {
     }
 
     an_older_detached_head_is_redone_like_a_branch
-    "HEAD is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+    "HEAD is [ID] again (tx-4); the power cut had taken it back to [ID]" 0 |repo| {
         repo.git(["checkout", "-q", "--detach"]);
         let old = OldFile::keep(repo, "HEAD");
         repo.commit_all("three");
@@ -190,7 +190,7 @@ redone! {
     }
 
     a_head_of_a_linked_worktree_is_redone_too
-    "worktrees/linked/HEAD is [ID] again (tx-4); the power cut had taken it back to [ID]" 0 |repo| {
+    "worktrees/linked/HEAD is [ID] again (tx-5); the power cut had taken it back to [ID]" 0 |repo| {
         repo.git(["worktree", "add", "-q", "--detach", "../linked"]);
         let old = OldFile::keep(repo, "worktrees/linked/HEAD");
         repo.sibling("linked").git(["commit", "-q", "--allow-empty", "-m", "three"]);
