@@ -31,7 +31,6 @@ pub(crate) mod watch;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -257,12 +256,7 @@ fn git_of_hook() -> PathBuf {
 
 /// The first git in PATH that is not this program under another name.
 fn real_git() -> anyhow::Result<PathBuf> {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    if let Some(found) = FOUND.get() {
-        return Ok(found.clone());
-    }
-    let found = path::first_git(&path_variable())?;
-    Ok(FOUND.get_or_init(|| found).clone())
+    path::first_git(&path_variable())
 }
 
 fn path_variable() -> OsString {

@@ -69,12 +69,6 @@ impl RefName {
         is_note(self.as_bytes())
     }
 
-    /// Does it only say what another repository has?
-    #[must_use]
-    pub fn is_tracking(&self) -> bool {
-        is_tracking(self.as_bytes())
-    }
-
     /// The names that would have to be directories for it: of `refs/heads/a/b` `refs/heads/a`, `refs/heads` and `refs`.
     pub(crate) fn above(&self) -> impl Iterator<Item = &[u8]> {
         let bytes = self.as_bytes();
@@ -172,11 +166,6 @@ pub(crate) fn is_note(name: &[u8]) -> bool {
     let base = name.rsplit(|b| *b == b'/').next().filter(|base| is_of_worktree || base.len() == name.len());
     let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
     base.is_some_and(|base| base != b"HEAD" && !base.is_empty() && base.iter().all(is_capital))
-}
-
-/// Does this ref only say what another repository has?
-pub(crate) fn is_tracking(name: &[u8]) -> bool {
-    name.starts_with(b"refs/remotes/")
 }
 
 #[cfg(test)]

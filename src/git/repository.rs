@@ -82,11 +82,6 @@ pub enum NotFound {
 }
 
 impl Repository {
-    /// Has somebody worked in this worktree? A bare repository has no index, and its refs may be the only ones.
-    pub(crate) fn has_index(&self) -> bool {
-        self.git_dir.join("index").exists()
-    }
-
     /// Opens the git directory `git_dir` (a worktree's own or the main one), or the one that a `.git` file names.
     pub fn open(git_dir: &Path) -> Result<Repository, NotFound> {
         let broken = || NotFound::NotAGitDir(git_dir.to_owned());

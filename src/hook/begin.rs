@@ -9,7 +9,7 @@
 //!    would be looked for by nobody.
 //! 2. *Second names* come before the record is synced: the one barrier makes both durable, and behind it git may take the
 //!    first names away at once.
-//! 3. The *record* is durable before git goes on, but of a soft transaction ([`Call::is_soft`]). It is not appended when the marker is gone: somebody took this process for
+//! 3. The *record* is durable before git goes on. It is not appended when the marker is gone: somebody took this process for
 //!    dead and has cleaned up behind it.
 //! 4. Inner transactions are *absorbed* only behind that: ended before the record is there, a crash would leave what they
 //!    changed without a before-image.
@@ -42,8 +42,6 @@ struct Change {
     /// The state files of commands that have stopped.
     in_progress: Vec<StateFile>,
     part_of: Option<TxId>,
-    /// Nobody waits until it is on disk.
-    soft: bool,
 }
 
 /// Its marker is published.
@@ -62,7 +60,7 @@ struct Preserved<'m> {
     change: Change,
 }
 
-/// Its `begin` is logged, and durable unless the transaction is soft.
+/// Its `begin` is durable.
 #[must_use]
 struct Logged<'m> {
     marked: &'m Marked<'m>,
@@ -74,9 +72,7 @@ impl Call<'_> {
         let place = ExecContext::here()?;
         let change = self.change(seen)?;
         let marked = Marked::publish(self, place, &change, &mine)?;
-        if !change.soft {
-            self.save_config()?;
-        }
+        self.save_config()?;
         match marked.preserve(change).and_then(Preserved::log) {
             Ok(Some(logged)) => logged.absorb(mine),
             Ok(None) => {
@@ -97,7 +93,7 @@ impl Call<'_> {
         let rename = observe::rename_of(&self.repo, &seen.changes, &git.argv, git.started_at())?;
         let (root, in_progress) = (self.root()?, self.in_progress()?);
         let sequence = self.sequence(&in_progress);
-        Ok(Change { seen, rename, root, sequence, in_progress, part_of: self.run()?, soft: self.is_soft()? })
+        Ok(Change { seen, rename, root, sequence, in_progress, part_of: self.run()? })
     }
 }
 
@@ -146,14 +142,10 @@ impl<'c> Marked<'c> {
 impl<'m> Preserved<'m> {
     /// Appends `begin` and waits until it is durable; `None` when somebody has removed the marker.
     fn log(self) -> anyhow::Result<Option<Logged<'m>>> {
-        let (marked, soft) = (self.marked, self.change.soft);
+        let marked = self.marked;
         let begin = self.record()?;
         // The barrier takes the objects along, the locks with the new values, and the marker.
-        let flush = match begin.barrier {
-            true => Flush::Barrier,
-            false if soft => Flush::No,
-            false => Flush::Yes,
-        };
+        let flush = if begin.barrier { Flush::Barrier } else { Flush::Yes };
         let still_ours = || marked.entry.path.exists();
         let lsn = marked.log.append_if(Some(marked.entry.id), &Body::Begin(Box::new(begin)), flush, still_ours)?;
         Ok(lsn.map(|_| Logged { marked }))
@@ -161,7 +153,7 @@ impl<'m> Preserved<'m> {
 
     fn record(self) -> anyhow::Result<Begin> {
         let Marked { call, marker, .. } = self.marked;
-        let Change { seen, rename, root, sequence, part_of, soft, .. } = self.change;
+        let Change { seen, rename, root, sequence, part_of, .. } = self.change;
         let repo = &call.repo;
         Ok(Begin {
             worktree: repo.recorded_worktree(),
@@ -175,12 +167,12 @@ impl<'m> Preserved<'m> {
             index: seen.index_lock.map_or(Ok(None), |_| FileId::at(&repo.git_dir.join("index")))?,
             rename,
             packed: FileId::at(&repo.common_dir.join("packed-refs"))?,
-            head: seen.head,
+            head: RefStore::new(repo).head()?,
             reverses: call.environment.reverses,
             part_of,
             root,
             sequence,
-            barrier: !soft && call.state.durability() == Durability::Full,
+            barrier: call.state.durability() == Durability::Full,
             ..Begin::new(TxKind::Hook, &marker.operation, marker.owner.clone(), marker.hook_process)
         })
     }

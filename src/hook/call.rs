@@ -2,11 +2,10 @@
 
 use std::cell::OnceCell;
 
-use crate::git::{RefFormat, Repository};
+use crate::git::Repository;
 use crate::hook::Environment;
 use crate::observe::payload::Payload;
 use crate::process::caller;
-use crate::process::git_argv;
 use crate::process::operation::{self, Root};
 use crate::process::owner::{self, ExecContext, Owner, Process, Stat};
 use crate::state::marker::{Listing, Marker, Phase};
@@ -84,18 +83,6 @@ impl Call<'_> {
         }
         let (stat, argv) = caller::of_hook()?.ok_or(NoCaller)?;
         Ok(self.git.get_or_init(|| Git { stat, argv }))
-    }
-
-    /// Is it a *soft* transaction, for which nobody waits until it is on disk?
-    ///
-    /// git makes its notes (`AUTO_MERGE`, `REBASE_HEAD`) beside the work, and what it knows of another repository can be fetched
-    /// again: a power cut may take these, and never anything else with them. One other ref makes the transaction hard.
-    pub(super) fn is_soft(&self) -> anyhow::Result<bool> {
-        let may_be = self.payload.is_of_notes_or_tracking()
-            && self.repo.ref_format == RefFormat::Files
-            && self.environment.reverses.is_none()
-            && self.run()?.is_none();
-        Ok(may_be && (self.payload.is_of_notes() || (self.repo.has_index() && git_argv::tracks(&self.git()?.argv))))
     }
 
     /// The root of the operation, where that is another git than ours. Who pushes works elsewhere.

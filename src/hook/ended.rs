@@ -67,10 +67,9 @@ impl Call<'_> {
         self.recover_if(markers.dead || self.needs_boot_check()?)
     }
 
-    /// The record of the end is durable before the marker says it, but of a soft transaction; `None` when git is dead.
+    /// The record of the end is durable before the marker says it; `None` when git is dead.
     fn end(&self, mut entry: Entry, marker: &Marker, how: &Body) -> anyhow::Result<Option<Entry>> {
-        let flush = if self.is_soft()? { Flush::No } else { Flush::Yes };
-        if !self.conclude(&self.log(&marker.owner.place), marker, how, flush)? {
+        if !self.conclude(&self.log(&marker.owner.place), marker, how, Flush::Yes)? {
             return Ok(None);
         }
         entry.settle(if matches!(how, Body::Committed { .. }) { State::Committed } else { State::Failed })?;

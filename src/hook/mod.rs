@@ -5,7 +5,6 @@
 //! preparing (2.54+)  recover if something is unfinished or a lock is stale; announce in a marker
 //! prepared           read before-images; marker; log `begin` + fsync; only then let git go on
 //! committed          judge from the refs; log `committed` + fsync; marker away
-//!                    (no fsync for notes and remote-tracking refs alone: they may be lost, and nothing else)
 //! aborted            log `aborted`; marker away; recover what had to wait for these locks
 //! post-checkout      the check; log the checkout
 //! ```

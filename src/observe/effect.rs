@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::fs::{FileId, read_small, with_suffix};
+use crate::fs::{FileId, read_ref, read_small, with_suffix};
 use crate::git::refs::ResolvedRef;
 use crate::git::{Oid, RefName, RefStore, Repository, Value};
 use crate::observe::command_line::Locks;
@@ -189,8 +189,9 @@ impl<'o> Observer<'o> {
         if listed {
             return Ok(());
         }
-        let Some(Value::Symref(target)) = seen.head.as_ref().map(|head| &head.value) else { return Ok(()) };
-        if seen.changes.iter().any(|c| c.name == *target) {
+        let content = read_ref(&self.repo.git_dir.join("HEAD"))?;
+        let Some(Value::Symref(target)) = content.map(|(text, _)| Value::of_file(&text)) else { return Ok(()) };
+        if seen.changes.iter().any(|c| c.name == target) {
             let lock = FileId::at(&self.refs.lock(&head))?;
             seen.watched.push(Watched { log: self.log_size(&head)?, lock, name: head });
         }

@@ -49,7 +49,6 @@ pub(crate) fn observe(
         observer.observe(update, &mut seen)?;
     }
     if !seen.changes.is_empty() {
-        seen.head = RefStore::new(repo).head()?;
         observer.watch_head(&mut seen)?;
         seen.index_lock = FileId::at(&repo.git_dir.join("index.lock"))?;
     }

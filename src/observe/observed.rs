@@ -2,7 +2,7 @@
 
 use crate::fs::FileId;
 use crate::git::RefName;
-use crate::git::refs::{RefSnapshot, ResolvedRef};
+use crate::git::refs::ResolvedRef;
 use crate::wal::{RefChange, Watched};
 
 /// A transaction as observed at `prepared`.
@@ -23,6 +23,4 @@ pub(crate) struct Observed {
     pub packed_lock: Option<FileId>,
     /// `index.lock` of the worktree.
     pub index_lock: Option<FileId>,
-    /// HEAD of the worktree, where something changes.
-    pub head: Option<RefSnapshot>,
 }

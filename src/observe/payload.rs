@@ -44,13 +44,6 @@ impl<'p> Payload<'p> {
         self.lines().all(|line| name::is_note(line.name))
     }
 
-    /// Are all of them of notes, or updates of refs that only say what another repository has? A deletion of those may write
-    /// `packed-refs`, which has everybody's.
-    #[must_use]
-    pub fn is_of_notes_or_tracking(&self) -> bool {
-        self.lines().all(|line| name::is_note(line.name) || (name::is_tracking(line.name) && !line.deletes()))
-    }
-
     /// Their number.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -149,11 +149,6 @@ pub(crate) fn is_clone(argv: &[String]) -> bool {
     global_options(argv).command == Some("clone")
 }
 
-/// Does this git bring what it knows of another repository up to date? What it then knows can be fetched again.
-pub(crate) fn tracks(argv: &[String]) -> bool {
-    matches!(global_options(argv).command, Some("fetch" | "pull" | "push" | "remote"))
-}
-
 /// Does this git change refs and never the index?
 pub(crate) fn changes_no_index(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| INDEXLESS.contains(&c))

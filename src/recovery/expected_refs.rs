@@ -11,10 +11,6 @@
 //! A file that was never written down is the work of a writer that we did not see, and stays. So does the absence of a
 //! file, but for one case: a directory that has not changed since before the ref was made never had it.
 //!
-//! Nobody waits for the records of notes and remote-tracking refs: of their transactions `begin` may be there and the end not,
-//! without a marker. A file that is the lock of such a `begin` is newer than any word. An older note gives way to the newest
-//! word, which may be that there is none; one that is gone stays so.
-//!
 //! Refs of transactions that have not ended belong to those, and are not judged here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -52,8 +48,6 @@ pub(crate) struct Generation {
     /// Values before it, oldest first.
     pub earlier: Vec<Value>,
     files: Vec<FileId>,
-    /// The lock of the newest `begin`, as long as nothing says how that ended.
-    pending: Option<FileId>,
 }
 
 /// How a ref stands to the newest word of the log.
@@ -193,7 +187,6 @@ impl<'l> ExpectedRefs<'l> {
             generation.files.extend(change.file);
             // Of a batched transaction it may be the lock of somebody else's update.
             generation.files.extend(change.lock.filter(|_| !begin.batched));
-            generation.pending = change.lock;
             let Some(before) = change.before.clone() else { continue };
             let same = generation.word.as_ref().filter(|w| w.value == before).cloned();
             let seen = LastKnown { value: before, file: change.file, tx: None, lock: None, packed: None, rank };
@@ -229,9 +222,6 @@ impl<'l> ExpectedRefs<'l> {
             let packed = applied.and_then(|b| b.packed);
             let generation = self.refs.entry(&settled.name).or_default();
             generation.files.extend(settled.file);
-            if generation.word.as_ref().is_none_or(|word| word.rank <= rank) {
-                generation.pending = None;
-            }
             generation.say(LastKnown { value: settled.value.clone(), file: settled.file, tx, lock, packed, rank });
         }
     }
@@ -258,10 +248,6 @@ impl<'l> ExpectedRefs<'l> {
             return Ok(RefStatus::AsLogged);
         } else if now.value == Value::Broken {
             true
-        } else if now.loose.zip(generation.pending).is_some_and(|(file, lock)| file.is_same_file(&lock)) {
-            false
-        } else if name.is_note() {
-            now.loose.is_some_and(is_ours)
         } else if !in_refs && !is_detached {
             // Which branch HEAD means, and what pseudo-refs say, goes with index and worktree, which are not ours: unless it is
             // the same commit, and the lock that was to become HEAD is still there.

@@ -165,8 +165,7 @@ fn look_for_lost_records(site: &Site<'_>, unfinished: &[Unfinished], report: &mu
         let probe = transaction.marker.as_ref().and_then(|m| m.probe.as_ref());
         let Some((path, lock)) = probe else { continue };
         let name = crate::util::text::unescape(path).and_then(|path| RefName::parse(path.strip_suffix(b".lock")?).ok());
-        // Nobody has waited for the record of a note.
-        let Some(name) = name.filter(|name| !power_cut::may_be_lost(site.repo, name)) else { continue };
+        let Some(name) = name else { continue };
         let file = crate::fs::FileId::at(&RefStore::new(site.repo).file(&name))?;
         if file.is_some_and(|file| file.is_same_file(lock)) {
             let id = transaction.id();

@@ -2,9 +2,6 @@
 //!
 //! The JSON has `v` (format), `lsn`, `tx`, `time` (Unix seconds), `type` and `data`. The checksum covers the text of the
 //! JSON, which never holds a raw line feed: a line is a record. A line counts only if its checksum matches.
-//!
-//! `unsynced` marks a record that nobody waited for. A record that was synced has in `since` the first of the unsynced ones
-//! directly before it: until its own sync has returned, those may be lost in a power cut while it is there.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
@@ -32,10 +29,6 @@ struct Wire<'a> {
     #[serde(default)]
     tx: Option<TxId>,
     time: u64,
-    #[serde(default)]
-    unsynced: bool,
-    #[serde(default)]
-    since: Option<Lsn>,
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -71,18 +64,6 @@ struct Baseline {
     as_of: Lsn,
     actions: Vec<String>,
     refs: Vec<RefSnapshot>,
-}
-
-/// Does the writer of a record wait until it is on disk?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syncing {
-    /// No: a power cut may take it.
-    Never,
-    /// Yes. From the record `since` on up to this one nobody has waited for any.
-    Awaited {
-        /// `None`: the record before was awaited.
-        since: Option<Lsn>,
-    },
 }
 
 /// A body that is ready to be written once its number is known: encoding it under the lock would keep others waiting. Of a
@@ -202,22 +183,7 @@ impl Encoded<'_> {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, lsn: Lsn, tx: Option<TxId>, time: u64, to: &mut impl Write) -> io::Result<u64> {
-        self.write_as(Syncing::Awaited { since: None }, lsn, tx, time, to)
-    }
-
-    /// The same, saying whether it will be waited for.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn write_as(
-        &self,
-        syncing: Syncing,
-        lsn: Lsn,
-        tx: Option<TxId>,
-        time: u64,
-        to: &mut impl Write,
-    ) -> io::Result<u64> {
-        let head = head(self.body.kind(), syncing, lsn, tx, time);
+        let head = head(self.body.kind(), lsn, tx, time);
         if self.data.is_whole() {
             let line = line(&head, &self.data.text);
             to.write_all(&line)?;
@@ -237,14 +203,9 @@ impl Encoded<'_> {
 const CRC_WIDTH: usize = 9;
 
 /// A record's JSON up to its data.
-fn head(kind: &str, syncing: Syncing, lsn: Lsn, tx: Option<TxId>, time: u64) -> String {
+fn head(kind: &str, lsn: Lsn, tx: Option<TxId>, time: u64) -> String {
     let tx = tx.map_or_else(String::new, |tx| format!(r#""tx":"{tx}","#));
-    let syncing = match syncing {
-        Syncing::Never => r#""unsynced":true,"#.to_owned(),
-        Syncing::Awaited { since: Some(since) } => format!(r#""since":{since},"#),
-        Syncing::Awaited { since: None } => String::new(),
-    };
-    format!(r#"{{"v":{FORMAT},"lsn":{lsn},{tx}"time":{time},{syncing}"type":"{kind}","data":"#)
+    format!(r#"{{"v":{FORMAT},"lsn":{lsn},{tx}"time":{time},"type":"{kind}","data":"#)
 }
 
 fn line(head: &str, data: &[u8]) -> Vec<u8> {
@@ -273,24 +234,6 @@ pub struct Header {
     pub lsn: Lsn,
     /// The transaction that it is about.
     pub tx: Option<TxId>,
-    /// Has its writer waited for it?
-    pub syncing: Syncing,
-}
-
-impl Header {
-    fn of(wire: &Wire<'_>) -> Header {
-        let syncing = if wire.unsynced { Syncing::Never } else { Syncing::Awaited { since: wire.since } };
-        Header { lsn: wire.lsn, tx: wire.tx, syncing }
-    }
-
-    /// All records with lower numbers were durable when this one was written.
-    #[must_use]
-    pub fn proves_below(&self) -> Lsn {
-        match self.syncing {
-            Syncing::Never => 0,
-            Syncing::Awaited { since } => since.unwrap_or(self.lsn),
-        }
-    }
 }
 
 /// Checks a line (without its line feed) and decodes its header.
@@ -298,7 +241,8 @@ impl Header {
 /// # Errors
 /// Why it does not count.
 pub fn decode_header(line: &[u8]) -> Result<Header, BadLine> {
-    decode_wire(line).map(|wire| Header::of(&wire))
+    let wire = decode_wire(line)?;
+    Ok(Header { lsn: wire.lsn, tx: wire.tx })
 }
 
 /// Checks and decodes a line (without its line feed).
@@ -306,19 +250,13 @@ pub fn decode_header(line: &[u8]) -> Result<Header, BadLine> {
 /// # Errors
 /// Why it does not count.
 pub fn decode(line: &[u8]) -> Result<Record, BadLine> {
-    decode_both(line).map(|(_, record)| record)
-}
-
-/// As [`decode`], with the header.
-pub(super) fn decode_both(line: &[u8]) -> Result<(Header, Record), BadLine> {
     let wire = decode_wire(line)?;
-    let header = Header::of(&wire);
     let body = if wire.v == FORMAT {
         Body::decode(&wire.kind, wire.data).map_err(|e| BadLine::NotARecord(e.to_string()))?
     } else {
         Body::Unknown { kind: wire.kind.into_owned(), format: wire.v }
     };
-    Ok((header, Record { lsn: header.lsn, tx: header.tx, time: wire.time, body }))
+    Ok(Record { lsn: wire.lsn, tx: wire.tx, time: wire.time, body })
 }
 
 fn decode_wire(line: &[u8]) -> Result<Wire<'_>, BadLine> {
@@ -418,7 +356,7 @@ mod tests {
     #[test]
     fn an_unknown_type_is_kept_and_a_ref_outside_the_repository_is_no_record() {
         let encode = |kind: &str, data: &str| {
-            let mut line = super::line(&head(kind, Syncing::Never, 1, None, 0), data.as_bytes());
+            let mut line = super::line(&head(kind, 1, None, 0), data.as_bytes());
             line.pop();
             line
         };

@@ -3,7 +3,7 @@
 //! One line of fixed width, overwritten in place: a hint, checked against the segment before it is believed. Within a boot
 //! it is what shows that the end of a segment, or a whole one, is gone; so it has a checksum of its own.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -14,7 +14,6 @@ use crate::fs::{absent_is_none, durable, named as fs};
 use crate::state::StateDir;
 use crate::state::directory::SMALL;
 use crate::util::checksum::crc32c;
-use crate::wal::codec::{Header, Syncing};
 use crate::wal::record::Lsn;
 
 /// The end of the log.
@@ -25,42 +24,11 @@ pub(super) struct Head {
     pub(super) next_lsn: Lsn,
     pub(super) segment: Lsn,
     pub(super) size: u64,
-    /// The first record of those at the end that nobody waited for; `0`: the last one was waited for.
-    pub(super) unsynced: Lsn,
     /// Realtime minus time since boot, in milliseconds, when this boot's first note was made: it changes only when the
     /// clock is set.
     pub(super) clock: i64,
     /// Realtime in seconds of that note.
     pub(super) since: i64,
-}
-
-impl Head {
-    /// Counts the next record, and says what it has to say about those before it.
-    pub(super) fn count(&mut self, awaited: bool) -> Syncing {
-        let lsn = self.next_lsn;
-        self.next_lsn += 1;
-        if awaited {
-            let since = std::mem::take(&mut self.unsynced);
-            return Syncing::Awaited { since: (since != 0).then_some(since) };
-        }
-        self.note_unsynced(lsn);
-        Syncing::Never
-    }
-
-    /// Counts a record that was found behind the end.
-    pub(super) fn count_found(&mut self, header: &Header) {
-        self.next_lsn = self.next_lsn.max(header.lsn + 1);
-        match header.syncing {
-            Syncing::Never => self.note_unsynced(header.lsn),
-            Syncing::Awaited { .. } => self.unsynced = 0,
-        }
-    }
-
-    fn note_unsynced(&mut self, lsn: Lsn) {
-        if self.unsynced == 0 {
-            self.unsynced = lsn;
-        }
-    }
 }
 
 /// What `log-head` tells this boot.
@@ -88,28 +56,6 @@ impl BootSum {
 
 /// The size that no segment has: of a poisoned one.
 const POISONED: u64 = u64::MAX;
-
-/// `log-head`, open to be read and written: each append does both. Under `append.lock`.
-pub(super) struct NoteFile {
-    path: PathBuf,
-    /// `None`: there is none.
-    file: Option<File>,
-}
-
-impl NoteFile {
-    pub(super) fn open(state: &StateDir) -> io::Result<NoteFile> {
-        let path = path(state);
-        let file = absent_is_none(durable::open_own(&path, OpenOptions::new().read(true).write(true)))?;
-        Ok(NoteFile { path, file })
-    }
-
-    pub(super) fn read(&self, boot: BootSum) -> io::Result<Note> {
-        // What is longer is none of ours.
-        let mut text = [0; 256];
-        let len = self.file.as_ref().map(|file| fs::at(&self.path, file.read_at(&mut text, 0))).transpose()?;
-        Ok(len.map_or(Note::None, |len| Note::parse(&text[..len], boot)))
-    }
-}
 
 impl Note {
     /// Reads `log-head`.
@@ -142,36 +88,31 @@ impl Head {
             return None;
         }
         let mut words = text.split_ascii_whitespace();
-        if words.next() != Some("jin3") || u32::from_str_radix(words.next()?, 16).ok()? != boot.0 {
+        if words.next() != Some("jin2") || u32::from_str_radix(words.next()?, 16).ok()? != boot.0 {
             return None;
         }
         let mut number = || words.next()?.parse().ok();
-        let (next_tx, next_lsn, segment, size, unsynced) = (number()?, number()?, number()?, number()?, number()?);
+        let (next_tx, next_lsn, segment, size) = (number()?, number()?, number()?, number()?);
         let mut signed = || number().and_then(|n| i64::try_from(n).ok());
-        Some(Head { boot, next_tx, next_lsn, segment, size, unsynced, clock: signed()?, since: signed()? })
+        Some(Head { boot, next_tx, next_lsn, segment, size, clock: signed()?, since: signed()? })
     }
 
     fn format(&self) -> String {
-        let Head { boot: BootSum(boot), next_tx, next_lsn, segment, size, unsynced, clock, since } = self;
-        let text = format!(
-            "jin3 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {unsynced:020} {clock:020} {since:020}"
-        );
+        let Head { boot: BootSum(boot), next_tx, next_lsn, segment, size, clock, since } = self;
+        let text =
+            format!("jin2 {boot:08x} {next_tx:020} {next_lsn:020} {segment:020} {size:020} {clock:020} {since:020}");
         format!("{text} {:08x}\n", crc32c(text.as_bytes()))
     }
 
     /// In place: one small write is not torn by a killed process, and after a power cut the boot id tells.
     pub(super) fn store(&self, state: &StateDir) -> io::Result<()> {
-        self.store_in(&NoteFile::open(state)?)
-    }
-
-    /// The same where the file is open.
-    pub(super) fn store_in(&self, to: &NoteFile) -> io::Result<()> {
-        // Under `append.lock` nobody else makes it.
-        let write = |file: &File| fs::at(&to.path, file.write_all_at(self.format().as_bytes(), 0));
-        match &to.file {
-            Some(file) => write(file),
-            None => write(&durable::create_new(&to.path, b"")?),
-        }
+        let path = path(state);
+        let file = match durable::open_own(&path, OpenOptions::new().write(true)) {
+            // Under `append.lock` nobody else makes it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => durable::create_new(&path, b"")?,
+            other => fs::at(&path, other)?,
+        };
+        fs::at(&path, file.write_all_at(self.format().as_bytes(), 0))
     }
 }
 
@@ -181,7 +122,7 @@ pub(super) fn poison(state: &StateDir, boot: BootSum, segment: Lsn) -> anyhow::R
         Note::PoisonedFrom(earlier) => segment.min(earlier),
         _ => segment,
     };
-    let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment, size: POISONED, unsynced: 0, clock: 0, since: 0 };
+    let poisoned = Head { boot, next_tx: 0, next_lsn: 0, segment, size: POISONED, clock: 0, since: 0 };
     // A disk that is full may take the second: it needs no space.
     poisoned.store(state).or_else(|_| durable::empty(&path(state))).context("the log cannot be marked as failed")
 }
@@ -196,8 +137,7 @@ mod tests {
 
     #[test]
     fn a_note_with_any_byte_flipped_is_none() {
-        let boot = BootSum(7);
-        let head = Head { boot, next_tx: 12, next_lsn: 34, segment: 1, size: 5678, unsynced: 33, clock: 9, since: 10 };
+        let head = Head { boot: BootSum(7), next_tx: 12, next_lsn: 34, segment: 1, size: 5678, clock: 9, since: 10 };
         let text = head.format();
         assert_eq!(Head::parse(&text, BootSum(7)), Some(head));
         assert_eq!(Head::parse(&text, BootSum(8)), None, "of another boot");

@@ -2,12 +2,12 @@
 //!
 //! Append, tail check and truncation happen under `append.lock`; the `fdatasync` follows after the lock is
 //! released, so that writers do not wait for each other's disk. `log-head` remembers where the log ends: when
-//! nothing but zeros follows there (the usual case), a single byte is read before appending. When something
-//! does (a crash in between, another boot), the rest is checked and a torn tail is cut off. Readers take no lock.
+//! it agrees with the last segment's length (the usual case), nothing is read before appending. When it does
+//! not (a crash in between, another boot), the rest is checked and a torn tail is cut off. Readers take no lock.
 //!
 //! A failed write or fsync poisons the segment: nobody appends to it again.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,11 +20,11 @@ use crate::state::{StateDir, TxId, Wait};
 use crate::util::clock;
 use crate::util::text::shown;
 use crate::wal::codec::{Encoded, TOO_LARGE};
-use crate::wal::head::{self, BootSum, Head, Note, NoteFile};
+use crate::wal::head::{self, BootSum, Head, Note};
 use crate::wal::record::{Body, Lsn, Record};
 use crate::wal::rotate;
 use crate::wal::scan::Scan;
-use crate::wal::segments::{self, Extent, Segment};
+use crate::wal::segments::{self, Extent};
 
 /// Must a record be on disk before the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,21 +48,11 @@ pub(crate) struct Log<'s> {
     pub(super) wait: Wait,
 }
 
-/// The end of the log, with the files that an append writes to.
-struct Tip {
-    head: Head,
-    segment: Segment,
-    note: NoteFile,
-}
-
 /// A record that was appended, and not yet synced.
 struct Written {
     lsn: Lsn,
     file: File,
     segment: Lsn,
-    device: u64,
-    /// The next record belongs into another segment.
-    is_full: bool,
 }
 
 impl<'s> Log<'s> {
@@ -83,15 +73,10 @@ impl<'s> Log<'s> {
     /// A new transaction id.
     pub(crate) fn next_id(&self) -> anyhow::Result<TxId> {
         self.state.while_appending(self.wait, || {
-            let note = NoteFile::open(self.state)?;
-            // Ids do not depend on where the log ends.
-            let (mut head, note) = match note.read(BootSum::of(&self.boot))? {
-                Note::End(head) => (head, note),
-                other => (self.mend(other)?, NoteFile::open(self.state)?),
-            };
+            let mut head = self.load_head()?;
             let id = TxId(head.next_tx);
             head.next_tx += 1;
-            head.store_in(&note)?;
+            head.store(self.state)?;
             Ok(id)
         })
     }
@@ -110,32 +95,17 @@ impl<'s> Log<'s> {
         wanted: impl FnOnce() -> bool,
     ) -> anyhow::Result<Option<Lsn>> {
         let encoded = body.encode()?;
-        let written = self.state.while_appending(self.wait, || {
-            if wanted() { self.write(tx, &encoded, flush).map(Some) } else { Ok(None) }
-        })?;
-        let Some(Written { lsn, file, segment, device, is_full }) = written else { return Ok(None) };
+        let written = self
+            .state
+            .while_appending(self.wait, || if wanted() { self.write(tx, &encoded).map(Some) } else { Ok(None) })?;
+        let Some(Written { lsn, file, segment }) = written else { return Ok(None) };
         let synced = match flush {
-            Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere(device)),
+            Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
             Flush::Yes => file.sync_data(),
             Flush::No => Ok(()),
         };
         synced.or_else(|error| self.not_synced(segment, error))?;
-        if is_full && flush != Flush::No && self.rotate_ahead().is_err() {
-            // The next writer tries again, and tells.
-        }
         Ok(Some(lsn))
-    }
-
-    /// Begins the next segment. Everything is synced before others are kept waiting: under the lock there is little left.
-    fn rotate_ahead(&self) -> anyhow::Result<()> {
-        durable::sync_filesystem_of(self.state.path())?;
-        self.state.while_appending(self.wait, || {
-            let mut head = self.load_head()?;
-            if head.size >= segments::SEGMENT_SIZE {
-                rotate::rotate(self.state, &self.boot, &mut head)?;
-            }
-            Ok(())
-        })
     }
 
     fn not_synced(&self, segment: Lsn, error: io::Error) -> anyhow::Result<()> {
@@ -144,10 +114,11 @@ impl<'s> Log<'s> {
         Err(first_of(error, self.state.while_appending(self.wait, || self.poison(segment))))
     }
 
-    /// `objects` may be a link to another file system than `device`, where the log lies.
-    fn sync_objects_elsewhere(&self, device: u64) -> io::Result<()> {
-        let objects = self.state.path().parent().unwrap_or(Path::new("/")).join("objects");
-        if fs::metadata(&objects)?.dev() == device {
+    /// `objects` may be a link to another file system.
+    fn sync_objects_elsewhere(&self) -> io::Result<()> {
+        let state = self.state.path();
+        let objects = state.parent().unwrap_or(Path::new("/")).join("objects");
+        if fs::metadata(&objects)?.dev() == fs::metadata(state)?.dev() {
             return Ok(());
         }
         durable::sync_filesystem_of(&objects)
@@ -155,72 +126,50 @@ impl<'s> Log<'s> {
 
     /// Makes everything on the file system durable, and notes that.
     pub(crate) fn checkpoint(&self) -> anyhow::Result<()> {
-        let device = fs::metadata(self.state.path())?.dev();
         let sync = || {
             durable::sync_filesystem_of(self.state.path())
-                .and_then(|()| self.sync_objects_elsewhere(device))
+                .and_then(|()| self.sync_objects_elsewhere())
                 .context("cannot sync the file system")
         };
         // Once without the lock: the second time there is little left to write while others wait.
         sync()?;
         let Written { file, segment, .. } = self.state.while_appending(self.wait, || {
             sync()?;
-            self.write(None, &rotate::checkpoint(self.state, &self.boot)?.encode()?, Flush::Yes)
+            self.write(None, &rotate::checkpoint(self.state, &self.boot)?.encode()?)
         })?;
         file.sync_data().or_else(|error| self.not_synced(segment, error))
     }
 
-    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>, flush: Flush) -> anyhow::Result<Written> {
-        let Tip { mut head, mut segment, mut note } = self.tip()?;
+    fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<Written> {
+        let mut head = self.load_head()?;
         if head.size >= segments::SEGMENT_SIZE {
             rotate::rotate(self.state, &self.boot, &mut head)?;
-            Tip { head, segment, note } = self.open_tip(head)?;
         }
-        let lsn = head.next_lsn;
-        let syncing = head.count(flush != Flush::No);
-        let len = match encoded.write_as(syncing, lsn, tx, clock::unix_time(), &mut segment.writer(head.size)) {
+        let path = segments::path(self.state, head.segment);
+        let mut file = durable::open_own(&path, OpenOptions::new().append(true))
+            .with_context(|| format!("cannot open the log {}", shown(&path)))?;
+        let len = match encoded.write(head.next_lsn, tx, clock::unix_time(), &mut file) {
             Ok(len) => len,
             Err(e) => {
-                let path = shown(&segment.path);
-                let error = anyhow::Error::new(e).context(format!("cannot append to the log {path}"));
+                let error = anyhow::Error::new(e).context(format!("cannot append to the log {}", shown(&path)));
                 return Err(first_of(error, self.poison(head.segment)));
             }
         };
+        let lsn = head.next_lsn;
+        head.next_lsn += 1;
         head.size += len;
-        head.store_in(&note)?;
-        segment.make_room(head.size);
-        let is_full = head.size >= segments::SEGMENT_SIZE;
-        Ok(Written { lsn, file: segment.file, segment: head.segment, device: segment.device, is_full })
+        head.store(self.state)?;
+        Ok(Written { lsn, file, segment: head.segment })
     }
 
     /// The end of the log, repaired if need be. Under `append.lock`.
     pub(super) fn load_head(&self) -> anyhow::Result<Head> {
-        self.tip().map(|tip| tip.head)
-    }
-
-    fn tip(&self) -> anyhow::Result<Tip> {
-        let note = NoteFile::open(self.state)?;
-        let noted = note.read(BootSum::of(&self.boot))?;
-        if let Note::End(head) = noted
-            && let Some(segment) = Segment::open(self.state, head.segment)?
-            && segment.ends_at(head.size)?
-        {
-            return Ok(Tip { head, segment, note });
-        }
-        self.open_tip(self.mend(noted)?)
-    }
-
-    fn open_tip(&self, head: Head) -> anyhow::Result<Tip> {
-        let segment = Segment::open(self.state, head.segment)?.context("the newest segment of the log is gone")?;
-        Ok(Tip { head, segment, note: NoteFile::open(self.state)? })
-    }
-
-    fn mend(&self, noted: Note) -> anyhow::Result<Head> {
-        match noted {
+        match self.note()? {
             Note::End(mut head) => {
                 match absent_is_none(fs::metadata(segments::path(self.state, head.segment)))?.map(|m| m.len()) {
+                    Some(len) if len == head.size => Ok(head),
                     // A crash between the write and the note about it: check what was added.
-                    Some(len) if len >= head.size => {
+                    Some(len) if len > head.size => {
                         segments::catch_up(self.state, &mut head)?;
                         head.store(self.state)?;
                         Ok(head)
@@ -283,7 +232,7 @@ impl<'s> Log<'s> {
     pub(super) fn empty_head(&self, segment: Lsn) -> Head {
         let boot = BootSum::of(&self.boot);
         let (clock, since) = (clock::clock_offset() / 1_000_000, clock::now() / 1_000_000_000);
-        Head { boot, next_tx: 1, next_lsn: segment + 1, segment, size: 0, unsynced: 0, clock, since }
+        Head { boot, next_tx: 1, next_lsn: segment + 1, segment, size: 0, clock, since }
     }
 
     fn poison(&self, segment: Lsn) -> anyhow::Result<()> {

@@ -32,19 +32,16 @@ pub(super) fn begin_segment(state: &StateDir, boot: &str, head: &mut Head, name:
     // What the finished transactions did is durable before a checkpoint says so.
     durable::sync_filesystem_of(state.path()).context("cannot sync the file system")?;
     let mut line = Vec::new();
-    let lsn = head.next_lsn;
-    checkpoint(state, boot)?.encode()?.write(lsn, None, unix_time(), &mut line)?;
+    checkpoint(state, boot)?.encode()?.write(head.next_lsn, None, unix_time(), &mut line)?;
     let path = segments::path(state, name);
     // One that a crash, or a full disk, left before the head was told of it: nobody has appended to it.
     durable::remove_file(&path)?;
     // File, then directory: a record in a segment without a durable name would be lost with it.
     let cannot = || format!("cannot begin the log segment {}", shown(&path));
-    let file = durable::create_new(&path, &line).with_context(cannot)?;
-    segments::make_room(&file, line.len() as u64);
-    fs::at(&path, file.sync_all()).with_context(cannot)?;
+    durable::create_new(&path, &line).and_then(|f| fs::at(&path, f.sync_all())).with_context(cannot)?;
     durable::fsync_dir(&state.wal())?;
     head.segment = name;
-    (head.next_lsn, head.unsynced) = (lsn + 1, 0);
+    head.next_lsn += 1;
     head.size = line.len() as u64;
     Ok(head.store(state)?)
 }

@@ -4,9 +4,6 @@
 //! twice or moved shows, although each line by itself is whole. Records are returned in the order of their numbers, each
 //! once: that is the order in which they were written.
 //!
-//! Records that nobody waited for may be lost in a power cut, any of them, while later ones are there. So the log is torn at
-//! the first one that is missing, unless a record behind it proves that all before it was durable: see [`torn_from`].
-//!
 //! Limit: of a log whose end is lost with everything that says how long it was, nothing shows what there was. Within one
 //! boot `log-head` says it; after a power cut a lost end is what an unfinished write leaves, and no damage.
 
@@ -14,7 +11,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::util::text::shown;
-use crate::wal::codec::{self, Header};
+use crate::wal::codec;
 use crate::wal::record::{Body, Lsn, Record};
 
 /// A damaged place of the log: a line that does not count, or records that are missing.
@@ -82,21 +79,10 @@ pub(super) struct Content<'c> {
 }
 
 impl Content<'_> {
-    /// The bytes without the zeros that follow the last record.
-    pub(super) fn written(&self) -> &[u8] {
-        let end = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        &self.bytes[..end]
-    }
-
-    /// Where what was written ends.
-    fn written_end(&self) -> u64 {
-        self.foreign.map_or(self.offset + self.written().len() as u64, |_| self.end)
-    }
-
     /// Lines with their offsets, line feeds included.
     pub(super) fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut offset = self.offset;
-        self.written().split_inclusive(|b| *b == b'\n').map(move |line| {
+        self.bytes.split_inclusive(|b| *b == b'\n').map(move |line| {
             let start = offset;
             offset += line.len() as u64;
             (start, line)
@@ -114,22 +100,18 @@ pub fn read_segment(path: &Path, bytes: &[u8], bounds: Bounds) -> Scan {
 /// Reads the segment that lies at `path`.
 pub(super) fn read_content(path: &Path, content: &Content<'_>, bounds: Bounds) -> Scan {
     let mut reading = Reading::default();
-    let (mut more, mut places) = (None, Vec::new());
+    let mut more = None;
     for (offset, line) in content.lines() {
-        let decoded = codec::decode_both(line.strip_suffix(b"\n").unwrap_or(line));
-        let header = decoded.as_ref().ok().map(|(header, _)| *header);
-        places.push(Place { start: offset, end: offset + line.len() as u64, header });
-        match decoded {
-            Ok((_, record)) => reading.good.push((offset, record)),
+        match codec::decode(line.strip_suffix(b"\n").unwrap_or(line)) {
+            Ok(record) => reading.good.push((offset, record)),
             Err(why) if reading.bad.len() < TOLD => reading.bad.push((offset, why.to_string())),
             Err(_) => more = Some((offset, more.map_or(1, |(_, count)| count + 1))),
         }
     }
     reading.bad.extend(more.map(|(offset, count): (u64, u64)| (offset, format!("{count} more lines do not count"))));
     reading.bad.extend(content.foreign.map(|offset| (offset, "no record begins so far behind".to_owned())));
-    reading.cut_torn(&places, bounds);
     reading.look_at_order(bounds);
-    reading.look_for_gaps(bounds, content.written_end());
+    reading.look_for_gaps(bounds, content.end);
     let mut found = reading.wrong;
     found.sort_by_key(|(offset, _)| *offset);
     let damage = |(offset, why): (u64, String)| Damage { segment: path.to_owned(), offset, why };
@@ -146,41 +128,7 @@ struct Reading {
     wrong: Vec<(u64, String)>,
 }
 
-/// A line of a segment.
-pub(super) struct Place {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    /// `None`: it does not count.
-    pub(super) header: Option<Header>,
-}
-
-/// Where the end of the newest segment is torn: at the first line that does not count, or behind which a number is missing,
-/// and of which no record behind it proves that it was durable. `first` is the number of the first record.
-pub(super) fn torn_from(places: &[Place], first: Lsn) -> Option<u64> {
-    let proven = places.iter().filter_map(|place| place.header).map(|h| h.proves_below()).max().unwrap_or(0);
-    let mut expected = first;
-    for place in places {
-        match place.header {
-            Some(header) if header.lsn <= expected => expected = expected.max(header.lsn + 1),
-            _ if expected >= proven => return Some(place.start),
-            Some(header) => expected = header.lsn + 1,
-            None => {}
-        }
-    }
-    None
-}
-
 impl Reading {
-    /// What lies behind the tear was never relied on. Where the note of the log's end speaks of more than lies before it, it is
-    /// no tear.
-    fn cut_torn(&mut self, places: &[Place], Bounds { first, end, newest }: Bounds) {
-        let Some(torn) = torn_from(places, first).filter(|_| newest) else { return };
-        let next = self.good.iter().filter(|(at, _)| *at < torn).map(|(_, r)| r.lsn + 1).max().unwrap_or(first);
-        if end.is_none_or(|end| next >= end) {
-            self.good.retain(|(at, _)| *at < torn);
-        }
-    }
-
     /// Reports records that are out of place or there twice, and sorts.
     fn look_at_order(&mut self, Bounds { first, end, newest }: Bounds) {
         let mut highest = 0;
@@ -251,7 +199,6 @@ fn in_order(records: &mut Vec<Record>) {
 mod tests {
     use super::*;
     use crate::state::TxId;
-    use crate::wal::codec::Syncing;
 
     fn segment(numbers: &[Lsn]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -298,36 +245,6 @@ mod tests {
         bytes[last] ^= 1;
         assert_eq!(read(&bytes, Some(3)), (vec![1, 2], vec![]), "it was being written");
         assert_eq!(read(&bytes, Some(4)), (vec![1, 2], vec!["the checksum does not match".to_owned()]));
-    }
-
-    #[test]
-    fn a_record_that_nobody_waited_for_is_missed_only_where_a_later_one_proves_that_it_was_durable() {
-        const SOFT: Syncing = Syncing::Never;
-        const HARD: Syncing = Syncing::Awaited { since: None };
-        const BEHIND_TWO: Syncing = Syncing::Awaited { since: Some(2) };
-        /// The records, the one that is lost, those that count, and what is said.
-        type Row = (&'static [Syncing], Lsn, &'static [Lsn], &'static [&'static str]);
-        let rows: &[Row] = &[
-            (&[HARD, SOFT, SOFT], 2, &[1], &[]),
-            (&[HARD, SOFT, SOFT, BEHIND_TWO], 2, &[1], &[]),
-            (&[HARD, SOFT, SOFT, BEHIND_TWO], 3, &[1, 2], &[]),
-            (&[HARD, SOFT, SOFT, BEHIND_TWO, SOFT], 4, &[1, 2, 3], &[]),
-            (&[HARD, SOFT, SOFT, BEHIND_TWO, HARD], 2, &[1, 3, 4, 5], &["record 2 is missing"]),
-            (&[HARD, SOFT, SOFT, BEHIND_TWO, SOFT], 1, &[2, 3, 4, 5], &["record 1 is missing"]),
-            (&[HARD, HARD, HARD], 2, &[1, 3], &["record 2 is missing"]),
-        ];
-        for (number, (all, lost, numbers, said)) in rows.iter().enumerate() {
-            let mut bytes = Vec::new();
-            for (lsn, syncing) in (1..).zip(*all).filter(|(lsn, _)| lsn != lost) {
-                Body::Aborted.encode().unwrap().write_as(*syncing, lsn, None, 0, &mut bytes).unwrap();
-            }
-            let (found, damage) = read(&bytes, None);
-            assert_eq!(found, *numbers, "row {number}");
-            assert_eq!(damage, *said, "row {number}");
-            let known = read(&bytes, Some(all.len() as Lsn + 1));
-            let all_but_one = (1..=all.len() as Lsn).filter(|lsn| lsn != lost).collect::<Vec<_>>();
-            assert_eq!(known, (all_but_one, vec![format!("record {lost} is missing")]), "row {number}, in one boot");
-        }
     }
 
     #[test]

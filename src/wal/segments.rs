@@ -2,17 +2,13 @@
 //!
 //! All but the newest are complete. Of the newest only what lies before the end in `log-head` is known to be whole.
 //!
-//! A segment is longer than its records: zeros follow them, which are written [`GROWTH`] at a time, so that the sync of a record
-//! changes no size. The end of the log is in front of them. No record begins with a zero, so one byte behind the end that
-//! `log-head` notes says whether something was written since.
-//!
 //! A record begins before [`SEGMENT_SIZE`]: what lies behind the last one that does is not read, however long somebody has made
 //! the file.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -23,13 +19,10 @@ use crate::util::text::shown;
 use crate::wal::codec;
 use crate::wal::head::Head;
 use crate::wal::record::{Lsn, Record};
-use crate::wal::scan::{self, Bounds, Content, Damage, Place, Scan, read_content};
+use crate::wal::scan::{Bounds, Content, Damage, Scan, read_content};
 
 /// A segment is closed when it has this many bytes.
 pub(super) const SEGMENT_SIZE: u64 = 4 << 20;
-
-/// So many bytes, in multiples of which a segment grows.
-const GROWTH: u64 = 64 << 10;
 
 /// The most that a record has, in bytes: it may be of a million refs.
 const LARGEST: u64 = 1 << 30;
@@ -51,71 +44,6 @@ pub(super) fn list(state: &StateDir) -> io::Result<Vec<Lsn>> {
     Ok(segments)
 }
 
-/// A segment, open to be appended to. Under `append.lock`.
-pub(super) struct Segment {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
-    /// The file system that it lies on.
-    pub(super) device: u64,
-    len: u64,
-}
-
-impl Segment {
-    /// `None`: it is gone.
-    pub(super) fn open(state: &StateDir, first: Lsn) -> anyhow::Result<Option<Segment>> {
-        let path = path(state, first);
-        let opened = absent_is_none(durable::open_regular(&path, OpenOptions::new().read(true).write(true)));
-        let opened = opened.with_context(|| format!("cannot open the log {}", shown(&path)))?;
-        Ok(opened.map(|(file, found)| Segment { file, path, device: found.dev(), len: found.len() }))
-    }
-
-    /// Has nothing been written behind `end`?
-    pub(super) fn ends_at(&self, end: u64) -> io::Result<bool> {
-        let mut next = [0];
-        Ok(self.len == end
-            || (self.len > end && fs::at(&self.path, self.file.read_at(&mut next, end))? <= 1 && next == [0]))
-    }
-
-    /// What is written to it goes there.
-    pub(super) fn writer(&self, at: u64) -> WriterAt<'_> {
-        WriterAt { file: &self.file, at }
-    }
-
-    /// Room for the next records behind `end`, the new end of the log.
-    pub(super) fn make_room(&self, end: u64) {
-        if end > self.len {
-            make_room(&self.file, end);
-        }
-    }
-}
-
-/// Writes zeros behind `end`. A disk that is full has no room to make: then the next record makes the file longer itself.
-pub(super) fn make_room(file: &File, end: u64) {
-    let until = end.next_multiple_of(GROWTH).min(SEGMENT_SIZE);
-    let zeros = vec![0; usize::try_from(until.saturating_sub(end)).unwrap_or(0)];
-    if file.write_all_at(&zeros, end).is_err() {
-        // Whatever there is of it is zeros.
-    }
-}
-
-/// Writes to a place of a file.
-pub(super) struct WriterAt<'f> {
-    file: &'f File,
-    at: u64,
-}
-
-impl io::Write for WriterAt<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write_at(bytes, self.at)?;
-        self.at += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// After a failed sync the kernel takes what it could not write for written: what can be read of the file is perhaps not
 /// on disk, and no later sync of it tells. Another file with the same content is.
 pub(super) fn write_anew(state: &StateDir, segment: Lsn) -> anyhow::Result<()> {
@@ -131,31 +59,24 @@ pub(super) fn catch_up(state: &StateDir, head: &mut Head) -> anyhow::Result<()> 
     let file = open(&path)?;
     let len = fs::at(&path, file.metadata())?.len();
     let content = fs::at(&path, read_content_of(&file, head.size, len))?;
-    let decoded = |(start, line): (u64, &[u8])| {
-        let header = line.strip_suffix(b"\n").and_then(|record| codec::decode_header(record).ok());
-        Place { start, end: start + line.len() as u64, header }
-    };
-    let places: Vec<Place> = content.lines().map(decoded).collect();
-    let torn_from = scan::torn_from(&places, head.next_lsn);
     let mut valid_until = head.size;
-    for (place, header) in places.iter().filter_map(|place| Some((place, place.header?))) {
-        // Its transaction may have a marker.
-        head.next_tx = head.next_tx.max(header.tx.map_or(0, |tx| tx.0 + 1));
-        if torn_from.is_none_or(|torn| place.start < torn) {
-            valid_until = place.end;
-            head.count_found(&header);
+    for (offset, line) in content.lines() {
+        let Some(record) = line.strip_suffix(b"\n") else { continue };
+        if let Ok(header) = codec::decode_header(record) {
+            valid_until = offset + line.len() as u64;
+            head.next_lsn = head.next_lsn.max(header.lsn + 1);
+            head.next_tx = head.next_tx.max(header.tx.map_or(0, |tx| tx.0 + 1));
         }
     }
     head.size = valid_until;
-    let behind = usize::try_from(valid_until - content.offset)?;
-    let torn = content.written().get(behind..).unwrap_or_default();
-    if torn.is_empty() && content.foreign.is_none() {
+    if valid_until == len {
         return Ok(());
     }
     let aside = format!("torn-tail-{:020}-{valid_until}", head.segment);
     let cannot = || format!("cannot cut the torn tail of {}", shown(&path));
     if content.foreign.is_none() {
-        quarantine::keep(state, &aside, torn)?;
+        let torn = usize::try_from(valid_until - content.offset)?;
+        quarantine::keep(state, &aside, content.bytes.get(torn..).unwrap_or_default())?;
         return durable::truncate(&path, valid_until).with_context(cannot);
     }
     // Nobody knows how much of it there is: it goes aside as it is.

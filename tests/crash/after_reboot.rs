@@ -5,7 +5,6 @@
 
 mod faults;
 mod hostile;
-mod notes;
 mod repairs;
 mod unseen;
 

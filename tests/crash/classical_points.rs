@@ -18,7 +18,7 @@ const IN_RECOVERY: usize = 8;
 
 #[test]
 fn killed_before_the_wal_write_nothing_happened() {
-    comes_to(Whole::Before, |event| is_log_call(event, "pwrite64"));
+    comes_to(Whole::Before, |event| is_log_call(event, "write"));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn killed_after_execution_before_the_committed_record_it_is_committed() {
     let mut renames = 0;
     comes_to(Whole::After, move |event| {
         renames += usize::from(is_ref_rename(event));
-        renames > 0 && is_log_call(event, "pwrite64")
+        renames > 0 && is_log_call(event, "write")
     });
 }
 
@@ -171,7 +171,7 @@ fn last_word_is_durable(what: &str, events: &[Event]) {
     for event in events {
         if is_log_sync(event) {
             unsynced = None;
-        } else if is_log_call(event, "pwrite64") {
+        } else if is_log_call(event, "write") {
             written += 1;
             unsynced = Some(event);
         } else if is_marker(event.path2.as_ref(), ".transaction_committed.") {

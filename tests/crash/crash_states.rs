@@ -81,11 +81,6 @@ fn each_fetched_branch_survives_a_power_cut_or_never_was() {
 }
 
 #[test]
-fn a_rebase_in_flight_can_be_given_up_after_a_power_cut() {
-    holds(&rebase);
-}
-
-#[test]
 fn packing_refs_loses_none_in_a_power_cut() {
     holds(&pack_refs);
 }
@@ -158,23 +153,7 @@ fn fetch() -> Case {
     let mut recording = record(repo);
     commit_first(&mut recording);
     recording.run(git(&recording.repo, &["fetch", "-q", "origin"]), "");
-    recording.run(git(&recording.repo, &["update-ref", "refs/heads/topic", "refs/remotes/origin/topic"]), "");
     Case { name: "fetch", rule: Rule::EachRef, recording }
-}
-
-/// A rebase that stops for its first commit to be edited, and goes on to stop for the second one.
-fn rebase() -> Case {
-    let repo = history();
-    for message in ["first", "second", "third"] {
-        repo.git(["commit", "-q", "--allow-empty", "-m", message]);
-    }
-    let mut recording = record(repo);
-    commit_first(&mut recording);
-    let mut start = git(&recording.repo, &["rebase", "-q", "--force-rebase", "-i", "HEAD~4"]);
-    start.env("GIT_SEQUENCE_EDITOR", "sed -i 's/^pick/edit/'");
-    recording.run(start, "");
-    recording.run(git(&recording.repo, &["rebase", "--continue"]), "");
-    Case { name: "rebase", rule: Rule::Rebase, recording }
 }
 
 fn pack_refs() -> Case {

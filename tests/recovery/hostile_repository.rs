@@ -356,7 +356,6 @@ fn seal(repo: &Repo, tx: &Path, mut snapshot: Value) {
     let sum: String = sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     fs::write(tx.join("snapshot.json"), text).expect("it can be written");
     let path = parts(repo).pop().expect("there is a segment");
-    crate::support::crash::cut_room(&path);
     let log = fs::read_to_string(&path).expect("the log is text");
     let sealed = log.lines().map(|line| {
         let mut record: Value = serde_json::from_str(&line[9..]).expect("a record is JSON");
@@ -515,7 +514,6 @@ fn an_apply_whose_decision_may_be_lost_waits_for_a_human() {
     let values = || ["a", "b", "c"].map(|branch| repo.read(["rev-parse", branch]) == new);
     assert_eq!(values(), [true, false, false], "it is cut behind its commit point");
     let segment = parts(&repo).pop().expect("there is a segment");
-    crate::support::crash::cut_room(&segment);
     let log = fs::read_to_string(&segment).expect("the log is text");
     let decided = log.find("\"type\":\"decided\"").expect("it was decided");
     let mut bytes = log.into_bytes();

@@ -23,8 +23,6 @@ pub struct HookCall {
     pub state: String,
     /// System calls from exec to exit, without the reads of stdin.
     pub syscalls: usize,
-    /// Calls that wait for a disk.
-    pub syncs: usize,
     /// Bytes that it read.
     pub read: u64,
     /// Peak resident memory in bytes.
@@ -138,8 +136,6 @@ fn count(pid: Pid, call: &mut HookCall, entering: bool) {
     }
     let registers = ptrace::getregs(pid).expect("a stopped process has registers");
     let (number, result) = (registers.orig_rax.cast_signed(), registers.rax.cast_signed());
-    call.syncs +=
-        usize::from([libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs, libc::SYS_sync].contains(&number));
     if number == libc::SYS_read && registers.rdi == 0 {
         // Git writes to the hook line by line: how many of the lines a read finds is the scheduler's.
         call.syscalls -= 1;

@@ -111,20 +111,12 @@ pub fn transactions(repo: &Repo) -> Vec<Json> {
     listed["transactions"].as_array().expect("the log lists transactions").clone()
 }
 
-/// Takes the room for further records off a segment, so that it ends with its last record, as one does on a disk that is full.
-pub fn cut_room(segment: &std::path::Path) {
-    let bytes = std::fs::read(segment).expect("a segment can be read");
-    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let file = std::fs::File::options().write(true).open(segment).expect("a segment can be opened");
-    file.set_len(end as u64).expect("it can be made shorter");
-}
-
 /// Every record of the log, oldest first.
 pub fn wal(repo: &Repo) -> Vec<Json> {
     let segments = snapshot::walk(&repo.git_dir().join(".jin/wal"), &|_| true);
     let contents = segments.iter().map(|path| std::fs::read_to_string(path).expect("a segment is text"));
     contents
-        .flat_map(|content| content.trim_end_matches('\0').lines().map(|line| line[9..].to_owned()).collect::<Vec<_>>())
+        .flat_map(|content| content.lines().map(|line| line[9..].to_owned()).collect::<Vec<_>>())
         .map(|line| serde_json::from_str(&line).expect("a record is JSON"))
         .collect()
 }

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use crate::fs::door::{self, Kind};
 use crate::fs::{FileId, read_small};
 use crate::git::refs::RefSnapshot;
-use crate::git::{RefFormat, RefName, RefStore, Repository, Value};
+use crate::git::{RefFormat, RefName, RefStore, Value};
 use crate::locks::DeadLock;
 use crate::process::owner;
 use crate::recovery::action::Action;
@@ -142,12 +142,6 @@ impl Report {
 fn is_old(expected: &ExpectedRefs<'_>, file: FileId) -> bool {
     let limit = i64::try_from(expected.durable_until.saturating_sub(MARGIN)).unwrap_or(0) * 1_000_000_000;
     expected.clock_is_steady && file.ctime < limit
-}
-
-/// May a power cut have taken its newest value, although git was told that the change was made? Notes and, where somebody works,
-/// what is known of other repositories are not waited for.
-pub(crate) fn may_be_lost(repo: &Repository, name: &RefName) -> bool {
-    name.is_note() || (name.is_tracking() && repo.all_git_dirs().iter().any(|dir| dir.join("index").exists()))
 }
 
 fn files_below(dir: &Path) -> anyhow::Result<Vec<(PathBuf, FileId)>> {

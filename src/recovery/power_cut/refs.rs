@@ -10,8 +10,8 @@ use crate::recovery::action::Action;
 use crate::recovery::decide::{Decision, Evidence, decide};
 use crate::recovery::expected_refs::{ExpectedRefs, LastKnown, RefStatus};
 use crate::recovery::perform::perform;
+use crate::recovery::power_cut::is_old;
 use crate::recovery::power_cut::repair::{Repair, short};
-use crate::recovery::power_cut::{is_old, may_be_lost};
 use crate::recovery::progress::Progress;
 use crate::recovery::report::Report;
 use crate::recovery::site::Site;
@@ -22,8 +22,6 @@ struct Findings {
     repairs: Vec<Repair>,
     unseen: Vec<RefSnapshot>,
     losses: Vec<String>,
-    /// What was lost and is of no use, or can be had again.
-    notes: Vec<String>,
     /// Something could not be told: nothing was decided about it.
     is_partial: bool,
 }
@@ -35,13 +33,12 @@ pub(crate) fn mend_refs(
     closure: &Closure,
     report: &mut Report,
 ) -> anyhow::Result<Option<Vec<RefSnapshot>>> {
-    let Findings { repairs, unseen, losses, notes, is_partial } = findings(site, expected, closure)?;
+    let Findings { repairs, unseen, losses, is_partial } = findings(site, expected, closure)?;
     let wanted = repairs.len();
     let Progress { repaired, busy, .. } = perform(site, vec![Action::Redo(repairs)])?;
     report.busy.extend(busy);
     report.notes.extend(repaired.iter().filter_map(Repair::told));
     report.losses.extend(losses);
-    report.notes.extend(notes);
     let mut settled = unseen;
     let refs = RefStore::new(site.repo);
     for repair in &repaired {
@@ -96,7 +93,6 @@ fn candidates(site: &Site<'_>, expected: &ExpectedRefs<'_>) -> anyhow::Result<Ve
     let packed = FileId::at(&site.repo.common_dir.join("packed-refs"))?;
     let mut names: BTreeSet<RefName> = expected.refs.keys().map(|name| (*name).clone()).collect();
     names.extend(loose_refs(site.repo)?);
-    names.extend(notes(site.repo));
     let mut candidates = Vec::new();
     for name in names {
         let now = refs.read(&name)?;
@@ -113,17 +109,6 @@ fn fall_back(
     findings: &mut Findings,
     (name, now, oid): (RefName, ResolvedRef, Option<Oid>),
 ) -> anyhow::Result<()> {
-    if may_be_lost(site.repo, &name) {
-        // An older note would speak of what is no longer done.
-        let newest = if name.is_note() { None } else { newest_whole(site, expected, &name, closure)? };
-        let to = newest.unwrap_or(Value::Absent);
-        let back = if to == Value::Absent { "gone".to_owned() } else { format!("back at {}", short(&to)) };
-        findings.notes.push(format!("{name} is {back}: the power cut had taken its newest value"));
-        if now.value != to {
-            findings.repairs.push(Repair { name, now, to, tx: None, is_loss: true });
-        }
-        return Ok(());
-    }
     let Some(to) = newest_whole(site, expected, &name, closure)? else {
         findings.losses.push(format!("{name} is broken and nothing whole is known of it: see its reflog"));
         return Ok(());
@@ -191,25 +176,6 @@ fn wanted(expected: &ExpectedRefs<'_>, name: &RefName, now: &ResolvedRef, standi
         }
         RefStatus::Open => None,
     }
-}
-
-/// What git keeps beside the refs, one value a file, in all worktrees.
-fn notes(repo: &Repository) -> Vec<RefName> {
-    const NOTES: [&str; 7] = [
-        "AUTO_MERGE",
-        "BISECT_EXPECTED_REV",
-        "BISECT_HEAD",
-        "CHERRY_PICK_HEAD",
-        "ORIG_HEAD",
-        "REBASE_HEAD",
-        "REVERT_HEAD",
-    ];
-    let of_worktree = |git_dir| {
-        let worktree = Repository { git_dir, ..repo.clone() };
-        let there = NOTES.iter().filter(|note| worktree.git_dir.join(note).is_file());
-        there.filter_map(|note| RefStore::new(&worktree).canonical(note.as_bytes()).ok()).collect::<Vec<_>>()
-    };
-    repo.all_git_dirs().into_iter().flat_map(of_worktree).collect()
 }
 
 /// All loose refs of all worktrees.

@@ -22,7 +22,7 @@ fn run_until_the_disk_is_full(subject: &Subject, refused: fn(&Event) -> bool) ->
         let is_runner = subject.is_ours(event, &repo) && event.pid == *runner.get_or_insert(event.pid);
         // Its first record begins the run, its second one ends it.
         let is_record =
-            event.syscall == "pwrite64" && event.path.as_deref().is_some_and(|p| p.extension() == Some("wal".as_ref()));
+            event.syscall == "write" && event.path.as_deref().is_some_and(|p| p.extension() == Some("wal".as_ref()));
         records += usize::from(is_runner && is_record);
         is_full |= records == 2;
         if is_full && refused(event) { Action::Fail(Errno::ENOSPC) } else { Action::Continue }

@@ -62,17 +62,19 @@ linked() {
 }
 
 push() {
-    list="bare:refs/heads/main=$main bare:refs/heads/copy=$main"
+    list="bare:refs/heads/main=$main bare:refs/heads/copy=$main work:refs/remotes/bare/main=$main work:refs/remotes/bare/copy=$main"
     step push "$list" git -C "$work" push -q bare main:main main:copy
     ack "$list"
 }
 
-# The second repository is in memory: it plays another machine. Nobody waits for what a fetch knows of it: only fsck looks at that.
+# The second repository is in memory: it plays another machine.
 fetch() {
     commit_in "$second" file "second $round"
     git -C "$second" branch -f copy
-    step fetch '' git -C "$work" fetch -q second
-    ack
+    theirs=$(git -C "$second" rev-parse main)
+    list="work:refs/remotes/second/main=$theirs work:refs/remotes/second/copy=$theirs"
+    step fetch "$list" git -C "$work" fetch -q second
+    ack "$list"
 }
 
 rebase() {
@@ -106,6 +108,9 @@ cp -r /mnt/second "$second"
 main=$(value refs/heads/main)
 list="work:HEAD=@refs/heads/main worktree:HEAD=@refs/heads/linked bare:HEAD=@refs/heads/main"
 list="$list work:refs/heads/main=$main work:refs/heads/linked=$main bare:refs/heads/main=$main bare:refs/heads/copy=$main"
+list="$list work:refs/remotes/bare/main=$main work:refs/remotes/bare/copy=$main"
+theirs=$(value refs/remotes/second/main)
+list="$list work:refs/remotes/second/main=$theirs work:refs/remotes/second/copy=$theirs"
 for name in $five; do list="$list work:refs/five/$name=$main"; done
 kind=setup
 ack "$list"

@@ -8,7 +8,6 @@ use jin_txn::internals::StateDir;
 use jin_txn::{FileId, Repository};
 use serde_json::{Value, json};
 
-use crate::support::crash::cut_room;
 use crate::support::hanging::{Case, Hanging};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Repo, text};
@@ -52,7 +51,6 @@ impl Scene {
     pub fn segment(repo: &Repo) -> PathBuf {
         let segments: Vec<PathBuf> = walk(&repo.git_dir().join(".jin/wal"), &|_| true).into_iter().collect();
         assert_eq!(segments.len(), 1, "one segment");
-        cut_room(&segments[0]);
         segments[0].clone()
     }
 

@@ -168,7 +168,7 @@ fn recovery_waits_for_a_hook_that_outlived_its_git() {
     let mut git = None;
     let mut decide = |event: &Event| {
         git = if event.role == Role::Git { Some(event.pid) } else { git };
-        if recovery.is_none() && is_log_call(event, "pwrite64") {
+        if recovery.is_none() && is_log_call(event, "write") {
             let killed = git.expect("git has taken its locks before it calls the hook");
             kill(killed, Signal::SIGKILL).expect("git is there");
             wait_until("git is dead", || !is_running(killed));

@@ -187,7 +187,7 @@ fn a_mere_verification_is_no_deletion() {
     let mut renamed = false;
     crash::kill_at(update, &input, Action::KillTree, |event| {
         renamed |= crash::is_ref_rename(event);
-        renamed && crash::is_log_call(event, "pwrite64")
+        renamed && crash::is_log_call(event, "write")
     });
     assert_recovers(&repo);
     assert_eq!(value(&repo, "refs/heads/up"), new, "all of it had been done");

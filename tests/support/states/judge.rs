@@ -56,12 +56,7 @@ pub fn judge(recording: &Recording, rule: Rule, state: &State) -> Verdict {
     }
 
     let found = Snapshot::of(repo);
-    violations.extend(judge_refs(&hard(&found.refs), &recording.legal(state.prefix), rule));
-    violations.extend(judge_soft(recording, &found.refs));
-    violations.extend(judge_notes(repo));
-    if rule == Rule::Rebase {
-        violations.extend(judge_abort(recording, &boot_id));
-    }
+    violations.extend(judge_refs(&found.refs, &recording.legal(state.prefix), rule));
     violations.extend(judge_reflogs(repo));
     violations.extend(found.index.err().map(|complaint| Violation::new(Damage::Index, complaint)));
     if found.worktree != recording.before.worktree {
@@ -75,13 +70,11 @@ pub fn judge(recording: &Recording, rule: Rule, state: &State) -> Verdict {
 
 /// The refs are whole: one of the legal states; where each ref has its own transaction, each is in one of them.
 fn judge_refs(found: &Refs, legal: &[&Refs], rule: Rule) -> Option<Violation> {
-    let legal: Vec<Refs> = legal.iter().map(|refs| hard(refs)).collect();
-    let is_judged = |name: &&String| rule != Rule::Rebase || name.starts_with("refs/");
-    let names = legal.iter().flat_map(|state| state.keys()).chain(found.keys()).filter(is_judged);
+    let names = legal.iter().flat_map(|state| state.keys()).chain(found.keys());
     let differs = |from: &Refs, name: &String| from.get(name) != found.get(name);
     let wrong: Vec<&String> = match rule {
-        Rule::Whole | Rule::Rebase => {
-            let differing = |state: &Refs| names.clone().filter(|name| differs(state, name)).collect::<Vec<_>>();
+        Rule::Whole => {
+            let differing = |state: &&Refs| names.clone().filter(|name| differs(state, name)).collect::<Vec<_>>();
             legal.iter().map(differing).min_by_key(Vec::len).unwrap_or_default()
         }
         Rule::EachRef => names.filter(|name| legal.iter().all(|state| differs(state, name))).collect(),
@@ -98,49 +91,6 @@ fn judge_refs(found: &Refs, legal: &[&Refs], rule: Rule) -> Option<Violation> {
     details.sort();
     details.dedup();
     (!details.is_empty()).then(|| Violation::new(Damage::Torn, details.join("; ")))
-}
-
-/// The refs that are waited for.
-fn hard(refs: &Refs) -> Refs {
-    refs.iter().filter(|(name, _)| !is_soft(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-fn is_soft(name: &str) -> bool {
-    name.starts_with("refs/remotes/")
-}
-
-/// What is known of other repositories is a value that it had, or away.
-fn judge_soft(recording: &Recording, found: &Refs) -> Vec<Violation> {
-    let known = || std::iter::once(&recording.before.refs).chain(recording.commands.iter().map(|ran| &ran.refs));
-    let wrong =
-        found.iter().filter(|(name, value)| is_soft(name) && known().all(|refs| refs.get(*name) != Some(value)));
-    wrong.map(|(name, value)| Violation::new(Damage::Torn, format!("{name} is {value}, which it never was"))).collect()
-}
-
-/// Every note is whole, and names what is there.
-fn judge_notes(repo: &Repo) -> Vec<Violation> {
-    let notes = ["AUTO_MERGE", "ORIG_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "BISECT_HEAD"];
-    let is_bad = |name: &&str| {
-        let Ok(content) = fs::read_to_string(repo.git_dir().join(name)) else { return false };
-        content.trim().len() != 40 || !repo.try_git(["cat-file", "-e", content.trim()]).status.success()
-    };
-    let bad = notes.into_iter().filter(is_bad);
-    bad.map(|name| Violation::new(Damage::Torn, format!("{name} is no value, or its object is missing"))).collect()
-}
-
-/// Giving up the rebase, if it has left the branch, leads back there.
-fn judge_abort(recording: &Recording, boot_id: &str) -> Option<Violation> {
-    let repo = &recording.repo;
-    let is_detached = !fs::read(repo.git_dir().join("HEAD")).unwrap_or_default().starts_with(b"ref: ");
-    if is_detached {
-        let abort = reboot::after(crash::git(repo, &["rebase", "--abort"]), boot_id).output().expect("git starts");
-        if let Some(violation) = judge_exit(Damage::Blocked, "rebase --abort", &abort) {
-            return Some(violation);
-        }
-    }
-    let head = fs::read_to_string(repo.git_dir().join("HEAD")).unwrap_or_default();
-    let before = &recording.before.refs["HEAD"];
-    (head.trim() != before).then(|| Violation::new(Damage::Torn, format!("HEAD is {head}, not {before}")))
 }
 
 /// Every reflog is whole lines of what git writes.

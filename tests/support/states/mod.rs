@@ -21,9 +21,6 @@
 //! reflog consists of whole entries; no lock and no marker is left; `git status` and `git commit` work; the worktree is as
 //! it was.
 //!
-//! What nobody waits for may be lost: a ref below `refs/remotes` may be at any value that it had in the recording, or away, and so
-//! may notes like `REBASE_HEAD`, which are never half a value, nor name an object that is not there.
-//!
 //! # What each sync is for
 //!
 //! Without it there are states that come to a bad end (`leaving_out_a_sync_is_noticed` finds one for each):
@@ -76,8 +73,6 @@ pub enum Rule {
     Whole,
     /// Each ref in its own.
     EachRef,
-    /// A rebase is in flight: no branch has moved, and giving it up leads back.
-    Rebase,
 }
 
 /// A recorded operation.
