@@ -16,7 +16,7 @@ use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
 use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
-use crate::state::{StateDir, TxId};
+use crate::state::{StateDir, TxId, kept};
 use crate::util::text::{one_line, shortened, shown};
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
@@ -124,6 +124,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         if let Some(trouble) = run.commit(unseen).with_context(|| not_kept(id))? {
             session.say(&format!("jin-txn: warning: {id} is kept, but not everything of it is done: {trouble:#}"));
             session.say("jin-txn: hint: `git txn recover` does the rest as soon as the disk takes it");
+        }
+        if let Err(error) = kept::renew_standing(&repo, &state, None) {
+            session.say(&format!("jin-txn: warning: what {id} left is not known to undo: {error}"));
         }
         return Ok(ended.code());
     }

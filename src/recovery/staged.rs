@@ -10,7 +10,7 @@ use crate::recovery::site::Site;
 use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;
 use crate::staging::{own, stage};
-use crate::state::TxId;
+use crate::state::{TxId, kept};
 use crate::wal::{Begin, FileChange, NewIndex};
 
 /// An entry that the log of HEAD's branch has, and HEAD's own log, which ends at `size`, lacks.
@@ -57,6 +57,8 @@ pub(crate) fn place_files(
             }
         }
     }
+    let repo = Repository { git_dir: git_dir.to_owned(), ..site.repo.clone() };
+    kept::renew_standing(&repo, site.state, None)?;
     if progress.lines.is_empty() {
         progress.lines.push("all of it had been applied".to_owned());
     }

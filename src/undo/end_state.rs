@@ -12,7 +12,7 @@
 //! | configuration | as the operation found it, but for the branches that it touched |
 //! | state files | as the operation found them |
 //!
-//! Limits: behind an undo, an apply or a run only refs and HEAD are compared. What git changes after its last hook is unknown, and refuses nothing alone: the index behind a merge that stopped, the
+//! Limits: what git changes after its last hook is unknown, and refuses nothing alone: the index behind a merge that stopped, the
 //! state files of sequences. Files of the worktree are not compared: edits are nobody's operation. Of a reftable only refs that
 //! the log has are compared.
 
@@ -77,10 +77,7 @@ pub(crate) fn differences(
     });
     let (transactions, begins) = own.unzip();
     let end = End { repo, git: git.at(&repo.git_dir), state: StateDir::of(repo), records, transactions, begins };
-    let mut found = vec![end.head()?, end.refs()?];
-    if !end.is_behind_ours() {
-        found.extend([end.index()?, end.stash()?, end.config()?, end.states()?]);
-    }
+    let found = [end.head()?, end.refs()?, end.index()?, end.stash()?, end.config()?, end.states()?];
     Ok(found.into_iter().flatten().collect())
 }
 
@@ -89,18 +86,6 @@ impl End<'_> {
         let first = self.begins.first();
         let line = first.map_or("", |begin| begin.root.as_ref().map_or(&begin.operation, |root| &root.operation));
         command_of(line).unwrap_or("")
-    }
-
-    /// Was the last transaction of this worktree one of ours, an undo, an apply or a run? What that left no hook has noted.
-    fn is_behind_ours(&self) -> bool {
-        let here = self.repo.recorded_worktree();
-        let last = self.records.iter().rev().find_map(|record| match &record.body {
-            Body::Begin(begin) | Body::Decided(begin) if begin.worktree == here && begin.part_of.is_none() => {
-                Some(begin)
-            }
-            _ => None,
-        });
-        last.is_some_and(|begin| begin.origin != TxKind::Hook || begin.reverses.is_some())
     }
 
     fn is_run(&self) -> bool {

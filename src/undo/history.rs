@@ -6,6 +6,7 @@ use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::run::child_transactions::{self, Move};
 use crate::state::{TxId, TxKind};
+use crate::undo::goes_on_by_itself;
 use crate::undo::refusal::Refusal;
 use crate::wal::{Begin, Body, Checkout, Doer, FileChange, Operations, Outcome, Place, Record, Reversal};
 
@@ -28,6 +29,8 @@ pub(super) struct History<'l> {
     pub(super) steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
     pub(super) done: Vec<TxId>,
     pub(super) undone: Vec<TxId>,
+    /// Done since something was last undone or done again.
+    since: Vec<TxId>,
     pub(super) operations: Operations<'l>,
     /// The first transaction of each.
     begins: HashMap<TxId, &'l Begin>,
@@ -140,6 +143,7 @@ impl<'l> History<'l> {
             steps: HashMap::new(),
             done: Vec::new(),
             undone: Vec::new(),
+            since: Vec::new(),
             operations: Operations::of(records),
             begins: HashMap::new(),
             doers: HashMap::new(),
@@ -188,7 +192,7 @@ impl<'l> History<'l> {
                 }
                 (_, None, None) => {
                     history.steps.insert(id, changes(begin, settled).map_err(|why| not_reversible(id, &why)));
-                    history.done.push(id);
+                    history.do_newest(id);
                 }
             }
         }
@@ -218,8 +222,11 @@ impl<'l> History<'l> {
     }
 
     fn do_newest(&mut self, operation: TxId) {
-        [&mut self.done, &mut self.undone].into_iter().for_each(|side| side.retain(|tx| *tx != operation));
+        [&mut self.done, &mut self.undone, &mut self.since]
+            .into_iter()
+            .for_each(|side| side.retain(|tx| *tx != operation));
         self.done.push(operation);
+        self.since.push(operation);
     }
 
     /// The operations that are neither runs nor transactions of ours.
@@ -254,7 +261,14 @@ impl<'l> History<'l> {
         }
     }
 
+    /// The newest operation of this worktree that came behind the last undo or redo, but for those that go on by themselves.
+    pub(super) fn newer_than_undo(&self, worktree: &str) -> Option<TxId> {
+        let is_own = |id: &&TxId| !goes_on_by_itself(self.command(**id).unwrap_or_default());
+        self.since.iter().filter(is_own).rfind(|id| self.is_of(**id, worktree)).copied()
+    }
+
     fn reverse(&mut self, reversal: Reversal) {
+        self.since.clear();
         match reversal {
             Reversal::Undo(other) => {
                 self.done.retain(|tx| *tx != other);
@@ -284,7 +298,7 @@ impl<'l> History<'l> {
             }
         };
         self.steps.insert(id, step);
-        self.done.push(id);
+        self.do_newest(id);
     }
 }
 

@@ -103,6 +103,10 @@ pub(crate) fn plan(
         Some(id) => return Err(Refusal::NotThere(id, direction)),
         None => *side.iter().rfind(|id| history.is_of(**id, &here)).ok_or(Refusal::NothingLeft(direction))?,
     };
+    if let (Direction::Redo, None, Some(newer)) = (direction, wanted, history.newer_than_undo(&here)) {
+        let operation = history.command(newer).unwrap_or_default().to_owned();
+        return Err(Refusal::CameSince(id, newer, operation));
+    }
     let changes = match history.steps.get(&id) {
         Some(Ok(changes)) => changes,
         Some(Err(Refusal::NotReversible(_, why))) if wanted.is_none() => {
@@ -116,7 +120,10 @@ pub(crate) fn plan(
         let (from, to) = if direction == Direction::Undo { (after, before) } else { (before, after) };
         RefWrite { name: name.clone(), from: from.clone(), to: to.clone() }
     };
-    let writes = changes.refs.iter().map(write).collect();
+    let writes: Vec<RefWrite> = changes.refs.iter().map(write).collect();
+    if command_of(changes.operation) == Some("push") {
+        return Err(Refusal::Pushed(id, changes.operation.to_owned(), leases(&writes)));
+    }
     let file = |change: &FileChange| {
         let (from, to) =
             if direction == Direction::Undo { (change.after, change.before) } else { (change.before, change.after) };
@@ -134,12 +141,29 @@ pub(crate) fn plan(
     Ok(Step { id, operation, direction, writes, files, heads, transactions, worktree, part_of: None })
 }
 
+/// What takes a push back in the other repository, as long as that still has what was pushed.
+fn leases(writes: &[RefWrite]) -> Vec<String> {
+    let hex = |value: &Value| value.oid().map_or_else(String::new, ToString::to_string);
+    let command = |write: &RefWrite| {
+        let name = write.name.to_string();
+        let (remote, branch) = name.strip_prefix("refs/remotes/")?.split_once('/')?;
+        let (is, was) = (hex(&write.from), hex(&write.to));
+        Some(format!("git push --force-with-lease={branch}:{is} {remote} {was}:refs/heads/{branch}"))
+    };
+    writes.iter().filter_map(command).collect()
+}
+
+/// Do these move what follows other repositories, often without anybody asking?
+fn goes_on_by_itself(operation: &str) -> bool {
+    const BY_THEMSELVES: [&str; 4] = ["fetch", "maintenance", "push", "remote"];
+    command_of(operation).is_some_and(|command| BY_THEMSELVES.contains(&command))
+}
+
 /// May the newest operation be taken back without being named? Nothing came behind it that no hook saw, and it is not what goes
 /// on by itself.
 pub(crate) fn require_newest(repo: &Repository, git: &Git, records: &[Record], step: &Step) -> anyhow::Result<()> {
-    const BY_THEMSELVES: [&str; 4] = ["fetch", "maintenance", "push", "remote"];
     let operation = step.operation.clone();
-    if command_of(&operation).is_some_and(|command| BY_THEMSELVES.contains(&command)) {
+    if goes_on_by_itself(&operation) {
         let history = History::of(records, None);
         let here = repo.recorded_worktree();
         let before = history.done.iter().filter(|id| history.is_of(**id, &here)).rfind(|id| **id != step.id);
@@ -247,10 +271,13 @@ pub(crate) fn carry_out(repo: &Repository, git: &Git, step: &Step, restore: &Res
     };
     let message = format!("{reversal} ({})", step.operation);
     if step.is_ours() || !restore.is_of_refs() {
-        return carry_out_ours(transaction(repo, git, step, restore, reversal, &message)?, step);
+        carry_out_ours(transaction(repo, git, step, restore, reversal, &message)?, step)?;
+    } else {
+        let text = reversal.to_string();
+        write_refs_with_hooks(&git.at(&repo.git_dir), &step.writes, &message, (crate::util::env::REVERSES, &text))?;
     }
-    let text = reversal.to_string();
-    write_refs_with_hooks(&git.at(&repo.git_dir), &step.writes, &message, (crate::util::env::REVERSES, &text))
+    // The next undo compares with this.
+    Ok(crate::state::kept::renew_standing(repo, &StateDir::of(repo), None)?)
 }
 
 /// The same as a transaction of ours.

@@ -28,6 +28,10 @@ pub(crate) enum Refusal {
     Newest(TxId, String, String),
     /// The newest operation and its command: it fetched or pushed. And the one before.
     Transfer(TxId, String, Option<(TxId, String)>),
+    /// A push: the other repository has it. And what takes it back there.
+    Pushed(TxId, String, Vec<String>),
+    /// What was undone, and the operation that came since, with its command.
+    CameSince(TxId, TxId, String),
     /// The newest operation and its command, and what changed behind it that no hook saw.
     Behind(TxId, String, Vec<String>),
     /// A run in which refs changed that no hook saw.
@@ -78,6 +82,20 @@ impl std::fmt::Display for Refusal {
                 before
                     .iter()
                     .try_for_each(|(id, operation)| write!(f, ", `git txn undo {id}` the one before (`{operation}`)"))
+            }
+            Refusal::Pushed(id, operation, commands) => {
+                write!(
+                    f,
+                    "{id} (`{operation}`) is not reversed, and nothing was changed: the other repository has what was pushed"
+                )?;
+                commands.iter().try_for_each(|command| write!(f, "\nhint: `{command}` takes it back there"))
+            }
+            Refusal::CameSince(id, newer, operation) => {
+                write!(
+                    f,
+                    "{id} is not done again, and nothing was changed: a new operation came since, {newer} (`{operation}`)\n\
+                     hint: `git txn redo {id}` does it again all the same"
+                )
             }
             Refusal::Behind(id, operation, found) => {
                 write!(

@@ -61,7 +61,7 @@ const SWITCHES: &[&[&str]] = &[
     &["checkout", "-q", "topic~1"],
     &["checkout", "-q", "--detach"],
     &["switch", "-q", "-c", "fresh", "ahead"],
-    &["checkout", "-q", "-b", "tracking", "--track", "topic"],
+    &["checkout", "-q", "-b", "other", "topic"],
 ];
 
 fn exact_commands() -> Vec<&'static [&'static str]> {
@@ -72,8 +72,7 @@ fn assert_undone_and_redone(repo: &Repo, before: &Whole, after: &Whole, what: &s
     for round in 0..2 {
         for (direction, state) in [("undo", before), ("redo", after)] {
             let (code, said) = run_jin(repo, &[direction]);
-            let found = Whole { configuration: state.configuration.clone(), ..Whole::of(repo) };
-            assert_eq!((code, &found), (0, state), "{what}: {direction} {round}: {said}");
+            assert_eq!((code, &Whole::of(repo)), (0, state), "{what}: {direction} {round}: {said}");
         }
     }
     crash::assert_fsck(repo);
@@ -114,7 +113,9 @@ fn what_would_not_come_back_with_the_refs_is_refused() {
     repo.git(["config", "branch.topic.remote", "origin"]);
     repo.git(["branch", "-q", "-D", "topic"]);
     let before = Whole::of(&repo);
-    let (code, said) = run_jin(&repo, &["undo"]);
+    // A bare undo finds that the configuration is another one before that.
+    assert_eq!((run_jin(&repo, &["undo"]).0, &Whole::of(&repo)), (1, &before));
+    let (code, said) = run_jin(&repo, &["undo", &newest(&repo)]);
     assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
     assert!(said.contains("branches with a configuration were deleted"), "{said}");
 
@@ -130,6 +131,71 @@ fn what_would_not_come_back_with_the_refs_is_refused() {
     let (code, said) = run_jin(&repo, &["undo"]);
     assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
     assert!(said.contains("it ended a merge, a cherry-pick or the like"), "{said}");
+}
+
+/// The newest transaction that moved a ref.
+fn newest(repo: &Repo) -> String {
+    crash::transactions(repo).first().expect("there is one")["id"].as_str().expect("it has an id").to_owned()
+}
+
+#[test]
+fn a_branch_whose_configuration_would_stay_is_not_taken_away() {
+    let repo = diverged();
+    let before = Whole::of(&repo);
+    repo.git(["switch", "-q", "--track", "-c", "fresh", "ahead"]);
+    let after = Whole::of(&repo);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, Whole::of(&repo)), (1, after), "{said}");
+    assert!(said.contains("the configuration of the branch fresh would stay"), "{said}");
+    repo.git(["config", "--remove-section", "branch.fresh"]);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, Whole::of(&repo)), (0, before), "{said}");
+}
+
+#[test]
+fn what_was_undone_is_not_done_again_behind_a_new_operation_unless_it_is_named() {
+    let repo = diverged();
+    repo.git(["merge", "-q", "ahead"]);
+    let after = value(&repo, "HEAD");
+    let (code, told) = run_jin(&repo, &["undo"]);
+    assert_eq!(code, 0, "{told}");
+    let merge = told.split(' ').find(|word| word.starts_with("tx-")).unwrap();
+    repo.git(["tag", "v1"]);
+    let before = Whole::of(&repo);
+    let tag = newest(&repo);
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["redo"])).replace(merge, "[TX]").replace(&tag, "[NEW]"), @r"
+    --- stderr
+    error: [TX] is not done again, and nothing was changed: a new operation came since, [NEW] (`git tag v1`)
+    hint: `git txn redo [TX]` does it again all the same
+    --- exit 1
+    ");
+    assert_eq!(Whole::of(&repo), before);
+    let (code, said) = run_jin(&repo, &["redo", merge]);
+    assert_eq!((code, value(&repo, "HEAD")), (0, after), "{said}");
+}
+
+#[test]
+fn a_push_is_not_undone_and_what_takes_it_back_in_the_other_repository_is_said() {
+    let repo = diverged();
+    repo.git(["init", "-q", "--bare", "../upstream.git"]);
+    repo.git(["remote", "add", "origin", "../upstream.git"]);
+    repo.git(["push", "-q", "origin", "main~1:refs/heads/main"]);
+    repo.git(["push", "-q", "origin", "main"]);
+    let before = Whole::of(&repo);
+    let pushed = newest(&repo);
+    assert_snapshot!(shown(&repo, &repo.jin_txn(["undo", &pushed])).replace(&pushed, "[TX]"), @r"
+    --- stderr
+    error: [TX] (`git push -q origin main`) is not reversed, and nothing was changed: the other repository has what was pushed
+    hint: `git push --force-with-lease=main:[ID] origin [ID]:refs/heads/main` takes it back there
+    --- exit 1
+    ");
+    let (_, said) = run_jin(&repo, &["undo", &pushed]);
+    assert_eq!(Whole::of(&repo), before);
+    // What is said works.
+    let command = said.split('`').find(|part| part.starts_with("git push --force-with-lease")).expect("it is said");
+    repo.git(command.split(' ').skip(1).collect::<Vec<_>>());
+    let there = repo.read(["ls-remote", "origin", "refs/heads/main"]);
+    assert!(there.starts_with(&value(&repo, "main~1")), "{there}");
 }
 
 #[test]
@@ -232,7 +298,9 @@ fn a_path_that_is_not_as_the_operation_left_it_refuses_all_and_is_named() {
         repo.git(["merge", "-q", "ahead"]);
         obstacle(&repo);
         let before = Whole::of(&repo);
-        let (code, said) = run_jin(&repo, &["undo"]);
+        // What is staged refuses a bare undo before that.
+        assert_eq!((run_jin(&repo, &["undo"]).0, &Whole::of(&repo)), (1, &before), "{why}");
+        let (code, said) = run_jin(&repo, &["undo", &newest(&repo)]);
         assert_eq!((code, Whole::of(&repo)), (1, before), "{why}: {said}");
         assert!(said.contains(why), "{why}: {said}");
         assert_eq!(run_jin(&repo, &["undo", "--dry-run"]).0, 1, "{why}");

@@ -21,7 +21,7 @@ use crate::recovery::run_rollback::worktree::{Difference, RestoreContext, Restor
 use crate::recovery::site::Site;
 use crate::run::unlogged::{self, Unlogged};
 use crate::run::{child_transactions, guard, mark, objects, snapshot};
-use crate::state::{TxId, quarantine};
+use crate::state::{TxId, kept, quarantine};
 use crate::wal::{Body, Flush, Outcome};
 
 /// A run is known to live until its last heartbeat, and one comes every half second: what changed this much later
@@ -223,7 +223,7 @@ fn log_restored(site: &Site<'_>, run: &DeadRun, refs: Vec<RefSnapshot>, progress
     let outcome = if progress.left_some { Outcome::Acknowledged } else { Outcome::RolledBack };
     let recovered = Body::Recovered { outcome, actions: progress.lines.clone(), refs: Vec::new() };
     site.log.append(Some(run.id), &recovered, Flush::Yes)?;
-    Ok(())
+    Ok(kept::renew_standing(&run.repo, site.state, None)?)
 }
 
 /// git refused: a ref moved, or is locked, right now. The next attempt sees it.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `commit`, `Branch: renamed` | stay |
 //! | `checkout`, `merge`, `rebase`, `pull`, `cherry-pick`, `revert`, `am` | follow HEAD |
+//! | `checkout` with `-f`, `-m` or `--orphan` | unknown: changes may be lost or merged, files may stay |
 //! | `reset: moving to` | as the options say: `--soft` stay; none, `--mixed`, `-N` the index; `--hard`, `--keep`, `--merge` both |
 //! | anything else | unknown: refused. But `git update-ref` and `git symbolic-ref` never touch them |
 //!
@@ -98,6 +99,10 @@ fn effect(message: Option<&str>, record: &HeadRecord) -> Option<Effect> {
     if record.is_ours || is_told("update-ref") || is_told("symbolic-ref") {
         return Some(Effect::Stays);
     }
+    let is_checkout = message.map_or(is_told("checkout") || is_told("switch"), |m| m.starts_with("checkout"));
+    if is_checkout && is_special(&words) {
+        return None;
+    }
     let Some(message) = message else {
         let command = COMMANDS.iter().find(|(command, _)| is_told(command));
         return if is_told("reset") { of_reset(&words) } else { command.map(|(_, effect)| *effect) };
@@ -135,6 +140,13 @@ const COMMANDS: [(&str, Effect); 9] = [
     ("am", Effect::Follows),
 ];
 
+/// May a checkout throw changes away, merge them with the other branch, or keep the files of the one before?
+fn is_special(words: &[&str]) -> bool {
+    const LONG: [&str; 5] = ["--force", "--discard-changes", "--merge", "--conflict", "--orphan"];
+    let is_short = |word: &str| word.starts_with('-') && !word.starts_with("--") && word.contains(['f', 'm']);
+    words.iter().skip(2).any(|word| is_short(word) || LONG.iter().any(|long| word.starts_with(long)))
+}
+
 /// By its options; of an alias they are unknown.
 fn of_reset(words: &[&str]) -> Option<Effect> {
     let reset = words.iter().position(|word| *word == "reset")?;
@@ -164,9 +176,14 @@ mod tests {
             (Some("reset: moving to HEAD~1"), "git reset --soft HEAD~1", Some(Effect::Stays)),
             (Some("reset: moving to HEAD~1"), "git -c a=b reset --hard HEAD~1", Some(Effect::Follows)),
             (Some("reset: moving to HEAD~1"), "git back", None),
+            (Some("checkout: moving from a to b"), "git checkout -q b", Some(Effect::Follows)),
+            (Some("checkout: moving from a to b"), "git checkout -qf b", None),
+            (Some("checkout: moving from a to b"), "git switch --discard-changes b", None),
+            (Some("checkout: moving from a to b"), "git switch -c form --no-track b", Some(Effect::Follows)),
             (Some("push"), "git receive-pack x", None),
             (Some(""), "git update-ref HEAD abc", Some(Effect::Stays)),
             (None, "git switch main", Some(Effect::Follows)),
+            (None, "git checkout --orphan b", None),
             (None, "git frotz", None),
         ] {
             let record = HeadRecord {

@@ -13,16 +13,19 @@ mod effect;
 mod paths;
 mod staged;
 
-use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
+use crate::fs::{FileId, absent_is_none, durable};
+use crate::git::config_files;
 use crate::git::filtered::ATTRIBUTES_OF_A_COMMIT;
 use crate::git::index::{self, Tree};
 use crate::git::update_refs::RefWrite;
 use crate::git::{Git, Oid, RefName, RefStore, Repository, Value};
 use crate::staging::worktree::{NoWorktree, Worktree};
+use crate::state::directory::SMALL;
 use crate::undo::kept::Kept;
 use crate::undo::refusal::Refusal;
 use crate::undo::{Direction, Step};
+use crate::util::text::escape;
 use crate::wal::{FileImage, FileMode};
 
 use effect::{Effect, Move};
@@ -90,7 +93,7 @@ pub(crate) enum Follow {
 
 /// Plans it, and changes nothing.
 pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
-    require_restorable(step, kept)?;
+    require_restorable(repo, step, kept)?;
     let Some(head) = head_of(repo, step)? else { return Ok(Restore::default()) };
     let worktree = match Worktree::open(repo, git) {
         Ok(worktree) => worktree,
@@ -135,13 +138,29 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
     Ok(Restore { index, files, attributes, is_soft: false, ..soft })
 }
 
-/// What was kept of an operation and is no ref, index or file is not put back.
-fn require_restorable(step: &Step, kept: &Kept) -> Result<(), Refusal> {
-    if kept.config_sections.is_empty() {
-        return Ok(());
+/// What is no ref, index or file is not put back, and not taken away.
+fn require_restorable(repo: &Repository, step: &Step, kept: &Kept) -> anyhow::Result<()> {
+    if !kept.config_sections.is_empty() {
+        let why = "branches with a configuration were deleted or renamed in it, and that would not come back";
+        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
     }
-    let why = "branches with a configuration were deleted or renamed in it, and that would not come back";
-    Err(Refusal::NotReversible(step.id, why.to_owned()))
+    let head = RefStore::new(repo).head()?.map(|head| head.value);
+    let config = absent_is_none(durable::read_own(&repo.common_dir.join("config"), SMALL))?.unwrap_or_default();
+    for write in step.writes.iter().filter(|write| write.to == Value::Absent) {
+        let Some(branch) = write.name.as_bytes().strip_prefix(b"refs/heads/") else { continue };
+        // HEAD stays on a branch that is unborn again, and so does what is configured for it.
+        let is_unborn =
+            head == Some(Value::Symref(write.name.clone())) && !step.writes.iter().any(|other| other.name.is_head());
+        if !is_unborn && !config_files::branch_section(&config, branch).is_empty() {
+            let short = escape(branch);
+            let why = format!(
+                "the configuration of the branch {short} would stay when that is gone\n\
+                 hint: `git config --remove-section branch.{short}` removes it, and then this can be reversed"
+            );
+            return Err(Refusal::NotReversible(step.id, why).into());
+        }
+    }
+    Ok(())
 }
 
 /// Where HEAD goes; `None` when neither HEAD nor its branch is written.

@@ -1,5 +1,5 @@
-//! Everyday commands, each after an unrelated `git tag`: a bare undo brings back the whole state of before, or it refuses and changes
-//! nothing. Never anything else, whatever the command is.
+//! Everyday commands, each after an unrelated `git tag`: a bare undo brings back the whole state of before, and redo the one behind
+//! the command, or it refuses and changes nothing. Never anything else, whatever the command is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use Verdict::{Exact, Refused};
 /// The name of a row, what is done before, the command, and the least that undo does.
 type Row = (&'static str, &'static str, &'static str, Verdict);
 
-const REFS: [Row; 18] = [
+const REFS: [Row; 24] = [
     ("branch", "", "git branch new", Exact),
     ("branch -f", "", "git branch -f topic main", Exact),
     ("branch -D", "", "git branch -q -D clash", Exact),
@@ -38,6 +38,12 @@ const REFS: [Row; 18] = [
         "printf 'create refs/x/a %s\\ndelete refs/tags/v1\\n' HEAD | git update-ref --stdin",
         Exact,
     ),
+    ("branch --track", "", "git branch -q --track new origin/topic", Refused),
+    ("update-ref -d", "", "git update-ref -d refs/tags/v1", Exact),
+    ("notes remove", "git notes add -m note HEAD", "git notes remove HEAD", Exact),
+    ("commit --fixup", "echo x > file; git add file", "git commit -q --fixup HEAD", Exact),
+    ("commit --amend of what is staged", "echo x > file; git add file", "git commit -q --amend --no-edit", Exact),
+    ("commit beside other changes", "echo x > new; git add new; changes", "git commit -q -m new", Exact),
     ("notes", "", "git notes add -m note HEAD", Exact),
     ("replace", "", "git replace HEAD HEAD~1", Exact),
     ("commit --allow-empty", "", "git commit -q --allow-empty -m empty", Exact),
@@ -49,12 +55,18 @@ const REFS: [Row; 18] = [
     ("push", "git commit -q --allow-empty -m ahead", "git push -q origin main", Refused),
 ];
 
-const UNSEEN: [Row; 15] = [
+const UNSEEN: [Row; 21] = [
     ("branch -c", "", "git branch -c topic copied", Refused),
     ("branch -u", "", "git branch -q -u origin/main topic", Refused),
     ("branch --unset-upstream", "", "git branch --unset-upstream main", Refused),
     ("config", "", "git config user.signingKey x", Refused),
     ("remote add", "", "git remote add second ../second", Refused),
+    ("remote rename", "", "git remote rename origin other", Refused),
+    ("remote remove", "", "git remote remove origin", Refused),
+    ("remote set-head", "", "git remote set-head origin main", Refused),
+    ("symbolic-ref of a branch", "", "git symbolic-ref refs/heads/alias refs/heads/main", Refused),
+    ("submodule add", "", "git -c protocol.file.allow=always submodule -q add ../upstream.git sub", Refused),
+    ("add in the middle of a merge", "git merge -q clash > /dev/null || echo both > file", "git add file", Refused),
     ("add", "echo x > new", "git add new", Refused),
     ("rm", "", "git rm -q --cached file", Refused),
     ("mv", "", "git mv file moved", Refused),
@@ -67,14 +79,22 @@ const UNSEEN: [Row; 15] = [
     ("symbolic-ref HEAD", "", "git symbolic-ref HEAD refs/heads/topic", Refused),
 ];
 
-const HEADS: [Row; 12] = [
+const HEADS: [Row; 20] = [
     ("checkout -- FILE", "echo x > file", "git checkout -q -- file", Refused),
     ("restore", "echo x > file", "git restore file", Refused),
     ("restore --staged", "echo x > file; git add file", "git restore --staged file", Refused),
     ("reset --hard at HEAD", "echo x > file", "git reset -q --hard", Refused),
-    ("switch", "", "git switch -q topic", Refused),
-    ("switch -c", "", "git switch -q -c new", Refused),
-    ("checkout --detach", "", "git checkout -q --detach HEAD~1", Refused),
+    ("switch", "", "git switch -q topic", Exact),
+    ("switch -c", "", "git switch -q -c new", Exact),
+    ("switch beside other changes", "changes", "git switch -q topic", Exact),
+    ("checkout -b", "", "git checkout -q -b new topic", Exact),
+    ("checkout --orphan", "", "git checkout -q --orphan new", Refused),
+    ("switch -f over changes", "echo x > file", "git switch -q -f topic", Refused),
+    ("checkout -f over changes", "echo x > file", "git checkout -qf topic", Refused),
+    ("switch -m", "echo x > one", "git switch -q -m topic", Refused),
+    ("stash push -u", "changes", "git stash push -q -u", Refused),
+    ("bisect reset", "git bisect start HEAD HEAD~2 > /dev/null", "git bisect reset 2> /dev/null", Refused),
+    ("checkout --detach", "", "git checkout -q --detach HEAD~1", Exact),
     ("switch -c with an upstream", "", "git switch -q -c new origin/topic", Refused),
     ("branch -m of the current branch", "", "git branch -m renamed", Refused),
     ("worktree add", "", "git worktree add -q ../linked -b side", Refused),
@@ -82,7 +102,7 @@ const HEADS: [Row; 12] = [
     ("stash push", "echo x > file", "git stash push -q", Refused),
 ];
 
-const STOPPED: [Row; 9] = [
+const STOPPED: [Row; 16] = [
     ("merge that conflicts", "", "git merge -q clash > /dev/null", Refused),
     ("merge --no-commit", "", "git merge -q --no-commit topic", Refused),
     ("merge --squash", "", "git merge -q --squash topic", Refused),
@@ -91,12 +111,34 @@ const STOPPED: [Row; 9] = [
     ("cherry-pick that conflicts", "", "git cherry-pick clash > /dev/null 2>&1", Refused),
     ("cherry-pick -n", "", "git cherry-pick -n topic", Refused),
     ("revert -n", "", "git revert -n HEAD~1", Refused),
+    ("revert that conflicts", "", "git revert --no-edit HEAD~1 > /dev/null 2>&1", Refused),
+    (
+        "am that conflicts",
+        "git format-patch -q -1 --stdout clash > ../patch",
+        "git am -q ../patch > /dev/null 2>&1",
+        Refused,
+    ),
+    ("rebase --abort", "git rebase -q clash > /dev/null 2>&1 || true", "git rebase --abort", Refused),
+    ("cherry-pick --abort", "git cherry-pick clash > /dev/null 2>&1 || true", "git cherry-pick --abort", Refused),
+    (
+        "cherry-pick that stopped and went on",
+        "",
+        "git cherry-pick clash topic > /dev/null 2>&1 || git cherry-pick --skip > /dev/null",
+        Exact,
+    ),
+    (
+        "rebase that stopped and went on",
+        "git switch -q clash",
+        "git rebase -q main > /dev/null 2>&1 || git rebase --skip > /dev/null 2>&1",
+        Exact,
+    ),
+    ("branch in the middle of a rebase", "git rebase -q clash > /dev/null 2>&1 || true", "git branch new", Exact),
     ("tag in the middle of a merge", "git merge -q clash > /dev/null || true", "git tag v2", Exact),
 ];
 
-const FILES: [Row; 14] = [
-    ("commit -a", "echo x > file", "git commit -q -a -m all", Refused),
-    ("commit FILE", "echo x > file", "git commit -q -m one file", Refused),
+const FILES: [Row; 28] = [
+    ("commit -a", "echo x > file", "git commit -q -a -m all", Exact),
+    ("commit FILE", "echo x > file", "git commit -q -m one file", Exact),
     ("merge", "", "git merge -q --no-edit topic", Exact),
     ("merge, fast-forward", "git reset -q --hard HEAD~2", "git merge -q topic", Exact),
     (
@@ -105,14 +147,33 @@ const FILES: [Row; 14] = [
         "git commit -q -a -m resolved",
         Refused,
     ),
-    ("pull", "grow", "git pull -q origin grown", Refused),
+    ("pull", "grow", "git pull -q origin grown", Exact),
     ("rebase", "git switch -q topic", "git rebase -q main", Exact),
     ("rebase -i", "git switch -q topic", "GIT_SEQUENCE_EDITOR=true git rebase -q -i main", Exact),
+    ("rebase --apply", "git switch -q topic", "git rebase -q --apply main", Exact),
+    ("rebase --onto", "git switch -q topic", "git rebase -q --onto main HEAD~1", Exact),
+    (
+        "rebase --update-refs",
+        "git switch -q topic; git branch -f side HEAD",
+        "git rebase -q --update-refs main",
+        Refused,
+    ),
+    ("rebase beside files that are not tracked", "git switch -q topic; echo x > x", "git rebase -q main", Exact),
+    ("rebase --autostash", "git switch -q topic; echo x > one", "git rebase -q --autostash main", Refused),
+    ("merge beside other changes", "changes", "git merge -q --no-edit topic", Exact),
+    ("merge --no-ff", "git reset -q --hard HEAD~2", "git merge -q --no-ff --no-edit topic", Exact),
+    ("merge --autostash", "echo x > one", "git merge -q --no-edit --autostash topic", Refused),
+    ("pull --rebase", "git switch -q topic", "git pull -q --rebase origin main", Exact),
+    ("tx merge", "", "git tx merge -q --no-edit topic", Exact),
+    ("tx rebase", "git switch -q topic", "git tx rebase -q main", Exact),
+    ("commit --amend behind a resolution", "resolved", "git commit -q --amend -m again", Exact),
+    ("tag behind a resolution", "resolved", "git tag resolved", Exact),
+    ("commit -a --amend", "echo x > file", "git commit -q -a --amend --no-edit", Exact),
     ("cherry-pick", "", "git cherry-pick topic > /dev/null", Exact),
     ("revert", "", "git revert --no-edit HEAD > /dev/null", Exact),
     ("reset --hard", "", "git reset -q --hard HEAD~1", Exact),
     ("reset --keep", "", "git reset -q --keep HEAD~1", Exact),
-    ("reset", "", "git reset -q HEAD~1", Refused),
+    ("reset", "", "git reset -q HEAD~1", Exact),
     ("am", "git format-patch -q -1 --stdout topic > ../patch", "git am -q ../patch", Exact),
 ];
 
@@ -129,6 +190,8 @@ const SCENE: &str = "
 /// Words of rows.
 const FUNCTIONS: &str = "
     grow() { c=$(git commit-tree -p topic -m up topic^{tree}); git push -q origin $c:refs/heads/grown; git update-ref -d refs/remotes/origin/grown; }
+    changes() { echo changed > one; echo mine > not-tracked; }
+    resolved() { git merge -q clash > /dev/null || echo both > file; git commit -q -a -m resolved; }
     two_stashes() { echo 1 > file; git stash push -q; echo 2 > file; git stash push -q; }
 ";
 
@@ -141,7 +204,8 @@ struct Whole {
 
 fn whole(repo: &Repo) -> Whole {
     let read = |arguments: &[&str]| text(&repo.try_git(arguments).stdout).into_owned();
-    let states = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "sequencer", "BISECT_LOG"];
+    let states =
+        ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
     let states: Vec<&str> = states.into_iter().filter(|name| repo.git_dir().join(name).exists()).collect();
     let texts = [
         ("refs", read(&["for-each-ref", "--format=%(objectname) %(symref) %(refname)"])),
@@ -177,7 +241,10 @@ fn judge((name, before, command, least): Row) -> Result<Verdict, String> {
     let (code, said) = run_jin(&repo, &["undo"]);
     let now = whole(&repo);
     match code {
-        0 if now == was => Ok(Exact),
+        0 if now == was => match run_jin(&repo, &["redo"]) {
+            (0, _) if whole(&repo) == is => Ok(Exact),
+            (code, said) => Err(format!("redo of {name}: {code}, {said}")),
+        },
         1 if now == is && least == Refused => Ok(Refused),
         1 if now == is => Err(format!("{name} was refused: {said}")),
         _ => {
@@ -212,7 +279,6 @@ fn what_moves_head_is_undone_exactly_or_refused() {
 }
 
 #[test]
-#[ignore = "undo does not put back index and worktree yet"]
 fn what_writes_index_and_worktree_is_undone_exactly_or_refused() {
     check(&FILES);
 }
