@@ -111,6 +111,7 @@ pub struct Transaction {
     files: Vec<FileItem>,
     index: Option<IndexSwap>,
     head: Option<HeadSwap>,
+    head_now: Option<Value>,
     attributes: Option<Oid>,
     reverses: Option<Reversal>,
     part_of: Option<TxId>,
@@ -129,6 +130,7 @@ impl Transaction {
             files: Vec::new(),
             index: None,
             head: None,
+            head_now: None,
             attributes: None,
             reverses: None,
             part_of: None,
@@ -217,6 +219,12 @@ impl Transaction {
     /// The index is replaced.
     pub(crate) fn replace_index(&mut self, index: IndexSwap) -> &mut Transaction {
         self.index = Some(index);
+        self
+    }
+
+    /// HEAD has to be this when everything is locked.
+    pub(crate) fn require_head(&mut self, head: Value) -> &mut Transaction {
+        self.head_now = Some(head);
         self
     }
 

@@ -174,6 +174,7 @@ impl Transaction {
         let head = self.lock_own(work, &begin)?;
         begin.head = RefStore::new(&self.repo).head()?;
         if targets.is_empty() {
+            self.compare_head()?;
             begin.refs = head.into_iter().collect();
             return Ok((begin, worktree, read_at));
         }
@@ -188,6 +189,8 @@ impl Transaction {
         let prepared = git.prepare(&targets);
         work.git = Some(git);
         prepared.map_err(|error| unmet::explain(&self.repo, &self.git, &targets, error))?;
+        // git holds HEAD.lock as well while it changes the branch that HEAD means.
+        self.compare_head()?;
         let locked = refs::locked(&self.repo, &self.git, &targets)?;
         // git compares object names under its locks; what a symbolic ref points to is compared here.
         let symbolic = |t: &&Target| matches!(t.expected, crate::apply::Expected::PointsTo(_));
@@ -271,6 +274,16 @@ impl Transaction {
         }
         let head = self.head.as_ref();
         head.map(|head| work.locks.take_head(work.state, work.id, &self.repo, head)).transpose()
+    }
+
+    fn compare_head(&self) -> anyhow::Result<()> {
+        let Some(expected) = &self.head_now else { return Ok(()) };
+        let now = RefStore::new(&self.repo).head()?.map(|head| head.value);
+        anyhow::ensure!(
+            now.as_ref() == Some(expected),
+            "HEAD has just moved\nhint: nothing was changed; run this again"
+        );
+        Ok(())
     }
 
     /// Where git changes the branches: beside the real HEAD when we move that ourselves.

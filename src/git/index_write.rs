@@ -7,6 +7,7 @@
 //! Limit: extensions are left out. Those of [`DROPPED`] are caches, which git makes anew; an index with another one is not
 //! rewritten.
 
+use crate::fs::FileId;
 use crate::git::hash::Hash;
 use crate::git::index_file::{Entry, StatData};
 use std::io::Write;
@@ -16,14 +17,21 @@ pub(crate) const DROPPED: [&[u8; 4]; 6] = [b"TREE", b"REUC", b"UNTR", b"FSMN", b
 
 const NO_STAT: StatData = StatData { ctime: (0, 0), mtime: (0, 0), dev: 0, ino: 0, uid: 0, gid: 0, size: 0 };
 
-/// The bytes of an index with these entries, sorted by path and stage.
-pub(crate) fn encode(entries: &[Entry], hash: Hash) -> Vec<u8> {
+/// The bytes of an index with these entries, sorted by path and stage, which were read from the index `of`.
+///
+/// A file that was changed in the second in which that index was written, or later, may have changed behind its stat data: git
+/// knows by the time of the index that it has to compare the content, and the new index is younger. So such an entry loses them.
+pub(crate) fn encode(entries: &[Entry], hash: Hash, of: Option<&FileId>) -> Vec<u8> {
+    let written = of.map_or(0, |of| of.mtime / 1_000_000_000);
+    let is_racy = |stat: &StatData| i64::from(stat.mtime.0) >= written;
     let extended = entries.iter().any(is_extended);
     let count = u32::try_from(entries.len()).expect("they were read from an index, or a tree: a count has 32 bits");
     let mut bytes = b"DIRC".to_vec();
     bytes.extend_from_slice(&(if extended { 3_u32 } else { 2 }).to_be_bytes());
     bytes.extend_from_slice(&count.to_be_bytes());
-    entries.iter().for_each(|entry| push(&mut bytes, entry));
+    for entry in entries {
+        push(&mut bytes, entry, entry.stat.filter(|stat| !is_racy(stat)).unwrap_or(NO_STAT));
+    }
     let mut sum = hash.start();
     sum.write_all(&bytes).expect("a hash takes all that is written");
     bytes.extend_from_slice(sum.finish().as_bytes());
@@ -34,9 +42,8 @@ fn is_extended(entry: &Entry) -> bool {
     entry.skip_worktree || entry.intent_to_add
 }
 
-fn push(bytes: &mut Vec<u8>, entry: &Entry) {
+fn push(bytes: &mut Vec<u8>, entry: &Entry, stat: StatData) {
     let begin = bytes.len();
-    let stat = entry.stat.unwrap_or(NO_STAT);
     let numbers = [
         stat.ctime.0,
         stat.ctime.1,
@@ -99,9 +106,10 @@ mod tests {
             let before = shown();
             let (old, _) = content(&index).unwrap().unwrap();
             let Found::Entries(entries) = entries(&old) else { panic!("it can be read") };
+            let later = FileId { ino: 0, size: 0, mtime: i64::MAX, ctime: 0 };
             let hash = if format == "sha1" { Hash::Sha1 } else { Hash::Sha256 };
             crate::fs::durable::remove_file(&index).unwrap();
-            crate::fs::durable::create_new(&index, &encode(&entries, hash)).unwrap();
+            crate::fs::durable::create_new(&index, &encode(&entries, hash, Some(&later))).unwrap();
             assert_eq!(shown(), before, "{format}");
             git(dir, &["fsck"]);
         }

@@ -18,7 +18,7 @@ use crate::process::owner::{self, Process, Stat};
 use crate::process::redact;
 
 /// The longest command line that is written down, in characters.
-const LONGEST: usize = 500;
+pub(crate) const LONGEST: usize = 500;
 
 /// The root of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

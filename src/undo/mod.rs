@@ -367,6 +367,9 @@ fn queue(transaction: &mut Transaction, restore: &Restore) {
     if let Some(index) = &restore.index {
         transaction.replace_index(IndexSwap { before: index.before, content: index.content.clone() });
     }
+    if let Some(head) = restore.head_now.clone() {
+        transaction.require_head(head);
+    }
     if let Some(Head { from, to, from_commit, to_commit }) = restore.head.clone() {
         transaction.move_head(HeadSwap { from, to, from_commit, to_commit });
     }

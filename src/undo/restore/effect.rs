@@ -15,6 +15,7 @@ use std::path::Path;
 
 use crate::git::reflog::{self, LogLine};
 use crate::git::{Oid, Value};
+use crate::process::operation::{LONGEST, command_of};
 use crate::staging::own::moving_message;
 use crate::undo::history::{HeadRecord, LogPlace};
 
@@ -90,28 +91,37 @@ fn is_of(line: &LogLine<'_>, record: &HeadRecord) -> bool {
         Value::Absent => hex.iter().all(|b| *b == b'0'),
         _ => true,
     };
-    is(&record.before, line.old) && is(&record.after, line.new)
+    let is_between_branches = matches!((&record.before, &record.after), (Value::Symref(_), Value::Symref(_)));
+    let tells_of_it = || {
+        let start = moving_message(&record.before, &Value::Absent);
+        let start = start.strip_suffix("absent").unwrap_or(&start);
+        line.message.starts_with(start.as_bytes()) || line.message.starts_with(b"Branch: renamed ")
+    };
+    is(&record.before, line.old) && is(&record.after, line.new) && (!is_between_branches || tells_of_it())
 }
 
 fn effect(message: Option<&str>, record: &HeadRecord) -> Option<Effect> {
-    let words: Vec<&str> = record.operation.split_whitespace().collect();
-    let is_told = |command: &str| words.get(1..).is_some_and(|words| words.contains(&command));
-    if record.is_ours || is_told("update-ref") || is_told("symbolic-ref") {
+    let command = command_of(&record.operation);
+    if record.is_ours || matches!(command, Some("update-ref" | "symbolic-ref")) {
         return Some(Effect::Stays);
     }
-    let is_checkout = message.map_or(is_told("checkout") || is_told("switch"), |m| m.starts_with("checkout"));
-    if is_checkout && is_special(&words) {
+    let is_checkout = message.map_or(matches!(command, Some("checkout" | "switch")), |m| m.starts_with("checkout"));
+    if is_checkout && is_special(&record.operation) {
         return None;
     }
+    let by_command = COMMANDS.iter().find(|(it, _)| Some(*it) == command).map(|(_, effect)| *effect);
     let Some(message) = message else {
-        let command = COMMANDS.iter().find(|(command, _)| is_told(command));
-        return if is_told("reset") { of_reset(&words) } else { command.map(|(_, effect)| *effect) };
+        return if command == Some("reset") { of_reset(&record.operation) } else { by_command };
     };
     if message.starts_with("reset: moving to ") {
-        return of_reset(&words);
+        return of_reset(&record.operation);
     }
     let is_it = |what: &str| message.strip_prefix(what).is_some_and(|rest| rest.starts_with([':', ' ']));
-    MESSAGES.iter().find(|(what, _)| is_it(what)).map(|(_, effect)| *effect)
+    let by_message = MESSAGES.iter().find(|(what, _)| is_it(what)).map(|(_, effect)| *effect);
+    // Who calls git chooses the message: GIT_REFLOG_ACTION. What concludes a merge says that it commits.
+    let concludes = record.operation.contains(" --continue");
+    let contradicts = by_command == Some(Effect::Follows) && by_message == Some(Effect::Stays) && !concludes;
+    by_message.filter(|_| !contradicts)
 }
 
 const MESSAGES: [(&str, Effect); 11] = [
@@ -141,23 +151,29 @@ const COMMANDS: [(&str, Effect); 9] = [
 ];
 
 /// May a checkout throw changes away, merge them with the other branch, or keep the files of the one before?
-fn is_special(words: &[&str]) -> bool {
+fn is_special(operation: &str) -> bool {
     const LONG: [&str; 5] = ["--force", "--discard-changes", "--merge", "--conflict", "--orphan"];
     let is_short = |word: &str| word.starts_with('-') && !word.starts_with("--") && word.contains(['f', 'm']);
-    words.iter().skip(2).any(|word| is_short(word) || LONG.iter().any(|long| word.starts_with(long)))
+    let is_long = |word: &str| {
+        LONG.iter().any(|long| word.starts_with(long) || (word.len() > "--x".len() && long.starts_with(word)))
+    };
+    operation.split(' ').skip(2).any(|word| is_short(word) || is_long(word))
 }
 
-/// By its options; of an alias they are unknown.
-fn of_reset(words: &[&str]) -> Option<Effect> {
-    let reset = words.iter().position(|word| *word == "reset")?;
-    let has = |options: &[&str]| words[reset..].iter().any(|word| options.contains(word));
-    Some(if has(&["--hard", "--keep", "--merge"]) {
-        Effect::Follows
-    } else if has(&["--soft"]) {
-        Effect::Stays
-    } else {
-        Effect::Index
-    })
+/// By its options, which may be abbreviated, and of which the last one counts. Of an alias they are unknown, and of a command line
+/// that was cut.
+fn of_reset(operation: &str) -> Option<Effect> {
+    const MODES: [(&str, Effect); 5] = [
+        ("--hard", Effect::Follows),
+        ("--keep", Effect::Follows),
+        ("--merge", Effect::Follows),
+        ("--mixed", Effect::Index),
+        ("--soft", Effect::Stays),
+    ];
+    let is_known = command_of(operation) == Some("reset") && operation.chars().count() < LONGEST;
+    let mut options = operation.split(' ').skip_while(|word| *word != "reset").take_while(|word| *word != "--");
+    let mode = |word: &str| MODES.iter().find(|(mode, _)| word.len() > 2 && mode.starts_with(word)).map(|(_, it)| *it);
+    is_known.then(|| options.by_ref().filter_map(mode).last().unwrap_or(Effect::Index))
 }
 
 #[cfg(test)]
@@ -176,6 +192,13 @@ mod tests {
             (Some("reset: moving to HEAD~1"), "git reset --soft HEAD~1", Some(Effect::Stays)),
             (Some("reset: moving to HEAD~1"), "git -c a=b reset --hard HEAD~1", Some(Effect::Follows)),
             (Some("reset: moving to HEAD~1"), "git back", None),
+            (Some("reset: moving to HEAD~1"), "git reset --har HEAD~1", Some(Effect::Follows)),
+            (Some("reset: moving to HEAD~1"), "git reset --hard --soft HEAD~1", Some(Effect::Stays)),
+            (Some("reset: moving to HEAD~1"), "git reset HEAD~1 -- --hard", Some(Effect::Index)),
+            (Some("merge topic: Fast-forward"), "git merge -m update-ref topic", Some(Effect::Follows)),
+            (Some("commit tool: x"), "git merge topic", None),
+            (Some("commit (merge): x"), "git merge --continue", Some(Effect::Stays)),
+            (None, "git merge -m commit topic", Some(Effect::Follows)),
             (Some("checkout: moving from a to b"), "git checkout -q b", Some(Effect::Follows)),
             (Some("checkout: moving from a to b"), "git checkout -qf b", None),
             (Some("checkout: moving from a to b"), "git switch --discard-changes b", None),

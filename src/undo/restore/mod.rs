@@ -41,6 +41,8 @@ pub(crate) struct Restore {
     pub attributes: Option<Oid>,
     /// HEAD, where it is not one of the refs that git writes.
     pub head: Option<Head>,
+    /// What HEAD is, on which all of it was planned.
+    pub head_now: Option<Value>,
     /// HEAD's commit changes, and index and files stay.
     pub is_soft: bool,
 }
@@ -98,6 +100,11 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
     let worktree = match Worktree::open(repo, git) {
         Ok(worktree) => worktree,
         Err(error) if error.is::<NoWorktree>() => {
+            // Somebody has worked here, wherever that was.
+            if follow == Follow::AsMade && repo.git_dir.join("index").exists() {
+                let why = "where its worktree is cannot be told from here: `--keep-worktree` takes back the refs alone";
+                return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+            }
             return Ok(Restore { head: head.if_symbolic(), ..Restore::default() });
         }
         Err(error) => return Err(error),
@@ -114,7 +121,7 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
     let range = range(step, &moves, &head)?;
     let symbolic = head.if_symbolic();
     let is_soft = head.from_commit != head.to_commit;
-    let soft = Restore { head: symbolic, is_soft, ..Restore::default() };
+    let soft = Restore { head: symbolic, head_now: Some(head.from.clone()), is_soft, ..Restore::default() };
     let git = git.at(&repo.git_dir);
     let (effect, from, to) = match (range, follow) {
         (Some(range), Follow::AsMade) => range,
@@ -135,6 +142,9 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
         return Err(Refusal::NotReversible(step.id, why).into());
     }
     let (index, files) = paths::plan(repo, &git, &worktree, step, &trees, effect)?;
+    if step.direction == Direction::Undo {
+        staged::require_same(repo, &git, step, &trees, kept, index.as_ref())?;
+    }
     Ok(Restore { index, files, attributes, is_soft: false, ..soft })
 }
 

@@ -32,6 +32,10 @@ pub(super) struct Trees {
 }
 
 impl Trees {
+    pub(super) fn differ_at(&self, path: &[u8]) -> bool {
+        self.from.get(path) != self.to.get(path)
+    }
+
     /// Does a file with attributes change?
     pub(super) fn have_other_attributes(&self) -> bool {
         let is_one = |path: &&Vec<u8>| path.rsplit(|b| *b == b'/').next() == Some(b".gitattributes");
@@ -119,7 +123,7 @@ fn new_index(
     let mut new: Vec<Entry> = stay.cloned().chain(come).collect();
     new.sort_by(|a, b| (&a.path, a.stage).cmp(&(&b.path, b.stage)));
     obstacles.extend(clashes(&new));
-    Ok(Some(NewIndex { before, content: encode(&new, worktree.hash), changed }))
+    Ok(Some(NewIndex { before, content: encode(&new, worktree.hash, before.as_ref()), changed }))
 }
 
 fn plain(path: &[u8], (mode, oid): &Leaf) -> Entry {
