@@ -16,8 +16,8 @@ use crate::watch::{self, Request};
 /// Recover by itself when a git dies
 ///
 /// Watches every repository that you have protected, and recovers as soon as a git that was at work there is gone: its locks
-/// go, and what it left half done is finished or taken back. The first git command starts it, unless `jin.watch` or
-/// JIN_WATCH is `off`; here it runs until it is interrupted.
+/// go, and what it left half done is finished or taken back. With `jin.watch` or JIN_WATCH set to
+/// `auto` or `on` the first git command starts it; here it runs until it is interrupted.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Say whether it runs, and what it did last
@@ -104,7 +104,7 @@ fn unit(session: &Session, install: bool) -> anyhow::Result<u8> {
 /// nobody wants it.
 pub(super) fn standing(set: WatchMode) -> Option<Standing> {
     let caller = caller();
-    if caller.mode.unwrap_or(set) == WatchMode::Off {
+    if !caller.mode.unwrap_or(set).is_wanted() {
         return None;
     }
     let Some(address) = caller.address() else { return Some(Standing::Hindered(NO_PLACE)) };

@@ -17,8 +17,10 @@ use std::time::Duration;
 /// Whether hooks tell the watch of their git, and start one (`jin.watch`, `JIN_WATCH`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WatchMode {
-    /// The first hook starts it, but where nobody would want that.
+    /// Nobody has said anything: hooks neither tell nor start it; one that runs all the same looks after the repository.
     #[default]
+    Unset,
+    /// The first hook starts it, but where nobody would want that.
     Auto,
     /// The first hook starts it.
     On,
@@ -40,10 +42,17 @@ impl WatchMode {
         }
     }
 
+    /// Do hooks speak to the watch?
+    #[must_use]
+    pub fn is_wanted(self) -> bool {
+        matches!(self, WatchMode::Auto | WatchMode::On)
+    }
+
     /// The word for it.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            WatchMode::Unset => "unset",
             WatchMode::Auto => "auto",
             WatchMode::On => "on",
             WatchMode::Off => "off",

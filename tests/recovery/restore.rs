@@ -1,5 +1,7 @@
 //! Undo and redo put back index, files and HEAD together with the refs, or change nothing.
 
+mod attacked;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -48,7 +50,9 @@ const EXACT: &[&[&str]] = &[
     &["pull", "-q", "--no-rebase", "--no-edit", ".", "topic"],
     &["cherry-pick", "topic~1", "topic"],
     &["revert", "--no-edit", "HEAD"],
+    &["merge", "-q", "--no-ff", "-m", "about update-ref and commit", "topic"],
     &["reset", "-q", "--keep", "ahead"],
+    &["reset", "-q", "--kee", "ahead"],
     &["reset", "-q", "--soft", "HEAD~1"],
     &["reset", "-q", "HEAD~1"],
     &["commit", "-q", "--allow-empty", "-m", "x"],

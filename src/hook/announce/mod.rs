@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::fs::FileId;
 use crate::git::Repository;
 use crate::process::owner::Process;
-use crate::state::{StateDir, WatchMode};
+use crate::state::StateDir;
 use crate::util::text::{escape, unescape};
 
 pub(crate) use address::Address;
@@ -96,7 +96,7 @@ impl Announcement {
 
 /// Is anything to be announced? To be asked before anything is found out for it.
 pub(crate) fn is_wanted(caller: &Caller, repo: &Repository) -> bool {
-    caller.mode.unwrap_or_else(|| StateDir::of(repo).settings().watch) != WatchMode::Off
+    caller.mode.unwrap_or_else(|| StateDir::of(repo).settings().watch).is_wanted()
 }
 
 /// Says that `git` is at work in `repo`, with these locks, and starts the watch where there is none. Never an error: it is needed

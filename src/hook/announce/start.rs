@@ -70,7 +70,7 @@ impl Caller {
         let differs = rustix::process::getuid() != rustix::process::geteuid()
             || rustix::process::getgid() != rustix::process::getegid();
         match () {
-            () if mode == WatchMode::Off => Some("it is switched off (`jin.watch`, `JIN_WATCH`)"),
+            () if !mode.is_wanted() => Some("it is switched off (`jin.watch`, `JIN_WATCH`)"),
             () if self.is_inner => Some("this runs within a `jin-txn run`, or while a push waits in quarantine"),
             () if differs => Some("this process is setuid"),
             () if mode == WatchMode::Auto && self.in_ci => Some("`CI` is set (`jin.watch=on` starts it there, too)"),
