@@ -301,6 +301,7 @@ impl Transaction {
         let message = if self.message.is_empty() { "apply" } else { &self.message };
         Begin {
             worktree: self.repo.recorded_worktree(),
+            worktree_birth: self.repo.worktree_birth(),
             reftable: self.repo.ref_format == RefFormat::Reftable,
             refs,
             reverses: self.reverses,

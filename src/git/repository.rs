@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::fs::door::{self, Kind};
-use crate::fs::{absent_is_none, durable};
+use crate::fs::{Birth, absent_is_none, durable};
 
 /// The most that a pointer file (`.git`, `commondir`) has, in bytes.
 pub(crate) const LONGEST_POINTER: u64 = 16 << 10;
@@ -189,6 +189,11 @@ impl Repository {
     pub(crate) fn recorded_worktree(&self) -> String {
         let inside = self.git_dir.strip_prefix(&self.common_dir).unwrap_or(Path::new(""));
         escape(inside.as_os_str().as_bytes()).into_owned()
+    }
+
+    /// Which directory the git directory of a linked worktree is: names are used again. The main worktree needs none.
+    pub(crate) fn worktree_birth(&self) -> Option<Birth> {
+        self.worktree_name().and_then(|_| Birth::at(&self.git_dir).ok())
     }
 
     /// A path below the common directory, as people know it (`refs/heads/x.lock`).

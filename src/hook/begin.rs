@@ -157,6 +157,7 @@ impl<'m> Preserved<'m> {
         let repo = &call.repo;
         Ok(Begin {
             worktree: repo.recorded_worktree(),
+            worktree_birth: repo.worktree_birth(),
             reftable: repo.ref_format == RefFormat::Reftable,
             batched: Locks::of(&call.git()?.argv) == Locks::Batched,
             refs: seen.changes,

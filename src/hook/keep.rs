@@ -135,10 +135,12 @@ impl Call<'_> {
         if branches.is_empty() {
             return Ok(());
         }
-        let Ok(config) = durable::read_own(&self.repo.common_dir.join("config"), SMALL) else { return Ok(()) };
-        let sections: Vec<u8> = branches.iter().flat_map(|name| config_files::branch_section(&config, name)).collect();
+        let config = self.repo.common_dir.join("config");
+        let Ok(text) = durable::read_own(&config, SMALL) else { return Ok(()) };
+        let sections: Vec<u8> = branches.iter().flat_map(|name| config_files::branch_section(&text, name)).collect();
         if !sections.is_empty() {
-            durable::create_new(&self.state.make_tx(id)?.join(kept::SECTIONS), &sections)
+            // For nobody who may not read the configuration itself.
+            durable::create_for(&config, &self.state.make_tx(id)?.join(kept::SECTIONS), &sections)
                 .context("cannot keep the configuration of a branch")?;
         }
         Ok(())

@@ -59,6 +59,7 @@ pub(super) fn doer(
         owner: Owner { process: git.process(), place },
         root,
         worktree: repo.recorded_worktree(),
+        worktree_birth: repo.worktree_birth(),
     })
 }
 

@@ -62,7 +62,7 @@ use crate::git::Repository;
 use crate::locks::{self, Depth};
 use crate::process::owner::{self, ExecContext};
 use crate::state::marker::{Listing, State};
-use crate::state::{StateDir, TxId, Wait, quarantine};
+use crate::state::{StateDir, TxId, Wait, kept};
 use crate::wal::Log;
 
 use history::{History, LogOutcome};
@@ -151,7 +151,7 @@ pub(crate) fn recover(repo: &Repository, options: &Options) -> anyhow::Result<Re
         let report = pipeline::run(repo, &state, options)?;
         // A hook that found nothing has put nothing there.
         if options.mode == Mode::Command || !report.is_clean() {
-            quarantine::sweep(&state)?;
+            kept::sweep(&state)?;
         }
         Ok(report)
     })?;

@@ -122,6 +122,7 @@ impl<'r> Run<'r> {
             let barrier = state.durability() == Durability::Full;
             let begin = Begin {
                 worktree: inside.clone(),
+                worktree_birth: repo.worktree_birth(),
                 head: RefStore::new(repo).head()?,
                 message: intent.message.unwrap_or_default().to_owned(),
                 barrier,

@@ -26,6 +26,9 @@ pub(crate) const LAST_INDEX: &str = "index.last";
 /// The configuration sections of branches that the operation deleted or renamed.
 pub(crate) const SECTIONS: &str = "config.sections";
 
+/// The index of a worktree as its last operation left it, and the mark of that operation: one file for each worktree.
+const STANDING: [&str; 2] = ["last.index", "last.kept"];
+
 /// The index that the transaction left, and the one that it replaced, kept for recovery: alone they are not worth keeping.
 const OF_RECOVERY: [&str; 2] = ["index", "index.replaced"];
 
@@ -36,8 +39,9 @@ pub(crate) const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequen
 const STATES: [&str; 7] =
     ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
 
-/// After so many transactions with kept files the directory is swept.
-const SWEEP_EVERY: u64 = 16;
+/// Whenever a multiple of so many transactions have kept files the directory is swept. Ids would not do: those of transactions that
+/// keep files may all be odd.
+const SWEEP_EVERY: usize = 16;
 
 /// Takes the files of a transaction out of the way when it has ended.
 pub(crate) fn put_away(state: &StateDir, id: TxId) -> io::Result<()> {
@@ -50,8 +54,9 @@ pub(crate) fn put_away(state: &StateDir, id: TxId) -> io::Result<()> {
         return durable::remove_tree(&dir);
     }
     state.create_missing([state.kept()])?;
-    if id.0.is_multiple_of(SWEEP_EVERY) {
-        quarantine::sweep_dir(state, &state.kept())?;
+    let kept = door::entries(&state.kept())?.into_iter().flatten().count();
+    if kept > 0 && kept.is_multiple_of(SWEEP_EVERY) {
+        sweep(state)?;
     }
     let to = state.kept().join(format!("{}-{id}", unix_time()));
     match durable::rename_new(&dir, &to) {
@@ -59,6 +64,27 @@ pub(crate) fn put_away(state: &StateDir, id: TxId) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => durable::remove_tree(&dir),
         other => other,
     }
+}
+
+/// Bounds what is kept here and in the quarantine, and removes what stands for worktrees that are gone.
+pub(crate) fn sweep(state: &StateDir) -> io::Result<()> {
+    quarantine::sweep_dir(state, &state.quarantine())?;
+    quarantine::sweep_dir(state, &state.kept())?;
+    let worktrees = state.path().parent().map_or_else(PathBuf::new, |common_dir| common_dir.join("worktrees"));
+    let found = door::entries(&worktrees)?.into_iter().flatten();
+    let worktrees: Vec<String> = found.map(|(name, _)| suffix(name.as_bytes())).collect();
+    // A file that is being written has a process id behind its name.
+    let is_of = |file: &str, worktree: &String| {
+        file.strip_prefix(worktree.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    for (name, _) in door::entries(state.path())?.into_iter().flatten() {
+        let of =
+            name.to_str().and_then(|name| STANDING.iter().find_map(|own| name.strip_prefix(own)?.strip_prefix('@')));
+        if of.is_some_and(|of| !worktrees.iter().any(|worktree| is_of(of, worktree))) {
+            durable::remove_file(&state.path().join(&name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the files of `transactions` are kept, in their order.
@@ -84,7 +110,7 @@ pub(crate) fn find(state: &StateDir, transactions: &[TxId]) -> io::Result<Vec<Pa
 /// The standing second name of a worktree's index, as the last operation there left it. `worktree` is its name, none of the main
 /// one.
 pub(crate) fn last_index(state: &StateDir, worktree: Option<&[u8]>) -> PathBuf {
-    state.path().join(of_worktree("last.index", worktree))
+    state.path().join(of_worktree(STANDING[0], worktree))
 }
 
 /// The standing second name of the log of refs/stash.
@@ -94,11 +120,15 @@ pub(crate) fn last_stash(state: &StateDir) -> PathBuf {
 
 /// Names the operation for which files were kept last, by its process.
 pub(crate) fn mark_name(worktree: Option<&[u8]>) -> String {
-    of_worktree("last.kept", worktree)
+    of_worktree(STANDING[1], worktree)
 }
 
 fn of_worktree(name: &str, worktree: Option<&[u8]>) -> String {
-    worktree.map_or_else(|| name.to_owned(), |w| format!("{name}@{}", quarantine::flat(&crate::util::text::escape(w))))
+    worktree.map_or_else(|| name.to_owned(), |w| format!("{name}@{}", suffix(w)))
+}
+
+fn suffix(worktree: &[u8]) -> String {
+    quarantine::flat(&crate::util::text::escape(worktree))
 }
 
 /// Gives `standing` the file that `original` is now: a second name, no copy. Where there are no links there is none.

@@ -65,11 +65,6 @@ pub(crate) fn keep(state: &StateDir, what: &str, bytes: &[u8]) -> io::Result<()>
 }
 
 /// Removes what is older than `jin.retention` says, and the oldest of what is more than it says. What came last stays.
-pub(crate) fn sweep(state: &StateDir) -> io::Result<()> {
-    sweep_dir(state, &state.quarantine())?;
-    sweep_dir(state, &state.kept())
-}
-
 pub(super) fn sweep_dir(state: &StateDir, dir: &Path) -> io::Result<()> {
     let Settings { retained_seconds, retained_bytes, .. } = state.settings();
     let oldest_kept = unix_time().saturating_sub(retained_seconds);

@@ -11,6 +11,7 @@
 //! | log of refs/stash | its standing second name, by content |
 //! | configuration | as the operation found it, but for the branches that it touched |
 //! | state files | as the operation found them |
+//! | linked worktrees, `config.worktree`, `info/sparse-checkout`; index and configuration written in place | not written since the log was |
 //!
 //! Limits: what git changes after its last hook is unknown, and refuses nothing alone: the index behind a merge that stopped, the
 //! state files of sequences. Files of the worktree are not compared: edits are nobody's operation. Of a reftable only refs that
@@ -45,6 +46,8 @@ pub(crate) enum Difference {
     Stash(Vec<String>),
     /// State files that came or went.
     State(Vec<String>),
+    /// Files of the git directory that have been written.
+    Others(Vec<String>),
 }
 
 /// Commands that go on behind their last hook: what they leave in index and state files is not known.
@@ -77,7 +80,7 @@ pub(crate) fn differences(
     });
     let (transactions, begins) = own.unzip();
     let end = End { repo, git: git.at(&repo.git_dir), state: StateDir::of(repo), records, transactions, begins };
-    let found = [end.head()?, end.refs()?, end.index()?, end.stash()?, end.config()?, end.states()?];
+    let found = [end.head()?, end.refs()?, end.index()?, end.stash()?, end.config()?, end.states()?, end.others()?];
     Ok(found.into_iter().flatten().collect())
 }
 
@@ -191,7 +194,8 @@ impl End<'_> {
             (kept::last_index(&self.state, self.repo.worktree_name()), self.repo.git_dir.join("index"));
         let (Some(was), Some(is)) = (FileId::at(&standing)?, FileId::at(&now)?) else { return Ok(None) };
         if was.ino == is.ino {
-            return Ok(None);
+            // git never writes it in place.
+            return Ok((is.mtime > self.end_time()?).then(|| Difference::Index(Vec::new())));
         }
         let (Some((was, _)), Some((is, _))) = (index::read(&self.git, &standing)?, index::read(&self.git, &now)?)
         else {
@@ -227,8 +231,12 @@ impl End<'_> {
     fn config(&self) -> anyhow::Result<Option<Difference>> {
         let (saved, now) = (self.state.saved_config(), self.repo.common_dir.join("config"));
         let (Some(was), Some(is)) = (FileId::at(&saved)?, FileId::at(&now)?) else { return Ok(None) };
-        if was.is_same_file(&is) || self.is_run() {
+        if self.is_run() {
             return Ok(None);
+        }
+        if was.is_same_file(&is) {
+            // The second name is of the same file: what was written in place has no former text.
+            return Ok((is.mtime > self.end_time()?).then(|| Difference::Config(Vec::new())));
         }
         let list = |path: &Path| -> anyhow::Result<Vec<String>> {
             let ran = self.git.command(Plumbing::ConfigText).stdin(durable::read_own(path, SMALL)?).run()?;
@@ -257,6 +265,21 @@ impl End<'_> {
         let renamed = self.begins.iter().filter_map(|begin| begin.rename.as_ref()?.to.clone());
         let short = |name: RefName| name.to_string().strip_prefix("refs/heads/").map(str::to_owned);
         Ok(touched.chain(renamed).filter_map(short).collect())
+    }
+
+    /// What has no former state to be compared with is known by when it was written last.
+    fn others(&self) -> anyhow::Result<Option<Difference>> {
+        let (common, own) = (&self.repo.common_dir, &self.repo.git_dir);
+        let linked = self.repo.all_git_dirs().into_iter().skip(1).map(|git_dir| git_dir.join("gitdir"));
+        let files = ["config.worktree", "info/sparse-checkout"].map(|name| own.join(name));
+        let end = self.end_time()?;
+        let mut found = Vec::new();
+        for path in files.into_iter().chain([common.join("worktrees")]).chain(linked) {
+            if FileId::at(&path)?.is_some_and(|file| file.mtime > end) {
+                found.push(self.repo.relative(&path));
+            }
+        }
+        Ok((!found.is_empty()).then_some(Difference::Others(found)))
     }
 
     fn states(&self) -> anyhow::Result<Option<Difference>> {
@@ -311,12 +334,19 @@ impl std::fmt::Display for Difference {
                 write!(f, "refs: {} (`git branch -c`, `git symbolic-ref`, or a program that is not git)", list(&refs))
             }
             Difference::Head(now) => write!(f, "HEAD is {now} (`git symbolic-ref`; `git switch` takes it back)"),
+            Difference::Index(paths) if paths.is_empty() => {
+                f.write_str("the index: something that is not git has written it, or it cannot be read")
+            }
             Difference::Index(paths) => {
                 write!(
                     f,
                     "the index: {} (`git add`, `git rm`, `git mv`, `git reset FILE`; `git restore --staged FILE` takes it back)",
                     list(paths)
                 )
+            }
+            Difference::Config(keys) if keys.is_empty() => f.write_str("the configuration: it was edited in place"),
+            Difference::Others(files) => {
+                write!(f, "{} (`git worktree`, `git config --worktree`, `git sparse-checkout`)", list(files))
             }
             Difference::Config(keys) => {
                 write!(f, "the configuration: {} (`git config`, `git branch -u`, `git remote`)", list(keys))

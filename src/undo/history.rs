@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::fs::Birth;
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::run::child_transactions::{self, Move};
@@ -215,10 +216,14 @@ impl<'l> History<'l> {
         }
     }
 
-    /// Was it made in this worktree, by its git directory as the log has it?
-    pub(super) fn is_of(&self, id: TxId, worktree: &str) -> bool {
-        let begin = self.begins.get(&id).map(|begin| begin.worktree.as_str());
-        begin.or_else(|| self.doers.get(&id).map(|by| by.worktree.as_str())) == Some(worktree)
+    /// Was it made in this worktree, by the name of its git directory and by which directory that was? Names are used again.
+    pub(super) fn is_of(&self, id: TxId, (name, birth): &(String, Option<Birth>)) -> bool {
+        let begin = self.begins.get(&id).map(|begin| (&begin.worktree, begin.worktree_birth));
+        let made_in = begin.or_else(|| self.doers.get(&id).map(|by| (&by.worktree, by.worktree_birth)));
+        made_in.is_some_and(|(worktree, made_in)| {
+            let is_another = made_in.zip(*birth).is_some_and(|(one, other)| one.is_another(&other));
+            worktree == name && !is_another
+        })
     }
 
     fn do_newest(&mut self, operation: TxId) {
@@ -262,7 +267,7 @@ impl<'l> History<'l> {
     }
 
     /// The newest operation of this worktree that came behind the last undo or redo, but for those that go on by themselves.
-    pub(super) fn newer_than_undo(&self, worktree: &str) -> Option<TxId> {
+    pub(super) fn newer_than_undo(&self, worktree: &(String, Option<Birth>)) -> Option<TxId> {
         let is_own = |id: &&TxId| !goes_on_by_itself(self.command(**id).unwrap_or_default());
         self.since.iter().filter(is_own).rfind(|id| self.is_of(**id, worktree)).copied()
     }

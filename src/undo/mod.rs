@@ -96,7 +96,7 @@ pub(crate) fn plan(
     let history = History::of(records, head);
     let side = if direction == Direction::Undo { &history.done } else { &history.undone };
     let wanted = wanted.map(|id| history.operations.id(id));
-    let here = repo.recorded_worktree();
+    let here = (repo.recorded_worktree(), repo.worktree_birth());
     // Nothing is passed over: what is older was not done last.
     let id = match wanted {
         Some(id) if side.contains(&id) => id,
@@ -163,9 +163,9 @@ fn goes_on_by_itself(operation: &str) -> bool {
 /// on by itself.
 pub(crate) fn require_newest(repo: &Repository, git: &Git, records: &[Record], step: &Step) -> anyhow::Result<()> {
     let operation = step.operation.clone();
-    if goes_on_by_itself(&operation) {
-        let history = History::of(records, None);
-        let here = repo.recorded_worktree();
+    let history = History::of(records, None);
+    if transfers(&history, records, step) {
+        let here = (repo.recorded_worktree(), repo.worktree_birth());
         let before = history.done.iter().filter(|id| history.is_of(**id, &here)).rfind(|id| **id != step.id);
         let before = before.map(|id| (*id, history.command(*id).unwrap_or_default().to_owned()));
         return Err(Refusal::Transfer(step.id, operation, before).into());
@@ -175,6 +175,16 @@ pub(crate) fn require_newest(repo: &Repository, git: &Git, records: &[Record], s
         return Ok(());
     }
     Err(Refusal::Behind(step.id, operation, found.iter().map(ToString::to_string).collect()).into())
+}
+
+/// Did any part of the operation move what follows other repositories? A pull fetches for the sake of its merge.
+fn transfers(history: &History<'_>, records: &[Record], step: &Step) -> bool {
+    let is_pull = command_of(&step.operation) == Some("pull");
+    let parts = records.iter().filter_map(|record| match (&record.body, record.tx) {
+        (Body::Begin(begin), Some(tx)) if history.operations.id(tx) == step.id => Some(begin.operation.as_str()),
+        _ => None,
+    });
+    goes_on_by_itself(&step.operation) || (!is_pull && parts.into_iter().any(goes_on_by_itself))
 }
 
 /// The transactions that have kept a file that was `image` when they replaced or removed it, newest first.
@@ -206,6 +216,11 @@ pub(crate) fn check(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result
     if let Some((name, other)) = find_in_the_way(repo, git, step)? {
         return Err(Refusal::InTheWay(step.id, name, other).into());
     }
+    for (name, what) in in_progress(&repo.git_dir) {
+        if step.writes.iter().any(|write| write.name == name) {
+            return Err(Refusal::InProgress(step.id, what).into());
+        }
+    }
     let elsewhere = used_elsewhere(repo)?;
     if let Some(write) = step.writes.iter().find(|write| elsewhere.contains(&write.name)) {
         return Err(Refusal::CheckedOutElsewhere(step.id, write.name.clone()).into());
@@ -221,17 +236,22 @@ pub(crate) fn check(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result
 /// Branches that another worktree has checked out, rebases or bisects.
 fn used_elsewhere(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
     let mut branches = heads_of(repo, |git_dir| git_dir != repo.git_dir)?;
-    for git_dir in repo.all_git_dirs().into_iter().filter(|git_dir| *git_dir != repo.git_dir) {
-        for file in ["rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"] {
-            let Ok(Some((text, _))) = crate::fs::unreadable_is_none(crate::fs::read_small(&git_dir.join(file))) else {
-                continue;
-            };
-            let name = text.trim_ascii();
-            let full = if name.starts_with(b"refs/") { name.to_owned() } else { [b"refs/heads/", name].concat() };
-            branches.extend(RefName::parse(&full));
-        }
-    }
+    let others = repo.all_git_dirs().into_iter().filter(|git_dir| *git_dir != repo.git_dir);
+    branches.extend(others.flat_map(|git_dir| in_progress(&git_dir)).map(|(name, _)| name));
     Ok(branches)
+}
+
+/// Branches that a worktree rebases or bisects: they are not checked out meanwhile.
+fn in_progress(git_dir: &Path) -> Vec<(RefName, &'static str)> {
+    const FILES: [(&str, &str); 3] =
+        [("rebase-merge/head-name", "a rebase"), ("rebase-apply/head-name", "a rebase"), ("BISECT_START", "a bisect")];
+    let branch = |(file, what): (&str, &'static str)| {
+        let (text, _) = crate::fs::unreadable_is_none(crate::fs::read_small(&git_dir.join(file))).ok()??;
+        let name = text.trim_ascii();
+        let full = if name.starts_with(b"refs/") { name.to_owned() } else { [b"refs/heads/", name].concat() };
+        Some((RefName::parse(&full).ok()?, what))
+    };
+    FILES.into_iter().filter_map(branch).collect()
 }
 
 /// A ref that would come, and one that keeps it from that and does not go with this step.

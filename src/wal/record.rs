@@ -121,6 +121,9 @@ pub struct Doer {
     pub root: Option<Root>,
     /// The worktree's git directory, relative to the common one; empty for the main worktree.
     pub worktree: String,
+    /// The directory that this is, of a linked worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree_birth: Option<Birth>,
 }
 
 /// What ties a run to its snapshot: one that is not this one, or lies in a copy of the state directory, is not restored.
@@ -182,6 +185,9 @@ pub struct Begin {
     pub hook_process: Process,
     /// The worktree's git directory, relative to the common one; empty for the main worktree.
     pub worktree: String,
+    /// The directory that this is, of a linked worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree_birth: Option<Birth>,
     /// `true` when refs are stored in a reftable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reftable: bool,
@@ -260,6 +266,7 @@ impl Begin {
             sequence: None,
             hook_process,
             worktree: String::new(),
+            worktree_birth: None,
             reftable: false,
             batched: false,
             refs: Vec::new(),

@@ -12,7 +12,7 @@ use anyhow::Context;
 use crate::fs::{durable, named as fs};
 use crate::state::marker::{Listing, State};
 use crate::state::settings::Settings;
-use crate::state::{StateDir, TxId, quarantine};
+use crate::state::{StateDir, TxId, kept};
 use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::wal::codec;
@@ -72,7 +72,7 @@ fn drop_old(state: &StateDir) -> anyhow::Result<()> {
         durable::remove_file(&segments::path(state, segments[index]))?;
         total -= size;
     }
-    Ok(quarantine::sweep(state)?)
+    Ok(kept::sweep(state)?)
 }
 
 /// The time of the first record of a segment.

@@ -1,5 +1,6 @@
 //! Taking finished transactions back, and doing them again.
 
+mod attacked;
 mod every_command;
 mod keeping;
 

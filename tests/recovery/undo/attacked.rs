@@ -1,0 +1,180 @@
+//! What undo's records could be misread as: each case once took back, or kept, the wrong thing.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::guarded;
+use crate::support::crash::{run_jin, transactions, unseen_git, value};
+use crate::support::point::let_the_clock_tick;
+use crate::support::repo::{Repo, text};
+
+/// A bare undo refuses, with these words, and moves no ref.
+fn assert_refuses(repo: &Repo, words: &str) {
+    let refs = repo.read(["for-each-ref"]);
+    let (code, said) = run_jin(repo, &["undo"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(words), "{said}");
+    assert_eq!(repo.read(["for-each-ref"]), refs);
+}
+
+fn in_directory(repo: &Repo, directory: &Path, program: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = repo.run(program.as_os_str(), directory, arguments, b"");
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    (output.status.success(), said)
+}
+
+fn kept(repo: &Repo) -> Vec<PathBuf> {
+    let found = fs::read_dir(repo.git_dir().join(".jin/kept")).into_iter().flatten().flatten();
+    found.map(|entry| entry.path()).collect()
+}
+
+#[test]
+fn an_alias_that_commits_and_pushes_is_undone_only_by_its_id() {
+    let repo = guarded();
+    repo.git(["init", "-q", "--bare", "../upstream.git"]);
+    repo.git(["remote", "add", "origin", "../upstream.git"]);
+    repo.git(["push", "-q", "-u", "origin", "main"]);
+    repo.git(["config", "alias.ship", "!git commit -q -a -m ship && git push -q origin main"]);
+    repo.write("file", "three\n");
+    repo.git(["ship"]);
+    assert_refuses(&repo, "moved what follows other repositories");
+}
+
+#[test]
+fn a_pull_is_undone_though_it_fetches() {
+    let repo = guarded();
+    repo.git(["init", "-q", "--bare", "../upstream.git"]);
+    repo.git(["remote", "add", "origin", "../upstream.git"]);
+    repo.git(["push", "-q", "-u", "origin", "main"]);
+    unseen_git(&repo, &["reset", "-q", "--hard", "HEAD~1"]);
+    let before = value(&repo, "HEAD");
+    repo.git(["update-ref", "-d", "refs/remotes/origin/main"]);
+    repo.git(["pull", "-q", "origin", "main"]);
+    assert_ne!(value(&repo, "HEAD"), before);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert!(!said.contains("moved what follows other repositories"), "{code}: {said}");
+}
+
+#[test]
+fn a_worktree_with_the_name_of_a_removed_one_has_none_of_its_operations() {
+    let repo = guarded();
+    let linked = repo.path().join("../linked");
+    let git = |arguments: &[&str]| {
+        let git = &crate::support::repo::Git::under_test().program;
+        let (done, said) = in_directory(&repo, &linked, git, arguments);
+        assert!(done, "{said}");
+    };
+    repo.git(["worktree", "add", "-q", "-b", "side", "../linked"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "work"]);
+    repo.git(["worktree", "remove", "../linked"]);
+    let work = value(&repo, "side");
+    repo.git(["worktree", "add", "-q", "../linked", "side"]);
+    let (done, said) = in_directory(&repo, &linked, &crate::support::repo::jin_txn(), &["undo"]);
+    assert!(!done, "{said}");
+    assert_eq!(value(&repo, "side"), work, "{said}");
+    assert!(!said.contains("commit"), "nothing of the removed one is named: {said}");
+}
+
+#[test]
+fn a_branch_that_this_worktree_rebases_is_not_moved() {
+    let repo = guarded();
+    repo.git(["switch", "-q", "-c", "topic"]);
+    for text in ["three\n", "four\n"] {
+        repo.write("file", text);
+        repo.commit_all(text.trim());
+    }
+    let id = transactions(&repo)[0]["id"].as_str().expect("an id").to_owned();
+    let topic = value(&repo, "topic");
+    repo.git(["-c", "sequence.editor=sed -i 1s/pick/edit/", "rebase", "-q", "-i", "HEAD~2"]);
+    assert!(repo.git_dir().join("rebase-merge/head-name").exists(), "it has stopped");
+    let (code, said) = run_jin(&repo, &["undo", &id]);
+    assert_eq!((code, value(&repo, "topic")), (1, topic), "{said}");
+    assert!(said.contains("a rebase is in progress in this worktree"), "{said}");
+}
+
+#[test]
+fn what_is_kept_has_its_bounds_whatever_the_ids_are() {
+    let repo = guarded();
+    repo.git(["config", "jin.retention", "64k"]);
+    repo.install_guard();
+    for number in 0..200 {
+        repo.write(&format!("many/{number}"), "same\n");
+    }
+    repo.commit_all("many");
+    // From here on the ids of commits are odd.
+    repo.git(["tag", "odd"]);
+    for number in 0..40 {
+        repo.write("file", &format!("{number}\n"));
+        repo.commit_all("next");
+        repo.git(["tag", &format!("t{number}")]);
+    }
+    let is_odd = |path: &PathBuf| path.to_string_lossy().ends_with(['1', '3', '5', '7', '9']);
+    assert!(is_odd(&kept(&repo)[0]), "{:?}", kept(&repo));
+    let kept = kept(&repo).len();
+    assert!(kept < 20, "{kept} are kept, of which 64 KiB hold three");
+}
+
+#[test]
+fn what_stands_for_a_worktree_goes_when_that_is_gone() {
+    let repo = guarded();
+    repo.git(["worktree", "add", "-q", "-b", "side", "../linked"]);
+    repo.git(["worktree", "add", "-q", "-b", "stays", "../stays"]);
+    let standing = |name: &str| repo.git_dir().join(format!(".jin/last.index@{name}")).exists();
+    assert!(standing("linked") && standing("stays"));
+    repo.git(["worktree", "remove", "../linked"]);
+    let (code, said) = run_jin(&repo, &["recover"]);
+    assert_eq!((code, standing("linked"), standing("stays")), (0, false, true), "{said}");
+}
+
+#[test]
+fn a_section_of_a_private_configuration_is_kept_privately() {
+    let repo = guarded();
+    repo.git(["branch", "topic"]);
+    repo.git(["config", "core.sharedRepository", "group"]);
+    repo.git(["config", "branch.topic.description", "secret"]);
+    let find = ["find", ".git", "-type", "d", "-exec", "chmod", "2770", "{}", "+"];
+    let (done, said) = in_directory(&repo, repo.path(), Path::new("/usr/bin/env"), &find);
+    assert!(done, "{said}");
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(repo.git_dir().join("config"), private).expect("it is ours");
+    repo.git(["branch", "-q", "-D", "topic"]);
+    let kept = kept(&repo).into_iter().map(|dir| dir.join("config.sections")).find(|file| file.exists());
+    let mode = fs::metadata(kept.expect("it is kept")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_configuration_and_an_index_that_are_written_in_place_make_a_bare_undo_refuse() {
+    for (name, words) in [("config", "edited in place"), ("index", "the index: something")] {
+        let repo = guarded();
+        repo.git(["tag", "newest"]);
+        let_the_clock_tick(&repo.git_dir());
+        let path = repo.git_dir().join(name);
+        let content = fs::read(&path).expect("it is there");
+        fs::write(&path, &content).expect("it can be written");
+        assert_refuses(&repo, words);
+    }
+}
+
+#[test]
+fn worktrees_and_their_settings_that_changed_behind_it_make_a_bare_undo_refuse() {
+    let after = |setup: &[&[&str]], command: &[&str], words: &str| {
+        let repo = guarded();
+        setup.iter().for_each(|command| drop(repo.git(*command)));
+        repo.git(["tag", "newest"]);
+        let_the_clock_tick(&repo.git_dir());
+        repo.git(command);
+        assert_refuses(&repo, words);
+    };
+    let two: [&[&str]; 2] =
+        [&["worktree", "add", "-q", "-b", "a", "../a"], &["worktree", "add", "-q", "-b", "b", "../b"]];
+    after(&two, &["worktree", "remove", "../a"], "worktrees (`git worktree`");
+    after(&two, &["worktree", "move", "../a", "../c"], "worktrees/a/gitdir");
+    after(
+        &[&["config", "extensions.worktreeConfig", "true"]],
+        &["config", "--worktree", "a.b", "c"],
+        "config.worktree",
+    );
+    after(&[&["sparse-checkout", "set", "one"]], &["sparse-checkout", "set", "two"], "info/sparse-checkout");
+}
