@@ -185,6 +185,11 @@ impl End<'_> {
         Ok(written.unwrap_or_else(second))
     }
 
+    /// When the log was last written, by whomever: other worktrees share what is compared with it.
+    fn log_time(&self) -> io::Result<i64> {
+        Ok(FileId::at(&self.state.path().join("log-head"))?.map_or(i64::MAX, |head| head.mtime))
+    }
+
     fn index(&self) -> anyhow::Result<Option<Difference>> {
         let moved = self.begins.iter().any(|begin| begin.refs.iter().any(|change| !change.name.is_note()));
         if !moved || self.is_run() || self.command() == "stash" {
@@ -193,9 +198,12 @@ impl End<'_> {
         let (standing, now) =
             (kept::last_index(&self.state, self.repo.worktree_name()), self.repo.git_dir.join("index"));
         let (Some(was), Some(is)) = (FileId::at(&standing)?, FileId::at(&now)?) else { return Ok(None) };
+        // git never writes one in place, and may have replaced it since it was.
+        if was.mtime > self.end_time()? {
+            return Ok(Some(Difference::Index(Vec::new())));
+        }
         if was.ino == is.ino {
-            // git never writes it in place.
-            return Ok((is.mtime > self.end_time()?).then(|| Difference::Index(Vec::new())));
+            return Ok(None);
         }
         let (Some((was, _)), Some((is, _))) = (index::read(&self.git, &standing)?, index::read(&self.git, &now)?)
         else {
@@ -234,9 +242,12 @@ impl End<'_> {
         if self.is_run() {
             return Ok(None);
         }
+        // The second name is of the same file: what was written in place has no former text.
+        if was.mtime > self.log_time()? {
+            return Ok(Some(Difference::Config(Vec::new())));
+        }
         if was.is_same_file(&is) {
-            // The second name is of the same file: what was written in place has no former text.
-            return Ok((is.mtime > self.end_time()?).then(|| Difference::Config(Vec::new())));
+            return Ok(None);
         }
         let list = |path: &Path| -> anyhow::Result<Vec<String>> {
             let ran = self.git.command(Plumbing::ConfigText).stdin(durable::read_own(path, SMALL)?).run()?;
@@ -272,7 +283,7 @@ impl End<'_> {
         let (common, own) = (&self.repo.common_dir, &self.repo.git_dir);
         let linked = self.repo.all_git_dirs().into_iter().skip(1).map(|git_dir| git_dir.join("gitdir"));
         let files = ["config.worktree", "info/sparse-checkout"].map(|name| own.join(name));
-        let end = self.end_time()?;
+        let end = self.log_time()?;
         let mut found = Vec::new();
         for path in files.into_iter().chain([common.join("worktrees")]).chain(linked) {
             if FileId::at(&path)?.is_some_and(|file| file.mtime > end) {

@@ -158,6 +158,34 @@ fn a_configuration_and_an_index_that_are_written_in_place_make_a_bare_undo_refus
 }
 
 #[test]
+fn an_index_that_was_written_in_place_is_noticed_when_git_has_replaced_it_since() {
+    let repo = guarded();
+    repo.write("new", "new\n");
+    repo.git(["add", "new"]);
+    let index = repo.git_dir().join("index");
+    let other = fs::read(&index).expect("it is there");
+    repo.git(["rm", "-q", "--cached", "new"]);
+    repo.git(["tag", "newest"]);
+    let_the_clock_tick(&repo.git_dir());
+    fs::write(&index, &other).expect("it can be written");
+    repo.git(["update-index", "--force-write-index"]);
+    assert_refuses(&repo, "the index: something");
+}
+
+#[test]
+fn what_another_worktree_found_does_not_count_as_edited_in_place() {
+    let repo = guarded();
+    repo.git(["worktree", "add", "-q", "-b", "side", "../linked"]);
+    repo.git(["tag", "newest"]);
+    let_the_clock_tick(&repo.git_dir());
+    repo.git(["config", "a.b", "c"]);
+    let_the_clock_tick(&repo.git_dir());
+    repo.git(["-C", "../linked", "commit", "-q", "--allow-empty", "-m", "side"]);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert!(code == 0 && said.contains("git tag newest"), "{said}");
+}
+
+#[test]
 fn worktrees_and_their_settings_that_changed_behind_it_make_a_bare_undo_refuse() {
     let after = |setup: &[&[&str]], command: &[&str], words: &str| {
         let repo = guarded();
