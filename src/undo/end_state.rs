@@ -185,7 +185,8 @@ impl End<'_> {
         Ok(written.unwrap_or_else(second))
     }
 
-    /// When the log was last written, by whomever: other worktrees share what is compared with it.
+    /// When the log was last written, by whomever: other worktrees share what is compared with it, and undo and redo write an index
+    /// behind the operation.
     fn log_time(&self) -> io::Result<i64> {
         Ok(FileId::at(&self.state.path().join("log-head"))?.map_or(i64::MAX, |head| head.mtime))
     }
@@ -199,7 +200,7 @@ impl End<'_> {
             (kept::last_index(&self.state, self.repo.worktree_name()), self.repo.git_dir.join("index"));
         let (Some(was), Some(is)) = (FileId::at(&standing)?, FileId::at(&now)?) else { return Ok(None) };
         // git never writes one in place, and may have replaced it since it was.
-        if was.mtime > self.end_time()? {
+        if was.mtime > self.log_time()? {
             return Ok(Some(Difference::Index(Vec::new())));
         }
         if was.ino == is.ino {
