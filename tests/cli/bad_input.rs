@@ -92,7 +92,7 @@ fn a_state_directory_that_is_a_file_vetoes_every_change_and_says_the_way_round()
     calm(&output);
     assert!(!output.status.success(), "the commit is refused");
     insta::assert_snapshot!(ours(&repo, &output), @"
-    jin-txn: error: cannot create [DIR]/repo/.git/.jin: [DIR]/repo/.git/.jin is not a directory
+    jin-txn: error: cannot create [DIR]/repo/.git/.jin: [DIR]/repo/.git/.jin is not a directory: look at it, move it away, then run `jin-txn recover`
     jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
     ");
     assert_same(&before, &tree(&repo.git_dir().join("refs")), "the refused commit changed something");
