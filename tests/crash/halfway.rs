@@ -130,7 +130,12 @@ fn is_true(repo: &Repo, said: &str, head: &str, what: &str) -> bool {
     let Some(line) = line(said) else {
         let goes_back = |command: &Vec<String>| command.iter().any(|word| word == "--abort" || word == "--quit");
         if let Some(command) = commands(said).into_iter().find(goes_back) {
-            let ran = repo.try_git(&command);
+            let mut ran = repo.try_git(&command);
+            if text(&ran.stderr).contains("untracked working tree files would be overwritten") {
+                assert!(said.contains("`git stash -u`"), "{what}: that is said, too");
+                repo.git(["stash", "-u", "-q"]);
+                ran = repo.try_git(&command);
+            }
             assert!(ran.status.success(), "{what}: {command:?}: {}", text(&ran.stderr));
             assert_eq!(repo.read(["status", "--porcelain", "-uno"]), "", "{what}: it goes back");
             return true;
@@ -283,15 +288,15 @@ fn what_is_said_of_each_kind() {
     jin-txn: 1 file is not as the index says (a); whether a command was at them is unknown, for filters may apply
 
     # merge
-    jin-txn: a merge is unfinished: `git merge --continue` goes on when all is resolved and staged, `git merge --abort` goes back
+    jin-txn: a merge is unfinished: `git merge --continue` goes on when all is resolved and staged, `git merge --abort` goes back (behind `git stash -u` where untracked files are in its way)
 
     # rebase
-    jin-txn: a rebase is unfinished: `git rebase --continue` goes on when all is resolved and staged, `git rebase --abort` goes back
+    jin-txn: a rebase is unfinished: `git rebase --continue` goes on when all is resolved and staged, `git rebase --abort` goes back (behind `git stash -u` where untracked files are in its way)
 
     # cherry-pick
-    jin-txn: a cherry-pick is unfinished: `git cherry-pick --continue` goes on when all is resolved and staged, `git cherry-pick --abort` goes back
+    jin-txn: a cherry-pick is unfinished: `git cherry-pick --continue` goes on when all is resolved and staged, `git cherry-pick --abort` goes back (behind `git stash -u` where untracked files are in its way)
 
     # revert
-    jin-txn: a revert is unfinished: `git revert --continue` goes on when all is resolved and staged, `git revert --abort` goes back
+    jin-txn: a revert is unfinished: `git revert --continue` goes on when all is resolved and staged, `git revert --abort` goes back (behind `git stash -u` where untracked files are in its way)
     ");
 }

@@ -110,7 +110,7 @@ fn in_progress(git_dir: &Path) -> Option<String> {
         return Some("a rebase was stopped before it began: `git rebase --quit` forgets it".to_owned());
     }
     Some(format!(
-        "{what} is unfinished: `git {command} --continue` goes on when all is resolved and staged, `git {command} --abort` goes back"
+        "{what} is unfinished: `git {command} --continue` goes on when all is resolved and staged, `git {command} --abort` goes back (behind `git stash -u` where untracked files are in its way)"
     ))
 }
 
