@@ -123,7 +123,13 @@ impl<'c> Marked<'c> {
     fn preserve(&self, change: Change) -> anyhow::Result<Preserved<'_>> {
         self.call.save_reflogs(self.entry.id, &change.seen)?;
         self.call.save_index(self.entry.id, &change.seen)?;
-        self.call.save_for_undo(self.entry.id, change.root.as_ref(), &change.seen, &change.in_progress)?;
+        self.call.save_for_undo(
+            self.entry.id,
+            &self.marker,
+            change.root.as_ref(),
+            &change.seen,
+            &change.in_progress,
+        )?;
         if let Some(run) = change.part_of {
             self.call.save_reflogs_of_run(run, &change.seen, change.rename.as_ref())?;
         }

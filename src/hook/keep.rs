@@ -23,6 +23,7 @@ use crate::process::git_argv;
 use crate::process::operation::Root;
 use crate::process::owner::{self, Process};
 use crate::state::directory::SMALL;
+use crate::state::marker::Marker;
 use crate::state::{TxId, kept};
 use crate::util::text::shown;
 use crate::wal::Sequence;
@@ -61,6 +62,7 @@ impl Call<'_> {
     pub(super) fn save_for_undo(
         &self,
         id: TxId,
+        marker: &Marker,
         root: Option<&Root>,
         seen: &Observed,
         in_progress: &[StateFile],
@@ -72,7 +74,7 @@ impl Call<'_> {
             return Ok(());
         }
         let process = root.map_or_else(|| git.process(), |root| root.process);
-        if !self.is_first_of(process)? {
+        if !self.is_first_of(process, marker)? {
             return Ok(());
         }
         if uses_index {
@@ -94,15 +96,14 @@ impl Call<'_> {
     }
 
     /// Has nothing been kept for the operation of `root` yet?
-    fn is_first_of(&self, root: Process) -> anyhow::Result<bool> {
+    fn is_first_of(&self, root: Process, marker: &Marker) -> anyhow::Result<bool> {
         let name = kept::mark_name(self.repo.worktree_name());
         let text = format!("{} {}\n", root.pid, root.start);
         let dir = self.state.path();
         if durable::read_own(&dir.join(&name), SMALL).is_ok_and(|was| was == text.as_bytes()) {
             return Ok(false);
         }
-        let temporary = format!("{name}.{}", std::process::id());
-        durable::publish(dir, &temporary, &name, text.as_bytes())
+        durable::publish(dir, &marker.tmp_name(), &name, text.as_bytes())
             .with_context(|| format!("cannot write into {}", shown(dir)))?;
         Ok(true)
     }

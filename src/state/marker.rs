@@ -309,7 +309,8 @@ impl Marker {
         Ok(entry)
     }
 
-    fn tmp_name(&self) -> String {
+    /// A name under which its hook process writes a file aside. Recovery knows it, and removes what the dead have left.
+    pub(crate) fn tmp_name(&self) -> String {
         let Process { pid, start } = self.hook_process;
         format!("{TMP_PREFIX}{}.{pid}.{start}.{}", self.owner.place.pidns, self.id)
     }

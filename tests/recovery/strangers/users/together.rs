@@ -54,7 +54,8 @@ impl Scene {
                 let mode = found.mode() & 0o777;
                 assert_eq!(found.gid(), GROUP, "{when}: {} is the group's", path.display());
                 // Files that were moved aside, and other names of git's own, are as git has made them.
-                let is_ours = found.nlink() == 1 && !path.components().any(|part| part.as_os_str() == "quarantine");
+                let is_below = |dir| path.components().any(|part| part.as_os_str() == dir);
+                let is_ours = found.nlink() == 1 && !is_below("quarantine") && !is_below("kept");
                 assert!(!is_ours || mode == wanted, "{when}: {} has mode {mode:o}", path.display());
                 let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
                 let is_left =
