@@ -1,6 +1,7 @@
 //! What is left of a transaction in `.jin` when it has ended: staged files first, the marker last.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::fs::{absent_is_none, durable, named as fs};
@@ -46,16 +47,27 @@ fn sweep_staged(state: &StateDir) -> anyhow::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let id: Option<TxId> = name.to_str().and_then(|n| n.parse().ok()).filter(|id: &TxId| *id.to_string() == *name);
+        let id =
+            name.to_str().map(id_of).and_then(|text| text.parse().ok().filter(|id: &TxId| *id.to_string() == *text));
         // The marker is written first and removed last; read after the staged files were seen.
         let used = |id: TxId| Ok::<_, io::Error>(Listing::read(state.path())?.markers.iter().any(|m| m.id == id));
         if let Some(id) = id
             && !used(id)?
         {
-            durable::remove_tree(&entry.path())?;
+            // One without its name yet is empty, and may be closed to us: its maker was about to give it to the group.
+            if name.as_bytes().starts_with(b".") {
+                durable::remove_dir_if_empty(&entry.path())?;
+            } else {
+                durable::remove_tree(&entry.path())?;
+            }
         }
     }
     Ok(())
+}
+
+/// The id in the name of a directory of staged files, also of one that was about to get that name.
+fn id_of(name: &str) -> &str {
+    name.strip_prefix('.').and_then(|name| name.split_once(".jin-tmp.")).map_or(name, |(id, _)| id)
 }
 
 /// A person has seen a transaction that needed manual resolution: its refs stay as they are, also after a reboot, and its
