@@ -127,14 +127,14 @@ fn a_live_clone_keeps_the_locks_of_what_it_makes_and_no_others() {
 #[test]
 fn a_bare_clone_that_waits_for_its_remote_is_not_taken_for_a_repository_without_head() {
     let repo = guarded();
-    let gate = repo.scratch().join("gate");
+    let (gate, asked) = (repo.scratch().join("gate"), repo.scratch().join("asked"));
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
-    let serve = format!("cat {} && git-upload-pack", gate.display());
+    let serve = format!(": >{}; cat {} && git-upload-pack", asked.display(), gate.display());
     let url = format!("file://{}", repo.git_dir().display());
     let mut clone = repo.command(Git::under_test().program.as_os_str());
     let mut clone = clone.args(["clone", "-q", "--bare", "-u", &serve, &url, "../made"]).spawn().expect("git starts");
     let made = repo.sibling("made");
-    wait_until("the clone has a HEAD", || made.path().join("HEAD").exists());
+    wait_until("the clone asks for refs", || asked.exists());
     let head = fs::read_to_string(made.path().join("HEAD")).expect("it can be read");
     let (code, said) = run_jin(&made, &["recover"]);
     drop(fs::File::options().write(true).open(&gate).expect("somebody reads it"));
