@@ -23,11 +23,12 @@ struct Hit {
 
 /// Injects one fault and returns everything that is wrong afterwards; `None` when somebody else's git was in the way, every time.
 pub fn inject(subject: &Subject, point: Point) -> Option<Vec<String>> {
-    const TRIES: usize = 3;
-    (0..TRIES).find_map(|_| inject_once(subject, point))
+    const TRIES: usize = 5;
+    (1..=TRIES).find_map(|n| inject_once(subject, point, n < TRIES))
 }
 
-fn inject_once(subject: &Subject, point: Point) -> Option<Vec<String>> {
+/// With `has_more_tries` a git that has ended by now is taken for somebody else's; one that is named every time is not.
+fn inject_once(subject: &Subject, point: Point, has_more_tries: bool) -> Option<Vec<String>> {
     let repo = subject.fresh();
     let mut wrong = Vec::new();
     let (hit, outcome) = run(subject, &repo, point);
@@ -40,7 +41,7 @@ fn inject_once(subject: &Subject, point: Point) -> Option<Vec<String>> {
             wrong.push(format!("hit {}; ended with {}; said:\n    {said}", hit.event, outcome.status));
         }
     }
-    let is_disturbed = wrong.iter().any(|said| names_stranger(&repo, said));
+    let is_disturbed = wrong.iter().any(|said| names_stranger(&repo, said, has_more_tries));
     if wrong.is_empty() || is_disturbed {
         repo.discard();
     }
@@ -48,13 +49,11 @@ fn inject_once(subject: &Subject, point: Point) -> Option<Vec<String>> {
 }
 
 /// A git that is alive, and of another repository that cannot be told: its lock it could be.
-fn names_stranger(repo: &Repo, said: &str) -> bool {
+fn names_stranger(repo: &Repo, said: &str, or_is_gone: bool) -> bool {
     said.lines().filter(|line| line.contains("is running and may hold it")).any(|line| {
         let pid = line.split("(pid ").nth(1).and_then(|rest| rest.split(')').next());
         let cwd = pid.and_then(|pid| fs::read_link(format!("/proc/{pid}/cwd")).ok());
-        // One that has ended by now has said what it worked on: another test's repository.
-        let is_elsewhere = || line.contains("/jin-kill-") && !line.contains(&repo.scratch().display().to_string());
-        cwd.map_or_else(is_elsewhere, |cwd| !cwd.starts_with(repo.scratch()))
+        cwd.map_or(or_is_gone, |cwd| !cwd.starts_with(repo.scratch()))
     })
 }
 
