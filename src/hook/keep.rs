@@ -6,7 +6,8 @@
 //!   and the log of refs/stash another one: `stash drop` calls no hook at all.
 //! - The *configuration section* of a branch that is deleted or renamed: git removes it after the last call.
 //!
-//! A call that changes nothing keeps nothing. What cannot be kept keeps nobody from working: undo then refuses.
+//! A call that changes nothing keeps nothing. Where files cannot have second names, or a state file cannot be read, nobody is kept
+//! from working, and undo knows less. An error of writing below `.jin` is that of the log as well: the change is refused.
 
 use std::ffi::OsString;
 use std::io;
