@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::fs::access::Purpose;
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, durable, named as fs};
 use crate::git::update_refs::{RefWrite, write_refs};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository, Value};
 use crate::staging::own;
@@ -133,7 +133,8 @@ impl HeadSwap {
             _ => anyhow::bail!("HEAD has no value to go to"),
         };
         let staged = own::new_head(state, id);
-        durable::create_for(&repo.git_dir.join("HEAD"), &staged, &content)?.sync_data()?;
+        let file = durable::create_for(&repo.git_dir.join("HEAD"), &staged, &content)?;
+        fs::sync_data(&staged, &file)?;
         self.make_shadow(git, state, id)?;
         FileId::at(&staged)?.context("the staged HEAD has gone")
     }

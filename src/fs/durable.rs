@@ -44,15 +44,16 @@ pub(crate) fn real_dir(path: &Path) -> PathBuf {
 /// Makes the *names* in `dir` durable (created, renamed and removed entries).
 pub(crate) fn fsync_dir(dir: &Path) -> io::Result<()> {
     let open = File::from(door::open_dir(dir)?);
-    match open.sync_all() {
+    match named::sync_all(dir, &open) {
         // Some file systems (network, FUSE) cannot sync a directory.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => at(dir, sync_filesystem(&open)),
-        other => at(dir, other),
+        other => other,
     }
 }
 
 /// Makes everything on the file system of `file` durable: contents, names, sizes, whoever wrote them. One call does for
 /// all objects, locks and directories of a transaction what one fsync for each would do.
+#[expect(clippy::disallowed_methods, reason = "callers name the file")]
 pub(crate) fn sync_filesystem(file: &File) -> io::Result<()> {
     match rustix::fs::syncfs(file) {
         // Not there: all file systems then. Linux waits until the disks have answered, but tells no errors.
@@ -71,7 +72,7 @@ pub(crate) fn sync_filesystem_of(path: &Path) -> io::Result<()> {
 
 /// Makes the content of the file at `path` durable.
 pub(crate) fn fsync_file(path: &Path) -> io::Result<()> {
-    at(path, door::open(path, OFlags::RDONLY, 0).and_then(|file| file.sync_all()))
+    named::sync_all(path, &at(path, door::open(path, OFlags::RDONLY, 0))?)
 }
 
 /// Opens a file of our own: a regular one that lies where it should. What somebody put in its place is refused: a link would
@@ -306,8 +307,8 @@ pub(crate) fn set_modified(path: &Path, nanoseconds: i64) -> io::Result<()> {
 /// Appends to a file of the git directory, makes it if need be, and syncs it.
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match open_itself(path, OFlags::WRONLY | OFlags::APPEND) {
-        Ok((mut file, _)) => at(path, file.write_all(bytes).and_then(|()| file.sync_data())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => at(path, create(path, Purpose::Git, bytes)?.sync_data()),
+        Ok((mut file, _)) => at(path, file.write_all(bytes)).and_then(|()| named::sync_data(path, &file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => named::sync_data(path, &create(path, Purpose::Git, bytes)?),
         Err(e) => Err(e),
     }
 }
@@ -315,7 +316,7 @@ pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Cuts a file to `len` bytes and syncs it.
 pub(crate) fn truncate(path: &Path, len: u64) -> io::Result<()> {
     let (file, _) = open_itself(path, OFlags::WRONLY)?;
-    at(path, file.set_len(len).and_then(|()| file.sync_all()))
+    at(path, file.set_len(len)).and_then(|()| named::sync_all(path, &file))
 }
 
 /// Empties a file that need not stay so if the machine stops. It asks the disk for no space.
@@ -412,7 +413,8 @@ pub(crate) fn publish_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = at(&tmp, OpenOptions::new().write(true).create_new(true).mode(0o700).open(&tmp))?;
     let given = at(&tmp, access.give_program(&file, old.as_ref()));
     given
-        .and_then(|()| at(&tmp, file.write_all(bytes).and_then(|()| file.sync_all())))
+        .and_then(|()| at(&tmp, file.write_all(bytes)))
+        .and_then(|()| named::sync_all(&tmp, &file))
         .inspect_err(|_| discard(&tmp))?;
     drop(file);
     rename(&tmp, path).inspect_err(|_| discard(&tmp))

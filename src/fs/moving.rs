@@ -25,7 +25,7 @@ pub(crate) fn move_new(from: &Path, to: &Path) -> io::Result<()> {
             }
             Some(door::Kind::File) => {
                 let Some(file) = original.open()? else { return Err(error) };
-                durable::copy_new(&file, to)?.sync_all()?;
+                named::sync_all(to, &durable::copy_new(&file, to)?)?;
                 durable::fsync_dir(to.parent().unwrap_or(Path::new("/")))?;
                 original.unlink()
             }

@@ -39,6 +39,18 @@ pub(crate) fn at<T>(path: impl AsRef<Path>, result: io::Result<T>) -> io::Result
     })
 }
 
+/// Makes content and metadata of the open file `path` durable.
+#[expect(clippy::disallowed_methods, reason = "this is the place where the file is named")]
+pub(crate) fn sync_all(path: impl AsRef<Path>, file: &File) -> io::Result<()> {
+    at(path, file.sync_all())
+}
+
+/// Makes the content of the open file `path` durable.
+#[expect(clippy::disallowed_methods, reason = "this is the place where the file is named")]
+pub(crate) fn sync_data(path: impl AsRef<Path>, file: &File) -> io::Result<()> {
+    at(path, file.sync_data())
+}
+
 /// More than this is read of no file at once: what is larger is damaged, or made to fill the memory.
 const MOST: u64 = 1 << 30;
 

@@ -61,7 +61,7 @@ pub(crate) fn set_aside(site: &Site<'_>, path: &Path) -> anyhow::Result<()> {
 pub(crate) fn put(site: &Site<'_>, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let new = site.state.path().join("replacement");
     durable::remove_file(&new)?;
-    durable::create_for(path, &new, bytes).and_then(|file| crate::fs::named::at(&new, file.sync_all()))?;
+    durable::create_for(path, &new, bytes).and_then(|file| crate::fs::named::sync_all(&new, &file))?;
     durable::rename(&new, path).with_context(|| format!("cannot replace {}", shown(path)))?;
     Ok(())
 }

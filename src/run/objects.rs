@@ -151,7 +151,7 @@ fn put_back(id: TxId, from: &Path, place: &Path) -> anyhow::Result<()> {
             // Objects may lie on another file system. A gc removes what is left of that name.
             let ready = place.with_file_name(format!("tmp_obj_jin-{id}"));
             durable::remove_file(&ready)?;
-            durable::copy_object(&fs::open(from)?, &ready)?.sync_all()?;
+            fs::sync_all(&ready, &durable::copy_object(&fs::open(from)?, &ready)?)?;
             durable::rename_new(&ready, place)
         }
     });

@@ -9,7 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, durable, named as fs};
 use crate::git::index::has_same_entries;
 use crate::git::{Git, Value};
 use crate::staging::place::Placed;
@@ -28,7 +28,7 @@ fn old_index(state: &StateDir, id: TxId) -> PathBuf {
 /// Stages the new index of the worktree with this git directory.
 pub(crate) fn stage(state: &StateDir, id: TxId, git_dir: &Path, content: &[u8]) -> io::Result<FileId> {
     let (staged, index) = (new_index(state, id), git_dir.join("index"));
-    durable::create_for(&index, &staged, content)?.sync_data()?;
+    fs::sync_data(&staged, &durable::create_for(&index, &staged, content)?)?;
     match durable::keep_second(&index, &old_index(state, id)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         kept => kept?,

@@ -101,7 +101,7 @@ pub(crate) fn sync(stage: &Root, count: usize) -> io::Result<()> {
         if let Some(place) = stage.parent(&name(index))?
             && let Some(file) = place.open()?
         {
-            fs::at(place.whole(), file.sync_all())?;
+            fs::sync_all(place.whole(), &file)?;
         }
     }
     stage.parent(&name(0))?.map_or(Ok(()), |place| place.fsync())

@@ -59,7 +59,7 @@ pub(crate) fn keep(state: &StateDir, what: &str, bytes: &[u8]) -> io::Result<()>
         let path = free_path(state, what)?;
         match durable::create_new(&path, bytes) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.and_then(|file| fs::at(path, file.sync_all())),
+            made => return made.and_then(|file| fs::sync_all(path, &file)),
         }
     }
 }

@@ -48,6 +48,11 @@ pub(crate) struct Log<'s> {
     pub(super) wait: Wait,
 }
 
+#[expect(clippy::disallowed_methods, reason = "`not_synced` names the segment")]
+fn sync_unnamed(segment: &File) -> io::Result<()> {
+    segment.sync_data()
+}
+
 /// A record that was appended, and not yet synced.
 struct Written {
     lsn: Lsn,
@@ -101,7 +106,7 @@ impl<'s> Log<'s> {
         let Some(Written { lsn, file, segment }) = written else { return Ok(None) };
         let synced = match flush {
             Flush::Barrier => durable::sync_filesystem(&file).and_then(|()| self.sync_objects_elsewhere()),
-            Flush::Yes => file.sync_data(),
+            Flush::Yes => sync_unnamed(&file),
             Flush::No => Ok(()),
         };
         synced.or_else(|error| self.not_synced(segment, error))?;
@@ -137,7 +142,7 @@ impl<'s> Log<'s> {
             sync()?;
             self.write(None, &rotate::checkpoint(self.state, &self.boot)?.encode()?)
         })?;
-        file.sync_data().or_else(|error| self.not_synced(segment, error))
+        sync_unnamed(&file).or_else(|error| self.not_synced(segment, error))
     }
 
     fn write(&self, tx: Option<TxId>, encoded: &Encoded<'_>) -> anyhow::Result<Written> {

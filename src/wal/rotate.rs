@@ -38,7 +38,7 @@ pub(super) fn begin_segment(state: &StateDir, boot: &str, head: &mut Head, name:
     durable::remove_file(&path)?;
     // File, then directory: a record in a segment without a durable name would be lost with it.
     let cannot = || format!("cannot begin the log segment {}", shown(&path));
-    durable::create_new(&path, &line).and_then(|f| fs::at(&path, f.sync_all())).with_context(cannot)?;
+    durable::create_new(&path, &line).and_then(|file| fs::sync_all(&path, &file)).with_context(cannot)?;
     durable::fsync_dir(&state.wal())?;
     head.segment = name;
     head.next_lsn += 1;

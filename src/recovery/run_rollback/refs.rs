@@ -281,7 +281,7 @@ fn restore_reflog(site: &Site<'_>, id: TxId, log: &KeptLog, aside: &Path) -> any
     // Made ready elsewhere: cut in between, nothing is left among the reflogs.
     let ready = site.state.tx(id).join(READY);
     durable::remove_file(&ready).with_context(cannot)?;
-    durable::create_for(&path, &ready, &bytes).and_then(|file| file.sync_all()).with_context(cannot)?;
+    durable::create_for(&path, &ready, &bytes).and_then(|file| fs::sync_all(&ready, &file)).with_context(cannot)?;
     durable::rename_new(&ready, &path).with_context(cannot)
 }
 
@@ -320,8 +320,9 @@ fn keep_tail(site: &Site<'_>, path: &Path, size: u64, aside: &Path) -> anyhow::R
 }
 
 fn keep_bytes(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let file = durable::create_new(&free_name(dir, name)?, bytes)?;
-    Ok(file.sync_all()?)
+    let path = free_name(dir, name)?;
+    let file = durable::create_new(&path, bytes)?;
+    Ok(fs::sync_all(&path, &file)?)
 }
 
 /// Linked worktrees that the run made: they are no worktrees any more, and their files stay where they are.
