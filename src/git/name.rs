@@ -79,7 +79,12 @@ impl RefName {
     #[must_use]
     pub fn is_head(&self) -> bool {
         let name = self.as_bytes();
-        name == b"HEAD" || (name.starts_with(b"worktrees/") && name.ends_with(b"/HEAD"))
+        name == b"HEAD" || (name.starts_with(b"worktrees/") && in_own_worktree(name) == b"HEAD")
+    }
+
+    /// Is it a ref below `refs/`, of whichever worktree, and no pseudo-ref?
+    pub(crate) fn is_below_refs(&self) -> bool {
+        in_own_worktree(self.as_bytes()).starts_with(b"refs/")
     }
 }
 
@@ -162,10 +167,20 @@ impl<'de> Deserialize<'de> for RefName {
 /// Is this one of git's own notes (`AUTO_MERGE`, `ORIG_HEAD`): a name in capitals other than `HEAD`, of this worktree or of
 /// another one?
 pub(crate) fn is_note(name: &[u8]) -> bool {
-    let is_of_worktree = name.starts_with(b"worktrees/") || name.starts_with(b"main-worktree/");
-    let base = name.rsplit(|b| *b == b'/').next().filter(|base| is_of_worktree || base.len() == name.len());
+    let base = in_own_worktree(name);
     let is_capital = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
-    base.is_some_and(|base| base != b"HEAD" && !base.is_empty() && base.iter().all(is_capital))
+    base != b"HEAD" && !base.is_empty() && base.iter().all(is_capital)
+}
+
+/// The name that the worktree to which a ref belongs has for it: `refs/bisect/bad` of `worktrees/w/refs/bisect/bad`. A ref that
+/// all worktrees share keeps its name.
+pub(crate) fn in_own_worktree(name: &[u8]) -> &[u8] {
+    let linked = || {
+        let rest = name.strip_prefix(b"worktrees/")?;
+        let slash = rest.iter().position(|byte| *byte == b'/')?;
+        Some(&rest[slash + 1..])
+    };
+    name.strip_prefix(b"main-worktree/").or_else(linked).unwrap_or(name)
 }
 
 #[cfg(test)]

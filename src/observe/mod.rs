@@ -13,6 +13,7 @@ mod observed;
 pub(crate) mod payload;
 
 use crate::fs::FileId;
+use crate::git::name::in_own_worktree;
 use crate::git::reflog::RENAMED_LOG;
 use crate::git::{RefFormat, RefStore, Repository, Value};
 use crate::observe::effect::Observer;
@@ -63,7 +64,7 @@ fn observe_reftable(repo: &Repository, payload: &Payload<'_>) -> anyhow::Result<
     for line in payload.lines() {
         // HEAD beside a branch is only logged; deletions of pseudo-refs accompany every commit and are mostly none.
         let beside = line.name == b"HEAD" && payload.lines().any(|l| l.name != b"HEAD" && l.new == line.new);
-        if beside || (line.deletes() && !line.name.starts_with(b"refs/")) {
+        if beside || (line.deletes() && !in_own_worktree(line.name).starts_with(b"refs/")) {
             continue;
         }
         match refs.canonical(line.name) {

@@ -110,6 +110,8 @@ mod tests {
             (&["ORIG_HEAD", "refs/heads/main"], false),
             (&["refs/heads/MAIN"], false),
             (&["worktrees/w/refs/bisect/bad"], false),
+            (&["worktrees/w/refs/worktree/MARK"], false),
+            (&["main-worktree/refs/worktree/MARK"], false),
         ] {
             let input: String = names.iter().map(|name| format!("0 1 {name}\n")).collect();
             assert_eq!(Payload::parse(input.as_bytes()).is_of_notes(), is_of_notes, "{names:?}");

@@ -240,7 +240,6 @@ impl<'l> ExpectedRefs<'l> {
         let Some((generation, word)) = self.refs.get(name).and_then(|g| Some((g, g.word.as_ref()?))) else {
             return Ok(RefStatus::AsLogged);
         };
-        let in_refs = name.as_bytes().starts_with(b"refs/");
         let is_detached = name.is_head() && matches!(word.value, Value::Oid(_));
         let is_ours = |file: FileId| generation.files.iter().any(|f| f.is_same_file(&file));
         // What is no value cannot be written again.
@@ -248,7 +247,7 @@ impl<'l> ExpectedRefs<'l> {
             return Ok(RefStatus::AsLogged);
         } else if now.value == Value::Broken {
             true
-        } else if !in_refs && !is_detached {
+        } else if !name.is_below_refs() && !is_detached {
             // Which branch HEAD means, and what pseudo-refs say, goes with index and worktree, which are not ours: unless it is
             // the same commit, and the lock that was to become HEAD is still there.
             let is_same = name.is_head() && self.same_commit(repo, &now.value, &word.value)?;

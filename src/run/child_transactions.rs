@@ -31,8 +31,7 @@ pub(crate) struct Move {
 
 /// Does the ref belong to what a run takes back by its log? HEADs and pseudo-refs go with the worktree.
 pub(crate) fn is_shared(name: &RefName) -> bool {
-    let name = name.as_bytes();
-    name.starts_with(b"refs/") || (name.starts_with(b"worktrees/") && name.windows(6).any(|w| w == b"/refs/"))
+    name.is_below_refs()
 }
 
 /// The parts of the run `id`, oldest first, with what each changed and whether that came to be.

@@ -394,7 +394,7 @@ fn is_settled(name: &RefName, settled: &[RefSnapshot]) -> bool {
 
 /// The change of one ref, if it is one of values. Notes (ORIG_HEAD, AUTO_MERGE) belong to the command, not to its result.
 fn change_of(name: &RefName, before: &Value, after: &Value) -> Result<Option<(RefName, Value, Value)>, String> {
-    let is_note = !name.as_bytes().starts_with(b"refs/") && !name.is_head();
+    let is_note = !name.is_below_refs() && !name.is_head();
     match (before, after) {
         _ if is_note => Ok(None),
         _ if name.as_bytes() == b"refs/stash" => {

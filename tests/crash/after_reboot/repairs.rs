@@ -134,6 +134,26 @@ redone! {
         newest
     }
 
+    a_ref_of_a_linked_worktree_alone_is_made_again
+    "worktrees/linked/refs/worktree/mark is [ID] again (tx-2); the power cut had taken it away" 0 |repo| {
+        unseen_git(repo, &["worktree", "add", "-q", "../linked"]);
+        repo.git(["-C", "../linked", "update-ref", "refs/worktree/mark", "HEAD"]);
+        let newest = now(repo, ["worktrees/linked/refs/worktree/mark"]);
+        undo_rename(&repo.git_dir().join("worktrees/linked/refs/worktree/mark"));
+        newest
+    }
+
+    a_ref_of_a_linked_worktree_that_is_written_in_capitals_is_redone
+    "worktrees/linked/refs/worktree/MARK is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
+        unseen_git(repo, &["worktree", "add", "-q", "../linked"]);
+        repo.git(["-C", "../linked", "update-ref", "refs/worktree/MARK", "HEAD~1"]);
+        let old = OldFile::keep(repo, "worktrees/linked/refs/worktree/MARK");
+        repo.git(["-C", "../linked", "update-ref", "refs/worktree/MARK", "HEAD"]);
+        let newest = now(repo, ["worktrees/linked/refs/worktree/MARK"]);
+        old.comes_back();
+        newest
+    }
+
     a_deleted_branch_that_came_back_is_deleted_again
     "refs/heads/topic is deleted again (tx-4); the power cut had brought it back at [ID]" 0 |repo| {
         repo.git(["branch", "topic"]);
