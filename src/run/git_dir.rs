@@ -100,8 +100,8 @@ pub(crate) fn shared(git_dir: &Path) -> anyhow::Result<Vec<RelPath>> {
 fn walk(git_dir: &Path, below: Option<RelPath>, found: &mut Vec<RelPath>) -> anyhow::Result<()> {
     let dir = below.as_ref().map_or_else(|| git_dir.to_owned(), |below| git_dir.join(below.as_path()));
     let entries = match door::entries(&dir) {
-        // A colleague's, of which the name is known.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+        // A colleague's, of which the name is known. Of the whole git directory a snapshot would speak of nothing.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && below.is_some() => {
             found.extend(below);
             return Ok(());
         }

@@ -28,6 +28,7 @@ use crate::apply::swap::{HeadSwap, IndexSwap};
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
 use crate::git::refs::RefSnapshot;
+use crate::git::repository::NotFound;
 use crate::git::update_refs::{self, RefWrite, write_refs_with_hooks};
 use crate::git::{Git, Plumbing, RefName, RefStore, Repository, Value, name};
 use crate::process::operation::command_of;
@@ -340,7 +341,10 @@ fn transaction(
     let gone = || Refusal::NotReversible(step.id, "the worktree that it was made in is gone".to_owned());
     let inside = unescape(&step.worktree).ok_or_else(gone)?;
     let inside = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&inside);
-    let repo = Repository::open(&repo.common_dir.join(inside)).map_err(|_| gone())?;
+    let repo = Repository::open(&repo.common_dir.join(inside)).map_err(|error| match error {
+        NotFound::Unreadable(_) => anyhow::Error::from(error),
+        _ => gone().into(),
+    })?;
     let state = StateDir::of(&repo);
     let mut transaction = Transaction::begin(&repo, &format!("jin-txn {reversal}"))
         .with_git(git.program())
