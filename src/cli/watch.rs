@@ -36,9 +36,9 @@ pub(crate) struct Args {
     #[arg(long, group = "what")]
     uninstall: bool,
 
-    /// As a hook starts it
-    #[arg(long, hide = true)]
-    started: bool,
+    /// As the hook with this process ID starts it
+    #[arg(long, hide = true, value_name = "PID")]
+    started: Option<u32>,
 
     /// Recover what stdin names
     #[arg(long, hide = true)]
@@ -49,7 +49,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if args.recover {
         return recover();
     }
-    if args.started {
+    if args.started.is_some() {
         watch::detach()?;
     }
     if args.install || args.uninstall {
@@ -64,11 +64,11 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     let notes = notes().context("there is no HOME: nothing says which repositories are yours")?;
     let ready = |status: &Status| {
-        if !args.started {
+        if args.started.is_none() {
             session.say(&format!("jin-txn: watching (pid {}); ^C ends it", status.pid));
         }
     };
-    if watch::serve(&address, &notes, args.started, ready)? || args.started {
+    if watch::serve(&address, &notes, args.started, ready)? || args.started.is_some() {
         return Ok(exit::DONE);
     }
     anyhow::bail!("the watch runs already: `jin-txn watch --status` says more")

@@ -134,8 +134,10 @@ impl Stat {
         let mut rest = text.get(close + 2..)?.split(' ');
         let pid = text.get(..open)?.trim().parse().ok()?;
         let state = rest.next()?.chars().next()?;
-        let parent = rest.next()?.parse().ok()?;
-        let group = rest.next()?.parse().ok()?;
+        // A process that is reaped while this is read has -1 for both.
+        let id = |field: &str| field.parse::<i64>().ok().map(|id| u32::try_from(id).unwrap_or(0));
+        let parent = id(rest.next()?)?;
+        let group = id(rest.next()?)?;
         let flags = rest.nth(3)?.parse().ok()?;
         let start = rest.nth(12)?.parse().ok()?;
         Some(Stat { pid, comm: text.get(open + 1..close)?.to_owned(), state, parent, group, flags, start })
@@ -418,6 +420,12 @@ mod tests {
         let line = "42 (a) b) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 1 1 1";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.pid, stat.comm.as_str(), stat.parent, stat.start), (42, "a) b", 7, 9876));
+    }
+
+    #[test]
+    fn a_process_that_is_reaped_while_it_is_looked_at_is_gone() {
+        let line = "42 (git) X -1 -1 -1 0 -1 4228108 1 2 3 4 5 6 7 8 20 0 0 0 9876 0 0 0";
+        assert!(Stat::parse(line).unwrap().is_gone());
     }
 
     #[test]

@@ -16,15 +16,15 @@ pub(super) struct Ground {
     /// The program that it is, and which file that was.
     pub(super) program: PathBuf,
     file: Option<(u64, u64)>,
-    /// A hook has started it, and may not have ended.
-    pub(super) is_started_by_hook: bool,
+    /// The hook that has started it, until that has ended.
+    pub(super) started_by: Option<u32>,
 }
 
 impl Ground {
-    pub(super) fn new(lock: File, is_started_by_hook: bool) -> io::Result<Ground> {
+    pub(super) fn new(lock: File, started_by: Option<u32>) -> io::Result<Ground> {
         let program = std::env::current_exe()?;
         let file = identity(&program);
-        Ok(Ground { lock, program, file, is_started_by_hook })
+        Ok(Ground { lock, program, file, started_by })
     }
 
     /// Is the lock file still the one at `path`?

@@ -15,14 +15,15 @@ impl Server<'_> {
     /// Has a program adopted this process that is neither the first one nor a service manager? It may wait until it has no child
     /// any more. Who adopts orphans shows when the hook has ended that started this.
     pub(super) fn is_adopted(&mut self) -> bool {
-        if !self.ground.is_started_by_hook {
-            return false;
+        let Some(hook) = self.ground.started_by else { return false };
+        // While it ends it is the parent still, and has no program any more. Its children have another parent before its end is told.
+        if owner::parent() == hook {
+            let lives = Stat::of(hook).is_some_and(|stat| self.events.wait_for(stat.process()));
+            if lives || owner::parent() == hook {
+                return false;
+            }
         }
-        let hook = Stat::of(owner::parent()).filter(|stat| owner::is_ourselves(stat.pid));
-        if hook.is_some_and(|hook| self.events.wait_for(hook.process())) {
-            return false;
-        }
-        self.ground.is_started_by_hook = false;
+        self.ground.started_by = None;
         let is_adopted = !is_manager(owner::parent());
         if is_adopted && Tried::note(self.address, Tried::ADOPTED).is_err() {
             // Then it is tried again.

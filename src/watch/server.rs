@@ -61,18 +61,18 @@ pub(super) struct Server<'s> {
 }
 
 /// Runs the watch until its place goes, or it is not needed any more. False when there is one already. `ready` is called when it
-/// listens.
+/// listens; `started_by` is the hook that has started this process.
 pub(crate) fn serve(
     address: &Address,
     notes: &Notes,
-    is_started_by_hook: bool,
+    started_by: Option<u32>,
     ready: impl FnOnce(&Status),
 ) -> anyhow::Result<bool> {
     let cannot = || format!("cannot use {} for the watch", shown(address.directory()));
     address.prepare().with_context(cannot)?;
     // Before the socket: two that start at once would take it from each other.
     let Some(lock) = flock::try_hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
-    let ground = Ground::new(lock, is_started_by_hook)?;
+    let ground = Ground::new(lock, started_by)?;
     detach::hear_of_children()?;
     detach::raise_limit();
     durable::remove_file(&address.socket()).with_context(cannot)?;

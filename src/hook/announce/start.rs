@@ -137,7 +137,7 @@ impl Tried {
 /// Starts this program as the watch.
 pub(crate) fn start() -> io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["watch", "--started"]).current_dir("/").env_clear();
+    command.args(["watch", "--started", &std::process::id().to_string()]).current_dir("/").env_clear();
     command.envs(VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map(|_| ())

@@ -133,7 +133,7 @@ fn judge_outcome(subject: &Subject, repo: &Repo, outcome: &Outcome, wrong: &mut 
     if outcome.status.code() != subject.code {
         return;
     }
-    match subject.stand(repo) {
+    match subject.stand_by(repo, &text(&outcome.stderr)) {
         Ok(stands) if stands.contains(&Stand::After) || subject.begins_torn() => {}
         Ok(_) => wrong.push("it says that it has happened, and it has not".to_owned()),
         Err(why) => wrong.push(format!("it says that it has happened, but: {why}")),
@@ -147,7 +147,7 @@ fn judge_next(subject: &Subject, repo: &Repo, outcome: &Outcome, hit: &Hit, wron
     if code != 0 {
         wrong.push(format!("recover ends with {code}: {said}"));
     }
-    match subject.stand(repo) {
+    match subject.stand_by(repo, &text(&outcome.stderr)) {
         Ok(stands) => {
             let succeeded = outcome.status.code() == subject.code && !subject.begins_torn();
             if succeeded && !stands.contains(&Stand::After) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::apply as scene;
@@ -163,6 +164,11 @@ impl Subject {
 
     /// Where the repository is, of the whole states; or what is wrong with it.
     pub fn stand(&self, repo: &Repo) -> Result<Vec<Stand>, String> {
+        self.stand_by(repo, "")
+    }
+
+    /// The same of all but the files of the git directory of which `said` tells that a rollback leaves them.
+    pub fn stand_by(&self, repo: &Repo, said: &str) -> Result<Vec<Stand>, String> {
         match &self.kind {
             Kind::Git(expected) | Kind::Recovery(expected) => {
                 let violations = expected.judge_state(repo);
@@ -174,12 +180,16 @@ impl Subject {
                 Ok([Stand::Before, Stand::After].into_iter().zip(is).filter(|(_, is)| *is).map(|(s, _)| s).collect())
             }
             Kind::Ours { before, after } => {
-                let found = whole(repo);
-                let stands = [(Stand::Before, before), (Stand::After, after)];
+                let but_for_left = |mut state: Whole| {
+                    state.git_dir.retain(|path, _| !is_told_as_left(said, path));
+                    state
+                };
+                let [found, before, after] = [whole(repo), Whole::clone(before), Whole::clone(after)].map(but_for_left);
+                let stands = [(Stand::Before, &before), (Stand::After, &after)];
                 let stands: Vec<Stand> =
-                    stands.into_iter().filter(|(_, state)| ***state == found).map(|(s, _)| s).collect();
+                    stands.into_iter().filter(|(_, state)| **state == found).map(|(s, _)| s).collect();
                 if stands.is_empty() {
-                    let (from_before, from_after) = (found.differences(before), found.differences(after));
+                    let (from_before, from_after) = (found.differences(&before), found.differences(&after));
                     return Err(format!("neither before:\n  {from_before}\n nor after:\n  {from_after}"));
                 }
                 Ok(stands)
@@ -217,6 +227,11 @@ fn observe(operation: &'static Operation) -> (Repo, Expectation) {
         assert!(outcome.status.success(), "{} fails by itself: {}", operation.name, text(&outcome.stderr));
     });
     (template, expected)
+}
+
+fn is_told_as_left(said: &str, path: &Path) -> bool {
+    let told = format!("{} in the git directory cannot be read: a rollback leaves it as it is then", path.display());
+    said.contains(&told)
 }
 
 /// Everything, without the numbers of transactions.
