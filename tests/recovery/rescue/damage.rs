@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::crash::run_jin;
+use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Options, Repo};
 use crate::support::snapshot::walk;
+use crate::support::wait::wait_until;
 
 /// A repository with everything in it.
 pub fn template(format: &'static str, packed: bool) -> Repo {
@@ -27,8 +30,12 @@ pub fn template(format: &'static str, packed: bool) -> Repo {
     repo.git(["remote", "add", "origin", upstream.path().to_str().unwrap()]);
     repo.git(["push", "-q", "origin", "main"]);
     repo.git(["fetch", "-q"]);
-    let url = upstream.path().to_str().unwrap();
-    repo.git(["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "-b", "main", url, "sub"]);
+    // No clone: of one that runs nobody can tell whose locks it holds, and other tests would leave theirs.
+    let sub = repo.new_sibling("repo/sub", Options { object_format: Some(format), ..Options::default() });
+    sub.commit_all("sub");
+    repo.write(".gitmodules", &format!("[submodule \"sub\"]\n\tpath = sub\n\turl = {}\n", upstream.path().display()));
+    repo.git(["-c", "advice.addEmbeddedRepo=false", "add", "sub", ".gitmodules"]);
+    repo.git(["submodule", "--quiet", "absorbgitdirs"]);
     repo.commit_all("with a submodule");
     for text in ["first", "second"] {
         repo.write("file", &format!("{text} stash\n"));
@@ -123,4 +130,21 @@ pub fn named(repo: &Repo, below: &str, end: &str) -> Vec<String> {
     let all = walk(&git_dir(repo, below), &|_| true);
     let inside = |path: &Path| path.strip_prefix(repo.git_dir()).unwrap().display().to_string();
     all.iter().filter(|path| path.to_string_lossy().ends_with(end)).map(|path| inside(path)).collect()
+}
+
+/// Rescues, and returns the exit code with what was said. Another test's git of which nobody can tell where it works keeps locks where they
+/// are: it is waited for.
+pub fn rescue(repo: &Repo, arguments: &[&str]) -> (i32, String) {
+    let_the_clock_tick(&repo.git_dir());
+    let arguments = [&["rescue", "--yes"], arguments].concat();
+    for _ in 0..10 {
+        let (code, said) = run_jin(repo, &arguments);
+        let stranger =
+            said.split_once(") is running and may hold it").and_then(|(before, _)| before.rsplit_once("(pid "));
+        match stranger.filter(|_| code == 5) {
+            None => return (code, said),
+            Some((_, pid)) => wait_until("the stranger has ended", || !Path::new("/proc").join(pid).exists()),
+        }
+    }
+    panic!("there are always others");
 }

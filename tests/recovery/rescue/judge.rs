@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::damage::rescue;
 use crate::support::repo::{Repo, text};
 use crate::support::snapshot::{contents, parse_refs, walk};
 
@@ -39,10 +40,9 @@ impl Before {
     /// Everything that is wrong with a rescued repository. `expected`: 0 or 4.
     pub fn judge(&self, repo: &Repo, expected: i32, with_gc: bool) -> Vec<String> {
         let mut wrong = Vec::new();
-        let output = repo.jin_txn(["rescue", "--yes"]);
-        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-        if output.status.code() != Some(expected) {
-            wrong.push(format!("exit code {:?}, expected {expected}", output.status.code()));
+        let (code, said) = rescue(repo, &[]);
+        if code != expected {
+            wrong.push(format!("exit code {code}, expected {expected}"));
         }
         if files(repo) != self.files {
             wrong.push("files of a worktree have changed".to_owned());
@@ -72,10 +72,10 @@ impl Before {
 
     /// Of several kinds of damage at once: something may be lost or not.
     pub fn judge_mixture(&self, repo: &Repo) -> Vec<String> {
-        let output = repo.jin_txn(["rescue", "--yes"]);
+        let (code, said) = rescue(repo, &[]);
         let mut wrong = Vec::new();
-        if !matches!(output.status.code(), Some(0 | 4)) {
-            wrong.push(format!("exit code {:?}", output.status.code()));
+        if !matches!(code, 0 | 4) {
+            wrong.push(format!("exit code {code}"));
         }
         if files(repo) != self.files {
             wrong.push("files of a worktree have changed".to_owned());
@@ -83,7 +83,6 @@ impl Before {
         let now = refs(repo);
         let gone = self.refs.keys().filter(|name| name.starts_with("refs/heads/") && !now.contains_key(*name));
         wrong.extend(gone.map(|name| format!("{name} is gone")));
-        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
         wrong.extend(use_it(repo, &said, false));
         if !wrong.is_empty() {
             wrong.push(said);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::damage::{append, copy, empty, flip, named, object, remove, template, zero};
+use super::damage::{self, append, copy, empty, flip, named, object, remove, template, zero};
 use crate::support::crash::jin;
 use crate::support::repo::{Repo, text};
 use crate::support::snapshot::parse_refs;
@@ -12,9 +12,9 @@ use crate::support::tracer::{self, Action, Event, Isolation};
 /// Points by default; `JIN_KILL=all` takes all.
 const SAMPLE: usize = 9;
 
-fn damage(repo: &Repo) {
+fn break_it(repo: &Repo) {
     let (tip, file) = (object(repo, "HEAD"), object(repo, ":staged"));
-    for name in ["HEAD", "refs/heads/main", "index.lock", "packed-refs", "worktrees/linked/commondir", &tip, &file] {
+    for name in ["HEAD", "refs/heads/main", "packed-refs", "worktrees/linked/commondir", &tip, &file] {
         empty(repo, name);
     }
     zero(repo, "config");
@@ -39,7 +39,7 @@ fn end(repo: &Repo) -> BTreeMap<String, String> {
     end
 }
 
-fn rescue(repo: &Repo) -> std::process::Command {
+fn command(repo: &Repo) -> std::process::Command {
     let mut command = jin(repo, &["rescue", "--yes"]);
     command.env("TMPDIR", repo.scratch());
     command
@@ -49,16 +49,16 @@ fn rescue(repo: &Repo) -> std::process::Command {
 fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
     let template = template("sha1", true);
     let model = copy(&template);
-    damage(&model);
+    break_it(&model);
     let is_here = |repo: &Repo, event: &Event| event.path.as_deref().is_some_and(|path| path.starts_with(repo.path()));
-    let (events, outcome) = tracer::events_of(rescue(&model), b"").expect("it starts");
+    let (events, outcome) = tracer::events_of(command(&model), b"").expect("it starts");
     assert_eq!(outcome.status.code(), Some(4), "{}", text(&outcome.stderr));
     let count = events.iter().filter(|event| is_here(&model, event)).count();
     let wanted = end(&model);
     let (step, mut bad) = (stride("JIN_KILL", count.div_ceil(SAMPLE)), Vec::new());
     for point in (0..count).skip(start("rescue", step, "JIN_KILL_SEED")).step_by(step) {
         let repo = copy(&template);
-        damage(&repo);
+        break_it(&repo);
         let (mut seen, mut at) = (0, String::new());
         let mut decide = |event: &Event| {
             if !is_here(&repo, event) {
@@ -71,13 +71,11 @@ fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
             at = event.to_string();
             Action::KillTree
         };
-        tracer::trace(rescue(&repo), b"", Isolation::None, &mut decide).expect("it starts");
-        let again = rescue(&repo).output().expect("it starts");
-        let code = again.status.code();
+        tracer::trace(command(&repo), b"", Isolation::None, &mut decide).expect("it starts");
+        let (code, said) = damage::rescue(&repo, &[]);
         let fsck = repo.try_git(["fsck", "--no-dangling"]);
-        if !matches!(code, Some(0 | 4)) || !fsck.status.success() || end(&repo) != wanted {
-            let said = text(&again.stderr).into_owned();
-            bad.push(format!("{at}: {code:?}\n{said}\n{}\n{:#?}\nwanted {wanted:#?}", text(&fsck.stderr), end(&repo)));
+        if !matches!(code, 0 | 4) || !fsck.status.success() || end(&repo) != wanted {
+            bad.push(format!("{at}: {code}\n{said}\n{}\n{:#?}\nwanted {wanted:#?}", text(&fsck.stderr), end(&repo)));
         }
         repo.discard();
     }

@@ -1,6 +1,6 @@
 //! What else a rescue can be asked for: objects from elsewhere, work on a copy, what was replaced.
 
-use super::damage::{empty, named, object, remove, template};
+use super::damage::{empty, named, object, remove, rescue, template};
 use super::judge::everything;
 use crate::support::crash::run_jin;
 use crate::support::repo::{Options, Repo};
@@ -18,9 +18,9 @@ fn missing_objects_are_fetched_and_nothing_else_is() {
     let (refs, fetched) = (repo.read(["for-each-ref"]), fetch_head(&repo));
     named(&repo, "objects/pack", "").iter().for_each(|file| remove(&repo, file));
     remove(&repo, &tip);
-    let (code, said) = run_jin(&repo, &["rescue", "--yes", "--fetch", "ext::sh -c touch% ran"]);
+    let (code, said) = rescue(&repo, &["--fetch", "ext::sh -c touch% ran"]);
     assert!(code == 1 && !repo.path().join("ran").exists(), "no program that a URL names is run: {said}");
-    let (code, said) = run_jin(&repo, &["rescue", "--yes", "--fetch", other.path().to_str().unwrap()]);
+    let (code, said) = rescue(&repo, &["--fetch", other.path().to_str().unwrap()]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(repo.read(["for-each-ref"]), refs, "{said}");
     repo.git(["fsck"]);
@@ -33,7 +33,7 @@ fn what_was_replaced_is_listed_shown_put_back_and_let_go() {
     repo.commit_all("one");
     empty(&repo, "HEAD");
     std::fs::write(repo.git_dir().join("refs/heads/main"), "damaged\n").unwrap();
-    let (code, said) = run_jin(&repo, &["rescue", "--yes"]);
+    let (code, said) = rescue(&repo, &[]);
     assert_eq!(code, 0, "{said}");
     let listed = run_jin(&repo, &["quarantine", "list"]).1;
     let name = |end: &str| {
@@ -45,7 +45,7 @@ fn what_was_replaced_is_listed_shown_put_back_and_let_go() {
     let value = repo.read(["rev-parse", "main"]);
     assert_eq!(run_jin(&repo, &["quarantine", "restore", &branch]).0, 0);
     assert_eq!(std::fs::read_to_string(repo.git_dir().join("refs/heads/main")).unwrap(), "damaged\n");
-    assert_eq!(run_jin(&repo, &["rescue", "--yes"]).0, 0);
+    assert_eq!(rescue(&repo, &[]).0, 0);
     assert_eq!(
         repo.read(["rev-parse", "main"]),
         value,
@@ -63,13 +63,13 @@ fn a_rescue_of_a_copy_leaves_the_original_as_it_is() {
     empty(&repo, "refs/heads/main");
     let before = everything(&repo);
     let copy = repo.scratch().join("copy");
-    let (code, said) = run_jin(&repo, &["rescue", "--yes", "--to", copy.to_str().unwrap()]);
+    let (code, said) = rescue(&repo, &["--to", copy.to_str().unwrap()]);
     assert_eq!(code, 0, "{said}");
     assert!(everything(&repo) == before, "the original is as it was");
     let copy = repo.sibling("copy");
     copy.git(["fsck"]);
     assert_eq!(copy.read(["rev-parse", "HEAD:file"]), copy.read(["hash-object", "file"]));
-    assert_eq!(run_jin(&repo, &["rescue", "--yes", "--to", repo.scratch().join("copy").to_str().unwrap()]).0, 1);
+    assert_eq!(rescue(&repo, &["--to", repo.scratch().join("copy").to_str().unwrap()]).0, 1);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_protected_repository_is_recovered_by_its_log_and_keeps_what_was_replaced_th
     let blob = object(&repo, "HEAD:file");
     empty(&repo, &blob);
     empty(&repo, "index.lock");
-    let (code, said) = run_jin(&repo, &["rescue", "--yes"]);
+    let (code, said) = rescue(&repo, &[]);
     assert_eq!(code, 0, "{said}");
     repo.git(["fsck"]);
     repo.commit_all("two");
