@@ -31,6 +31,7 @@ mod locks;
 mod observe;
 mod process;
 mod recovery;
+mod rescue;
 mod run;
 mod setup;
 mod staging;

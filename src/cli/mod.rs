@@ -16,7 +16,9 @@ pub(crate) mod log;
 mod log_filter;
 pub(crate) mod manual;
 mod progress;
+pub(crate) mod quarantine;
 pub(crate) mod recover;
+pub(crate) mod rescue;
 pub(crate) mod run;
 mod session;
 pub(crate) mod shell_init;
@@ -107,6 +109,8 @@ enum Command {
     List(list::Args),
     Check(check::Args),
     Recover(recover::Args),
+    Rescue(rescue::Args),
+    Quarantine(quarantine::Args),
     Log(log::Args),
     Show(show::Args),
     Undo(undo::UndoArgs),
@@ -171,6 +175,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::List(args) => list::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
         Command::Recover(args) => recover::run(&context, &args),
+        Command::Rescue(args) => rescue::run(&context, &args),
+        Command::Quarantine(args) => quarantine::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Show(args) => show::run(&context, &args),
         Command::Undo(args) => undo::undo(&context, &args),

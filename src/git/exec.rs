@@ -9,6 +9,8 @@
 //! a watched   removed                as the user has them; ours log the transaction     as the user has them
 //!   write
 //! a checkout  removed                as the user has them, filters above all            not taken
+//! a fetch     removed                hooks and gc off; prompts and transports           not taken
+//!                                    as the user has them, but for `ext` and the like
 //! the user    kept                   as the user has them                               as the user has them
 //! ```
 //!
@@ -34,7 +36,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::git::plumbing::{self, ConfigQuery, Plumbing};
-use crate::git::switched_off::{NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY};
+use crate::git::switched_off::{
+    FETCH, FETCH_CONFIG, NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY,
+};
 use crate::git::{Oid, Repository, config_files};
 use crate::util::text::shown;
 
@@ -149,6 +153,8 @@ enum StartedFor {
     WatchedWrite(&'static str, String),
     /// What a checkout would write, with the attributes of a commit.
     Checkout(Option<Oid>),
+    /// A fetch into a repository of ours.
+    Fetch,
     User,
 }
 
@@ -223,6 +229,12 @@ impl Command {
         self
     }
 
+    /// It fetches, from where its user says.
+    pub(crate) fn for_fetch(mut self) -> Command {
+        self.started_for = StartedFor::Fetch;
+        self
+    }
+
     /// It finds out what the user's own git would, in `directory`.
     fn for_user(mut self, directory: &Path) -> Command {
         self.started_for = StartedFor::User;
@@ -257,6 +269,11 @@ impl Command {
                 environment.extend(removed(&["GIT_ATTR_SOURCE"]));
                 environment
                     .extend(attributes.map(|oid| ("GIT_ATTR_SOURCE".into(), Some(oid.hex().to_string().into()))));
+            }
+            StartedFor::Fetch => {
+                environment.extend(removed(&REPOSITORY));
+                environment.extend(FETCH.map(|(name, value)| (name.into(), Some(value.into()))));
+                config.extend(FETCH_CONFIG.map(|(key, value)| (key.into(), value.into())));
             }
             StartedFor::Us => {
                 environment.extend(removed(&REPOSITORY));
@@ -331,8 +348,8 @@ impl Command {
             };
         }
         let run = run.dir(self.start_directory()).stdin_bytes(self.stdin.clone()).stdout_capture().stderr_capture();
-        if matches!(self.started_for, StartedFor::WatchedWrite(..)) {
-            // The user's hooks take as long as they take, and may ask at the terminal.
+        if matches!(self.started_for, StartedFor::WatchedWrite(..) | StartedFor::Fetch) {
+            // The user's hooks, and networks, take as long as they take, and may ask at the terminal.
             return Ok(run.unchecked().run()?);
         }
         // In a process group of its own, so that what it has started ends with it.

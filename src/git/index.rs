@@ -119,7 +119,7 @@ fn flagged_entry(line: &[u8]) -> Option<Entry> {
 /// `None` when it cannot be read: its checksum must be right.
 pub(crate) fn read(git: &Git, path: &Path) -> anyhow::Result<Option<(Vec<Entry>, i64)>> {
     let Some((content, file)) = index_file::content(path)? else { return Ok(Some((Vec::new(), 0))) };
-    if !has_valid_checksum(&content, 20)? && !has_valid_checksum(&content, 32)? {
+    if !is_whole(&content)? {
         return Ok(None);
     }
     Ok(entries(git, path, &content)?.map(|entries| (entries, file.mtime)))
@@ -184,6 +184,11 @@ pub(crate) fn in_progress(git_dir: &Path) -> Option<&'static str> {
         ("sequencer", "a cherry-pick or revert"),
     ];
     STATES.iter().find(|(name, _)| git_dir.join(name).exists()).map(|(_, what)| *what)
+}
+
+/// Is this the content of an index, with the right checksum?
+pub(crate) fn is_whole(content: &[u8]) -> io::Result<bool> {
+    Ok(has_valid_checksum(content, 20)? || has_valid_checksum(content, 32)?)
 }
 
 /// The last bytes of an index are the hash of all before them; zeros when `index.skipHash` is set.

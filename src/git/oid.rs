@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 
 /// An object name. Its digits are packed: a hook keeps two of them for each ref of a transaction.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Oid {
     /// 40 digits.
     Sha1([u8; 20]),

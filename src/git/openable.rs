@@ -24,13 +24,12 @@ const SMALL: u64 = 1 << 20;
 const ALWAYS: [(&str, u64); 3] = [("HEAD", SMALL), ("commondir", SMALL), ("gitdir", SMALL)];
 
 /// Files of the shared directory.
-const SHARED: [(&str, u64); 7] = [
+const SHARED: [(&str, u64); 6] = [
     ("packed-refs", LARGE),
     ("shallow", LARGE),
     ("info/exclude", LARGE),
     ("info/attributes", LARGE),
     ("info/grafts", LARGE),
-    ("objects/info/alternates", SMALL),
     ("objects/info/commit-graph", LARGE),
 ];
 
@@ -60,6 +59,15 @@ pub(crate) fn require(repo: &Repository) -> anyhow::Result<()> {
     for (name, most) in SHARED {
         require_file(&repo.common_dir.join(name), most)?;
     }
+    require_objects(repo)
+}
+
+/// Refuses object directories in which a git that borrows from them would wait for ever.
+///
+/// # Errors
+/// As for [`require_start`].
+pub(crate) fn require_objects(repo: &Repository) -> anyhow::Result<()> {
+    require_file(&repo.common_dir.join("objects/info/alternates"), SMALL)?;
     let packs = repo.common_dir.join("objects/pack");
     match door::entries(&packs)?.unwrap_or_default().iter().find(|(_, kind)| *kind == Kind::Other) {
         Some((name, _)) => Err(refusal(&packs.join(name), "is no regular file")),

@@ -1,7 +1,8 @@
 //! The closed list of git commands that we start.
 //!
 //! None of them runs a program that a repository can name, but for one: [`Plumbing::Filtered`] runs the filters of a checkout.
-//! Only `undo` and `redo` start it, which check files out because their user says so. Filters, textconv, signatures, pagers and editors run in
+//! Only `undo` and `redo` start it, which check files out because their user says so. [`Plumbing::Fetch`] runs what the user's own
+//! configuration names; only `rescue` starts it, in a repository of ours, when its user names the URL. Filters, textconv, signatures, pagers and editors run in
 //! `status`, `diff`, `log`, `show`, `stash`, `reset`, `checkout-index`, `update-index --refresh`, `read-tree -m` and
 //! `hash-object` with a path: those cannot be written here, because a [`Plumbing`] is the only thing that a
 //! [`Command`](crate::git::exec::Command) is made of.
@@ -122,6 +123,20 @@ pub(crate) enum Plumbing<'a> {
     SkipWorktree,
     /// Those of the paths on stdin that a sparse checkout has in the worktree.
     SparsePaths,
+    /// What is missing of what the refs reach, and what no ref reaches. Contents are not read.
+    Connectivity,
+    /// Reads a pack by its index, and compares it with its checksums.
+    VerifyPack(&'a str),
+    /// Makes the index of a pack at another path.
+    IndexPack { pack: &'a str, index: &'a str },
+    /// Stores the objects of the pack on stdin that can be read.
+    Unpack,
+    /// Makes a pack of the objects on stdin, whose path begins so.
+    Pack(&'a str),
+    /// Everything that the objects on stdin reach.
+    Reachable,
+    /// All refs of another repository, with what they reach.
+    Fetch(&'a str),
 }
 
 impl ConfigQuery<'_> {
@@ -201,6 +216,15 @@ impl Plumbing<'_> {
             Plumbing::FillIndex => words(&["update-index", "-z", "--index-info"]),
             Plumbing::SkipWorktree => words(&["update-index", "--skip-worktree", "-z", "--stdin"]),
             Plumbing::SparsePaths => words(&["sparse-checkout", "check-rules", "-z"]),
+            Plumbing::Connectivity => words(&["fsck", "--connectivity-only", "--no-reflogs", "--no-progress"]),
+            Plumbing::VerifyPack(index) => words(&["verify-pack", index]),
+            Plumbing::IndexPack { pack, index } => words(&["index-pack", "-o", index, pack]),
+            Plumbing::Unpack => words(&["unpack-objects", "-q", "-r"]),
+            Plumbing::Reachable => words(&["rev-list", "--objects", "--stdin"]),
+            Plumbing::Fetch(url) => {
+                words(&["fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", url, "+refs/*:refs/fetched/*"])
+            }
+            Plumbing::Pack(base) => words(&["pack-objects", "-q", "--no-reuse-delta", base]),
         }
     }
 
@@ -217,12 +241,12 @@ impl Plumbing<'_> {
 
     /// After that long it hangs: on a FIFO in the place of a file, or on a file system that does not answer.
     pub(super) fn limit(self) -> Duration {
-        use Plumbing::{Config, GitDir, IsBare, ObjectFormat, Resolve, Symref, TopLevel, Version};
-        use Plumbing::{Flagged, Ignored, Refs, SparsePaths, Staged, Tracked, Tree, Untracked, Walk};
+        use Plumbing::{Config, Connectivity, GitDir, IsBare, ObjectFormat, Resolve, Symref, TopLevel, Version};
+        use Plumbing::{Flagged, Ignored, Reachable, Refs, SparsePaths, Staged, Tracked, Tree, Untracked, Walk};
         match self {
             Version | Config(_) | GitDir | TopLevel | IsBare | ObjectFormat | Resolve(_) | Symref(_) => QUESTION,
             Flagged | Ignored | Refs { .. } | SparsePaths | Staged | Tracked(_) | Tree(_) | Untracked => LIST,
-            Walk => WALK,
+            Connectivity | Reachable | Walk => WALK,
             _ => WORK,
         }
     }

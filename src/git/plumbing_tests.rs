@@ -56,6 +56,12 @@ fn every<'a>(file: &'a str, oid: &'a str) -> Vec<Plumbing<'a>> {
         Plumbing::FillIndex,
         Plumbing::SkipWorktree,
         Plumbing::SparsePaths,
+        Plumbing::Connectivity,
+        Plumbing::VerifyPack(file),
+        Plumbing::IndexPack { pack: file, index: file },
+        Plumbing::Unpack,
+        Plumbing::Pack(file),
+        Plumbing::Reachable,
     ]);
     all
 }

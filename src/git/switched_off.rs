@@ -65,3 +65,10 @@ pub(super) const OFF_IN_CONFIG: [(&str, &str); 12] = [
     // Otherwise git takes a file that a sparse checkout keeps out for one of the others as soon as it is there.
     ("sparse.expectFilesOutsideOfPatterns", "true"),
 ];
+
+/// What a fetch gets: no transport that runs a program which the URL names.
+pub(super) const FETCH: [(&str, &str); 2] = [("JIN_TXN", "off"), ("GIT_ALLOW_PROTOCOL", "https:ssh:file")];
+
+/// The same by configuration.
+pub(super) const FETCH_CONFIG: [(&str, &str); 3] =
+    [("core.hooksPath", "/dev/null"), ("gc.auto", "0"), ("maintenance.auto", "false")];

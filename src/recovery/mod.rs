@@ -43,15 +43,19 @@ mod renew_log;
 mod staged;
 mod take_apart;
 
+pub(crate) use action::Action;
 pub(crate) use credible::could_make_it;
 pub(crate) use find_dead::{is_abandoned, liveness_of, way_out};
 pub(crate) use halfway::{explain as explain_worktree, was_recovered};
+pub(crate) use perform::perform;
 pub(crate) use power_cut::is_verified;
+pub(crate) use power_cut::lost::LostIndex;
 pub(crate) use reflogs::saved_log_name;
 pub(crate) use removed_index::{REPLACED_INDEX, SAVED_INDEX};
 pub(crate) use renew_log::recover_with_log;
 pub(crate) use report::{Finding, Report, TxFinding, plural};
-pub(crate) use site::{Mode, Options};
+pub(crate) use site::{Mode, Options, Site};
+pub(crate) use stale_locks::mend_without_log;
 pub(crate) use worktree_add::any_unfinished as any_unfinished_worktree;
 
 use std::time::{Duration, Instant};
@@ -66,7 +70,7 @@ use crate::state::{StateDir, TxId, Wait, kept};
 use crate::wal::Log;
 
 use history::{History, LogOutcome};
-use site::{PATIENCE, Site};
+use site::PATIENCE;
 
 /// Looks for anything unfinished without mending it: markers of the dead, and locks.
 pub(crate) fn check(repo: &Repository, options: &Options) -> anyhow::Result<Report> {

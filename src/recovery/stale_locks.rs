@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::fs::{FileId, moving};
+use crate::git::reflog::RENAMED_LOG;
 use crate::git::{RefStore, Repository};
-use crate::locks::{self, DeadLock, Depth, Holder, InTheWay, Judge, KnownDead, LockFile, Verdict};
-use crate::process::owner::Liveness;
+use crate::locks::{self, DeadLock, Depth, Holder, InTheWay, Judge, Known, KnownDead, LockFile, Verdict};
+use crate::process::owner::{self, Liveness};
 use crate::recovery::action::Action;
 use crate::recovery::case::{Case, head_move};
 use crate::recovery::perform::perform;
 use crate::recovery::removed_index::{self, Found};
 use crate::recovery::report::{Finding, LockFinding, Report};
 use crate::recovery::site::{Mode, Site};
+use crate::recovery::worktree_add;
 use crate::state::TxId;
 use crate::state::marker::{self, Listing};
 use crate::wal::Begin;
@@ -45,6 +47,28 @@ pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], repor
         report.locks.push(finding);
     }
     Ok(())
+}
+
+/// The same, with half-made worktrees, in a repository that has no log: what is known of locks is who could hold them.
+pub(crate) fn mend_without_log(site: &Site<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let known = Known {
+        dead: KnownDead::new(),
+        named: KnownDead::new(),
+        ancestors: owner::ancestors()?,
+        owners: Vec::new(),
+        steady_since: None,
+        force: site.options.force,
+        seen: None,
+    };
+    let mut judge = Judge::new(site.repo, known);
+    mend(site, &mut judge, &[], report)?;
+    let renamed = site.repo.common_dir.join(RENAMED_LOG);
+    if let Some(id) = FileId::at(&renamed)?
+        && let Verdict::Held(holder) = judge.could_anybody_hold(LockFile { path: renamed, id })
+    {
+        report.busy.push(format!("a branch may be being renamed: {}", holder.because));
+    }
+    worktree_add::mend(site, &mut judge, report)
 }
 
 fn mend_one(

@@ -14,6 +14,9 @@ use crate::util::text::shown;
 /// Name of the state directory below the common git directory.
 pub(crate) const NAME: &str = ".jin";
 
+/// What `rescue` uses where there is no state directory.
+pub(crate) const RESCUE: &str = "jin-rescue";
+
 /// The most that a note or a marker has, in bytes.
 pub(crate) const SMALL: u64 = 1 << 20;
 
@@ -28,6 +31,14 @@ impl StateDir {
     #[must_use]
     pub fn of(repo: &Repository) -> StateDir {
         StateDir { path: repo.common_dir.join(NAME) }
+    }
+
+    /// The directory for what `rescue` replaces: the state directory, or one of its own where the repository is not protected.
+    /// Without a log a state directory would be a damaged one.
+    #[must_use]
+    pub(crate) fn for_rescue(repo: &Repository) -> StateDir {
+        let own = StateDir { path: repo.common_dir.join(RESCUE) };
+        Some(Self::of(repo)).filter(Self::exists).unwrap_or(own)
     }
 
     /// Does it exist? A symbolic link or a file in its place does not count.

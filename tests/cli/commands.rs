@@ -439,6 +439,8 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       list         List the repositories that you have protected: state, size of the log, path
       check        Look for interrupted transactions and stale locks, and change nothing
       recover      Recover interrupted transactions and remove stale locks
+      rescue       Make a damaged repository work again, also one that was never protected
+      quarantine   See, put back or let go what recovery and rescue have replaced
       log          List operations, newest first
       show         Show one operation or transaction: who made it, what it changed, how it ended
       undo         Take back the newest operation, or one that you name

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground floor up. Rooms of one floor do not import from each other.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     &["util"],
     &["fs"],
     &["process"],
@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 13] = [
     &["wal"],
     &["locks", "observe", "run", "staging", "trust"],
     &["recovery"],
+    &["rescue"],
     &["apply", "hook"],
     &["watch"],
     &["undo", "setup"],

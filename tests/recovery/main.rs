@@ -10,6 +10,7 @@ mod log_damage;
 mod looking;
 mod receiving;
 mod reftable;
+mod rescue;
 mod restore;
 mod run;
 mod strangers;

@@ -268,18 +268,53 @@ pub(crate) fn mend_stray_log(
         return Ok(());
     }
     let home = home_of_log(site, &path)?;
-    report.notes.push(match &home {
-        Some(name) => format!("put the reflog of {name} back, which a rename had moved away"),
-        None => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
+    let lost = if home.is_none() { lost_branch(site, &path)? } else { None };
+    let aside = quarantine::free_path(site.state, "renamed-reflog")?;
+    report.notes.push(match (&home, &lost) {
+        (Some(name), _) => format!("put the reflog of {name} back, which a rename had moved away"),
+        (None, Some((Some(name), _))) => format!("{name} is back: a rename died when neither name was there"),
+        (None, Some((None, oid))) => format!(
+            "a rename of a branch died when neither name was there: it was {oid}, `git branch NAME {oid}` brings it back; its reflog \
+             is in quarantine"
+        ),
+        (None, None) => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
     });
-    let to = match home {
-        Some(name) => RefStore::new(site.repo).log(&name),
-        None => quarantine::free_path(site.state, "renamed-reflog")?,
-    };
-    match perform(site, vec![Action::MoveReflog { from: path, ino: id.ino, to }]) {
-        Err(error) if error.is::<InTheWay>() => Ok(()),
-        done => done.map(|_| ()),
+    let name = home.or_else(|| lost.as_ref().and_then(|(name, _)| name.clone()));
+    let to = name.as_ref().map_or(aside, |name| RefStore::new(site.repo).log(name));
+    let mut actions = vec![Action::MoveReflog { from: path, ino: id.ino, to }];
+    if let Some((Some(name), oid)) = lost {
+        let message = format!("{}a rename died", reflog::OUR_MESSAGE);
+        let writes = vec![RefWrite { name, from: Value::Absent, to: Value::Oid(oid) }];
+        actions.push(Action::WriteRefs { git_dir: site.repo.common_dir.clone(), writes, message, verb: Verb::Back });
     }
+    match perform(site, actions) {
+        Err(error) if error.is::<InTheWay>() => Ok(()),
+        done => {
+            report.refs_moved.extend(done?.refs_moved);
+            Ok(())
+        }
+    }
+}
+
+/// The branch that had this reflog, where no ref has its value: the one that a HEAD means and that is not there.
+fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<(Option<RefName>, Oid)>> {
+    let newest = reflog::newest_value(log)?.and_then(|hex| Oid::parse(hex.as_bytes()));
+    let Some(oid) = newest.filter(|oid| !oid.is_null()) else { return Ok(None) };
+    let points_at = Plumbing::Refs { format: "%(refname)", below: None, points_at: Some(&oid.hex()) };
+    if site.git.run(points_at)?.split(b'\n').next().is_some() {
+        return Ok(None);
+    }
+    let refs = RefStore::new(site.repo);
+    for git_dir in site.repo.all_git_dirs() {
+        if let Some(Value::Symref(branch)) = read_ref(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text))
+            && branch.as_bytes().starts_with(b"refs/heads/")
+            && refs.read(&branch)?.value == Value::Absent
+            && FileId::at(&refs.log(&branch))?.is_none()
+        {
+            return Ok(Some((Some(branch), oid)));
+        }
+    }
+    Ok(Some((None, oid)))
 }
 
 /// Is there a transaction that may be half of a rename, and of which somebody is still alive? Its git may be dead, and its hook

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use anyhow::Context;
 
 use crate::fs::beneath::{RelPath, Root};
-use crate::fs::{durable, named as fs};
+use crate::fs::{FileId, durable, named as fs};
 use crate::git::cat_file::sizes;
 use crate::git::hash::Hash;
 use crate::git::{Git, Oid, Plumbing, RefName, index, reflog};
@@ -182,7 +182,9 @@ impl LostIndex {
             if let Err(error) = index_of_head(&git, &worktree, &new) {
                 return Ok(Err(error));
             }
-            set_aside(site, &self.path)?;
+            if FileId::at(&self.path)?.is_some() {
+                set_aside(site, &self.path)?;
+            }
             durable::share_as(&new, &self.path)?;
             durable::rename(&new, &self.path)?;
             Ok(Ok(()))

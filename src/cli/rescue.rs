@@ -1,0 +1,248 @@
+//! `jin-txn rescue`
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use serde::Serialize;
+
+use crate::cli::{Session, exit, real_git, user};
+use crate::fs::durable;
+use crate::git::repository::Found;
+use crate::git::{Repository, openable};
+use crate::recovery::{self, Options, Report};
+use crate::rescue::{self, Plan, Problem, Request};
+use crate::state::StateDir;
+use crate::trust::ownership;
+use crate::util::text::shown;
+
+/// Make a damaged repository work again, also one that was never protected
+///
+/// Finds the repository where git does not (an empty HEAD, a damaged configuration), says what is wrong, what would be done
+/// and what is lost, and does it when you say so. Everything that is replaced is kept, in .git/jin-rescue/quarantine, or in
+/// .git/.jin/quarantine of a protected repository. The worktree is not touched, and no branch is removed. Exits with 0 when all is
+/// whole, 4 when something is lost, 1 when something could not be done, 3 when it waits for your word.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The repository: its worktree, or its git directory
+    #[arg(value_name = "REPO")]
+    repo: Option<PathBuf>,
+
+    /// Say what is wrong and what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Fetch missing objects from this repository (https, ssh, or a path); nothing of its refs comes in
+    #[arg(long, value_name = "URL")]
+    fetch: Option<String>,
+
+    /// Copy the repository to DIR, which must not exist, and work there: the original stays as it is
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+
+    /// Do it without asking
+    #[arg(short, long, conflicts_with = "dry_run")]
+    yes: bool,
+}
+
+/// What was found, and what was done.
+#[derive(Serialize)]
+struct Told<'t> {
+    version: u32,
+    repository: String,
+    problems: &'t [Problem],
+    locks: Vec<String>,
+    notes: &'t [String],
+    done: bool,
+    failures: Vec<String>,
+    quarantine: Option<String>,
+    exit_code: u8,
+}
+
+pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let start = args.repo.as_ref().map(|path| session.directory.join(path));
+    let start = start.or_else(|| session.git_dir.clone()).unwrap_or_else(|| session.directory.clone());
+    let found = rescue::find(&start)?;
+    let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: args.fetch.clone() };
+    ownership::require_trusted(&found, user(), &request.git_program)?;
+    let found = match &args.to {
+        Some(to) => copied(&found, &session.directory.join(to))?,
+        None => found,
+    };
+    openable::require_objects(&found.repo)?;
+    let rescue = Rescue { session, args, repo: &found.repo, request };
+    rescue.run()
+}
+
+/// A copy of the repository with its worktree. Linked worktrees stay where they are, and belong to the original.
+fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
+    anyhow::ensure!(
+        found.gitfile.is_none(),
+        "{} is not all of the repository: name the main worktree, or the git directory",
+        found.top.as_deref().map(shown).unwrap_or_default()
+    );
+    anyhow::ensure!(to.symlink_metadata().is_err(), "{} is there already: name a directory that is not", shown(to));
+    let from = found.top.as_ref().unwrap_or(&found.repo.common_dir);
+    durable::create_dirs(to, 0o777)?;
+    durable::copy_tree(from, to).with_context(|| format!("cannot copy {} to {}", shown(from), shown(to)))?;
+    rescue::find(to)
+}
+
+struct Rescue<'r> {
+    session: &'r Session,
+    args: &'r Args,
+    repo: &'r Repository,
+    request: Request,
+}
+
+impl Rescue<'_> {
+    /// Has it a log, and can recovery read it? That knows more than files do.
+    fn is_protected(&self) -> bool {
+        StateDir::of(self.repo).exists() && Repository::open(&self.repo.git_dir).is_ok()
+    }
+
+    /// Stale locks, and what a log says.
+    fn look(&self) -> anyhow::Result<Report> {
+        if !self.is_protected() {
+            return rescue::locks(self.repo, &self.request, true);
+        }
+        let options = Options { dry_run: self.args.dry_run, ..self.session.recovery_options()? };
+        let report = recovery::recover_with_log(self.repo, &options)?;
+        if !self.session.json {
+            report.headlines().iter().for_each(|line| self.session.say(line));
+        }
+        Ok(report)
+    }
+
+    fn run(&self) -> anyhow::Result<u8> {
+        let locks = self.look()?;
+        let plan = rescue::diagnose(self.repo, &self.request)?;
+        if let Some(holder) = holder_of(&locks) {
+            let busy =
+                format!("somebody is at work in {}: {holder}\nhint: try again when that has ended", self.shown());
+            self.session.complain(&anyhow::anyhow!(busy));
+            return Ok(exit::BUSY);
+        }
+        let is_recovered = self.is_protected() && !self.args.dry_run;
+        let is_fine = plan.is_empty() && (is_recovered || locks.is_clean());
+        if !self.session.json {
+            self.tell(&plan, &locks, is_fine);
+        }
+        if is_fine || self.args.dry_run || !self.is_wanted(&plan) {
+            let code = match (is_fine, plan.loses()) {
+                (true, _) if !locks.needs_human() => exit::DONE,
+                (true, _) | (_, true) => exit::NEEDS_HUMAN,
+                _ => exit::INTERRUPTED,
+            };
+            return self.end(&plan.problems, &plan.notes, &locks, (false, Vec::new(), None), code);
+        }
+        self.carry_out(plan, &locks)
+    }
+
+    fn shown(&self) -> String {
+        shown(&self.repo.common_dir)
+    }
+
+    fn carry_out(&self, plan: Plan, locks: &Report) -> anyhow::Result<u8> {
+        if !self.is_protected() {
+            rescue::locks(self.repo, &self.request, false)?;
+        }
+        let (problems, notes, loses) = (plan.problems.clone(), plan.notes.clone(), plan.loses());
+        let outcome = rescue::carry_out(plan, self.repo, &self.request)?;
+        let left = rescue::diagnose(self.repo, &Request { fetch: None, ..self.request.clone() })?;
+        let mut failures = outcome.failures;
+        // A hole that stays is found again, and is told already.
+        let is_new = |problem: &&Problem| problem.loss.is_none() && !problems.contains(problem);
+        failures.extend(left.problems.iter().filter(is_new).map(|problem| format!("{} still", problem.what)));
+        let code = match (failures.is_empty(), loses) {
+            (false, _) => exit::FAILED,
+            (true, true) => exit::NEEDS_HUMAN,
+            (true, false) => exit::DONE,
+        };
+        if !self.session.json {
+            let say = |line: String| self.session.say(&format!("jin-txn: {line}"));
+            failures.iter().for_each(|failure| say(format!("could not be done: {failure}")));
+            if let Some(path) = &outcome.quarantine {
+                say(format!("what was replaced is in {}", shown(path)));
+            }
+            if outcome.kept > 0 {
+                say(format!("{} packs have a `.keep` now, so that no gc takes what may still be needed", outcome.kept));
+            }
+            match code {
+                exit::DONE => say(format!("{} is whole again", self.shown())),
+                exit::NEEDS_HUMAN => say("git works again; what is lost is named above".to_owned()),
+                _ => say("not everything could be done: see above, then run `jin-txn rescue` again".to_owned()),
+            }
+        }
+        let quarantine = outcome.quarantine.as_deref().map(shown);
+        self.end(&problems, &notes, locks, (true, failures, quarantine), code)
+    }
+
+    /// Asks, where somebody can answer.
+    fn is_wanted(&self, plan: &Plan) -> bool {
+        if self.args.yes {
+            return true;
+        }
+        if self.session.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            self.session.say("hint: `jin-txn rescue --yes` does it");
+            return false;
+        }
+        let grave = if plan.loses() { " Something is lost, see above." } else { "" };
+        self.session.say(&format!("jin-txn: Do it?{grave} [y/N]"));
+        let mut answer = String::new();
+        let is_read = std::io::stdin().lock().read_line(&mut answer).is_ok();
+        is_read && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
+    fn tell(&self, plan: &Plan, locks: &Report, is_fine: bool) {
+        let session = self.session;
+        if is_fine {
+            return session.say(&format!("jin-txn: nothing is wrong with {}", self.shown()));
+        }
+        session.say(&format!("jin-txn: {} is damaged:", self.shown()));
+        for line in lines_of(locks) {
+            session.say(&format!("  {line}"));
+        }
+        for problem in &plan.problems {
+            session.say(&format!("  {}: {}", problem.what, problem.repair));
+        }
+        let losses: Vec<&str> = plan.problems.iter().filter_map(|problem| problem.loss.as_deref()).collect();
+        if !losses.is_empty() {
+            session.say("jin-txn: lost:");
+            losses.iter().for_each(|loss| session.say(&format!("  {loss}")));
+        }
+        plan.notes.iter().for_each(|note| session.say(&format!("jin-txn: {note}")));
+    }
+
+    fn end(
+        &self,
+        problems: &[Problem],
+        notes: &[String],
+        locks: &Report,
+        (done, failures, quarantine): (bool, Vec<String>, Option<String>),
+        exit_code: u8,
+    ) -> anyhow::Result<u8> {
+        if self.session.json {
+            let (repository, locks) = (self.shown(), lines_of(locks));
+            let told = Told { version: 1, repository, problems, locks, notes, done, failures, quarantine, exit_code };
+            self.session.print_json(&told)?;
+        }
+        Ok(exit_code)
+    }
+}
+
+/// A line for each lock, and for what else recovery would do.
+fn lines_of(report: &Report) -> Vec<String> {
+    let locks = report
+        .locks
+        .iter()
+        .map(|lock| format!("{} is a stale lock ({}): it goes to quarantine", lock.path, lock.because));
+    locks.chain(report.notes.iter().cloned()).collect()
+}
+
+/// Who holds a lock, if anybody does.
+fn holder_of(locks: &Report) -> Option<String> {
+    let held = locks.locks.iter().find(|lock| lock.held);
+    held.map(|lock| format!("{}: {}", lock.path, lock.because)).or_else(|| locks.busy.first().cloned())
+}

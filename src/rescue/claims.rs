@@ -1,0 +1,160 @@
+//! What refs, reflogs and HEADs say: read, and nothing decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::fs::door::{self, Kind};
+use crate::fs::{absent_is_none, named as fs, read_ref};
+use crate::git::hash::Hash;
+use crate::git::{Oid, RefName, Repository, Value};
+use crate::rescue::log::Log;
+use crate::rescue::packed::Packed;
+
+/// A ref with a file of its own.
+#[derive(Debug)]
+pub(crate) struct Loose {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What it says.
+    pub(crate) value: Value,
+    /// Is it a regular file?
+    pub(crate) is_file: bool,
+}
+
+/// What refs and reflogs say.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    /// Refs with files of their own, below `refs/`, of all worktrees.
+    pub(crate) loose: BTreeMap<RefName, Loose>,
+    /// `packed-refs`.
+    pub(crate) packed: Packed,
+    /// Every reflog.
+    pub(crate) logs: BTreeMap<RefName, Log>,
+    /// HEADs and what lies beside them, by name.
+    pub(crate) tops: BTreeMap<RefName, Loose>,
+    /// `refs/` or `refs/heads` is gone, with all files in it.
+    pub(crate) lost_loose: bool,
+    hash: Hash,
+}
+
+/// Files right in a git directory that name a commit, one a line.
+const TOPS: [&str; 8] =
+    ["HEAD", "ORIG_HEAD", "AUTO_MERGE", "REBASE_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "BISECT_HEAD"];
+
+impl Claims {
+    /// Reads all of them.
+    pub(crate) fn read(repo: &Repository, hash: Hash) -> anyhow::Result<Claims> {
+        let mut claims = Claims {
+            loose: BTreeMap::new(),
+            packed: Packed::read(repo)?,
+            logs: BTreeMap::new(),
+            tops: BTreeMap::new(),
+            lost_loose: absent_is_none(fs::symlink_metadata(repo.common_dir.join("refs/heads")))?.is_none(),
+            hash,
+        };
+        for git_dir in repo.all_git_dirs() {
+            for (name, path, kind) in files_below(repo, &git_dir, "refs")? {
+                claims.loose.insert(name, loose(path, kind, hash)?);
+            }
+            for (name, path, _) in files_below(repo, &git_dir, "logs")? {
+                claims.logs.insert(name, Log::read(path)?);
+            }
+            for (name, kind) in door::entries(&git_dir)?.unwrap_or_default() {
+                let path = git_dir.join(&name);
+                if TOPS.iter().any(|top| name == *top)
+                    && let Some(name) = name_of(repo, &path)
+                {
+                    claims.tops.insert(name, loose(path, kind, hash)?);
+                }
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Every value that anything names.
+    pub(crate) fn values(&self) -> BTreeSet<Oid> {
+        let named = self.loose.values().chain(self.tops.values()).filter_map(|loose| loose.value.oid());
+        let logged = self.logs.values().flat_map(|log| log.values());
+        named
+            .chain(self.packed.entries.values())
+            .copied()
+            .chain(logged)
+            .filter(|oid| Hash::of(oid) == self.hash)
+            .collect()
+    }
+
+    /// What a reader sees of a ref.
+    pub(crate) fn visible(&self, name: &RefName) -> Value {
+        let packed = || self.packed.entries.get(name).map_or(Value::Absent, |oid| Value::Oid(*oid));
+        self.loose.get(name).or(self.tops.get(name)).map_or_else(packed, |loose| loose.value.clone())
+    }
+
+    /// Is anything known of a branch, or another ref, of this name?
+    pub(crate) fn knows(&self, name: &RefName) -> bool {
+        self.loose.contains_key(name) || self.packed.entries.contains_key(name) || self.logs.contains_key(name)
+    }
+
+    /// Values of a ref, the newest first. `head`: the HEAD that means it.
+    pub(crate) fn candidates(&self, name: &RefName, head: Option<&RefName>) -> Vec<Oid> {
+        let mut found: Vec<Oid> = self.visible(name).oid().copied().into_iter().collect();
+        // Where nobody can read what the ref says, what its reflog says last is what it was.
+        found.extend(self.logs.get(name).into_iter().flat_map(Log::newest_first));
+        found.extend(self.packed.entries.get(name));
+        found.extend(head.and_then(|head| self.logs.get(head)).and_then(Log::newest));
+        if let Some(short) = name.as_bytes().strip_prefix(b"refs/heads/") {
+            let end = [b"/", short].concat();
+            let is_copy =
+                |other: &&RefName| other.as_bytes().starts_with(b"refs/remotes/") && other.as_bytes().ends_with(&end);
+            let remotes = self.loose.keys().chain(self.packed.entries.keys()).filter(is_copy);
+            found.extend(remotes.filter_map(|other| self.visible(other).oid().copied()));
+        }
+        let mut seen = BTreeSet::new();
+        found.retain(|oid| Hash::of(oid) == self.hash && seen.insert(*oid));
+        found
+    }
+
+    /// The names of all branches of which anything is known.
+    pub(crate) fn branches(&self) -> BTreeSet<&RefName> {
+        let all = self.loose.keys().chain(self.packed.entries.keys()).chain(self.logs.keys());
+        all.filter(|name| name.as_bytes().starts_with(b"refs/heads/")).collect()
+    }
+}
+
+fn loose(path: PathBuf, kind: Kind, hash: Hash) -> anyhow::Result<Loose> {
+    let content = if kind == Kind::Other { None } else { read_ref(&path)?.map(|(content, _)| content) };
+    // Of several lines (`MERGE_HEAD`) the first one.
+    let first = content.as_deref().map(|content| content.split(|byte| *byte == b'\n').next().unwrap_or_default());
+    let value = match first.map(Value::of_file) {
+        Some(Value::Oid(oid)) if oid.is_null() || Hash::of(&oid) != hash => Value::Broken,
+        Some(value) if !content.as_deref().unwrap_or_default().contains(&0) => value,
+        _ => Value::Broken,
+    };
+    Ok(Loose { path, value, is_file: kind == Kind::File })
+}
+
+/// The ref whose file, or reflog, lies at this path.
+fn name_of(repo: &Repository, path: &Path) -> Option<RefName> {
+    let inside = path.strip_prefix(&repo.common_dir).ok()?;
+    RefName::parse(inside.as_os_str().as_bytes()).ok()
+}
+
+type Named = (RefName, PathBuf, Kind);
+
+/// Files below `refs` or `logs` of a git directory, by the names of their refs.
+fn files_below(repo: &Repository, git_dir: &Path, part: &str) -> anyhow::Result<Vec<Named>> {
+    let (mut found, mut todo) = (Vec::new(), vec![git_dir.join(part)]);
+    while let Some(dir) = todo.pop() {
+        for (name, kind) in door::entries(&dir)?.unwrap_or_default() {
+            let path = dir.join(name);
+            if kind == Kind::Directory {
+                todo.push(path);
+                continue;
+            }
+            let inside = path.strip_prefix(git_dir.join("logs")).unwrap_or(&path);
+            let of_ref = if part == "logs" { git_dir.join(inside) } else { path.clone() };
+            found.extend(name_of(repo, &of_ref).map(|name| (name, path, kind)));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,159 @@
+//! The configuration of the repository, as far as rescue needs it: read as text, never obeyed.
+//!
+//! A damaged one is replaced by the lines of it that can be read, and by what the disk says: which hash names the objects, and
+//! whether there is a worktree.
+//!
+//! Limit: what a configuration includes is not read.
+
+use std::path::Path;
+
+use crate::fs::door::{self, Kind};
+use crate::fs::{absent_is_none, durable, named as fs};
+use crate::git::hash::Hash;
+use crate::git::{Git, Plumbing, Repository};
+use crate::rescue::plan::Plan;
+
+/// More lines than that are not tried one by one.
+const MOST_LINES: usize = 1000;
+
+/// A configuration has no more, in bytes.
+const MOST: u64 = 16 << 20;
+
+/// What the configuration, or else the disk, says.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// How objects are named.
+    pub(crate) hash: Hash,
+    /// Some objects are on a server.
+    pub(crate) is_partial: bool,
+    /// Is there a worktree at the main git directory?
+    pub(crate) is_bare: bool,
+    /// Sections `branch.<name>`, by name.
+    pub(crate) branches: Vec<String>,
+}
+
+/// Keys with values, as `git config --list` tells them.
+type Pairs = Vec<(String, String)>;
+
+impl Settings {
+    /// Reads it, and plans what is to be done about a damaged one.
+    pub(crate) fn read(repo: &Repository, program: &Path, plan: &mut Plan) -> anyhow::Result<Settings> {
+        let path = repo.common_dir.join("config");
+        let found = absent_is_none(durable::read_own(&path, MOST))?;
+        let git = Git::new(program);
+        let whole = match &found {
+            Some(text) if !text.is_empty() && !text.contains(&0) => parse(&git, text)?,
+            _ => None,
+        };
+        let is_damaged = whole.is_none();
+        let (mut text, pairs) = match whole {
+            Some(pairs) => (Vec::new(), pairs),
+            None => readable(&git, found.as_deref().unwrap_or_default())?,
+        };
+        let get = |key: &str| pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let told = match get("extensions.objectformat") {
+            Some("sha256") => Some(Hash::Sha256),
+            Some(_) => Some(Hash::Sha1),
+            None => None,
+        };
+        let hash = told.or(hash_on_disk(repo)?).unwrap_or(Hash::Sha1);
+        let has_worktree = repo.common_dir.file_name().is_some_and(|name| name == ".git");
+        let is_bare = get("core.bare").map_or(!has_worktree, |bare| bare == "true");
+        let is_partial = pairs.iter().any(|(key, _)| {
+            key == "extensions.partialclone" || key.starts_with("remote.") && key.ends_with(".promisor")
+        });
+        let branches = pairs.iter().filter_map(|(key, _)| key.strip_prefix("branch.")?.rsplit_once('.'));
+        let mut branches: Vec<String> = branches.map(|(name, _)| name.to_owned()).collect();
+        branches.dedup();
+        let lacks_format = hash == Hash::Sha256 && told != Some(Hash::Sha256);
+        if is_damaged || lacks_format {
+            if !is_damaged {
+                text = found.unwrap_or_default();
+            }
+            complete(&mut text, hash, is_bare, get("core.repositoryformatversion").is_some());
+            tell(plan, repo, is_damaged, &pairs);
+            plan.put_locked(path, text);
+        }
+        Ok(Settings { hash, is_partial, is_bare, branches })
+    }
+}
+
+fn tell(plan: &mut Plan, repo: &Repository, is_damaged: bool, pairs: &Pairs) {
+    if !is_damaged {
+        return plan.found("config does not say that objects are named by SHA-256", "it says so again");
+    }
+    let what = "config is empty, missing or damaged";
+    let repair = "it is made again from what can be read of it, and from what is on disk";
+    let had_remotes = fs::symlink_metadata(repo.common_dir.join("refs/remotes")).is_ok();
+    let has_remotes = pairs.iter().any(|(key, _)| key.starts_with("remote."));
+    if had_remotes && !has_remotes {
+        let loss = "the settings in config, remotes among them: `git remote add NAME URL` adds one again";
+        return plan.lost(what, repair, loss);
+    }
+    plan.lost(what, repair, "settings in config that cannot be read any more");
+}
+
+/// The settings, if git can read all of them.
+fn parse(git: &Git, text: &[u8]) -> anyhow::Result<Option<Pairs>> {
+    let ran = git.command(Plumbing::ConfigText).stdin(text).run()?;
+    let pair = |entry: &[u8]| {
+        let text = String::from_utf8_lossy(entry).into_owned();
+        let (key, value) = text.split_once('\n').unwrap_or((&text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    Ok(ran.success.then(|| ran.split(0).map(pair).collect()))
+}
+
+/// The lines that git can read. What follows a line that it cannot read belongs to nobody knows which section, up to the next one.
+fn readable(git: &Git, text: &[u8]) -> anyhow::Result<(Vec<u8>, Pairs)> {
+    let (mut kept, mut is_open) = (Vec::new(), true);
+    for line in text.split_inclusive(|byte| *byte == b'\n').take(MOST_LINES) {
+        is_open |= line.trim_ascii_start().starts_with(b"[");
+        if !is_open || !line.ends_with(b"\n") || line.contains(&0) {
+            is_open = false;
+            continue;
+        }
+        let longer = [kept.as_slice(), line].concat();
+        is_open = parse(git, &longer)?.is_some();
+        if is_open {
+            kept = longer;
+        }
+    }
+    let pairs = parse(git, &kept)?.unwrap_or_default();
+    Ok((kept, pairs))
+}
+
+/// Adds what git needs to find the repository.
+fn complete(text: &mut Vec<u8>, hash: Hash, is_bare: bool, has_version: bool) {
+    let (version, extension) = match hash {
+        Hash::Sha1 => (0, ""),
+        Hash::Sha256 => (1, "[extensions]\n\tobjectformat = sha256\n"),
+    };
+    if !has_version || hash == Hash::Sha256 {
+        let core = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = {is_bare}\n{extension}");
+        text.extend_from_slice(core.as_bytes());
+    }
+}
+
+/// The hash by the length of names: of loose objects, of packs, of a ref.
+fn hash_on_disk(repo: &Repository) -> anyhow::Result<Option<Hash>> {
+    let of_length = |digits: usize| match digits {
+        40 => Some(Hash::Sha1),
+        64 => Some(Hash::Sha256),
+        _ => None,
+    };
+    let objects = repo.common_dir.join("objects");
+    for (dir, _) in
+        door::entries(&objects)?.unwrap_or_default().into_iter().filter(|(_, kind)| *kind == Kind::Directory)
+    {
+        for (name, _) in door::entries(&objects.join(&dir))?.unwrap_or_default() {
+            let name = name.to_string_lossy();
+            let pack = name.strip_prefix("pack-").and_then(|rest| rest.split('.').next()).map(str::len);
+            let object = (dir.len() == 2).then(|| name.len() + 2);
+            if let Some(hash) = pack.or(object).and_then(of_length) {
+                return Ok(Some(hash));
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,188 @@
+//! Which values are whole: everything is there that they reach.
+//!
+//! All are asked about at once. Where that says no, halves are, so that a few holes among thousands of values cost few walks; what
+//! is whole by then ends the next walk.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use crate::git::cat_file::{Batch, present};
+use crate::git::objects::{Closure, Whole};
+use crate::git::{Git, Oid};
+use crate::rescue::config::Settings;
+use crate::rescue::view::View;
+
+/// A ref goes back by no more commits than that: with a hole deeper below it stays, and the hole is told.
+const MOST_GIVEN_UP: usize = 50;
+
+/// What is known of values.
+pub(crate) struct Histories {
+    git: Git,
+    all_here: bool,
+    known: HashMap<Oid, bool>,
+    whole: Vec<Oid>,
+    batch: Option<Batch>,
+    /// A ref keeps a value with a hole deep below it.
+    has_holes: bool,
+}
+
+impl Histories {
+    /// Nothing is known yet. What a partial clone or an alternate that is not there has is taken as whole.
+    pub(crate) fn new(view: &View, settings: &Settings) -> Histories {
+        let all_here = !settings.is_partial && view.objects.absent_alternates.is_empty();
+        Histories {
+            git: view.git.clone(),
+            all_here,
+            known: HashMap::new(),
+            whole: Vec::new(),
+            batch: None,
+            has_holes: false,
+        }
+    }
+
+    /// Finds out about all of these.
+    pub(crate) fn judge(&mut self, values: &BTreeSet<Oid>) -> anyhow::Result<()> {
+        let asked: Vec<Oid> = values.iter().filter(|oid| !self.known.contains_key(oid)).copied().collect();
+        if !self.all_here {
+            self.known.extend(asked.into_iter().map(|oid| (oid, true)));
+            return Ok(());
+        }
+        let there = present(&self.git, &asked)?.unwrap_or_default();
+        let (there, gone): (Vec<Oid>, Vec<Oid>) = asked.into_iter().partition(|oid| there.contains(oid));
+        self.known.extend(gone.into_iter().map(|oid| (oid, false)));
+        self.halve(&there)
+    }
+
+    fn halve(&mut self, asked: &[Oid]) -> anyhow::Result<()> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        // It asks again whether what is known is there, and walks from what is asked to there.
+        let closure = Closure::new(self.git.clone(), self.whole.clone(), true)?;
+        match (closure.ask(asked)?, asked) {
+            (Whole::Yes, _) => {
+                self.known.extend(asked.iter().map(|oid| (*oid, true)));
+                self.whole.extend_from_slice(asked);
+                Ok(())
+            }
+            (_, [one]) => {
+                self.known.insert(*one, false);
+                Ok(())
+            }
+            _ => {
+                let (first, second) = asked.split_at(asked.len() / 2);
+                self.halve(first)?;
+                self.halve(second)
+            }
+        }
+    }
+
+    /// Is everything in this repository that belongs to it?
+    pub(crate) fn all_here(&self) -> bool {
+        self.all_here
+    }
+
+    /// Is it whole?
+    pub(crate) fn is_whole(&mut self, oid: &Oid) -> anyhow::Result<bool> {
+        if !self.known.contains_key(oid) {
+            self.judge(&BTreeSet::from([*oid]))?;
+        }
+        Ok(self.known.get(oid).copied().unwrap_or_default())
+    }
+
+    /// The first of these values that is whole.
+    pub(crate) fn first_whole(&mut self, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
+        for candidate in candidates {
+            if self.is_whole(candidate)? {
+                return Ok(Some(*candidate));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of these values that is whole, or the nearest ancestor of the first that has a whole one.
+    pub(crate) fn newest_whole(&mut self, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
+        let mut seen = HashSet::new();
+        for candidate in candidates {
+            if seen.len() >= MOST_GIVEN_UP {
+                return Ok(None);
+            }
+            let mut next = VecDeque::from([*candidate]);
+            while let Some(oid) = next.pop_front() {
+                if self.is_whole(&oid)? {
+                    return Ok(Some(oid));
+                }
+                if seen.len() < MOST_GIVEN_UP && seen.insert(oid) {
+                    next.extend(self.parents(&oid)?);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of these values whose own files are all there, whatever its history lacks; or else the first that can be read at all.
+    pub(crate) fn newest_usable(&mut self, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
+        for candidate in candidates {
+            if self.is_usable(candidate)? {
+                self.has_holes = true;
+                return Ok(Some(*candidate));
+            }
+        }
+        for candidate in candidates {
+            if self.object(candidate)?.is_some_and(|content| content.starts_with(b"tree ")) {
+                self.has_holes = true;
+                return Ok(Some(*candidate));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Does a ref keep a value with a hole below it?
+    pub(crate) fn has_holes(&self) -> bool {
+        self.has_holes
+    }
+
+    /// Is it whole, or, where refs have holes below them anyway, usable?
+    pub(crate) fn is_kept(&mut self, oid: &Oid) -> anyhow::Result<bool> {
+        Ok(self.is_whole(oid)? || self.has_holes && self.is_usable(oid)?)
+    }
+
+    /// A commit whose tree is whole, or a tag of one.
+    fn is_usable(&mut self, oid: &Oid) -> anyhow::Result<bool> {
+        const MOST_TAGS: usize = 100;
+        let mut oid = *oid;
+        for _ in 0..MOST_TAGS {
+            let Some(content) = self.object(&oid)? else { return Ok(false) };
+            let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            if let Some(tree) = line.strip_prefix(b"tree ").and_then(Oid::parse) {
+                return self.is_whole(&tree);
+            }
+            let Some(tagged) = line.strip_prefix(b"object ").and_then(Oid::parse) else { return Ok(false) };
+            oid = tagged;
+        }
+        Ok(false)
+    }
+
+    /// The parents of a commit that can be read.
+    fn parents(&mut self, oid: &Oid) -> anyhow::Result<Vec<Oid>> {
+        Ok(self.object(oid)?.map_or_else(Vec::new, |content| parents(&content)))
+    }
+
+    /// The content of an object; `None` when it cannot be read.
+    pub(crate) fn object(&mut self, oid: &Oid) -> anyhow::Result<Option<Vec<u8>>> {
+        let batch = match self.batch.take() {
+            Some(batch) => batch,
+            None => Batch::start(&self.git)?,
+        };
+        let content = self.batch.insert(batch).content(&oid.hex());
+        if content.is_err() {
+            // It may have died of the object: the next question gets another one.
+            self.batch = None;
+        }
+        Ok(content.ok())
+    }
+}
+
+fn parents(commit: &[u8]) -> Vec<Oid> {
+    let header = commit.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+    header.filter_map(|line| Oid::parse(line.strip_prefix(b"parent ")?)).collect()
+}

@@ -1,0 +1,91 @@
+//! Rescue: a damaged repository, protected or not, is made one that git works with again.
+//!
+//! ```text
+//!  find ──▶ objects ──▶ view (scratch repository) ──▶ salvage ──▶ histories ──▶ plan (a value) ──▶ told, or carried out
+//!  where git does not      only what is whole            what can be had again     which values are whole
+//! ```
+//! Invariants:
+//! - Diagnosis changes nothing. All questions about objects are asked in a scratch repository outside of the damaged one, which
+//!   borrows the objects that are whole: no git is started in the damaged repository, and no configuration of it is read by git.
+//! - Everything that is replaced is in quarantine first. Nothing in the worktree is written.
+//! - A branch is never removed. What cannot be made whole is kept under its name at its newest whole value, and told as a loss.
+//! - Killed anywhere and run again it comes to the same end: objects come first, then what names them, and no step removes what a
+//!   later one is decided by.
+//!
+//! Limit: refs of the files backend only; objects that a partial clone left on its server, or that are in alternates which are
+//! not there, are not looked for.
+
+mod adopt;
+mod carry_out;
+mod claims;
+mod config;
+mod find;
+mod heads;
+mod histories;
+mod index;
+mod log;
+mod objects;
+mod packed;
+mod plan;
+pub(crate) mod quarantined;
+mod reflogs;
+mod refs;
+mod renamed;
+mod salvage;
+mod view;
+
+use std::path::PathBuf;
+
+use crate::git::Repository;
+
+pub(crate) use carry_out::{carry_out, locks};
+pub(crate) use find::find;
+pub(crate) use plan::{Plan, Problem};
+
+use claims::Claims;
+use config::Settings;
+use heads::Heads;
+use histories::Histories;
+use index::Indexes;
+use objects::Objects;
+use view::View;
+
+/// How to rescue.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The git to run.
+    pub(crate) git_program: PathBuf,
+    /// Where scratch repositories are made.
+    pub(crate) scratch: PathBuf,
+    /// Where missing objects may be fetched from.
+    pub(crate) fetch: Option<String>,
+}
+
+/// Finds out what is wrong, and what is to be done about it.
+///
+/// # Errors
+/// What keeps us from finding out: a git that cannot be started, a directory that cannot be read.
+pub(crate) fn diagnose(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
+    let mut plan = Plan::default();
+    plan.make_directories(repo);
+    let settings = Settings::read(repo, &request.git_program, &mut plan)?;
+    let objects = Objects::look(repo)?;
+    let mut view = View::make(repo, request, &settings, objects)?;
+    salvage::packs(&mut view, &mut plan)?;
+    let shallow = view.shallow(&mut plan)?;
+    let claims = Claims::read(repo, settings.hash)?;
+    let indexes = Indexes::read(repo, &settings)?;
+    let reach = salvage::salvage(repo, &view, &claims, &indexes, (shallow, request.fetch.as_deref()), &mut plan)?;
+    let mut histories = Histories::new(&view, &settings);
+    histories.judge(&claims.values())?;
+    let heads = Heads::decide(repo, &claims, &mut histories, &mut plan)?;
+    let given_up = refs::decide(repo, &claims, &heads, &reach, &mut histories, &mut plan)?;
+    renamed::decide(repo, &claims, &settings, &mut histories, &mut plan)?;
+    reflogs::decide(repo, &claims, &given_up, &mut histories, &mut plan)?;
+    indexes.decide(repo, &view, &claims, &heads, &mut histories, &mut plan)?;
+    heads::set_notes_aside(&claims, &mut histories, &mut plan)?;
+    salvage::name_dangling(&reach, &mut plan);
+    salvage::keep_loose(&view, &mut plan)?;
+    adopt::adopt(&view, &mut plan)?;
+    Ok(plan)
+}

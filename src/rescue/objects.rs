@@ -1,0 +1,201 @@
+//! Loose objects and packs as they lie on disk: which of them are whole.
+//!
+//! A loose object has to hash to its name. A pack is compared with its checksums, object by object. What git keeps beside packs to
+//! be faster (commit-graph, multi-pack-index, bitmaps) ends with its own checksum, and can be made again.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::fs::door::{self, Kind};
+use crate::fs::{absent_is_none, named as fs};
+use crate::git::hash::Hash;
+use crate::git::{Git, Plumbing, Repository, objects};
+
+/// A pack, by the files that there are of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pack {
+    /// Its path without `.pack`.
+    pub(crate) stem: PathBuf,
+    /// What is wrong with it.
+    pub(crate) state: PackState,
+}
+
+/// What is wrong with a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PackState {
+    /// Nothing.
+    Whole,
+    /// Its index is damaged or gone.
+    NoIndex,
+    /// Some objects in it cannot be read.
+    Corrupt,
+    /// There is an index alone.
+    NoPack,
+}
+
+/// The object directory of the damaged repository.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// The directory.
+    pub(crate) dir: PathBuf,
+    /// Directories of loose objects.
+    pub(crate) fan_out: Vec<OsString>,
+    /// Loose objects that are none.
+    pub(crate) bad_loose: Vec<PathBuf>,
+    /// The packs.
+    pub(crate) packs: Vec<Pack>,
+    /// Damaged files that git can make again.
+    pub(crate) bad_caches: Vec<PathBuf>,
+    /// Object directories of other repositories.
+    pub(crate) alternates: Vec<PathBuf>,
+    /// Such that are not there.
+    pub(crate) absent_alternates: Vec<PathBuf>,
+}
+
+impl Objects {
+    /// Looks at loose objects, caches and alternates. Packs are verified by [`Objects::verify`], which needs a git.
+    pub(crate) fn look(repo: &Repository) -> anyhow::Result<Objects> {
+        let dir = repo.common_dir.join("objects");
+        let entries = door::entries(&dir)?.unwrap_or_default();
+        let is_fan_out = |name: &OsString| name.len() == 2 && name.as_bytes().iter().all(u8::is_ascii_hexdigit);
+        let mut fan_out: Vec<OsString> = entries
+            .into_iter()
+            .filter(|(name, kind)| *kind == Kind::Directory && is_fan_out(name))
+            .map(|(name, _)| name)
+            .collect();
+        fan_out.sort();
+        let mut bad_loose = objects::corrupt_loose(&repo.common_dir, 0)?;
+        for name in &fan_out {
+            let odd =
+                door::entries(&dir.join(name))?.unwrap_or_default().into_iter().filter(|(_, kind)| *kind != Kind::File);
+            bad_loose.extend(odd.map(|(object, _)| dir.join(name).join(object)));
+        }
+        let mut found = Objects {
+            packs: packs(&dir.join("pack"))?,
+            bad_caches: bad_caches(&dir)?,
+            dir,
+            fan_out,
+            bad_loose,
+            alternates: Vec::new(),
+            absent_alternates: Vec::new(),
+        };
+        found.read_alternates()?;
+        Ok(found)
+    }
+
+    fn read_alternates(&mut self) -> anyhow::Result<()> {
+        let text = absent_is_none(fs::read(self.dir.join("info/alternates")))?.unwrap_or_default();
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
+            let path = self.dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
+            match fs::canonicalize(&path) {
+                Ok(real) if real.is_dir() => self.alternates.push(real),
+                _ => self.absent_alternates.push(path),
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares every pack with its checksums.
+    pub(crate) fn verify(&mut self, git: &Git) -> anyhow::Result<()> {
+        for pack in self.packs.iter_mut().filter(|pack| pack.state == PackState::Whole) {
+            let index = pack.stem.with_extension("idx");
+            if !git.run(Plumbing::VerifyPack(&index.to_string_lossy()))?.success {
+                pack.state = PackState::Corrupt;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that are in git's way, or name objects that cannot be read.
+    pub(crate) fn bad_files(&self) -> impl Iterator<Item = PathBuf> {
+        let of_pack = |pack: &Pack| {
+            let named =
+                |extensions: &[&str]| extensions.iter().map(|e| pack.stem.with_extension(e)).collect::<Vec<_>>();
+            let files = match pack.state {
+                PackState::Whole => Vec::new(),
+                // The index first: without one git does not look at the pack.
+                PackState::Corrupt => named(&["idx", "rev", "bitmap", "pack"]),
+                PackState::NoIndex | PackState::NoPack => named(&["idx", "rev", "bitmap"]),
+            };
+            files.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect::<Vec<_>>()
+        };
+        let of_packs: Vec<PathBuf> = self.packs.iter().flat_map(of_pack).collect();
+        // These name packs and objects that go.
+        let caches = if self.packs.iter().all(|pack| pack.state == PackState::Whole) && self.bad_loose.is_empty() {
+            self.bad_caches.clone()
+        } else {
+            caches(&self.dir).unwrap_or_default()
+        };
+        let mut all = [self.bad_loose.clone(), of_packs, caches].concat();
+        all.dedup();
+        all.into_iter()
+    }
+}
+
+fn packs(dir: &Path) -> anyhow::Result<Vec<Pack>> {
+    let entries = door::entries(dir)?.unwrap_or_default();
+    let has = |path: &Path| entries.iter().any(|(name, kind)| *kind == Kind::File && dir.join(name) == path);
+    let mut stems: Vec<PathBuf> = entries
+        .iter()
+        .map(|(name, _)| dir.join(name))
+        .filter(|path| path.extension().is_some_and(|e| e == "pack" || e == "idx"))
+        .map(|path| path.with_extension(""))
+        .filter(|stem| stem.file_name().is_some_and(|name| name.as_bytes().starts_with(b"pack-")))
+        .collect();
+    stems.sort();
+    stems.dedup();
+    let state = |stem: &PathBuf| match (has(&stem.with_extension("pack")), has(&stem.with_extension("idx"))) {
+        (true, true) => PackState::Whole,
+        (true, false) => PackState::NoIndex,
+        _ => PackState::NoPack,
+    };
+    Ok(stems.into_iter().map(|stem| Pack { state: state(&stem), stem }).collect())
+}
+
+/// Everything that git has made to be faster.
+fn caches(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let named = [dir.join("info/commit-graph"), dir.join("pack/multi-pack-index")];
+    let mut found: Vec<PathBuf> = named.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect();
+    for (below, extensions) in [("info/commit-graphs", &["graph"][..]), ("pack", &["bitmap", "rev"])] {
+        let entries = door::entries(&dir.join(below))?.unwrap_or_default();
+        let paths = entries.into_iter().map(|(name, _)| dir.join(below).join(name));
+        found.extend(paths.filter(|path| path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known))));
+    }
+    let chain = dir.join("info/commit-graphs/commit-graph-chain");
+    found.extend(Some(chain).filter(|path| fs::symlink_metadata(path).is_ok()));
+    found.sort();
+    Ok(found)
+}
+
+fn bad_caches(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut bad = Vec::new();
+    let all = caches(dir)?;
+    let is_chain = |path: &Path| path.file_name().is_some_and(|name| name == "commit-graph-chain");
+    for path in all.iter().filter(|path| !is_chain(path)) {
+        if !ends_with_checksum(path)? {
+            bad.push(path.clone());
+        }
+    }
+    // A chain names graphs one after the other: all of them go together.
+    if bad.iter().any(|path| path.extension().is_some_and(|e| e == "graph")) {
+        bad.extend(all.into_iter().filter(|path| path.starts_with(dir.join("info/commit-graphs"))));
+        bad.sort();
+        bad.dedup();
+    }
+    Ok(bad)
+}
+
+/// The last bytes of these files are the hash of all before them.
+fn ends_with_checksum(path: &Path) -> anyhow::Result<bool> {
+    let Ok(content) = fs::read(path) else { return Ok(false) };
+    Ok([20, 32].into_iter().any(|length| ends_with_sum(&content, length)))
+}
+
+/// Are the last `length` bytes the hash, of that length, of all before them?
+pub(crate) fn ends_with_sum(content: &[u8], length: usize) -> bool {
+    let Some(at) = content.len().checked_sub(length).filter(|at| *at >= length) else { return false };
+    let mut sum = if length == 20 { Hash::Sha1 } else { Hash::Sha256 }.start();
+    sum.write_all(&content[..at]).is_ok() && sum.finish().as_bytes() == &content[at..]
+}

@@ -1,0 +1,213 @@
+//! Refs: what each says, and what it becomes.
+//!
+//! ```text
+//!  says a whole value ────────────────────────────────▶ stays
+//!  says nothing, or a value with a hole ──▶ newest whole value of: itself and its ancestors, its reflog, packed-refs, HEAD's
+//!                                           reflog, its remote-tracking branch
+//!  the hole is deeper than a few commits ─▶ the newest value whose own files are there: the hole is told
+//!  of a branch nothing whole is known ────▶ the value of HEAD: the name stays
+//!  of another ref nothing whole is known ─▶ quarantine
+//! ```
+//! A reflog without a ref is a ref that was lost: git removes both, the reflog first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::git::name::in_the_way;
+use crate::git::refs::log_path;
+use crate::git::{Oid, RefName, Repository, Value};
+use crate::rescue::claims::Claims;
+use crate::rescue::heads::Heads;
+use crate::rescue::histories::Histories;
+use crate::rescue::log::Log;
+use crate::rescue::packed::Packed;
+use crate::rescue::plan::{Plan, short};
+use crate::rescue::salvage::Reach;
+
+/// Where the values come from that refs get.
+struct Search<'s> {
+    repo: &'s Repository,
+    claims: &'s Claims,
+    heads: &'s Heads,
+}
+
+/// Plans what becomes of every ref. Returns those of which the ref and its reflog go to quarantine.
+pub(crate) fn decide(
+    repo: &Repository,
+    claims: &Claims,
+    heads: &Heads,
+    reach: &Reach,
+    histories: &mut Histories,
+    plan: &mut Plan,
+) -> anyhow::Result<BTreeSet<RefName>> {
+    let mut given_up = BTreeSet::new();
+    let search = Search { repo, claims, heads };
+    let mut packed = claims.packed.entries.clone();
+    let mut names: BTreeSet<&RefName> = claims.loose.keys().chain(claims.packed.entries.keys()).collect();
+    names.extend(claims.logs.keys().filter(|name| search.is_lost(name)));
+    for name in names {
+        let now = claims.visible(name);
+        match &now {
+            Value::Symref(_) => continue,
+            Value::Oid(oid) if histories.is_whole(oid)? && !search.is_outdated(name, oid) => continue,
+            _ => {}
+        }
+        let mut candidates = claims.candidates(name, heads.of_branch(name));
+        if claims.lost_loose {
+            // What `packed-refs` says is what the ref was before the file that is lost.
+            candidates.rotate_left(usize::from(now.oid().is_some()));
+        }
+        // What a tag or a stash is built on is another thing than the tag or the stash.
+        let is_branch = name.as_bytes().starts_with(b"refs/heads/");
+        let whole =
+            if is_branch { histories.newest_whole(&candidates)? } else { histories.first_whole(&candidates)? };
+        match whole {
+            Some(to) => search.write(name, &now, candidates.first(), to, plan),
+            // Beside branches that are whole a tag with a hole would only keep gc from working.
+            None => {
+                match histories.newest_usable(if is_branch || histories.has_holes() { &candidates } else { &[] })? {
+                    Some(to) => search.leave(name, &now, to, plan),
+                    None if search.keep_name(name, &now, candidates.first(), histories, plan)? => {}
+                    None => {
+                        search.give_up(name, &now, candidates.first(), plan);
+                        packed.remove(name);
+                        given_up.insert(name.clone());
+                    }
+                }
+            }
+        }
+    }
+    if claims.packed.is_damaged {
+        lost_tags(claims, reach, histories, &mut packed, plan)?;
+    }
+    if claims.packed.is_damaged || packed != claims.packed.entries {
+        plan.put_locked(repo.common_dir.join("packed-refs"), Packed::encode(packed.iter()));
+    }
+    Ok(given_up)
+}
+
+impl Search<'_> {
+    /// The files of refs are gone, and the reflog says another value than `packed-refs`.
+    fn is_outdated(&self, name: &RefName, packed: &Oid) -> bool {
+        let newest = self.claims.logs.get(name).and_then(Log::newest);
+        self.claims.lost_loose && newest.is_some_and(|newest| newest != *packed)
+    }
+
+    /// A reflog of a branch or of the stash, and no ref.
+    fn is_lost(&self, name: &RefName) -> bool {
+        let bytes = name.as_bytes();
+        let counts = bytes.starts_with(b"refs/heads/") || bytes == b"refs/stash";
+        let may_be_packed = self.claims.packed.is_damaged && bytes.starts_with(b"refs/");
+        // An expired reflog is empty, and says that there was a branch.
+        let has_value = self.claims.logs.get(name).is_some_and(|log| log.newest().is_some())
+            || self.claims.packed.is_damaged && bytes.starts_with(b"refs/heads/");
+        // A name that is, or has to be, a directory cannot have been a ref at the same time as the other.
+        let is_in_the_way = in_the_way([name].into_iter(), self.claims.loose.keys()).is_some();
+        (counts || may_be_packed) && has_value && !is_in_the_way
+    }
+
+    fn put(&self, name: &RefName, to: Oid, plan: &mut Plan) {
+        let path = self.repo.common_dir.join(name.as_path());
+        if self.claims.loose.get(name).is_some_and(|loose| !loose.is_file) {
+            plan.set_name_aside(path.clone());
+        }
+        plan.put_locked(path, format!("{to}\n").into_bytes());
+    }
+
+    fn write(&self, name: &RefName, now: &Value, last: Option<&Oid>, to: Oid, plan: &mut Plan) {
+        self.put(name, to, plan);
+        let is_hidden = self.claims.lost_loose && now.oid().is_some();
+        let what = if is_hidden { format!("the file of {name} is missing") } else { wrong(name, now) };
+        let repair = format!("it is {} again", short(&to));
+        match last.filter(|last| **last != to) {
+            None => plan.found(what, repair),
+            Some(last) => {
+                let repair = format!("it goes back to {}, its newest value that is whole", short(&to));
+                plan.lost(what, repair, format!("{name} was {last}: that, or what it is built on, is missing"));
+            }
+        }
+    }
+
+    /// Its history has a hole deep below, or nothing of it is whole.
+    fn leave(&self, name: &RefName, now: &Value, to: Oid, plan: &mut Plan) {
+        let repair = if now.oid() == Some(&to) {
+            "it stays"
+        } else {
+            self.put(name, to, plan);
+            "it gets its newest value that can be read"
+        };
+        plan.lost(
+            wrong(name, now),
+            repair,
+            format!("a part of the history of {name}, which is at {to}: gc does not work until it is back"),
+        );
+    }
+
+    /// Nothing of a branch is known: its name stays, at HEAD. `false` where there is nothing to put it at.
+    fn keep_name(
+        &self,
+        name: &RefName,
+        now: &Value,
+        last: Option<&Oid>,
+        histories: &mut Histories,
+        plan: &mut Plan,
+    ) -> anyhow::Result<bool> {
+        if !name.as_bytes().starts_with(b"refs/heads/") {
+            return Ok(false);
+        }
+        let Some(head) = self.heads.newest_whole(self.claims, histories)? else { return Ok(false) };
+        self.put(name, head, plan);
+        let repair = format!("nothing whole is known of it: the name stays, at HEAD ({})", short(&head));
+        plan.lost(wrong(name, now), repair, format!("{name}: {}", was(last)));
+        Ok(true)
+    }
+
+    /// Nothing whole is known: what names it goes to quarantine.
+    fn give_up(&self, name: &RefName, now: &Value, last: Option<&Oid>, plan: &mut Plan) {
+        if self.claims.loose.contains_key(name) {
+            plan.set_name_aside(self.repo.common_dir.join(name.as_path()));
+        }
+        if self.claims.logs.contains_key(name) {
+            // A new ref of that name would begin with it.
+            plan.set_name_aside(log_path(&self.repo.common_dir, name));
+        }
+        let repair = "nothing whole is known of it: what names it goes to quarantine";
+        plan.lost(wrong(name, now), repair, format!("{name}: {}", was(last)));
+    }
+}
+
+fn was(last: Option<&Oid>) -> String {
+    last.map_or_else(|| "nobody knows its value".to_owned(), |last| format!("it was {last}"))
+}
+
+/// What is wrong with a ref.
+fn wrong(name: &RefName, now: &Value) -> String {
+    match now {
+        Value::Oid(oid) => format!("{name} is {}, of which objects are missing", short(oid)),
+        Value::Absent => format!("{name} is missing, and its reflog is there"),
+        _ => format!("{name} is empty or damaged"),
+    }
+}
+
+/// Annotated tags say their names: those that no ref names any more were lost with `packed-refs`.
+fn lost_tags(
+    claims: &Claims,
+    reach: &Reach,
+    histories: &mut Histories,
+    packed: &mut BTreeMap<RefName, Oid>,
+    plan: &mut Plan,
+) -> anyhow::Result<()> {
+    let mut found = 0;
+    for tag in &reach.dangling_tags {
+        let content = histories.object(tag)?.unwrap_or_default();
+        let name = content.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"tag "));
+        let name = name.and_then(|name| RefName::parse(&[b"refs/tags/", name].concat()).ok());
+        let Some(name) = name.filter(|name| claims.visible(name) == Value::Absent) else { continue };
+        if histories.is_whole(tag)? {
+            packed.insert(name, *tag);
+            found += 1;
+        }
+    }
+    let repair = format!("it is made again from what can be read of it, from reflogs, and from {found} tag objects");
+    plan.lost("packed-refs is empty or damaged", repair, "tags, and refs without a reflog, that packed-refs alone had");
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! `jin-txn rescue`: repositories that were never protected, damaged in every way that is known.
+
+mod damage;
+mod hostile;
+mod judge;
+mod kills;
+mod kinds;
+mod options;

@@ -1,0 +1,83 @@
+//! A rescue that is killed anywhere and run again comes to the same end.
+
+use std::collections::BTreeMap;
+
+use super::damage::{self, append, copy, empty, flip, named, object, remove, template, zero};
+use crate::support::crash::jin;
+use crate::support::repo::{Repo, text};
+use crate::support::snapshot::parse_refs;
+use crate::support::table::{start, stride};
+use crate::support::tracer::{self, Action, Event, Isolation};
+
+/// Points by default; `JIN_KILL=all` takes all.
+const SAMPLE: usize = 9;
+
+fn break_it(repo: &Repo) {
+    let (tip, file) = (object(repo, "HEAD"), object(repo, ":staged"));
+    for name in ["HEAD", "refs/heads/main", "packed-refs", "worktrees/linked/commondir", &tip, &file] {
+        empty(repo, name);
+    }
+    zero(repo, "config");
+    named(repo, "objects/pack", ".pack").iter().for_each(|pack| flip(repo, pack, 60));
+    append(repo, "logs/HEAD", &[0; 100]);
+    remove(repo, "worktrees/linked/index");
+}
+
+/// Everything that a rescue determines.
+fn end(repo: &Repo) -> BTreeMap<String, String> {
+    let mut end = parse_refs(&repo.read(["for-each-ref", "--format=%(refname) %(objectname)"]));
+    for (what, arguments) in [
+        ("status", &["status", "--porcelain"][..]),
+        ("HEAD", &["rev-parse", "--symbolic-full-name", "HEAD"]),
+        ("reflog", &["reflog", "--format=%H %gs", "HEAD"]),
+        ("index", &["ls-files", "-s"]),
+        ("config", &["config", "--local", "--list"]),
+        ("objects", &["cat-file", "--batch-all-objects", "--batch-check"]),
+    ] {
+        end.insert(what.to_owned(), repo.read(arguments));
+    }
+    end
+}
+
+fn command(repo: &Repo) -> std::process::Command {
+    let mut command = jin(repo, &["rescue", "--yes"]);
+    command.env("TMPDIR", repo.scratch());
+    command
+}
+
+#[test]
+fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
+    let template = template("sha1", true);
+    let model = copy(&template);
+    break_it(&model);
+    let is_here = |repo: &Repo, event: &Event| event.path.as_deref().is_some_and(|path| path.starts_with(repo.path()));
+    let (events, outcome) = tracer::events_of(command(&model), b"").expect("it starts");
+    assert_eq!(outcome.status.code(), Some(4), "{}", text(&outcome.stderr));
+    let count = events.iter().filter(|event| is_here(&model, event)).count();
+    let wanted = end(&model);
+    let (step, mut bad) = (stride("JIN_KILL", count.div_ceil(SAMPLE)), Vec::new());
+    for point in (0..count).skip(start("rescue", step, "JIN_KILL_SEED")).step_by(step) {
+        let repo = copy(&template);
+        break_it(&repo);
+        let (mut seen, mut at) = (0, String::new());
+        let mut decide = |event: &Event| {
+            if !is_here(&repo, event) {
+                return Action::Continue;
+            }
+            seen += 1;
+            if seen != point + 1 {
+                return Action::Continue;
+            }
+            at = event.to_string();
+            Action::KillTree
+        };
+        tracer::trace(command(&repo), b"", Isolation::None, &mut decide).expect("it starts");
+        let (code, said) = damage::rescue(&repo, &[]);
+        let fsck = repo.try_git(["fsck", "--no-dangling"]);
+        if !matches!(code, 0 | 4) || !fsck.status.success() || end(&repo) != wanted {
+            bad.push(format!("{at}: {code}\n{said}\n{}\n{:#?}\nwanted {wanted:#?}", text(&fsck.stderr), end(&repo)));
+        }
+        repo.discard();
+    }
+    assert!(bad.is_empty(), "{} of {count} points:\n{}", bad.len(), bad.join("\n\n"));
+}

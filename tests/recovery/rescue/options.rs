@@ -1,0 +1,89 @@
+//! What else a rescue can be asked for: objects from elsewhere, work on a copy, what was replaced.
+
+use super::damage::{empty, named, object, remove, rescue, template};
+use super::judge::everything;
+use crate::support::crash::run_jin;
+use crate::support::repo::{Options, Repo};
+
+fn fetch_head(repo: &Repo) -> Vec<u8> {
+    std::fs::read(repo.git_dir().join("FETCH_HEAD")).unwrap_or_default()
+}
+
+#[test]
+fn missing_objects_are_fetched_and_nothing_else_is() {
+    let repo = template("sha1", true);
+    let other = repo.copy_as_it_is();
+    other.git(["update-ref", "refs/heads/theirs", "main"]);
+    let tip = object(&repo, "HEAD");
+    let (refs, fetched) = (repo.read(["for-each-ref"]), fetch_head(&repo));
+    named(&repo, "objects/pack", "").iter().for_each(|file| remove(&repo, file));
+    remove(&repo, &tip);
+    let (code, said) = rescue(&repo, &["--fetch", "ext::sh -c touch% ran"]);
+    assert!(code == 1 && !repo.path().join("ran").exists(), "no program that a URL names is run: {said}");
+    let (code, said) = rescue(&repo, &["--fetch", other.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(repo.read(["for-each-ref"]), refs, "{said}");
+    repo.git(["fsck"]);
+    assert_eq!(fetch_head(&repo), fetched, "nothing else of the fetch comes in");
+}
+
+#[test]
+fn what_was_replaced_is_listed_shown_put_back_and_let_go() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    empty(&repo, "HEAD");
+    std::fs::write(repo.git_dir().join("refs/heads/main"), "damaged\n").unwrap();
+    let (code, said) = rescue(&repo, &[]);
+    assert_eq!(code, 0, "{said}");
+    let listed = run_jin(&repo, &["quarantine", "list"]).1;
+    let name = |end: &str| {
+        let found = listed.split_whitespace().find(|word| word.ends_with(end));
+        found.unwrap_or_else(|| panic!("{end} is not in {listed}")).to_owned()
+    };
+    let branch = name("-refs%heads%main");
+    assert_eq!(run_jin(&repo, &["quarantine", "show", &branch]), (0, "damaged\n".to_owned()));
+    let value = repo.read(["rev-parse", "main"]);
+    assert_eq!(run_jin(&repo, &["quarantine", "restore", &branch]).0, 0);
+    assert_eq!(std::fs::read_to_string(repo.git_dir().join("refs/heads/main")).unwrap(), "damaged\n");
+    assert_eq!(rescue(&repo, &[]).0, 0);
+    assert_eq!(
+        repo.read(["rev-parse", "main"]),
+        value,
+        "what a restore replaced is in quarantine too, and a rescue goes on"
+    );
+    assert_eq!(run_jin(&repo, &["quarantine", "restore", "nothing"]).0, 1);
+    assert_eq!(run_jin(&repo, &["quarantine", "drop", "--all"]).0, 0);
+    assert!(run_jin(&repo, &["quarantine", "list"]).1.contains("nothing is in quarantine"));
+}
+
+#[test]
+fn a_rescue_of_a_copy_leaves_the_original_as_it_is() {
+    let repo = template("sha1", false);
+    empty(&repo, "HEAD");
+    empty(&repo, "refs/heads/main");
+    let before = everything(&repo);
+    let copy = repo.scratch().join("copy");
+    let (code, said) = rescue(&repo, &["--to", copy.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    assert!(everything(&repo) == before, "the original is as it was");
+    let copy = repo.sibling("copy");
+    copy.git(["fsck"]);
+    assert_eq!(copy.read(["rev-parse", "HEAD:file"]), copy.read(["hash-object", "file"]));
+    assert_eq!(rescue(&repo, &["--to", repo.scratch().join("copy").to_str().unwrap()]).0, 1);
+}
+
+#[test]
+fn a_protected_repository_is_recovered_by_its_log_and_keeps_what_was_replaced_there() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.write("file", "one\n");
+    repo.commit_all("one");
+    let blob = object(&repo, "HEAD:file");
+    empty(&repo, &blob);
+    empty(&repo, "index.lock");
+    let (code, said) = rescue(&repo, &[]);
+    assert_eq!(code, 0, "{said}");
+    repo.git(["fsck"]);
+    repo.commit_all("two");
+    assert!(!repo.git_dir().join("jin-rescue").exists() && repo.is_protected());
+    assert!(run_jin(&repo, &["quarantine", "list"]).1.contains("-objects%"), "what was replaced is in its quarantine");
+}
