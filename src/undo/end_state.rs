@@ -85,10 +85,10 @@ pub(crate) fn differences(
 }
 
 impl End<'_> {
-    fn command(&self) -> &str {
+    fn command(&self) -> String {
         let first = self.begins.first();
         let line = first.map_or("", |begin| begin.root.as_ref().map_or(&begin.operation, |root| &root.operation));
-        command_of(line).unwrap_or("")
+        command_of(line).unwrap_or_default()
     }
 
     fn is_run(&self) -> bool {
@@ -117,7 +117,7 @@ impl End<'_> {
                 found.insert(name.clone(), value);
             }
         }
-        let end = self.end_time()?;
+        let end = self.log_time()?;
         for (name, value) in now.iter().filter(|(name, _)| is_ref(name) && !words.contains_key(*name)) {
             if self.repo.ref_format == RefFormat::Files
                 && FileId::at(&refs.file(name))?.is_some_and(|file| file.ctime > end)
@@ -173,16 +173,6 @@ impl End<'_> {
             }
         }
         values
-    }
-
-    /// When the log was last written, if that was by this operation; else the end of the second in which it ended.
-    fn end_time(&self) -> io::Result<i64> {
-        let is_own = |record: &&Record| record.tx.is_some_and(|tx| self.transactions.contains(&tx));
-        let last = self.records.iter().rfind(is_own);
-        let is_last = last.zip(self.records.last()).is_some_and(|(own, last)| own.lsn == last.lsn);
-        let written = FileId::at(&self.state.path().join("log-head"))?.filter(|_| is_last).map(|head| head.mtime);
-        let second = || last.map_or(i64::MAX, |own| (own.time.cast_signed() + 1).saturating_mul(1_000_000_000));
-        Ok(written.unwrap_or_else(second))
     }
 
     /// When the log was last written, by whomever: other worktrees share what is compared with it, and undo and redo write an index
@@ -296,7 +286,7 @@ impl End<'_> {
 
     fn states(&self) -> anyhow::Result<Option<Difference>> {
         let command = self.command();
-        if GO_ON.contains(&command) || END.contains(&command) || self.is_run() {
+        if GO_ON.iter().chain(&END).any(|it| *it == command) || self.is_run() {
             return Ok(None);
         }
         let before = match Kept::of(&self.state, self.records, &self.transactions)?.state_files {

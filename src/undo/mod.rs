@@ -121,7 +121,7 @@ pub(crate) fn plan(
         RefWrite { name: name.clone(), from: from.clone(), to: to.clone() }
     };
     let writes: Vec<RefWrite> = changes.refs.iter().map(write).collect();
-    if command_of(changes.operation) == Some("push") {
+    if command_of(changes.operation).as_deref() == Some("push") {
         return Err(Refusal::Pushed(id, changes.operation.to_owned(), leases(&writes)));
     }
     let file = |change: &FileChange| {
@@ -156,7 +156,7 @@ fn leases(writes: &[RefWrite]) -> Vec<String> {
 /// Do these move what follows other repositories, often without anybody asking?
 fn goes_on_by_itself(operation: &str) -> bool {
     const BY_THEMSELVES: [&str; 4] = ["fetch", "maintenance", "push", "remote"];
-    command_of(operation).is_some_and(|command| BY_THEMSELVES.contains(&command))
+    command_of(operation).is_some_and(|command| BY_THEMSELVES.contains(&command.as_str()))
 }
 
 /// May the newest operation be taken back without being named? Nothing came behind it that no hook saw, and it is not what goes
@@ -179,7 +179,7 @@ pub(crate) fn require_newest(repo: &Repository, git: &Git, records: &[Record], s
 
 /// Did any part of the operation move what follows other repositories? A pull fetches for the sake of its merge.
 fn transfers(history: &History<'_>, records: &[Record], step: &Step) -> bool {
-    let is_pull = command_of(&step.operation) == Some("pull");
+    let is_pull = command_of(&step.operation).as_deref() == Some("pull");
     let parts = records.iter().filter_map(|record| match (&record.body, record.tx) {
         (Body::Begin(begin), Some(tx)) if history.operations.id(tx) == step.id => Some(begin.operation.as_str()),
         _ => None,

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::support::crash::{jin, recover, run_jin};
+use crate::support::crash::{git, is_ref_rename, jin, recover, run_jin};
 use crate::support::invariants;
 use crate::support::repo::{Options, Repo};
 use crate::support::table::{start, stride};
-use crate::support::tracer::{self, Action, Event, Isolation};
+use crate::support::tracer::{self, Action, Event, Isolation, Role};
 use crate::support::worktree::Whole;
 
 /// Points of each kind by default; `JIN_KILL=all` takes all.
@@ -95,4 +95,28 @@ fn an_undo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before
 #[test]
 fn a_redo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
     kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "redo");
+}
+
+/// A hook that dies at the end of a transaction has logged it, or leaves that to recovery: in both cases the index is the one that
+/// the commit left, and no difference to it.
+#[test]
+fn a_hook_that_is_killed_at_the_end_of_a_commit_does_not_keep_the_next_undo_away() {
+    let template = scene(&["merge", "-q", "ahead"]);
+    let commit = ["commit", "-q", "-a", "-m", "mine"];
+    let before = Whole::of(&template);
+    let model = template.copy();
+    let (events, _) = tracer::events_of(git(&model, &commit), b"").expect("it starts");
+    let done = events.iter().rposition(is_ref_rename).expect("the branch moves");
+    let ends: Vec<&Event> = events[done..].iter().filter(|event| event.role == Role::Hook).collect();
+    let step = stride("JIN_KILL", ends.len().div_ceil(SAMPLE));
+    for event in ends.iter().step_by(step) {
+        let repo = template.copy();
+        let mut decide = |now: &Event| if now.n == event.n { Action::KillHook } else { Action::Continue };
+        tracer::trace(git(&repo, &commit), b"", Isolation::None, &mut decide).expect("it starts");
+        let (code, said) = recover(&repo);
+        assert_eq!(code, 0, "{event}: {said}");
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, Whole::of(&repo)), (0, before.clone()), "{event}: {said}");
+        repo.discard();
+    }
 }
