@@ -1,4 +1,4 @@
-//! Behind the commit point: refs, index, files, HEAD, in this order, and the record that says so.
+//! Behind the commit point: refs, configuration, index, files, HEAD, in this order, and the record that says so.
 
 use anyhow::Context;
 
@@ -37,13 +37,14 @@ impl Open {
         Ok(Committed { id: self.id, refs: self.begin.refs, files: self.begin.files, left: Vec::new(), said })
     }
 
-    /// The index, the files, HEAD last.
+    /// Configuration and index, the files, HEAD last.
     fn place_all(&mut self) -> anyhow::Result<()> {
         let git_dir = &self.repo.git_dir;
-        if let Some(change) = &self.begin.new_index {
-            let git = Git::new(&self.program).at(git_dir);
-            if let Placed::Left(why) = own::place(&self.state, self.id, &git, git_dir, change)? {
-                anyhow::bail!("the index: {why}");
+        let git = Git::new(&self.program).at(git_dir);
+        for (whole, change) in own::whole_files(&self.begin) {
+            let path = whole.path(&self.repo, git_dir);
+            if let Placed::Left(why) = own::place(&self.state, self.id, &git, (whole, &path), &change)? {
+                anyhow::bail!("{}: {why}", self.repo.relative(&path));
             }
         }
         self.place_files()?;

@@ -23,7 +23,7 @@ pub(crate) const INDEX: &str = "index.before";
 /// is not in it.
 pub(crate) const LAST_INDEX: &str = "index.last";
 
-/// The configuration sections of branches that the operation deleted or renamed.
+/// The configuration sections of branches that the operation made, deleted or renamed, as it found them.
 pub(crate) const SECTIONS: &str = "config.sections";
 
 /// The index of a worktree as its last operation left it, and the mark of that operation: one file for each worktree.
@@ -154,6 +154,12 @@ pub(crate) fn renew_standing(repo: &Repository, state: &StateDir, new_index: Opt
     let index = new_index.unwrap_or_else(|| repo.git_dir.join("index"));
     renew(&index, &last_index(state, repo.worktree_name()))?;
     renew(&repo.common_dir.join("logs/refs/stash"), &last_stash(state))
+}
+
+/// The same when an undo or a redo has ended, which may have replaced the configuration as well.
+pub(crate) fn renew_after_undo(repo: &Repository, state: &StateDir) -> io::Result<()> {
+    renew(&repo.common_dir.join("config"), &state.saved_config())?;
+    renew_standing(repo, state, None)
 }
 
 /// Is this the name of a state file or directory, right in the git directory of a worktree?

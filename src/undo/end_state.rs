@@ -6,7 +6,7 @@
 //!
 //! | what | the end of the last operation |
 //! | --- | --- |
-//! | refs, HEAD | the last value in the log; a ref that the log never had is new if its file is |
+//! | refs, HEAD | the last value in the log; a ref that the log never had is new if its file is. Remote-tracking branches go on by themselves |
 //! | index | its standing second name, by entries |
 //! | log of refs/stash | its standing second name, by content |
 //! | configuration | as the operation found it, but for the branches that it touched |
@@ -125,8 +125,14 @@ impl End<'_> {
                 found.insert(name.clone(), value.clone());
             }
         }
-        let found: Vec<_> = found.into_iter().collect();
+        let found: Vec<_> = found.into_iter().filter(|(name, now)| !self.goes_on_by_itself(name, now)).collect();
         Ok((!found.is_empty()).then_some(Difference::Refs(found)))
+    }
+
+    /// Is it a remote-tracking branch that the operation has nothing to do with? Programs fetch whenever they like.
+    fn goes_on_by_itself(&self, name: &RefName, now: &Value) -> bool {
+        let is_touched = || self.begins.iter().any(|begin| begin.refs.iter().any(|change| change.name == *name));
+        name.as_bytes().starts_with(b"refs/remotes/") && !matches!(now, Value::Symref(_)) && !is_touched()
     }
 
     fn refs_now(&self, refs: &RefStore<'_>) -> anyhow::Result<BTreeMap<RefName, Value>> {
@@ -247,7 +253,7 @@ impl End<'_> {
         let (was, is) = (list(&saved)?, list(&now)?);
         let changed = was.iter().filter(|s| !is.contains(s)).chain(is.iter().filter(|s| !was.contains(s)));
         let key = |setting: &String| setting.split('\n').next().unwrap_or_default().to_owned();
-        let branches = self.branches()?;
+        let branches = self.branches();
         let is_explained = |key: &String| {
             let branch = key.strip_prefix("branch.").and_then(|rest| rest.rsplit_once('.')).map(|(name, _)| name);
             key.starts_with("jin.") || branch.is_some_and(|name| branches.iter().any(|own| own == name))
@@ -258,15 +264,13 @@ impl End<'_> {
         Ok((!keys.is_empty()).then_some(Difference::Config(keys)))
     }
 
-    /// The branches whose configuration the operation explains: those that it touched, but for deleted ones that had some. An undo
-    /// does not bring that back.
-    fn branches(&self) -> anyhow::Result<Vec<String>> {
-        let lost = !Kept::of(&self.state, self.records, &self.transactions)?.config_sections.is_empty();
-        let changes = self.begins.iter().flat_map(|begin| &begin.refs);
-        let touched = changes.filter(|change| !lost || change.after != Value::Absent).map(|change| change.name.clone());
+    /// The branches whose configuration the operation explains: those that it touched. What it says now is compared when it is
+    /// undone.
+    fn branches(&self) -> Vec<String> {
+        let touched = self.begins.iter().flat_map(|begin| &begin.refs).map(|change| change.name.clone());
         let renamed = self.begins.iter().filter_map(|begin| begin.rename.as_ref()?.to.clone());
         let short = |name: RefName| name.to_string().strip_prefix("refs/heads/").map(str::to_owned);
-        Ok(touched.chain(renamed).filter_map(short).collect())
+        touched.chain(renamed).filter_map(short).collect()
     }
 
     /// What has no former state to be compared with is known by when it was written last.

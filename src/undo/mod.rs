@@ -24,7 +24,7 @@ pub(crate) mod restore;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::apply::swap::{HeadSwap, IndexSwap};
+use crate::apply::swap::{FileSwap, HeadSwap};
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
 use crate::git::refs::RefSnapshot;
@@ -58,6 +58,8 @@ pub(crate) struct Step {
     pub heads: Vec<HeadRecord>,
     /// Its transactions, oldest first.
     pub transactions: Vec<TxId>,
+    /// Those of its command, if it is a run.
+    pub parts: Vec<TxId>,
     /// The worktree's git directory, as the log has it.
     worktree: String,
     /// The run that this is part of.
@@ -138,7 +140,9 @@ pub(crate) fn plan(
     let mut transactions: Vec<TxId> = records.iter().filter_map(|record| record.tx).collect();
     transactions.retain(|tx| history.operations.id(*tx) == id);
     transactions.dedup();
-    Ok(Step { id, operation, direction, writes, files, heads, transactions, worktree, part_of: None })
+    let is_part = |record: &&Record| matches!(&record.body, Body::Begin(begin) if begin.part_of == Some(id));
+    let parts = records.iter().filter(is_part).filter_map(|record| record.tx).collect();
+    Ok(Step { id, operation, direction, writes, files, heads, transactions, parts, worktree, part_of: None })
 }
 
 /// What takes a push back in the other repository, as long as that still has what was pushed.
@@ -297,7 +301,7 @@ pub(crate) fn carry_out(repo: &Repository, git: &Git, step: &Step, restore: &Res
         write_refs_with_hooks(&git.at(&repo.git_dir), &step.writes, &message, (crate::util::env::REVERSES, &text))?;
     }
     // The next undo compares with this.
-    Ok(crate::state::kept::renew_standing(repo, &StateDir::of(repo), None)?)
+    Ok(crate::state::kept::renew_after_undo(repo, &StateDir::of(repo))?)
 }
 
 /// The same as a transaction of ours.
@@ -385,7 +389,10 @@ fn queue(transaction: &mut Transaction, restore: &Restore) {
         };
     }
     if let Some(index) = &restore.index {
-        transaction.replace_index(IndexSwap { before: index.before, content: index.content.clone() });
+        transaction.replace_index(FileSwap { before: index.before, content: index.content.clone() });
+    }
+    if let Some(config) = &restore.config {
+        transaction.replace_config(FileSwap { before: Some(config.before), content: config.content.clone() });
     }
     if let Some(head) = restore.head_now.clone() {
         transaction.require_head(head);

@@ -155,13 +155,13 @@ pub struct Checkout {
     pub by: Option<Box<Doer>>,
 }
 
-/// The index of a worktree that a transaction of ours replaces as a whole.
+/// A file that a transaction of ours replaces as a whole: the index of a worktree, the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct NewIndex {
-    /// The index that it replaces; `None` where there was none.
+pub struct NewFile {
+    /// The file that it replaces; `None` where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<FileId>,
-    /// The new one: staged, and under its second name `index.lock`.
+    /// The new one: staged, and under its second name `index.lock` or `config.lock`.
     pub after: FileId,
 }
 
@@ -235,7 +235,10 @@ pub struct Begin {
     pub files: Vec<FileChange>,
     /// The new index, of a transaction of ours that replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_index: Option<NewIndex>,
+    pub new_index: Option<NewFile>,
+    /// The new configuration, of a transaction of ours with which sections of branches come or go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_config: Option<NewFile>,
     /// The new HEAD, of a transaction of ours that moves it from or to a branch: staged, and under its second name `HEAD.lock`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_head: Option<FileId>,
@@ -283,6 +286,7 @@ impl Begin {
             barrier: false,
             files: Vec::new(),
             new_index: None,
+            new_config: None,
             new_head: None,
             message: String::new(),
             snapshot: None,

@@ -27,6 +27,8 @@ fn scene(operation: &[&str]) -> Repo {
     repo.commit_all("two");
     repo.git(["checkout", "-q", "main"]);
     repo.write("mine", "local\n");
+    repo.git(["branch", "other"]);
+    repo.git(["config", "branch.other.description", "words"]);
     repo.git(operation);
     repo
 }
@@ -89,12 +91,17 @@ fn a_redo_of_a_merge_that_is_killed_leaves_refs_index_and_files_wholly_before_or
 
 #[test]
 fn an_undo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
-    kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "undo");
+    kill_everywhere(&["checkout", "-q", "-b", "fresh", "--track", "ahead"], "undo");
 }
 
 #[test]
 fn a_redo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
-    kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "redo");
+    kill_everywhere(&["checkout", "-q", "-b", "fresh", "--track", "ahead"], "redo");
+}
+
+#[test]
+fn an_undo_of_a_deleted_branch_that_is_killed_leaves_it_and_its_configuration_wholly_before_or_after() {
+    kill_everywhere(&["branch", "-q", "-D", "other"], "undo");
 }
 
 /// A hook that dies at the end of a transaction has logged it, or leaves that to recovery: in both cases the index is the one that

@@ -114,16 +114,6 @@ fn what_a_commit_staged_itself_is_not_staged_after_its_undo_and_is_after_its_red
 #[test]
 fn what_would_not_come_back_with_the_refs_is_refused() {
     let repo = diverged();
-    repo.git(["config", "branch.topic.remote", "origin"]);
-    repo.git(["branch", "-q", "-D", "topic"]);
-    let before = Whole::of(&repo);
-    // A bare undo finds that the configuration is another one before that.
-    assert_eq!((run_jin(&repo, &["undo"]).0, &Whole::of(&repo)), (1, &before));
-    let (code, said) = run_jin(&repo, &["undo", &newest(&repo)]);
-    assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
-    assert!(said.contains("branches with a configuration were deleted"), "{said}");
-
-    let repo = diverged();
     repo.write("topic", "in conflict\n");
     repo.git(["add", "topic"]);
     repo.git(["commit", "-q", "-m", "conflicts with topic"]);
@@ -147,13 +137,42 @@ fn a_branch_whose_configuration_would_stay_is_not_taken_away() {
     let repo = diverged();
     let before = Whole::of(&repo);
     repo.git(["switch", "-q", "--track", "-c", "fresh", "ahead"]);
+    repo.git(["config", "branch.fresh.description", "words"]);
     let after = Whole::of(&repo);
     let (code, said) = run_jin(&repo, &["undo"]);
     assert_eq!((code, Whole::of(&repo)), (1, after), "{said}");
-    assert!(said.contains("the configuration of the branch fresh would stay"), "{said}");
-    repo.git(["config", "--remove-section", "branch.fresh"]);
+    assert!(said.contains("the configuration of the branch fresh has changed since"), "{said}");
+    repo.git(["config", "--unset", "branch.fresh.description"]);
     let (code, said) = run_jin(&repo, &["undo"]);
     assert_eq!((code, Whole::of(&repo)), (0, before), "{said}");
+}
+
+#[test]
+fn what_is_configured_for_a_branch_goes_and_comes_back_with_it_beside_what_changed_since() {
+    let repo = diverged();
+    repo.git(["config", "branch.topic.description", "words of \"topic\""]);
+    repo.git(["config", "user.email", "a@example.com"]);
+    let found = fs::read_to_string(repo.git_dir().join("config")).unwrap();
+    repo.git(["branch", "-q", "-D", "topic"]);
+    let deleted = fs::read_to_string(repo.git_dir().join("config")).unwrap();
+    for (direction, text) in [("undo", &found), ("redo", &deleted), ("undo", &found)] {
+        let (code, said) = run_jin(&repo, &[direction]);
+        assert_eq!((code, &fs::read_to_string(repo.git_dir().join("config")).unwrap()), (0, text), "{said}");
+    }
+    // The list of what is to be compared with is that of the undo.
+    let (code, said) = run_jin(&repo, &["redo"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("configuration: branch.topic"), "{said}");
+    repo.git(["config", "a.b", "c"]);
+    let (code, said) = run_jin(&repo, &["undo", &said_id(&said)]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(repo.read(["config", "branch.topic.description"]), "words of \"topic\"");
+    assert_eq!(repo.read(["config", "a.b"]), "c");
+}
+
+/// The operation that was undone or done again.
+fn said_id(said: &str) -> String {
+    said.split(' ').find(|word| word.starts_with("tx-")).expect("it is named").to_owned()
 }
 
 #[test]

@@ -24,11 +24,13 @@ use Verdict::{Exact, Refused};
 /// The name of a row, what is done before, the command, and the least that undo does.
 type Row = (&'static str, &'static str, &'static str, Verdict);
 
-const REFS: [Row; 24] = [
+const REFS: [Row; 28] = [
     ("branch", "", "git branch new", Exact),
     ("branch -f", "", "git branch -f topic main", Exact),
     ("branch -D", "", "git branch -q -D clash", Exact),
-    ("branch -D with a configuration", "", "git branch -q -D topic", Refused),
+    ("branch -D with a configuration", "", "git branch -q -D topic", Exact),
+    ("branch -D of several", "", "git branch -q -D topic clash", Exact),
+    ("tx branch -D", "", "git tx branch -q -D topic", Exact),
     ("tag", "", "git tag v2", Exact),
     ("tag -a", "", "git tag -a -m two v2", Exact),
     ("tag -d", "", "git tag -d v1", Exact),
@@ -39,7 +41,9 @@ const REFS: [Row; 24] = [
         "printf 'create refs/x/a %s\\ndelete refs/tags/v1\\n' HEAD | git update-ref --stdin",
         Exact,
     ),
-    ("branch --track", "", "git branch -q --track new origin/topic", Refused),
+    ("branch --track", "", "git branch -q --track new origin/topic", Exact),
+    ("branch with a description", "", "git branch new; git config branch.new.description x", Refused),
+    ("branch with another upstream", "", "git branch new; git branch -q -u origin/topic new", Refused),
     ("update-ref -d", "", "git update-ref -d refs/tags/v1", Exact),
     ("notes remove", "git notes add -m note HEAD", "git notes remove HEAD", Exact),
     ("commit --fixup", "echo x > file; git add file", "git commit -q --fixup HEAD", Exact),
@@ -80,7 +84,7 @@ const UNSEEN: [Row; 21] = [
     ("symbolic-ref HEAD", "", "git symbolic-ref HEAD refs/heads/topic", Refused),
 ];
 
-const HEADS: [Row; 20] = [
+const HEADS: [Row; 22] = [
     ("checkout -- FILE", "echo x > file", "git checkout -q -- file", Refused),
     ("restore", "echo x > file", "git restore file", Refused),
     ("restore --staged", "echo x > file; git add file", "git restore --staged file", Refused),
@@ -96,7 +100,9 @@ const HEADS: [Row; 20] = [
     ("stash push -u", "changes", "git stash push -q -u", Refused),
     ("bisect reset", "git bisect start HEAD HEAD~2 > /dev/null", "git bisect reset 2> /dev/null", Refused),
     ("checkout --detach", "", "git checkout -q --detach HEAD~1", Exact),
-    ("switch -c with an upstream", "", "git switch -q -c new origin/topic", Refused),
+    ("switch -c with an upstream", "", "git switch -q -c new origin/topic", Exact),
+    ("switch -c of the same name", "git branch -q -D topic", "git switch -q topic", Exact),
+    ("checkout -b with an upstream", "", "git checkout -q -b new --track topic", Exact),
     ("branch -m of the current branch", "", "git branch -m renamed", Refused),
     ("worktree add", "", "git worktree add -q ../linked -b side", Refused),
     ("bisect start", "", "git bisect start HEAD HEAD~2 > /dev/null", Refused),
