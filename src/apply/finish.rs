@@ -7,7 +7,7 @@ use crate::git::refs::RefSnapshot;
 use crate::git::{Git, RefFormat, RefStore};
 use crate::recovery::{self, Options};
 use crate::staging::place::{Placed, Placing};
-use crate::staging::{own, place, stage};
+use crate::staging::{own, place, stage, states};
 use crate::state::marker::State;
 use crate::state::{Durability, Wait};
 use crate::wal::{Body, Flush, RefChange};
@@ -47,6 +47,8 @@ impl Open {
                 anyhow::bail!("{}: {why}", self.repo.relative(&path));
             }
         }
+        let left = states::place(&self.state, self.id, git_dir, &self.begin.states)?;
+        anyhow::ensure!(left.is_empty(), "somebody else has made {}", left.join(", "));
         self.place_files()?;
         if let Some(head) = &self.head {
             head.place(&self.repo, &self.state, self.id)?;

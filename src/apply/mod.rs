@@ -94,7 +94,7 @@ use crate::staging::worktree::Worktree;
 use queue::{Content, FileItem, RefItem, RefTo};
 use refs::Target;
 use session::GitSession;
-use swap::{FileSwap, HeadSwap, HeldLocks};
+use swap::{FileSwap, HeadSwap, HeldLocks, StateSwap};
 
 /// How long other transactions with files, and recovery, are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,6 +111,7 @@ pub struct Transaction {
     files: Vec<FileItem>,
     index: Option<FileSwap>,
     config: Option<FileSwap>,
+    states: Vec<StateSwap>,
     head: Option<HeadSwap>,
     head_now: Option<Value>,
     attributes: Option<Oid>,
@@ -131,6 +132,7 @@ impl Transaction {
             files: Vec::new(),
             index: None,
             config: None,
+            states: Vec::new(),
             head: None,
             head_now: None,
             attributes: None,
@@ -227,6 +229,12 @@ impl Transaction {
     /// The configuration is replaced: sections of branches come or go.
     pub(crate) fn replace_config(&mut self, config: FileSwap) -> &mut Transaction {
         self.config = Some(config);
+        self
+    }
+
+    /// State files come or go. The index is replaced, too: its lock keeps others from beginning or ending anything.
+    pub(crate) fn replace_states(&mut self, states: Vec<StateSwap>) -> &mut Transaction {
+        self.states = states;
         self
     }
 

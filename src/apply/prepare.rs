@@ -5,7 +5,7 @@ use anyhow::Context;
 use crate::apply::queue::{Content, clash_of_files};
 use crate::apply::refs::{self, Target};
 use crate::apply::session::GitSession;
-use crate::apply::swap::{FileSwap, HeldLocks};
+use crate::apply::swap::{FileSwap, HeldLocks, StateSwap};
 use crate::apply::unmet::{self, Before};
 use crate::apply::{Open, PATIENCE, Prepared, Transaction};
 use crate::fs::beneath::Root;
@@ -17,9 +17,9 @@ use crate::process::owner;
 use crate::recovery::{self, Options};
 use crate::staging::checkout::CheckedOut;
 use crate::staging::own::{self, Whole};
-use crate::staging::stage;
 use crate::staging::stage::Source;
 use crate::staging::worktree::Worktree;
+use crate::staging::{stage, states};
 use crate::state::marker::{Entry, Marker};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::util::text::shown;
@@ -262,6 +262,10 @@ impl Transaction {
             Ok::<_, anyhow::Error>(NewFile { before: swap.before, after })
         };
         begin.new_index = self.index.as_ref().map(|index| stage(Whole::Index, index)).transpose()?;
+        let stage_state = |swap: &StateSwap| {
+            states::stage(work.state, work.id, &self.repo.git_dir, &swap.name, swap.content.as_deref())
+        };
+        begin.states = self.states.iter().map(stage_state).collect::<Result<_, _>>()?;
         begin.new_config = self.config.as_ref().map(|config| stage(Whole::Config, config)).transpose()?;
         if let Some(head) = &self.head {
             begin.new_head = Some(head.stage(&self.repo, &self.git, work.state, work.id)?);

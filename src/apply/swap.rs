@@ -33,6 +33,13 @@ pub(crate) struct FileSwap {
     pub content: Vec<u8>,
 }
 
+/// A state file of a merge or a pick that comes with this content, or goes.
+#[derive(Debug, Clone)]
+pub(crate) struct StateSwap {
+    pub name: String,
+    pub content: Option<Vec<u8>>,
+}
+
 /// A new HEAD: one of the two is a branch.
 #[derive(Debug, Clone)]
 pub(crate) struct HeadSwap {

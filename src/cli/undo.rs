@@ -167,7 +167,7 @@ fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> any
         };
         session.say(&format!("  {}: {} -> {}", file.path, image(file.from), image(file.to)));
     }
-    if let Some(index) = &restore.index {
+    if let Some(index) = restore.index.as_ref().filter(|index| index.changed > 0) {
         let what = if index.changed == 1 { "entry" } else { "entries" };
         session.say(&format!("  index: {} {what}", index.changed));
     }
@@ -178,6 +178,9 @@ fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> any
             _ => "changed",
         };
         session.say(&format!("  {}: {what}", file.path));
+    }
+    for state in &restore.states {
+        session.say(&format!("  {}: {}", state.name, if state.content.is_some() { "added" } else { "removed" }));
     }
     for branch in restore.config.iter().flat_map(|config| &config.branches) {
         session.say(&format!("  configuration: branch.{branch}"));

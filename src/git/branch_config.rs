@@ -58,24 +58,28 @@ fn is_start_of_line(text: &[u8], at: usize) -> bool {
 
 /// Calls for each line: where it begins, whether it is of a wanted section, and whether the line before is not.
 fn walk(text: &[u8], names: &[&[u8]], mut each: impl FnMut(usize, &[u8], bool, bool)) {
-    let headers: Vec<Vec<u8>> = names.iter().map(|name| header(name)).collect();
     let (mut at, mut inside) = (0, false);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let (start, was) = (line.trim_ascii_start(), inside);
         if start.starts_with(b"[") {
-            inside = headers.iter().any(|header| start.starts_with(header));
+            inside = branch_of(start).is_some_and(|name| names.contains(&name.as_slice()));
         }
         each(at, line, inside, inside && !was);
         at += line.len();
     }
 }
 
-fn header(name: &[u8]) -> Vec<u8> {
-    let escaped = name.iter().flat_map(|byte| match byte {
-        b'"' | b'\\' => vec![b'\\', *byte],
-        _ => vec![*byte],
-    });
-    [b"[branch \"".to_vec(), escaped.collect(), b"\"]".to_vec()].concat()
+/// The branch of a section that begins with this line.
+fn branch_of(line: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = line.strip_prefix(b"[branch \"")?.iter();
+    let mut name = Vec::new();
+    loop {
+        match rest.next()? {
+            b'"' => return rest.as_slice().starts_with(b"]").then_some(name),
+            b'\\' => name.push(*rest.next()?),
+            byte => name.push(*byte),
+        }
+    }
 }
 
 /// Sections as a file: each behind a line with its place.

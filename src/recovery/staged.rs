@@ -9,8 +9,8 @@ use crate::recovery::progress::Progress;
 use crate::recovery::site::Site;
 use crate::staging::own::{self, Whole};
 use crate::staging::place::{Placed, Placing};
-use crate::staging::stage;
 use crate::staging::worktree::Worktree;
+use crate::staging::{stage, states};
 use crate::state::{TxId, kept};
 use crate::wal::{Begin, FileChange, NewFile};
 
@@ -46,6 +46,10 @@ pub(crate) fn place_files(
 ) -> anyhow::Result<()> {
     for (whole, change) in own::whole_files(begin) {
         place_whole(site, id, git_dir, (whole, &change), progress)?;
+    }
+    for name in states::place(site.state, id, git_dir, &begin.states)? {
+        progress.left_some = true;
+        progress.lines.push(format!("{name} is left alone: somebody else has made it"));
     }
     for (change, placed) in redo_files(site, id, git_dir, begin)? {
         match placed {

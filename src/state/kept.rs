@@ -39,6 +39,9 @@ pub(crate) const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequen
 const STATES: [&str; 7] =
     ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
 
+/// Those that a single merge, cherry-pick or revert has, and the commit that ends it takes away.
+pub(crate) const OF_A_COMMIT: [&str; 5] = ["CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD"];
+
 /// Whenever a multiple of so many transactions have kept files the directory is swept. Ids would not do: those of transactions that
 /// keep files may all be odd.
 const SWEEP_EVERY: usize = 16;

@@ -105,7 +105,7 @@ pub(crate) fn plan(
         Some(id) => return Err(Refusal::NotThere(id, direction)),
         None => *side.iter().rfind(|id| history.is_of(**id, &here)).ok_or(Refusal::NothingLeft(direction))?,
     };
-    if let (Direction::Redo, None, Some(newer)) = (direction, wanted, history.newer_than_undo(&here)) {
+    if let (Direction::Redo, None, Some(newer)) = (direction, wanted, history.newer_than_undo(id, &here)) {
         let operation = history.command(newer).unwrap_or_default().to_owned();
         return Err(Refusal::CameSince(id, newer, operation));
     }
@@ -394,6 +394,7 @@ fn queue(transaction: &mut Transaction, restore: &Restore) {
     if let Some(config) = &restore.config {
         transaction.replace_config(FileSwap { before: Some(config.before), content: config.content.clone() });
     }
+    transaction.replace_states(restore.states.clone());
     if let Some(head) = restore.head_now.clone() {
         transaction.require_head(head);
     }

@@ -112,7 +112,7 @@ fn what_a_commit_staged_itself_is_not_staged_after_its_undo_and_is_after_its_red
 }
 
 #[test]
-fn what_would_not_come_back_with_the_refs_is_refused() {
+fn a_merge_that_a_commit_ended_is_in_progress_again_after_its_undo_and_not_after_its_redo() {
     let repo = diverged();
     repo.write("topic", "in conflict\n");
     repo.git(["add", "topic"]);
@@ -120,11 +120,18 @@ fn what_would_not_come_back_with_the_refs_is_refused() {
     repo.try_git(["merge", "-q", "topic"]);
     repo.write("topic", "resolved\n");
     repo.git(["add", "topic"]);
+    let (before, message) = (Whole::of(&repo), fs::read_to_string(repo.git_dir().join("MERGE_MSG")).unwrap());
     repo.git(["commit", "-q", "-m", "resolved"]);
-    let before = Whole::of(&repo);
+    assert_undone_and_redone(&repo, &before, &Whole::of(&repo), "commit");
     let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, Whole::of(&repo)), (0, before), "{said}");
+    assert_eq!(fs::read_to_string(repo.git_dir().join("MERGE_MSG")).unwrap(), message);
+    // Somebody else's merge is not taken for it.
+    fs::write(repo.git_dir().join("MERGE_HEAD"), "another\n").unwrap();
+    let before = Whole::of(&repo);
+    let (code, said) = run_jin(&repo, &["redo"]);
     assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
-    assert!(said.contains("it ended a merge, a cherry-pick or the like"), "{said}");
+    assert!(said.contains("a merge is in progress"), "{said}");
 }
 
 /// The newest transaction that moved a ref.
@@ -192,6 +199,11 @@ fn what_was_undone_is_not_done_again_behind_a_new_operation_unless_it_is_named()
     hint: `git txn redo [TX]` does it again all the same
     --- exit 1
     ");
+    assert_eq!(Whole::of(&repo), before);
+    // The newer one undone and done again is newer still.
+    for (arguments, code) in [(["undo"], 0), (["redo"], 0), (["redo"], 1)] {
+        assert_eq!(run_jin(&repo, &arguments).0, code, "{arguments:?}");
+    }
     assert_eq!(Whole::of(&repo), before);
     let (code, said) = run_jin(&repo, &["redo", merge]);
     assert_eq!((code, value(&repo, "HEAD")), (0, after), "{said}");

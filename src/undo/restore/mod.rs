@@ -13,7 +13,9 @@ mod config;
 mod effect;
 mod paths;
 mod staged;
+mod states;
 
+use crate::apply::swap::StateSwap;
 use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
 use crate::git::filtered::ATTRIBUTES_OF_A_COMMIT;
@@ -38,6 +40,8 @@ pub(crate) struct Restore {
     pub files: Vec<FileRestore>,
     /// The commit of which files have the attributes, where those of the worktree change as well.
     pub attributes: Option<Oid>,
+    /// State files that come or go. Then there is a new index.
+    pub states: Vec<StateSwap>,
     /// The new configuration.
     pub config: Option<NewConfig>,
     /// HEAD, where it is not one of the refs that git writes.
@@ -51,7 +55,11 @@ pub(crate) struct Restore {
 impl Restore {
     /// Is it nothing but refs, which one session of git writes?
     pub(super) fn is_of_refs(&self) -> bool {
-        self.index.is_none() && self.config.is_none() && self.files.is_empty() && self.head.is_none()
+        self.index.is_none()
+            && self.states.is_empty()
+            && self.config.is_none()
+            && self.files.is_empty()
+            && self.head.is_none()
     }
 }
 
@@ -114,14 +122,15 @@ fn of_worktree(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: F
         }
         Err(error) => return Err(error),
     };
-    if let Some(what) = index::in_progress(&repo.git_dir) {
+    if let (Some(what), Direction::Undo) = (index::in_progress(&repo.git_dir), step.direction) {
         return Err(Refusal::InProgress(step.id, what).into());
     }
     let moves = moves(repo, step, &head)?;
     // A rebase makes such files as it begins; only a commit ends what somebody else had begun.
-    if step.direction == Direction::Undo && kept.state_files.is_some() && moves.iter().any(|m| m.commits) {
-        let why = "it ended a merge, a cherry-pick or the like, which would not be in progress again";
-        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    let states = states::plan(repo, step, &moves, kept)?;
+    if let (Some(what), Follow::RefsOnly) = (states.first(), follow) {
+        let why = format!("{} goes with index and files: it cannot be reversed with `--keep-worktree`", what.name);
+        return Err(Refusal::NotReversible(step.id, why).into());
     }
     let range = range(step, &moves, &head)?;
     let symbolic = head.if_symbolic();
@@ -133,8 +142,12 @@ fn of_worktree(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: F
         (None, Follow::AsMade) if moves.iter().all(|m| m.commits) => {
             let trees =
                 paths::Trees { from: tree(&git, step, head.from_commit)?, to: tree(&git, step, head.to_commit)? };
-            let index = staged::plan(repo, &git, &worktree, step, &trees, kept)?;
-            return Ok(Restore { is_soft: index.is_none(), index, ..soft });
+            let index = match staged::plan(repo, &git, &worktree, step, &trees, kept)? {
+                None if !states.is_empty() => staged::same(repo, &worktree, step)?,
+                index => index,
+            };
+            let is_soft = index.as_ref().is_none_or(|index| index.changed == 0);
+            return Ok(Restore { is_soft, index, states, ..soft });
         }
         _ => return Ok(soft),
     };

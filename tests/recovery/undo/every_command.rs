@@ -143,7 +143,7 @@ const STOPPED: [Row; 16] = [
     ("tag in the middle of a merge", "git merge -q clash > /dev/null || true", "git tag v2", Exact),
 ];
 
-const FILES: [Row; 28] = [
+const FILES: [Row; 32] = [
     ("commit -a", "echo x > file", "git commit -q -a -m all", Exact),
     ("commit FILE", "echo x > file", "git commit -q -m one file", Exact),
     ("merge", "", "git merge -q --no-edit topic", Exact),
@@ -152,6 +152,30 @@ const FILES: [Row; 28] = [
         "merge of a resolution",
         "git merge -q clash > /dev/null || echo both > file",
         "git commit -q -a -m resolved",
+        Exact,
+    ),
+    (
+        "merge --continue",
+        "git merge -q clash > /dev/null || { echo both > file; git add file; }",
+        "git merge --continue > /dev/null",
+        Exact,
+    ),
+    (
+        "commit that ends a cherry-pick",
+        "git cherry-pick clash > /dev/null 2>&1 || { echo both > file; git add file; }",
+        "git commit -q -m resolved",
+        Exact,
+    ),
+    (
+        "cherry-pick --continue",
+        "git cherry-pick clash > /dev/null 2>&1 || { echo both > file; git add file; }",
+        "git cherry-pick --continue > /dev/null",
+        Exact,
+    ),
+    (
+        "commit in the middle of two cherry-picks",
+        "git cherry-pick clash topic > /dev/null 2>&1 || { echo both > file; git add file; }",
+        "git commit -q -m resolved",
         Refused,
     ),
     ("pull", "grow", "git pull -q origin grown", Exact),
@@ -213,7 +237,11 @@ fn whole(repo: &Repo) -> Whole {
     let read = |arguments: &[&str]| text(&repo.try_git(arguments).stdout).into_owned();
     let states =
         ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
-    let states: Vec<&str> = states.into_iter().filter(|name| repo.git_dir().join(name).exists()).collect();
+    let mut states: Vec<String> =
+        states.into_iter().filter(|name| repo.git_dir().join(name).exists()).map(str::to_owned).collect();
+    for name in ["MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "CHERRY_PICK_HEAD", "REVERT_HEAD"] {
+        states.extend(fs::read_to_string(repo.git_dir().join(name)).map(|content| format!("{name}: {content}")));
+    }
     let texts = [
         ("refs", read(&["for-each-ref", "--format=%(objectname) %(symref) %(refname)"])),
         ("HEAD", fs::read_to_string(repo.git_dir().join("HEAD")).unwrap_or_default()),
