@@ -1,4 +1,4 @@
-//! Behind the commit point: refs, index, files, HEAD, in this order, and the record that says so.
+//! Behind the commit point: refs, configuration, index, files, HEAD, in this order, and the record that says so.
 
 use anyhow::Context;
 
@@ -7,7 +7,7 @@ use crate::git::refs::RefSnapshot;
 use crate::git::{Git, RefFormat, RefStore};
 use crate::recovery::{self, Options};
 use crate::staging::place::{Placed, Placing};
-use crate::staging::{own, place, stage};
+use crate::staging::{own, place, stage, states};
 use crate::state::marker::State;
 use crate::state::{Durability, Wait};
 use crate::wal::{Body, Flush, RefChange};
@@ -37,15 +37,18 @@ impl Open {
         Ok(Committed { id: self.id, refs: self.begin.refs, files: self.begin.files, left: Vec::new(), said })
     }
 
-    /// The index, the files, HEAD last.
+    /// Configuration and index, the files, HEAD last.
     fn place_all(&mut self) -> anyhow::Result<()> {
         let git_dir = &self.repo.git_dir;
-        if let Some(change) = &self.begin.new_index {
-            let git = Git::new(&self.program).at(git_dir);
-            if let Placed::Left(why) = own::place(&self.state, self.id, &git, git_dir, change)? {
-                anyhow::bail!("the index: {why}");
+        let git = Git::new(&self.program).at(git_dir);
+        for (whole, change) in own::whole_files(&self.begin) {
+            let path = whole.path(&self.repo, git_dir);
+            if let Placed::Left(why) = own::place(&self.state, self.id, &git, (whole, &path), &change)? {
+                anyhow::bail!("{}: {why}", self.repo.relative(&path));
             }
         }
+        let left = states::place(&self.state, self.id, git_dir, &self.begin.states)?;
+        anyhow::ensure!(left.is_empty(), "somebody else has made {}", left.join(", "));
         self.place_files()?;
         if let Some(head) = &self.head {
             head.place(&self.repo, &self.state, self.id)?;

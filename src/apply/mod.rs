@@ -94,7 +94,7 @@ use crate::staging::worktree::Worktree;
 use queue::{Content, FileItem, RefItem, RefTo};
 use refs::Target;
 use session::GitSession;
-use swap::{HeadSwap, HeldLocks, IndexSwap};
+use swap::{FileSwap, HeadSwap, HeldLocks, StateSwap};
 
 /// How long other transactions with files, and recovery, are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -109,7 +109,9 @@ pub struct Transaction {
     git: Git,
     refs: Vec<RefItem>,
     files: Vec<FileItem>,
-    index: Option<IndexSwap>,
+    index: Option<FileSwap>,
+    config: Option<FileSwap>,
+    states: Vec<StateSwap>,
     head: Option<HeadSwap>,
     head_now: Option<Value>,
     attributes: Option<Oid>,
@@ -129,6 +131,8 @@ impl Transaction {
             refs: Vec::new(),
             files: Vec::new(),
             index: None,
+            config: None,
+            states: Vec::new(),
             head: None,
             head_now: None,
             attributes: None,
@@ -217,8 +221,20 @@ impl Transaction {
     }
 
     /// The index is replaced.
-    pub(crate) fn replace_index(&mut self, index: IndexSwap) -> &mut Transaction {
+    pub(crate) fn replace_index(&mut self, index: FileSwap) -> &mut Transaction {
         self.index = Some(index);
+        self
+    }
+
+    /// The configuration is replaced: sections of branches come or go.
+    pub(crate) fn replace_config(&mut self, config: FileSwap) -> &mut Transaction {
+        self.config = Some(config);
+        self
+    }
+
+    /// State files come or go. The index is replaced, too: its lock keeps others from beginning or ending anything.
+    pub(crate) fn replace_states(&mut self, states: Vec<StateSwap>) -> &mut Transaction {
+        self.states = states;
         self
     }
 
@@ -243,7 +259,11 @@ impl Transaction {
     /// Is nothing queued?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.refs.is_empty() && self.files.is_empty() && self.index.is_none() && self.head.is_none()
+        self.refs.is_empty() && self.is_of_refs()
+    }
+
+    fn is_of_refs(&self) -> bool {
+        self.files.is_empty() && self.index.is_none() && self.config.is_none() && self.head.is_none()
     }
 
     fn push(&mut self, name: RefName, to: RefTo, expected: Expected, deref: Deref) -> &mut Transaction {
@@ -277,7 +297,7 @@ struct Open {
     durability: Durability,
     /// When the files were read.
     read_at: i64,
-    /// `index.lock` and `HEAD.lock`.
+    /// `index.lock`, `config.lock` and `HEAD.lock`.
     locks: HeldLocks,
     head: Option<HeadSwap>,
     /// Where git is told that it works.

@@ -5,7 +5,7 @@ use anyhow::Context;
 use crate::apply::queue::{Content, clash_of_files};
 use crate::apply::refs::{self, Target};
 use crate::apply::session::GitSession;
-use crate::apply::swap::HeldLocks;
+use crate::apply::swap::{FileSwap, HeldLocks, StateSwap};
 use crate::apply::unmet::{self, Before};
 use crate::apply::{Open, PATIENCE, Prepared, Transaction};
 use crate::fs::beneath::Root;
@@ -16,13 +16,14 @@ use crate::git::{Git, RefFormat, RefStore};
 use crate::process::owner;
 use crate::recovery::{self, Options};
 use crate::staging::checkout::CheckedOut;
+use crate::staging::own::{self, Whole};
 use crate::staging::stage::Source;
 use crate::staging::worktree::Worktree;
-use crate::staging::{own, stage};
+use crate::staging::{stage, states};
 use crate::state::marker::{Entry, Marker};
 use crate::state::{Durability, StateDir, TxId, TxKind, Wait};
 use crate::util::text::shown;
-use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, NewIndex, RefChange};
+use crate::wal::{Begin, Body, FileChange, FileImage, Flush, Log, NewFile, RefChange};
 
 /// Staged files that are synced one by one; for more one call for the whole file system is faster.
 const SYNCED_ALONE: usize = 8;
@@ -74,8 +75,7 @@ impl Transaction {
     pub fn prepare(self) -> anyhow::Result<Prepared> {
         let state = StateDir::of(&self.repo);
         state.make_ready()?;
-        let is_of_refs = self.files.is_empty() && self.index.is_none() && self.head.is_none();
-        let files_lock = if is_of_refs { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
+        let files_lock = if self.is_of_refs() { None } else { Some(state.hold_files(Wait::UpTo(PATIENCE))?) };
         // Only now: who held that lock before us and died is settled before we look at a file.
         if recovery::needs_recovery(&self.repo)? {
             let options = Options { wait: Wait::UpTo(PATIENCE), ..Options::new(self.git.program().to_owned()) };
@@ -253,13 +253,20 @@ impl Transaction {
 
     /// Stages index and HEAD, and has them in the record: by these files recovery knows the locks.
     fn stage_own(&self, work: &Work<'_>, begin: &mut Begin) -> anyhow::Result<()> {
-        if self.index.is_some() || self.head.is_some() {
+        if self.index.is_some() || self.config.is_some() || self.head.is_some() {
             work.state.make_tx(work.id)?;
         }
-        if let Some(index) = &self.index {
-            let after = own::stage(work.state, work.id, &self.repo.git_dir, &index.content)?;
-            begin.new_index = Some(NewIndex { before: index.before, after });
-        }
+        let stage = |whole: Whole, swap: &FileSwap| {
+            let path = whole.path(&self.repo, &self.repo.git_dir);
+            let after = own::stage(work.state, work.id, whole, &path, &swap.content)?;
+            Ok::<_, anyhow::Error>(NewFile { before: swap.before, after })
+        };
+        begin.new_index = self.index.as_ref().map(|index| stage(Whole::Index, index)).transpose()?;
+        let stage_state = |swap: &StateSwap| {
+            states::stage(work.state, work.id, &self.repo.git_dir, &swap.name, swap.content.as_deref())
+        };
+        begin.states = self.states.iter().map(stage_state).collect::<Result<_, _>>()?;
+        begin.new_config = self.config.as_ref().map(|config| stage(Whole::Config, config)).transpose()?;
         if let Some(head) = &self.head {
             begin.new_head = Some(head.stage(&self.repo, &self.git, work.state, work.id)?);
             begin.refs.push(head.intended(&self.repo)?);
@@ -267,10 +274,10 @@ impl Transaction {
         Ok(())
     }
 
-    /// Takes `index.lock` and `HEAD.lock`.
+    /// Takes `index.lock`, `config.lock` and `HEAD.lock`.
     fn lock_own(&self, work: &mut Work<'_>, begin: &Begin) -> anyhow::Result<Option<RefChange>> {
-        if let Some(index) = &begin.new_index {
-            work.locks.take_index(work.state, work.id, &self.repo, index.before)?;
+        for (whole, change) in own::whole_files(begin) {
+            work.locks.take_whole((work.state, work.id), &self.repo, whole, change.before)?;
         }
         let head = self.head.as_ref();
         head.map(|head| work.locks.take_head(work.state, work.id, &self.repo, head)).transpose()

@@ -1,7 +1,8 @@
-//! What belongs to the worktree and is no ref of git's sessions: its index, and HEAD when that moves from or to a branch.
+//! What is no ref of git's sessions: the index of the worktree, HEAD when that moves from or to a branch, and the configuration.
 //!
 //! ```text
-//!  stage index.new, HEAD.new ──▶ second names index.lock, HEAD.lock ──▶ decided ──▶ branches ──▶ index, files, HEAD into place
+//!  stage index.new, config.new, HEAD.new ──▶ second names index.lock, config.lock, HEAD.lock ──▶ decided ──▶ branches
+//!  ──▶ configuration, index, files, HEAD into place
 //! ```
 //! A git session cannot move HEAD and change or delete the branch that HEAD means. So while we hold the real `HEAD.lock`, the
 //! branches are changed in a *shadow git directory*, `.jin/tx/<id>/shadow`: it has the same common directory, and a detached
@@ -18,17 +19,25 @@ use crate::fs::access::Purpose;
 use crate::fs::{FileId, durable, named as fs};
 use crate::git::update_refs::{RefWrite, write_refs};
 use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository, Value};
-use crate::staging::own;
+use crate::staging::own::{self, Whole};
 use crate::state::{StateDir, TxId};
+use crate::util::text::shown;
 use crate::wal::RefChange;
 
-/// A new index.
+/// A file with new content: an index, or a configuration.
 #[derive(Debug, Clone)]
-pub(crate) struct IndexSwap {
-    /// The index that it was made of.
+pub(crate) struct FileSwap {
+    /// The file that it was made of.
     pub before: Option<FileId>,
     /// Its bytes.
     pub content: Vec<u8>,
+}
+
+/// A state file of a merge or a pick that comes with this content, or goes.
+#[derive(Debug, Clone)]
+pub(crate) struct StateSwap {
+    pub name: String,
+    pub content: Option<Vec<u8>>,
 }
 
 /// A new HEAD: one of the two is a branch.
@@ -53,7 +62,7 @@ impl HeldLocks {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 anyhow::bail!(
                     "{} is there: another git is at work\nhint: nothing was changed; run this again when that has ended",
-                    crate::util::text::shown(&lock)
+                    shown(&lock)
                 );
             }
             done => done?,
@@ -73,22 +82,22 @@ impl HeldLocks {
         Ok(())
     }
 
-    /// Takes `index.lock`, and sees that the index is the one that the new one was made of.
-    pub(super) fn take_index(
+    /// Takes the lock of the file, and sees that it is the one that the new one was made of.
+    pub(super) fn take_whole(
         &mut self,
-        state: &StateDir,
-        id: TxId,
+        (state, id): (&StateDir, TxId),
         repo: &Repository,
+        whole: Whole,
         before: Option<FileId>,
     ) -> anyhow::Result<()> {
-        let index = repo.git_dir.join("index");
-        self.take(&own::new_index(state, id), &index)?;
-        let now = FileId::at(&index)?;
+        let path = whole.path(repo, &repo.git_dir);
+        self.take(&whole.staged(state, id), &path)?;
+        let now = FileId::at(&path)?;
         let is_same = match (&now, &before) {
             (Some(now), Some(before)) => now.is_same_file(before),
             (now, before) => now.is_none() && before.is_none(),
         };
-        anyhow::ensure!(is_same, "the index has just changed\nhint: nothing was changed; run this again");
+        anyhow::ensure!(is_same, "{} has just changed\nhint: nothing was changed; run this again", shown(&path));
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
+use crate::util::text::one_line;
+
 /// `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum When {
@@ -60,6 +62,58 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// What a part of a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Plain,
+    /// An operation or a commit.
+    Id,
+    /// What came, or is well.
+    Good,
+    /// What went, or needs somebody.
+    Bad,
+    /// What stands back.
+    Faint,
+}
+
+impl Part {
+    fn style(self) -> Style {
+        match self {
+            Part::Plain => Style::new(),
+            Part::Id => YELLOW,
+            Part::Good => GREEN,
+            Part::Bad => RED,
+            Part::Faint => Style::new().dimmed(),
+        }
+    }
+}
+
+/// A line of several parts.
+#[derive(Debug, Default)]
+pub(super) struct Line(Vec<(Part, String)>);
+
+impl Line {
+    /// With one more part, fit for a terminal.
+    pub(super) fn and(mut self, part: Part, text: &str) -> Line {
+        self.0.push((part, one_line(text).into_owned()));
+        self
+    }
+
+    /// A line of one part.
+    pub(super) fn of(text: &str) -> Line {
+        Line::default().and(Part::Plain, text)
+    }
+
+    pub(super) fn text(&self, is_coloured: bool) -> String {
+        let shown = |(part, text): &(Part, String)| {
+            let style = part.style();
+            let is_plain = !is_coloured || *part == Part::Plain || text.trim().is_empty();
+            if is_plain { text.clone() } else { format!("{style}{text}{style:#}") }
+        };
+        self.0.iter().map(shown).collect()
+    }
+}
 
 /// Words at the beginning of a line, and how they are shown.
 const WORDS: [(&str, Style); 14] = [

@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 
-use crate::cli::Session;
+use crate::cli::color::{Line, Part};
 use crate::cli::log_filter::{DateStyle, Since, Wanted};
+use crate::cli::{Session, pager};
 use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::process::owner;
@@ -126,30 +127,50 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         return Ok(super::exit::DONE);
     }
     let date = args.date.unwrap_or(if std::io::stdout().is_terminal() { DateStyle::Relative } else { DateStyle::Iso });
-    let dates: Vec<String> = operations.iter().map(|operation| date.write(operation.time)).collect();
-    let width = dates.iter().map(String::len).max().unwrap_or_default();
-    for (tx, date) in operations.iter().zip(dates) {
-        let mut count = format!("{} {}", tx.refs, if tx.refs == 1 { "ref" } else { "refs" });
-        if tx.files > 0 {
-            count += &format!(" {} {}", tx.files, if tx.files == 1 { "file" } else { "files" });
-        }
-        let message = tx.message.map_or_else(String::new, |m| format!("  # {}", m.lines().next().unwrap_or_default()));
-        session.print(&format!(
-            "{:<8} {date:<width$}  {:<12} {count:>8}  {}{message}",
-            tx.id.to_string(),
-            tx.state,
-            tx.operation
-        ));
-        if session.verbose {
-            for (name, before, after) in &tx.moves {
-                session.print(&format!("           {name}  {} -> {}", short(before.as_ref()), short(Some(after))));
-            }
-        }
-    }
+    pager::show(session, &repo, &lines(&operations, date, session.verbose))?;
     Ok(super::exit::DONE)
 }
 
+/// A line for each, in columns; with what moved below it.
+fn lines(operations: &[Operation<'_>], date: DateStyle, with_moves: bool) -> Vec<Line> {
+    let rows: Vec<[String; 4]> = operations.iter().map(|it| it.columns(date)).collect();
+    let widths = [8, 0, 12, 8].into_iter().enumerate();
+    let widths: Vec<usize> =
+        widths.map(|(at, least)| rows.iter().map(|row| row[at].chars().count()).fold(least, usize::max)).collect();
+    let mut lines = Vec::new();
+    for (tx, [id, date, state, count]) in operations.iter().zip(&rows) {
+        let message = tx.message.map_or_else(String::new, |m| format!("  # {}", m.lines().next().unwrap_or_default()));
+        let line = Line::default()
+            .and(Part::Id, &format!("{id:<0$}", widths[0]))
+            .and(Part::Faint, &format!(" {date:<0$}  ", widths[1]))
+            .and(part_of(tx.state), &format!("{state:<0$}", widths[2]))
+            .and(Part::Plain, &format!(" {count:>0$}  {1}", widths[3], tx.operation))
+            .and(Part::Faint, &message);
+        lines.push(line);
+        for (name, before, after) in tx.moves.iter().filter(|_| with_moves) {
+            lines.push(Line::of(&format!("           {name}  {} -> {}", short(before.as_ref()), short(Some(after)))));
+        }
+    }
+    lines
+}
+
+/// How a state is shown.
+fn part_of(state: &str) -> Part {
+    match state {
+        "committed" | "completed" => Part::Good,
+        "undone" | "aborted" | "closed" => Part::Faint,
+        _ => Part::Bad,
+    }
+}
+
 impl<'l> Operation<'l> {
+    /// Id, time, state, and how much.
+    fn columns(&self, date: DateStyle) -> [String; 4] {
+        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let files = if self.files > 0 { format!(" {}", count(self.files, "file")) } else { String::new() };
+        [self.id.to_string(), date.write(self.time), self.state.to_owned(), count(self.refs, "ref") + &files]
+    }
+
     /// One transaction, as it is.
     fn of_one(told: &'l Told<'l>) -> Operation<'l> {
         let change = |change: &RefChange| (change.name.clone(), change.before.clone(), change.after.clone());

@@ -15,6 +15,7 @@ pub(crate) mod list;
 pub(crate) mod log;
 mod log_filter;
 pub(crate) mod manual;
+mod pager;
 mod progress;
 pub(crate) mod quarantine;
 pub(crate) mod recover;

@@ -5,13 +5,17 @@ use std::fmt::Display;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::cli::{Session, log, utc};
+use crate::cli::{Session, log, real_git, utc};
+use crate::git::{Git, Plumbing, RefName, Value};
 use crate::process::owner;
 use crate::run::child_transactions;
 use crate::state::{StateDir, TxId, Wait};
 use crate::undo::kept::Kept;
 use crate::util::text::shown;
 use crate::wal::{Body, Log};
+
+/// So many commits are told of each ref that has got or lost some.
+const MOST_COMMITS: usize = 5;
 
 /// Show one operation or transaction: who made it, what it changed, how it ended
 #[derive(clap::Args)]
@@ -117,17 +121,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     for (id, operation) in &parts {
         session.print(&format!("part       {id}  {operation}"));
     }
-    let unknown =
-        |before: &Option<crate::git::Value>| before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    let unknown = |before: &Option<Value>| before.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    let commits = Commits { session, git: Git::new(&real_git()?).at(&repo.git_dir) };
     match whole.filter(|_| is_whole) {
         Some(whole) => {
             for (name, before, after) in &whole.moves {
                 print_change(session, name, &unknown(before), after);
+                commits.print(name, before.as_ref(), after)?;
             }
         }
         None => {
             for change in &told.begin.refs {
                 print_change(session, &change.name, &unknown(&change.before), &change.after);
+                commits.print(&change.name, change.before.as_ref(), &change.after)?;
             }
         }
     }
@@ -136,6 +142,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     for moved in child_transactions::moves(&scan.records, id) {
         print_change(session, &moved.name, &moved.before, &moved.after);
+        commits.print(&moved.name, Some(&moved.before), &moved.after)?;
     }
     for found in child_transactions::unseen(&scan.records, id) {
         session.print(&format!("{}  (no hook saw it change)", found.name));
@@ -148,6 +155,34 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         print_change(session, &file.path, &image(&file.before), &image(&file.after));
     }
     Ok(super::exit::DONE)
+}
+
+/// Tells which commits a ref has got and lost.
+struct Commits<'s> {
+    session: &'s Session,
+    git: Git,
+}
+
+impl Commits<'_> {
+    /// A ref that is new or gone has no commits of its own: others may reach them.
+    fn print(&self, name: &RefName, before: Option<&Value>, after: &Value) -> anyhow::Result<()> {
+        let (Some(Value::Oid(was)), Value::Oid(is)) = (before, after) else { return Ok(()) };
+        if name.is_note() {
+            return Ok(());
+        }
+        let (was, is) = (was.to_string(), is.to_string());
+        for (sign, of, without) in [('+', &is, &was), ('-', &was, &is)] {
+            let ran = self.git.run(Plumbing::Subjects { of, without, most: &(MOST_COMMITS + 1).to_string() })?;
+            // What is no commit, or is gone by now, has no subject.
+            let lines: Vec<String> =
+                ran.split(b'\n').filter(|_| ran.success).map(|l| String::from_utf8_lossy(l).into_owned()).collect();
+            lines.iter().take(MOST_COMMITS).for_each(|line| self.session.print(&format!("  {sign} {line}")));
+            if lines.len() > MOST_COMMITS {
+                self.session.print(&format!("  {sign} and more"));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn print_change(session: &Session, what: &dyn Display, before: &dyn Display, after: &dyn Display) {

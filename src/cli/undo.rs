@@ -59,6 +59,8 @@ struct Done<'s> {
     refs: Vec<Moved>,
     index: usize,
     files: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    configuration: &'s [String],
 }
 
 #[derive(Serialize)]
@@ -111,7 +113,7 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     if args.id.is_none() && direction == Direction::Undo && joined.is_none() {
         undo::require_newest(&repo, &git, &scan.records, &step)?;
     }
-    let kept = Kept::of(&state, &scan.records, &step.transactions)?;
+    let kept = Kept::of_step(&state, &scan.records, &step)?;
     let follow = if args.keep_worktree { Follow::RefsOnly } else { Follow::AsMade };
     let restore = restore::plan(&repo, &git, &step, &kept, follow)?;
     if args.dry_run {
@@ -145,6 +147,7 @@ fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> any
             refs,
             index,
             files,
+            configuration: restore.config.as_ref().map_or(&[][..], |config| config.branches.as_slice()),
         });
     }
     let what = match (direction, dry_run) {
@@ -164,7 +167,7 @@ fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> any
         };
         session.say(&format!("  {}: {} -> {}", file.path, image(file.from), image(file.to)));
     }
-    if let Some(index) = &restore.index {
+    if let Some(index) = restore.index.as_ref().filter(|index| index.changed > 0) {
         let what = if index.changed == 1 { "entry" } else { "entries" };
         session.say(&format!("  index: {} {what}", index.changed));
     }
@@ -175,6 +178,12 @@ fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> any
             _ => "changed",
         };
         session.say(&format!("  {}: {what}", file.path));
+    }
+    for state in &restore.states {
+        session.say(&format!("  {}: {}", state.name, if state.content.is_some() { "added" } else { "removed" }));
+    }
+    for branch in restore.config.iter().flat_map(|config| &config.branches) {
+        session.say(&format!("  configuration: branch.{branch}"));
     }
     if restore.is_soft {
         session.say("  index and files stay as they are: `git status` shows the difference");

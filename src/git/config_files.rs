@@ -114,27 +114,6 @@ fn home_of(user: &[u8]) -> Option<PathBuf> {
     of_user.nth(4).map(|home| PathBuf::from(OsStr::from_bytes(home)))
 }
 
-/// The lines of the sections `[branch "<name>"]`, as git writes them.
-pub(crate) fn branch_section(text: &[u8], name: &[u8]) -> Vec<u8> {
-    let escaped = name.iter().flat_map(|byte| match byte {
-        b'"' | b'\\' => vec![b'\\', *byte],
-        _ => vec![*byte],
-    });
-    let header: Vec<u8> = [b"[branch \"".to_vec(), escaped.collect(), b"\"]".to_vec()].concat();
-    let mut found = Vec::new();
-    let mut inside = false;
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let start = line.trim_ascii_start();
-        if start.starts_with(b"[") {
-            inside = start.starts_with(&header);
-        }
-        if inside {
-            found.extend_from_slice(line);
-        }
-    }
-    found
-}
-
 /// The values of `path` in sections whose name begins with `include`, read by git's rules.
 #[must_use]
 pub fn include_paths(text: &[u8]) -> Vec<Vec<u8>> {

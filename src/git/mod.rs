@@ -3,6 +3,7 @@
 //! Reading happens here without child processes (hooks are called several times in every command); refs are *written* only by
 //! git itself ([`update_refs`]), and every git is started by [`exec`].
 
+pub(crate) mod branch_config;
 pub(crate) mod cat_file;
 pub(crate) mod config;
 pub(crate) mod config_files;

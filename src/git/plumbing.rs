@@ -42,6 +42,8 @@ pub(crate) enum ConfigQuery<'a> {
     PathValue(&'a str),
     /// Every value of a key, a path, each with its scope; ends with NUL.
     ScopedPaths(&'a str),
+    /// The same of a setting that is no path.
+    Scoped(&'a str),
     /// Every value of a key, a path, in one file of the user's or the system's (`--global`, `--system`); ends with NUL.
     PathsIn { scope: &'a str, key: &'a str },
     /// Keys that match a pattern with their values; ends with NUL.
@@ -97,6 +99,8 @@ pub(crate) enum Plumbing<'a> {
     Filtered,
     /// The entries of a tree with all below it, with modes and objects; ends with NUL.
     Tree(&'a str),
+    /// The names and subjects of at most so many commits that `of` reaches and `without` does not.
+    Subjects { of: &'a str, without: &'a str, most: &'a str },
     /// Walks over everything that the objects on stdin reach.
     Walk,
     /// Stores what is on stdin as a blob, as it is.
@@ -145,6 +149,7 @@ impl ConfigQuery<'_> {
             ConfigQuery::Value(key) => (&["--get"], key),
             ConfigQuery::PathValue(key) => (&["--type=path", "--get"], key),
             ConfigQuery::ScopedPaths(key) => (&["--show-scope", "--type=path", "-z", "--get-all"], key),
+            ConfigQuery::Scoped(key) => (&["--show-scope", "-z", "--get-all"], key),
             ConfigQuery::PathsIn { scope, key } => {
                 return words(&["config", scope, "--includes", "-z", "--type=path", "--get-all", key]);
             }
@@ -199,6 +204,11 @@ impl Plumbing<'_> {
             Plumbing::ObjectContents => words(&["cat-file", "--batch"]),
             Plumbing::Filtered => words(&["cat-file", "--filters", "--batch=%(objecttype)"]),
             Plumbing::Tree(tree) => words(&["ls-tree", "-r", "-z", "--full-tree", tree]),
+            Plumbing::Subjects { of, without, most } => {
+                let most = format!("--max-count={most}");
+                let without = format!("^{without}");
+                words(&["rev-list", "--no-commit-header", "--format=%h %s", &most, of, &without, "--"])
+            }
             Plumbing::Walk => words(&["rev-list", "--objects", "--quiet", "--stdin"]),
             Plumbing::StoreBlob => words(&["hash-object", "-w", "--no-filters", "--stdin"]),
             Plumbing::EmptyTree => words(&["hash-object", "--no-filters", "-t", "tree", "--stdin"]),

@@ -24,13 +24,13 @@ impl Call<'_> {
         if markers.mine.iter().any(|own| self.is_this(own) && own.is_locked(&self.repo)) {
             return Ok(Reply::go());
         }
-        let mut ended = None;
         for own in markers.mine {
             if self.is_this(&own) {
                 let committed = Body::Committed { refs: self.refs_with_new_value()? };
                 let OwnMarker { entry, marker } = own;
+                // Before the record: an operation that has ended left this index, whenever we are killed.
+                self.renew_standing(marker.index_lock.as_ref().map(|_| self.repo.git_dir.join("index.lock")))?;
                 let Some(entry) = self.end(entry, &marker, &committed)? else { return Ok(Reply::go()) };
-                ended = Some(marker.index_lock.as_ref().map(|_| self.repo.git_dir.join("index.lock")));
                 // git renames `index.lock` into place only after this call: where it is gone by now, git has removed it, and is dying.
                 if !marker.follow_up && marker.index_lock.is_none() {
                     self.forget(entry)?;
@@ -38,9 +38,6 @@ impl Call<'_> {
             } else if self.is_only_announced(&own) || self.is_followed_up(&own) {
                 self.forget(own.entry)?;
             }
-        }
-        if let Some(new_index) = ended {
-            self.renew_standing(new_index)?;
         }
         self.recover_if(markers.dead)
     }

@@ -4,7 +4,7 @@
 //! - The *index* before the operation, by a second name: git never writes it in place. At the first `prepared` git may have
 //!   replaced it already (`switch`, `reset`). So the last call of each operation gives the index a standing second name,
 //!   and the log of refs/stash another one: `stash drop` calls no hook at all.
-//! - The *configuration section* of a branch that is deleted or renamed: git removes it after the last call.
+//! - The *configuration section* of a branch that comes or goes: git writes it after the last call.
 //!
 //! A call that changes nothing keeps nothing. Where files cannot have second names, or a state file cannot be read, nobody is kept
 //! from working, and undo knows less. An error of writing below `.jin` is that of the log as well: the change is refused.
@@ -17,7 +17,7 @@ use anyhow::Context;
 
 use crate::fs::door::{self, Kind};
 use crate::fs::{Birth, FileId, durable};
-use crate::git::{Value, config_files};
+use crate::git::{Value, branch_config};
 use crate::hook::call::Call;
 use crate::observe::Observed;
 use crate::process::git_argv;
@@ -27,7 +27,7 @@ use crate::state::directory::SMALL;
 use crate::state::marker::Marker;
 use crate::state::{TxId, kept};
 use crate::util::text::shown;
-use crate::wal::Sequence;
+use crate::wal::{RefChange, Sequence};
 
 /// The most that is kept of state files, in bytes.
 const MOST: u64 = 1 << 20;
@@ -131,18 +131,20 @@ impl Call<'_> {
     }
 
     fn save_sections(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
-        let branch = |name: &'_ [u8]| name.strip_prefix(b"refs/heads/").map(<[u8]>::to_vec);
-        let gone = seen.changes.iter().filter(|change| change.after == Value::Absent);
-        let branches: Vec<Vec<u8>> = gone.filter_map(|change| branch(change.name.as_bytes())).collect();
+        let comes_or_goes = |change: &&RefChange| change.after == Value::Absent || change.before == Some(Value::Absent);
+        let of_branches = seen.changes.iter().filter(comes_or_goes);
+        let branches: Vec<&[u8]> =
+            of_branches.filter_map(|change| change.name.as_bytes().strip_prefix(b"refs/heads/")).collect();
         if branches.is_empty() {
             return Ok(());
         }
         let config = self.repo.common_dir.join("config");
         let Ok(text) = durable::read_own(&config, SMALL) else { return Ok(()) };
-        let sections: Vec<u8> = branches.iter().flat_map(|name| config_files::branch_section(&text, name)).collect();
+        let sections = branch_config::sections(&text, &branches);
         if !sections.is_empty() {
             // For nobody who may not read the configuration itself.
-            durable::create_for(&config, &self.state.make_tx(id)?.join(kept::SECTIONS), &sections)
+            let kept = branch_config::encode(&sections);
+            durable::create_for(&config, &self.state.make_tx(id)?.join(kept::SECTIONS), &kept)
                 .context("cannot keep the configuration of a branch")?;
         }
         Ok(())

@@ -52,9 +52,10 @@ fn handle(args: &[String], environment: &Environment) -> anyhow::Result<Vec<Stri
             part_of: environment.runs.as_deref().and_then(|runs| mark::named_in(runs, &state)),
             by: by.map(Box::new),
         });
+        // Before the record: an operation that has ended left this index, whenever we are killed.
+        kept::renew_standing(&repo, &state, None)?;
         // Nothing acknowledged depends on this record: no sync.
         log.append(None, &body, Flush::No)?;
-        kept::renew_standing(&repo, &state, None)?;
     }
     let git = git.map(|(stat, _)| stat.process());
     let listing = Listing::read(state.path())?;

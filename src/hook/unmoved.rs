@@ -20,7 +20,8 @@ impl Call<'_> {
         let Some(head) = RefStore::new(&self.repo).head()? else { return Ok(()) };
         let is_here = line.name == b"HEAD" || matches!(&head.value, Value::Symref(to) if to.as_bytes() == line.name);
         let root = self.root()?;
-        let is_step = root.as_ref().is_some_and(|root| operation::command_of(&root.operation).is_some_and(resets));
+        let is_step =
+            root.as_ref().is_some_and(|root| operation::command_of(&root.operation).is_some_and(|it| resets(&it)));
         if is_here {
             self.renew_standing(None)?;
         }

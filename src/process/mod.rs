@@ -9,3 +9,4 @@ pub(crate) mod operation;
 pub(crate) mod owner;
 pub(crate) mod redact;
 pub(crate) mod view;
+pub(crate) mod words;

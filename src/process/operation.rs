@@ -16,6 +16,7 @@ use crate::fs::named as fs;
 use crate::process::git_argv::global_options;
 use crate::process::owner::{self, Process, Stat};
 use crate::process::redact;
+use crate::process::words;
 
 /// The longest command line that is written down, in characters.
 pub(crate) const LONGEST: usize = 500;
@@ -77,21 +78,23 @@ fn is_typed_into(pid: u32, stat: &Stat, argv: &[String]) -> bool {
     !passes_on && has_terminal()
 }
 
+/// The words of a command line that was written down, as far as they are whole.
+pub(crate) fn words_of(line: &str) -> Vec<String> {
+    let mut words = words::split(line);
+    if is_cut(line) {
+        words.pop();
+    }
+    words
+}
+
+/// May words be missing at the end of a command line that was written down?
+pub(crate) fn is_cut(line: &str) -> bool {
+    line.chars().count() >= LONGEST
+}
+
 /// The command of a git whose command line was written down: `rebase` of `git -C x rebase main`.
-pub(crate) fn command_of(line: &str) -> Option<&str> {
-    let mut words = line.split(' ');
-    let program = words.next()?;
-    if let Some(command) = program.strip_prefix("git-") {
-        return Some(command);
-    }
-    while let Some(word) = words.next() {
-        match word {
-            "-C" | "-c" | "--git-dir" | "--work-tree" | "--namespace" | "--config-env" => drop(words.next()),
-            _ if word.starts_with('-') => {}
-            command => return Some(command),
-        }
-    }
-    None
+pub(crate) fn command_of(line: &str) -> Option<String> {
+    global_options(&words_of(line)).command.map(str::to_owned)
 }
 
 /// A command line, fit to be shown: without the directory of the program, and without secrets.
@@ -106,6 +109,22 @@ pub(crate) fn command_line(argv: &[String], comm: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_of_a_line_is_the_word_that_git_took_for_it() {
+        let long = format!("git -c {} push", "x".repeat(LONGEST));
+        let cut: String = format!("git -C {} pushes", "x".repeat(LONGEST - 12)).chars().take(LONGEST).collect();
+        for (line, command) in [
+            ("git -C 'x update-ref' merge", Some("merge")),
+            ("git --attr-source x commit -m merge", Some("commit")),
+            ("git-receive-pack x", Some("receive-pack")),
+            ("git", None),
+            (long.as_str(), None),
+            (cut.as_str(), None),
+        ] {
+            assert_eq!(command_of(line).as_deref(), command, "{line}");
+        }
+    }
 
     #[test]
     fn git_in_front_of_the_path_twice_means_a_git_above() {

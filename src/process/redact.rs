@@ -7,13 +7,20 @@
 //! is kept.
 
 use crate::process::git_argv::is_git_name;
+use crate::process::words::quote;
 
 const HIDDEN: &str = "***";
 
-/// The command line on one line.
+/// The command line on one line, as a shell reads it.
 pub(crate) fn command_line<S: AsRef<str>>(argv: &[S]) -> String {
     let mut line = Line::default();
-    argv.iter().map(|word| line.word(word.as_ref())).collect::<Vec<_>>().join(" ")
+    let shown = |word: &S| {
+        let shown = line.word(word.as_ref());
+        // What is hidden needs no quotes for its sake.
+        let is_plain = quote(&shown.replace(HIDDEN, "x")) == shown.replace(HIDDEN, "x");
+        if is_plain { shown } else { quote(&shown) }
+    };
+    argv.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// The same for a command line that is one text already.
@@ -250,10 +257,10 @@ mod tests {
     #[test]
     fn what_is_secret_on_a_command_line_is_hidden_and_nothing_else() {
         for (argv, shown) in [
-            (&["git", "commit", "-m", "a = b"][..], "git commit -m a = b"),
-            (&["git", "commit", "-qam", "Fix csrf token: rotate it"], "git commit -qam Fix csrf token: rotate it"),
-            (&["git", "commit", "--message=docker -p 80"], "git commit --message=docker -p 80"),
-            (&["git", "commit", "-m", "see https://bob:TOKEN@host/"], "git commit -m see https://***@host/"),
+            (&["git", "commit", "-m", "a = b"][..], "git commit -m 'a = b'"),
+            (&["git", "commit", "-qam", "Fix csrf token: rotate it"], "git commit -qam 'Fix csrf token: rotate it'"),
+            (&["git", "commit", "--message=docker -p 80"], "git commit '--message=docker -p 80'"),
+            (&["git", "commit", "-m", "see https://bob:TOKEN@host/"], "git commit -m 'see https://***@host/'"),
             (&["git", "fetch", "https://bob:TOKEN@host/x.git", "main"], "git fetch https://***@host/x.git main"),
             (&["git", "fetch", "https://TOKEN@host/x.git"], "git fetch https://***@host/x.git"),
             (&["git", "fetch", "https://bob:a@b@host/x"], "git fetch https://***@host/x"),
@@ -283,16 +290,16 @@ mod tests {
             (&["env", "GITHUB_TOKEN=SECRET", "make"], "env GITHUB_TOKEN=*** make"),
             (&["curl", "-u", "bob:SECRET", "url"], "curl -u *** url"),
             (&["curl", "-ubob:SECRET"], "curl -u***"),
-            (&["curl", "-H", "Authorization: Bearer SECRET", "url"], "curl -H Authorization: *** *** url"),
+            (&["curl", "-H", "Authorization: Bearer SECRET", "url"], "curl -H 'Authorization: *** ***' url"),
             (&["curl", "-HAuthorization:SECRET"], "curl -HAuthorization:***"),
-            (&["curl", "https://h/x?a=b&access_token=SECRET#c"], "curl https://h/x?a=b&access_token=***#c"),
+            (&["curl", "https://h/x?a=b&access_token=SECRET#c"], "curl 'https://h/x?a=b&access_token=***#c'"),
             (&["sshpass", "-p", "SECRET", "git"], "sshpass -p *** git"),
-            (&["sh", "-c", "x=1; git push https://u:SECRET@h  main"], "sh -c x=1; git push https://***@h  main"),
-            (&["sh", "-c", "git -c a.b='X Y SECRET' push"], "sh -c git -c a.b=*** push"),
-            (&["sh", "-c", "curl -H 'Authorization: a SECRET' u"], "sh -c curl -H 'Authorization: *** ***' u"),
-            (&["git", "commit", "-m", "don't  lose 'this"], "git commit -m don't  lose 'this"),
-            (&["git", "commit", "-m", "ä 'b c' \"d"], "git commit -m ä 'b c' \"d"),
-            (&["git", "commit", "-m", ""], "git commit -m "),
+            (&["sh", "-c", "x=1; git push https://u:SECRET@h  main"], "sh -c 'x=1; git push https://***@h  main'"),
+            (&["sh", "-c", "git -c a.b='X Y SECRET' push"], "sh -c 'git -c a.b=*** push'"),
+            (&["sh", "-c", "curl -H 'Authorization: a SECRET' u"], r"sh -c 'curl -H '\''Authorization: *** ***'\'' u'"),
+            (&["git", "commit", "-m", "don't  lose 'this"], r"git commit -m 'don'\''t  lose '\''this'"),
+            (&["git", "commit", "-m", "ä 'b c' \"d"], "git commit -m 'ä '\\''b c'\\'' \"d'"),
+            (&["git", "commit", "-m", ""], "git commit -m ''"),
         ] {
             assert_eq!(command_line(argv), shown, "{argv:?}");
         }

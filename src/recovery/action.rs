@@ -45,6 +45,8 @@ pub(crate) enum Action {
     RenameSection { old: String, new: String },
     /// Puts the staged files of a decided transaction into place.
     PlaceFiles { id: TxId, git_dir: PathBuf, begin: Box<Begin> },
+    /// The index of this worktree is the one that an operation left: the next undo compares with it.
+    RenewStanding { git_dir: PathBuf },
     /// Makes everything on the file system durable.
     Sync,
     /// Logs how recovery ended a transaction.

@@ -71,6 +71,9 @@ fn plan(site: &Site<'_>, case: &Case) -> anyhow::Result<Option<(Vec<Action>, Tol
             } else {
                 actions.extend(of_watched(site, case, begin));
             }
+            if case.decision == Decision::RecordCommitted {
+                actions.push(Action::RenewStanding { git_dir: tx.git_dir(site.repo) });
+            }
             actions.extend(record(case, begin, &ending));
             told(ending.finding)
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::fs::{door, durable};
 use crate::git::refs::RefSnapshot;
 use crate::git::update_refs::RefWrite;
-use crate::git::{Plumbing, RefName, Value};
+use crate::git::{Plumbing, RefName, Repository, Value};
 use crate::locks::InTheWay;
 use crate::recovery::action::{Action, Snapshot};
 use crate::recovery::files::{keep_copy, replace_file, set_aside, write_refs};
@@ -19,7 +19,7 @@ use crate::recovery::run_rollback::restore;
 use crate::recovery::site::Site;
 use crate::recovery::{close, reflogs, staged, take_apart};
 use crate::state::marker::State;
-use crate::state::quarantine;
+use crate::state::{kept, quarantine};
 use crate::wal::{Body, Flush, Outcome};
 
 /// Performs actions one after the other, or tells them.
@@ -102,6 +102,10 @@ impl Action {
             }
             Action::PlaceFiles { id, git_dir, begin } => {
                 staged::place_files(site, id, &git_dir, &begin, progress)?;
+            }
+            Action::RenewStanding { git_dir } => {
+                let repo = Repository { git_dir, ..site.repo.clone() };
+                kept::renew_standing(&repo, site.state, None)?;
             }
             Action::Sync => durable::sync_filesystem_of(site.state.path())?,
             Action::Record { id, outcome, refs } => {

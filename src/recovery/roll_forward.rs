@@ -122,7 +122,8 @@ fn state_of(
 
 /// A hook must not finish these: they write files.
 pub(crate) fn needs_a_command<'c>(cases: &'c [Case], mode: &Mode) -> Option<&'c Unfinished> {
-    let is_of_worktree = |b: &Begin| !b.files.is_empty() || b.new_index.is_some() || b.new_head.is_some();
+    let is_of_worktree =
+        |b: &Begin| !b.files.is_empty() || own::whole_files(b).next().is_some() || b.new_head.is_some();
     let writes_files =
         |u: &&Unfinished| u.is_to_be_finished() && u.begin.as_ref().is_some_and(|begin| is_of_worktree(begin));
     cases.iter().map(|case| &case.tx).find(writes_files).filter(|_| *mode != Mode::Command)

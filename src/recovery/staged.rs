@@ -7,11 +7,12 @@ use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::locks::{InTheWay, while_holding};
 use crate::recovery::progress::Progress;
 use crate::recovery::site::Site;
+use crate::staging::own::{self, Whole};
 use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;
-use crate::staging::{own, stage};
+use crate::staging::{stage, states};
 use crate::state::{TxId, kept};
-use crate::wal::{Begin, FileChange, NewIndex};
+use crate::wal::{Begin, FileChange, NewFile};
 
 /// An entry that the log of HEAD's branch has, and HEAD's own log, which ends at `size`, lacks.
 pub(crate) struct MissingEntry {
@@ -43,8 +44,12 @@ pub(crate) fn place_files(
     begin: &Begin,
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
-    if let Some(change) = &begin.new_index {
-        place_index(site, id, git_dir, change, progress)?;
+    for (whole, change) in own::whole_files(begin) {
+        place_whole(site, id, git_dir, (whole, &change), progress)?;
+    }
+    for name in states::place(site.state, id, git_dir, &begin.states)? {
+        progress.left_some = true;
+        progress.lines.push(format!("{name} is left alone: somebody else has made it"));
     }
     for (change, placed) in redo_files(site, id, git_dir, begin)? {
         match placed {
@@ -58,27 +63,29 @@ pub(crate) fn place_files(
         }
     }
     let repo = Repository { git_dir: git_dir.to_owned(), ..site.repo.clone() };
-    kept::renew_standing(&repo, site.state, None)?;
+    kept::renew_after_undo(&repo, site.state)?;
     if progress.lines.is_empty() {
         progress.lines.push("all of it had been applied".to_owned());
     }
     Ok(())
 }
 
-fn place_index(
+fn place_whole(
     site: &Site<'_>,
     id: TxId,
     git_dir: &Path,
-    change: &NewIndex,
+    (whole, change): (Whole, &NewFile),
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
-    let put = || own::place(site.state, id, &site.git.at(git_dir), git_dir, change);
-    match while_holding(site.repo, &git_dir.join("index.lock"), put)? {
-        Placed::Now => progress.lines.push("wrote the index".to_owned()),
+    let path = whole.path(site.repo, git_dir);
+    let put = || own::place(site.state, id, &site.git.at(git_dir), (whole, &path), change);
+    let name = site.repo.relative(&path);
+    match while_holding(site.repo, &whole.lock(site.repo, git_dir), put)? {
+        Placed::Now => progress.lines.push(format!("wrote {name}")),
         Placed::Already => {}
         Placed::Left(why) => {
             progress.left_some = true;
-            progress.lines.push(format!("the index is left alone: {why}"));
+            progress.lines.push(format!("{name} is left alone: {why}"));
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use crate::recovery::perform::perform;
 use crate::recovery::removed_index::{self, Found};
 use crate::recovery::report::{Finding, LockFinding, Report};
 use crate::recovery::site::{Mode, Site};
+use crate::staging::own;
 use crate::recovery::worktree_add;
 use crate::state::TxId;
 use crate::state::marker::{self, Listing};
@@ -178,18 +179,18 @@ pub(crate) fn known_dead(repo: &Repository, cases: &[Case]) -> KnownDead {
         let changed = begin.refs.iter().map(|c| (&c.name, c.lock));
         let watched = begin.watched.iter().map(|w| (&w.name, w.lock));
         known.extend(changed.chain(watched).filter_map(|(name, lock)| Some((refs.lock(name), lock?))));
-        known.extend(own_locks(&tx.git_dir(repo), begin));
+        known.extend(own_locks(repo, &tx.git_dir(repo), begin));
         let packed = if begin.reftable { "reftable/tables.list.lock" } else { "packed-refs.lock" };
         known.extend(begin.packed_lock.map(|lock| (repo.common_dir.join(packed), lock)));
     }
     known
 }
 
-/// `index.lock` and `HEAD.lock` of a transaction of ours: second names of what it had staged. A name more or less changes the
+/// `index.lock`, `config.lock` and `HEAD.lock` of a transaction of ours: second names of what it had staged. A name more or less changes the
 /// ctime of a file.
-fn own_locks(git_dir: &Path, begin: &Begin) -> Vec<(PathBuf, FileId)> {
-    let staged = [("index.lock", begin.new_index.map(|index| index.after)), ("HEAD.lock", begin.new_head)];
-    let locks = staged.into_iter().filter_map(|(name, file)| Some((git_dir.join(name), file?)));
+fn own_locks(repo: &Repository, git_dir: &Path, begin: &Begin) -> Vec<(PathBuf, FileId)> {
+    let whole = own::whole_files(begin).map(|(whole, change)| (whole.lock(repo, git_dir), change.after));
+    let locks = whole.chain(begin.new_head.map(|head| (git_dir.join("HEAD.lock"), head)));
     let as_now = |(path, file): (PathBuf, FileId)| {
         let now = FileId::at(&path).ok().flatten().filter(|now| now.is_same_file(&file))?;
         Some((path, now))

@@ -5,4 +5,5 @@ pub(crate) mod image;
 pub(crate) mod own;
 pub(crate) mod place;
 pub(crate) mod stage;
+pub(crate) mod states;
 pub(crate) mod worktree;

@@ -23,7 +23,7 @@ pub(crate) const INDEX: &str = "index.before";
 /// is not in it.
 pub(crate) const LAST_INDEX: &str = "index.last";
 
-/// The configuration sections of branches that the operation deleted or renamed.
+/// The configuration sections of branches that the operation made, deleted or renamed, as it found them.
 pub(crate) const SECTIONS: &str = "config.sections";
 
 /// The index of a worktree as its last operation left it, and the mark of that operation: one file for each worktree.
@@ -38,6 +38,9 @@ pub(crate) const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequen
 /// Other state files.
 const STATES: [&str; 7] =
     ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
+
+/// Those that a single merge, cherry-pick or revert has, and the commit that ends it takes away.
+pub(crate) const OF_A_COMMIT: [&str; 5] = ["CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD"];
 
 /// Whenever a multiple of so many transactions have kept files the directory is swept. Ids would not do: those of transactions that
 /// keep files may all be odd.
@@ -154,6 +157,12 @@ pub(crate) fn renew_standing(repo: &Repository, state: &StateDir, new_index: Opt
     let index = new_index.unwrap_or_else(|| repo.git_dir.join("index"));
     renew(&index, &last_index(state, repo.worktree_name()))?;
     renew(&repo.common_dir.join("logs/refs/stash"), &last_stash(state))
+}
+
+/// The same when an undo or a redo has ended, which may have replaced the configuration as well.
+pub(crate) fn renew_after_undo(repo: &Repository, state: &StateDir) -> io::Result<()> {
+    renew(&repo.common_dir.join("config"), &state.saved_config())?;
+    renew_standing(repo, state, None)
 }
 
 /// Is this the name of a state file or directory, right in the git directory of a worktree?

@@ -6,7 +6,7 @@
 //!
 //! | what | the end of the last operation |
 //! | --- | --- |
-//! | refs, HEAD | the last value in the log; a ref that the log never had is new if its file is |
+//! | refs, HEAD | the last value in the log; a ref that the log never had is new if its file is. Remote-tracking branches go on by themselves |
 //! | index | its standing second name, by entries |
 //! | log of refs/stash | its standing second name, by content |
 //! | configuration | as the operation found it, but for the branches that it touched |
@@ -85,10 +85,10 @@ pub(crate) fn differences(
 }
 
 impl End<'_> {
-    fn command(&self) -> &str {
+    fn command(&self) -> String {
         let first = self.begins.first();
         let line = first.map_or("", |begin| begin.root.as_ref().map_or(&begin.operation, |root| &root.operation));
-        command_of(line).unwrap_or("")
+        command_of(line).unwrap_or_default()
     }
 
     fn is_run(&self) -> bool {
@@ -117,7 +117,7 @@ impl End<'_> {
                 found.insert(name.clone(), value);
             }
         }
-        let end = self.end_time()?;
+        let end = self.log_time()?;
         for (name, value) in now.iter().filter(|(name, _)| is_ref(name) && !words.contains_key(*name)) {
             if self.repo.ref_format == RefFormat::Files
                 && FileId::at(&refs.file(name))?.is_some_and(|file| file.ctime > end)
@@ -125,8 +125,14 @@ impl End<'_> {
                 found.insert(name.clone(), value.clone());
             }
         }
-        let found: Vec<_> = found.into_iter().collect();
+        let found: Vec<_> = found.into_iter().filter(|(name, now)| !self.goes_on_by_itself(name, now)).collect();
         Ok((!found.is_empty()).then_some(Difference::Refs(found)))
+    }
+
+    /// Is it a remote-tracking branch that the operation has nothing to do with? Programs fetch whenever they like.
+    fn goes_on_by_itself(&self, name: &RefName, now: &Value) -> bool {
+        let is_touched = || self.begins.iter().any(|begin| begin.refs.iter().any(|change| change.name == *name));
+        name.as_bytes().starts_with(b"refs/remotes/") && !matches!(now, Value::Symref(_)) && !is_touched()
     }
 
     fn refs_now(&self, refs: &RefStore<'_>) -> anyhow::Result<BTreeMap<RefName, Value>> {
@@ -173,16 +179,6 @@ impl End<'_> {
             }
         }
         values
-    }
-
-    /// When the log was last written, if that was by this operation; else the end of the second in which it ended.
-    fn end_time(&self) -> io::Result<i64> {
-        let is_own = |record: &&Record| record.tx.is_some_and(|tx| self.transactions.contains(&tx));
-        let last = self.records.iter().rfind(is_own);
-        let is_last = last.zip(self.records.last()).is_some_and(|(own, last)| own.lsn == last.lsn);
-        let written = FileId::at(&self.state.path().join("log-head"))?.filter(|_| is_last).map(|head| head.mtime);
-        let second = || last.map_or(i64::MAX, |own| (own.time.cast_signed() + 1).saturating_mul(1_000_000_000));
-        Ok(written.unwrap_or_else(second))
     }
 
     /// When the log was last written, by whomever: other worktrees share what is compared with it, and undo and redo write an index
@@ -257,7 +253,7 @@ impl End<'_> {
         let (was, is) = (list(&saved)?, list(&now)?);
         let changed = was.iter().filter(|s| !is.contains(s)).chain(is.iter().filter(|s| !was.contains(s)));
         let key = |setting: &String| setting.split('\n').next().unwrap_or_default().to_owned();
-        let branches = self.branches()?;
+        let branches = self.branches();
         let is_explained = |key: &String| {
             let branch = key.strip_prefix("branch.").and_then(|rest| rest.rsplit_once('.')).map(|(name, _)| name);
             key.starts_with("jin.") || branch.is_some_and(|name| branches.iter().any(|own| own == name))
@@ -268,15 +264,13 @@ impl End<'_> {
         Ok((!keys.is_empty()).then_some(Difference::Config(keys)))
     }
 
-    /// The branches whose configuration the operation explains: those that it touched, but for deleted ones that had some. An undo
-    /// does not bring that back.
-    fn branches(&self) -> anyhow::Result<Vec<String>> {
-        let lost = !Kept::of(&self.state, self.records, &self.transactions)?.config_sections.is_empty();
-        let changes = self.begins.iter().flat_map(|begin| &begin.refs);
-        let touched = changes.filter(|change| !lost || change.after != Value::Absent).map(|change| change.name.clone());
+    /// The branches whose configuration the operation explains: those that it touched. What it says now is compared when it is
+    /// undone.
+    fn branches(&self) -> Vec<String> {
+        let touched = self.begins.iter().flat_map(|begin| &begin.refs).map(|change| change.name.clone());
         let renamed = self.begins.iter().filter_map(|begin| begin.rename.as_ref()?.to.clone());
         let short = |name: RefName| name.to_string().strip_prefix("refs/heads/").map(str::to_owned);
-        Ok(touched.chain(renamed).filter_map(short).collect())
+        touched.chain(renamed).filter_map(short).collect()
     }
 
     /// What has no former state to be compared with is known by when it was written last.
@@ -296,7 +290,7 @@ impl End<'_> {
 
     fn states(&self) -> anyhow::Result<Option<Difference>> {
         let command = self.command();
-        if GO_ON.contains(&command) || END.contains(&command) || self.is_run() {
+        if GO_ON.iter().chain(&END).any(|it| *it == command) || self.is_run() {
             return Ok(None);
         }
         let before = match Kept::of(&self.state, self.records, &self.transactions)?.state_files {

@@ -30,8 +30,8 @@ pub(super) struct History<'l> {
     pub(super) steps: HashMap<TxId, Result<Changes<'l>, Refusal>>,
     pub(super) done: Vec<TxId>,
     pub(super) undone: Vec<TxId>,
-    /// Done since something was last undone or done again.
-    since: Vec<TxId>,
+    /// What was undone, and an operation that was done behind that.
+    since: Vec<(TxId, TxId)>,
     pub(super) operations: Operations<'l>,
     /// The first transaction of each.
     begins: HashMap<TxId, &'l Begin>,
@@ -227,11 +227,9 @@ impl<'l> History<'l> {
     }
 
     fn do_newest(&mut self, operation: TxId) {
-        [&mut self.done, &mut self.undone, &mut self.since]
-            .into_iter()
-            .for_each(|side| side.retain(|tx| *tx != operation));
+        [&mut self.done, &mut self.undone].into_iter().for_each(|side| side.retain(|tx| *tx != operation));
         self.done.push(operation);
-        self.since.push(operation);
+        self.since.extend(self.undone.iter().map(|undone| (*undone, operation)));
     }
 
     /// The operations that are neither runs nor transactions of ours.
@@ -266,14 +264,17 @@ impl<'l> History<'l> {
         }
     }
 
-    /// The newest operation of this worktree that came behind the last undo or redo, but for those that go on by themselves.
-    pub(super) fn newer_than_undo(&self, worktree: &(String, Option<Birth>)) -> Option<TxId> {
+    /// The newest operation of this worktree that came behind the undo of `undone` and still is done, but for those that go on by
+    /// themselves.
+    pub(super) fn newer_than_undo(&self, undone: TxId, worktree: &(String, Option<Birth>)) -> Option<TxId> {
         let is_own = |id: &&TxId| !goes_on_by_itself(self.command(**id).unwrap_or_default());
-        self.since.iter().filter(is_own).rfind(|id| self.is_of(**id, worktree)).copied()
+        let newer = self.since.iter().filter(|(it, _)| *it == undone).map(|(_, newer)| newer);
+        newer.filter(|id| self.done.contains(id)).filter(is_own).rfind(|id| self.is_of(**id, worktree)).copied()
     }
 
     fn reverse(&mut self, reversal: Reversal) {
-        self.since.clear();
+        let (Reversal::Undo(other) | Reversal::Redo(other)) = reversal;
+        self.since.retain(|(undone, _)| *undone != other);
         match reversal {
             Reversal::Undo(other) => {
                 self.done.retain(|tx| *tx != other);

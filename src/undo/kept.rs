@@ -1,12 +1,16 @@
 //! What hooks have kept of an operation, which undo cannot have later.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::git::branch_config::{self, Section};
+use crate::staging::own::OLD_CONFIG;
+use crate::staging::stage;
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, kept};
-use crate::wal::{Body, Record};
+use crate::undo::Step;
+use crate::wal::{Body, Outcome, Record, Reversal};
 
 /// What is kept of one operation. Everything is as its first transaction found it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -18,8 +22,10 @@ pub(crate) struct Kept {
     /// Where git had replaced that already: the index that the operation before left. What was staged between the two is not in
     /// it.
     pub index_last_known: Option<PathBuf>,
-    /// The configuration sections of the branches that it deleted or renamed, as they stood in the configuration.
-    pub config_sections: Vec<u8>,
+    /// The configuration sections of the branches that it made, deleted or renamed, as it found them.
+    pub config_sections: Vec<Section>,
+    /// The configuration as the last undo of it found it.
+    pub config_undone: Option<Vec<u8>>,
     /// The log of refs/stash.
     pub stash_log: Option<KeptLog>,
 }
@@ -38,22 +44,62 @@ impl Kept {
     pub(crate) fn of(state: &StateDir, records: &[Record], transactions: &[TxId]) -> io::Result<Kept> {
         let mut found = Kept { stash_log: stash_log(state, records, transactions)?, ..Kept::default() };
         for dir in kept::find(state, transactions)? {
-            let existing = |name: &str| {
-                let path = dir.join(name);
-                Ok::<_, io::Error>(absent_is_none(fs::symlink_metadata(&path))?.map(|_| path))
-            };
-            found.state_files = found.state_files.or(existing(kept::STATE)?);
-            let before = existing(kept::INDEX)?;
+            found.state_files = found.state_files.or(existing(&dir, kept::STATE)?);
+            let before = existing(&dir, kept::INDEX)?;
             if found.index_last_known.is_none() && found.index_before.is_none() {
                 found.index_before = before;
-                found.index_last_known = existing(kept::LAST_INDEX)?;
+                found.index_last_known = existing(&dir, kept::LAST_INDEX)?;
             }
-            if let Some(path) = existing(kept::SECTIONS)? {
-                found.config_sections.extend(durable::read_own(&path, SMALL)?);
-            }
+        }
+        Ok(Kept { config_sections: config_sections(state, transactions)?, ..found })
+    }
+
+    /// The same of an operation that is reversed: with what the parts of a run and the last undo have kept.
+    pub(crate) fn of_step(state: &StateDir, records: &[Record], step: &Step) -> anyhow::Result<Kept> {
+        let mut found = Kept::of(state, records, &step.transactions)?;
+        found.config_sections.extend(config_sections(state, &step.parts)?);
+        if let Some(undo) = last_undo(records, step.id) {
+            let files = stage::kept(state, undo)?;
+            let dirs = kept::find(state, &[undo])?.into_iter().chain(files);
+            let existing = |dir: PathBuf| existing(&dir, OLD_CONFIG).transpose();
+            let config = dirs.filter_map(existing).next().transpose()?;
+            found.config_undone = config.map(|path| durable::read_own(&path, SMALL)).transpose()?;
         }
         Ok(found)
     }
+}
+
+fn existing(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
+    let path = dir.join(name);
+    Ok(absent_is_none(fs::symlink_metadata(&path))?.map(|_| path))
+}
+
+fn config_sections(state: &StateDir, transactions: &[TxId]) -> io::Result<Vec<Section>> {
+    let mut found = Vec::new();
+    for dir in kept::find(state, transactions)? {
+        if let Some(path) = existing(&dir, kept::SECTIONS)? {
+            found.extend(branch_config::decode(&durable::read_own(&path, SMALL)?));
+        }
+    }
+    Ok(found)
+}
+
+/// The transaction that has taken the operation back last.
+fn last_undo(records: &[Record], operation: TxId) -> Option<TxId> {
+    let mut undos = Vec::new();
+    let mut last = None;
+    for record in records {
+        match (&record.body, record.tx) {
+            (Body::Begin(begin), Some(id)) if begin.reverses == Some(Reversal::Undo(operation)) => undos.push(id),
+            (Body::Committed { .. } | Body::Recovered { outcome: Outcome::Committed, .. }, Some(id))
+                if undos.contains(&id) =>
+            {
+                last = Some(id);
+            }
+            _ => {}
+        }
+    }
+    last
 }
 
 impl Kept {

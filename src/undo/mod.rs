@@ -24,7 +24,7 @@ pub(crate) mod restore;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::apply::swap::{HeadSwap, IndexSwap};
+use crate::apply::swap::{FileSwap, HeadSwap};
 use crate::apply::{Expected, Transaction};
 use crate::fs::beneath::RelPath;
 use crate::git::refs::RefSnapshot;
@@ -59,6 +59,8 @@ pub(crate) struct Step {
     pub heads: Vec<HeadRecord>,
     /// Its transactions, oldest first.
     pub transactions: Vec<TxId>,
+    /// Those of its command, if it is a run.
+    pub parts: Vec<TxId>,
     /// The worktree's git directory, as the log has it.
     worktree: String,
     /// The run that this is part of.
@@ -104,7 +106,7 @@ pub(crate) fn plan(
         Some(id) => return Err(Refusal::NotThere(id, direction)),
         None => *side.iter().rfind(|id| history.is_of(**id, &here)).ok_or(Refusal::NothingLeft(direction))?,
     };
-    if let (Direction::Redo, None, Some(newer)) = (direction, wanted, history.newer_than_undo(&here)) {
+    if let (Direction::Redo, None, Some(newer)) = (direction, wanted, history.newer_than_undo(id, &here)) {
         let operation = history.command(newer).unwrap_or_default().to_owned();
         return Err(Refusal::CameSince(id, newer, operation));
     }
@@ -122,7 +124,7 @@ pub(crate) fn plan(
         RefWrite { name: name.clone(), from: from.clone(), to: to.clone() }
     };
     let writes: Vec<RefWrite> = changes.refs.iter().map(write).collect();
-    if command_of(changes.operation) == Some("push") {
+    if command_of(changes.operation).as_deref() == Some("push") {
         return Err(Refusal::Pushed(id, changes.operation.to_owned(), leases(&writes)));
     }
     let file = |change: &FileChange| {
@@ -139,7 +141,9 @@ pub(crate) fn plan(
     let mut transactions: Vec<TxId> = records.iter().filter_map(|record| record.tx).collect();
     transactions.retain(|tx| history.operations.id(*tx) == id);
     transactions.dedup();
-    Ok(Step { id, operation, direction, writes, files, heads, transactions, worktree, part_of: None })
+    let is_part = |record: &&Record| matches!(&record.body, Body::Begin(begin) if begin.part_of == Some(id));
+    let parts = records.iter().filter(is_part).filter_map(|record| record.tx).collect();
+    Ok(Step { id, operation, direction, writes, files, heads, transactions, parts, worktree, part_of: None })
 }
 
 /// What takes a push back in the other repository, as long as that still has what was pushed.
@@ -157,7 +161,7 @@ fn leases(writes: &[RefWrite]) -> Vec<String> {
 /// Do these move what follows other repositories, often without anybody asking?
 fn goes_on_by_itself(operation: &str) -> bool {
     const BY_THEMSELVES: [&str; 4] = ["fetch", "maintenance", "push", "remote"];
-    command_of(operation).is_some_and(|command| BY_THEMSELVES.contains(&command))
+    command_of(operation).is_some_and(|command| BY_THEMSELVES.contains(&command.as_str()))
 }
 
 /// May the newest operation be taken back without being named? Nothing came behind it that no hook saw, and it is not what goes
@@ -180,7 +184,7 @@ pub(crate) fn require_newest(repo: &Repository, git: &Git, records: &[Record], s
 
 /// Did any part of the operation move what follows other repositories? A pull fetches for the sake of its merge.
 fn transfers(history: &History<'_>, records: &[Record], step: &Step) -> bool {
-    let is_pull = command_of(&step.operation) == Some("pull");
+    let is_pull = command_of(&step.operation).as_deref() == Some("pull");
     let parts = records.iter().filter_map(|record| match (&record.body, record.tx) {
         (Body::Begin(begin), Some(tx)) if history.operations.id(tx) == step.id => Some(begin.operation.as_str()),
         _ => None,
@@ -298,7 +302,7 @@ pub(crate) fn carry_out(repo: &Repository, git: &Git, step: &Step, restore: &Res
         write_refs_with_hooks(&git.at(&repo.git_dir), &step.writes, &message, (crate::util::env::REVERSES, &text))?;
     }
     // The next undo compares with this.
-    Ok(crate::state::kept::renew_standing(repo, &StateDir::of(repo), None)?)
+    Ok(crate::state::kept::renew_after_undo(repo, &StateDir::of(repo))?)
 }
 
 /// The same as a transaction of ours.
@@ -389,8 +393,12 @@ fn queue(transaction: &mut Transaction, restore: &Restore) {
         };
     }
     if let Some(index) = &restore.index {
-        transaction.replace_index(IndexSwap { before: index.before, content: index.content.clone() });
+        transaction.replace_index(FileSwap { before: index.before, content: index.content.clone() });
     }
+    if let Some(config) = &restore.config {
+        transaction.replace_config(FileSwap { before: Some(config.before), content: config.content.clone() });
+    }
+    transaction.replace_states(restore.states.clone());
     if let Some(head) = restore.head_now.clone() {
         transaction.require_head(head);
     }

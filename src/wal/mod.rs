@@ -29,6 +29,7 @@ pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use log::{Flush, Log};
 pub(crate) use operations::{CheckedOut, Operations, Place};
 pub(crate) use record::{
-    Begin, Body, Checkout, Doer, Lsn, NewIndex, Outcome, Record, RefChange, Rename, Reversal, Seal, Sequence, Watched,
+    Begin, Body, Checkout, Doer, Lsn, NewFile, Outcome, Record, RefChange, Rename, Reversal, Seal, Sequence,
+    StateChange, Watched,
 };
 pub(crate) use scan::Scan;

@@ -93,7 +93,7 @@ impl<'l> Grouping<'l> {
         if is_shared(begin) {
             let (operation, sequence) =
                 (begin.root.as_ref().map_or(&begin.operation, |r| &r.operation), &begin.sequence);
-            let is_part = command_of(operation).is_some_and(|command| SEQUENTIAL.contains(&command));
+            let is_part = command_of(operation).is_some_and(|command| SEQUENTIAL.contains(&command.as_str()));
             let sequence = sequence.as_ref().filter(|_| is_part).map(|it| (begin.worktree.as_str(), it));
             self.group(id, key(&begin.owner, begin.root.as_ref()), sequence, time);
         }

@@ -10,7 +10,7 @@ use crate::git::refs::RefSnapshot;
 use crate::git::{RefName, Value};
 use crate::process::operation::Root;
 use crate::process::owner::{Owner, Process};
-use crate::state::{TxId, TxKind};
+use crate::state::{TxId, TxKind, kept};
 use crate::util::text::{escape, unescape};
 use crate::wal::files::FileChange;
 
@@ -155,14 +155,30 @@ pub struct Checkout {
     pub by: Option<Box<Doer>>,
 }
 
-/// The index of a worktree that a transaction of ours replaces as a whole.
+/// A file that a transaction of ours replaces as a whole: the index of a worktree, the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct NewIndex {
-    /// The index that it replaces; `None` where there was none.
+pub struct NewFile {
+    /// The file that it replaces; `None` where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<FileId>,
-    /// The new one: staged, and under its second name `index.lock`.
+    /// The new one: staged, and under its second name `index.lock` or `config.lock`.
     pub after: FileId,
+}
+
+/// A state file of a merge or a pick, which a transaction of ours puts back or takes away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChange {
+    /// Its name in the git directory of the worktree.
+    pub name: String,
+    /// It comes; else it goes.
+    pub comes: bool,
+}
+
+/// Reads names of state files: no others.
+fn of_a_commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<StateChange>, D::Error> {
+    let changes = Vec::<StateChange>::deserialize(deserializer)?;
+    let is_known = |change: &StateChange| kept::OF_A_COMMIT.contains(&change.name.as_str());
+    if changes.iter().all(is_known) { Ok(changes) } else { Err(de::Error::custom("a name of no state file")) }
 }
 
 /// `begin`: everything that recovery needs.
@@ -235,7 +251,13 @@ pub struct Begin {
     pub files: Vec<FileChange>,
     /// The new index, of a transaction of ours that replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_index: Option<NewIndex>,
+    pub new_index: Option<NewFile>,
+    /// The new configuration, of a transaction of ours with which sections of branches come or go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_config: Option<NewFile>,
+    /// State files of what is in progress in the worktree, of a transaction of ours with which they come or go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "of_a_commit")]
+    pub states: Vec<StateChange>,
     /// The new HEAD, of a transaction of ours that moves it from or to a branch: staged, and under its second name `HEAD.lock`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_head: Option<FileId>,
@@ -283,6 +305,8 @@ impl Begin {
             barrier: false,
             files: Vec::new(),
             new_index: None,
+            new_config: None,
+            states: Vec::new(),
             new_head: None,
             message: String::new(),
             snapshot: None,

@@ -166,15 +166,19 @@ fn recover_takes_a_torn_transaction_back_and_the_second_time_has_nothing_to_do()
     refs/heads/alpha
       before  [ID]
       after   [ID]
+      + 77e0cd7 two
     refs/heads/beta
       before  [ID]
       after   [ID]
+      + 77e0cd7 two
     refs/heads/gamma
       before  [ID]
       after   [ID]
+      + 77e0cd7 two
     refs/heads/omega
       before  [ID]
       after   [ID]
+      + 77e0cd7 two
     --- stderr
     --- exit 0
     ");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::support::repo::{Git, Options, Repo, jin_txn, text};
+use crate::support::terminal::Terminal;
 
 /// What a user types, one line each; each continues where the one before it stopped.
 const LINES: [&str; 46] = [
@@ -192,4 +193,29 @@ fn installing_again_with_an_older_or_a_newer_git_takes_back_what_each_has_set() 
     let said = seen(&repo, git, &format!("'{}' uninstall --purge", jin_txn().display()));
     assert!(said.ends_with("--- exit status: 0\n"), "{said}");
     assert_eq!(fs::read(repo.git_dir().join("config")).expect("there is one"), pristine, "byte for byte");
+}
+
+/// A program that a repository names is not run; the user's is, as git runs it.
+#[test]
+fn the_log_on_a_terminal_goes_through_the_pager_of_the_user_and_not_of_the_repository() {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.git(["commit", "-q", "--allow-empty", "-m", "a b"]);
+    repo.git(["config", "core.pager", "touch .git/pwned; sed s/^/repository:/"]);
+    let page = |pagers: &[(&str, &str)]| {
+        let mut command = repo.command(jin_txn().as_os_str());
+        command.arg("log").env("TERM", "xterm").envs(pagers.iter().copied());
+        let mut terminal = Terminal::start(command);
+        let shown = terminal.wait_for("git commit -q --allow-empty -m 'a b'");
+        assert!(terminal.ended().success(), "{shown}");
+        shown
+    };
+    let pager = |name: &str| format!("sed s/^/{name}:/");
+    let (one, other) = (pager("one"), pager("other"));
+    assert!(page(&[("GIT_PAGER", &one), ("PAGER", &other)]).starts_with("one:tx-1"));
+    assert!(page(&[("PAGER", &other)]).starts_with("other:tx-1"));
+    assert!(page(&[("GIT_PAGER", "cat")]).starts_with("tx-1"));
+    assert!(page(&[("GIT_PAGER", "no-such-pager")]).starts_with("tx-1"), "without it all is shown all the same");
+    repo.git(["config", "--global", "core.pager", &pager("user")]);
+    assert!(page(&[("PAGER", &other)]).starts_with("user:tx-1"));
+    assert!(!repo.git_dir().join("pwned").exists());
 }

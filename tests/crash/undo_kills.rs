@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use crate::support::crash::{jin, recover, run_jin};
+use crate::support::crash::{git, is_ref_rename, jin, recover, run_jin};
 use crate::support::invariants;
 use crate::support::repo::{Options, Repo};
 use crate::support::table::{start, stride};
-use crate::support::tracer::{self, Action, Event, Isolation};
+use crate::support::tracer::{self, Action, Event, Isolation, Role};
 use crate::support::worktree::Whole;
 
 /// Points of each kind by default; `JIN_KILL=all` takes all.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 6;
 
 /// A repository in which the last operation changes refs, index and files.
 fn scene(operation: &[&str]) -> Repo {
@@ -27,16 +27,36 @@ fn scene(operation: &[&str]) -> Repo {
     repo.commit_all("two");
     repo.git(["checkout", "-q", "main"]);
     repo.write("mine", "local\n");
+    repo.git(["branch", "other"]);
+    repo.git(["config", "branch.other.description", "words"]);
     repo.git(operation);
     repo
 }
 
-fn kill_everywhere(operation: &[&str], direction: &str) {
-    let template = scene(operation);
-    if direction == "redo" {
-        assert_eq!(run_jin(&template, &["undo"]).0, 0);
+/// A repository in which the last operation ended a merge.
+fn ended_merge() -> Repo {
+    let repo = scene(&["checkout", "-q", "-b", "side", "main~0"]);
+    for (branch, content) in [("side", "side\n"), ("main", "main\n")] {
+        repo.git(["checkout", "-q", branch]);
+        repo.write("file", content);
+        repo.git(["commit", "-q", "-m", branch, "file"]);
     }
-    let before = Whole::of(&template);
+    repo.try_git(["merge", "-q", "side"]);
+    repo.write("file", "both\n");
+    repo.git(["add", "file"]);
+    repo.git(["commit", "-q", "-m", "both"]);
+    repo
+}
+
+fn kill_everywhere(operation: &[&str], direction: &str) {
+    kill_everywhere_in(&scene(operation), &format!("{operation:?}"), direction);
+}
+
+fn kill_everywhere_in(template: &Repo, operation: &str, direction: &str) {
+    if direction == "redo" {
+        assert_eq!(run_jin(template, &["undo"]).0, 0);
+    }
+    let before = Whole::of(template);
     let model = template.copy();
     let (events, outcome) = tracer::events_of(jin(&model, &[direction]), b"").expect("it starts");
     assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
@@ -45,7 +65,7 @@ fn kill_everywhere(operation: &[&str], direction: &str) {
     let (mut ends, mut bad) = ((0, 0), Vec::new());
     for action in [Action::KillTree, Action::KillGit, Action::KillHook] {
         let step = stride("JIN_KILL", events.len().div_ceil(SAMPLE));
-        let first = start(&format!("{operation:?}{direction}{action:?}"), step, "JIN_KILL_SEED");
+        let first = start(&format!("{operation}{direction}{action:?}"), step, "JIN_KILL_SEED");
         for event in events.iter().skip(first).step_by(step) {
             let repo = template.copy();
             let mut decide = |now: &Event| if now.n == event.n { action } else { Action::Continue };
@@ -69,7 +89,7 @@ fn kill_everywhere(operation: &[&str], direction: &str) {
         }
     }
     println!("torture: kills={} violations={}", ends.0 + ends.1 + bad.len(), bad.len());
-    println!("{direction} of {operation:?}: {ends:?}, {} bad of {} points", bad.len(), events.len());
+    println!("{direction} of {operation}: {ends:?}, {} bad of {} points", bad.len(), events.len());
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
     assert!(
         std::env::var_os("JIN_KILL").is_some() || ends.0 > 0 && ends.1 > 0,
@@ -89,10 +109,44 @@ fn a_redo_of_a_merge_that_is_killed_leaves_refs_index_and_files_wholly_before_or
 
 #[test]
 fn an_undo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
-    kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "undo");
+    kill_everywhere(&["checkout", "-q", "-b", "fresh", "--track", "ahead"], "undo");
 }
 
 #[test]
 fn a_redo_of_a_new_branch_that_is_killed_leaves_head_and_all_else_wholly_before_or_after() {
-    kill_everywhere(&["checkout", "-q", "-b", "fresh", "ahead"], "redo");
+    kill_everywhere(&["checkout", "-q", "-b", "fresh", "--track", "ahead"], "redo");
+}
+
+#[test]
+fn an_undo_of_a_deleted_branch_that_is_killed_leaves_it_and_its_configuration_wholly_before_or_after() {
+    kill_everywhere(&["branch", "-q", "-D", "other"], "undo");
+}
+
+#[test]
+fn an_undo_of_the_end_of_a_merge_that_is_killed_leaves_it_in_progress_or_not() {
+    kill_everywhere_in(&ended_merge(), "the end of a merge", "undo");
+}
+
+/// A hook that dies at the end of a transaction has logged it, or leaves that to recovery: in both cases the index is the one that
+/// the commit left, and no difference to it.
+#[test]
+fn a_hook_that_is_killed_at_the_end_of_a_commit_does_not_keep_the_next_undo_away() {
+    let template = scene(&["merge", "-q", "ahead"]);
+    let commit = ["commit", "-q", "-a", "-m", "mine"];
+    let before = Whole::of(&template);
+    let model = template.copy();
+    let (events, _) = tracer::events_of(git(&model, &commit), b"").expect("it starts");
+    let done = events.iter().rposition(is_ref_rename).expect("the branch moves");
+    let ends: Vec<&Event> = events[done..].iter().filter(|event| event.role == Role::Hook).collect();
+    let step = stride("JIN_KILL", ends.len().div_ceil(SAMPLE));
+    for event in ends.iter().step_by(step) {
+        let repo = template.copy();
+        let mut decide = |now: &Event| if now.n == event.n { Action::KillHook } else { Action::Continue };
+        tracer::trace(git(&repo, &commit), b"", Isolation::None, &mut decide).expect("it starts");
+        let (code, said) = recover(&repo);
+        assert_eq!(code, 0, "{event}: {said}");
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!((code, Whole::of(&repo)), (0, before.clone()), "{event}: {said}");
+        repo.discard();
+    }
 }

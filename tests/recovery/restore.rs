@@ -112,17 +112,7 @@ fn what_a_commit_staged_itself_is_not_staged_after_its_undo_and_is_after_its_red
 }
 
 #[test]
-fn what_would_not_come_back_with_the_refs_is_refused() {
-    let repo = diverged();
-    repo.git(["config", "branch.topic.remote", "origin"]);
-    repo.git(["branch", "-q", "-D", "topic"]);
-    let before = Whole::of(&repo);
-    // A bare undo finds that the configuration is another one before that.
-    assert_eq!((run_jin(&repo, &["undo"]).0, &Whole::of(&repo)), (1, &before));
-    let (code, said) = run_jin(&repo, &["undo", &newest(&repo)]);
-    assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
-    assert!(said.contains("branches with a configuration were deleted"), "{said}");
-
+fn a_merge_that_a_commit_ended_is_in_progress_again_after_its_undo_and_not_after_its_redo() {
     let repo = diverged();
     repo.write("topic", "in conflict\n");
     repo.git(["add", "topic"]);
@@ -130,11 +120,18 @@ fn what_would_not_come_back_with_the_refs_is_refused() {
     repo.try_git(["merge", "-q", "topic"]);
     repo.write("topic", "resolved\n");
     repo.git(["add", "topic"]);
+    let (before, message) = (Whole::of(&repo), fs::read_to_string(repo.git_dir().join("MERGE_MSG")).unwrap());
     repo.git(["commit", "-q", "-m", "resolved"]);
-    let before = Whole::of(&repo);
+    assert_undone_and_redone(&repo, &before, &Whole::of(&repo), "commit");
     let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, Whole::of(&repo)), (0, before), "{said}");
+    assert_eq!(fs::read_to_string(repo.git_dir().join("MERGE_MSG")).unwrap(), message);
+    // Somebody else's merge is not taken for it.
+    fs::write(repo.git_dir().join("MERGE_HEAD"), "another\n").unwrap();
+    let before = Whole::of(&repo);
+    let (code, said) = run_jin(&repo, &["redo"]);
     assert_eq!((code, Whole::of(&repo)), (1, before), "{said}");
-    assert!(said.contains("it ended a merge, a cherry-pick or the like"), "{said}");
+    assert!(said.contains("a merge is in progress"), "{said}");
 }
 
 /// The newest transaction that moved a ref.
@@ -147,13 +144,42 @@ fn a_branch_whose_configuration_would_stay_is_not_taken_away() {
     let repo = diverged();
     let before = Whole::of(&repo);
     repo.git(["switch", "-q", "--track", "-c", "fresh", "ahead"]);
+    repo.git(["config", "branch.fresh.description", "words"]);
     let after = Whole::of(&repo);
     let (code, said) = run_jin(&repo, &["undo"]);
     assert_eq!((code, Whole::of(&repo)), (1, after), "{said}");
-    assert!(said.contains("the configuration of the branch fresh would stay"), "{said}");
-    repo.git(["config", "--remove-section", "branch.fresh"]);
+    assert!(said.contains("the configuration of the branch fresh has changed since"), "{said}");
+    repo.git(["config", "--unset", "branch.fresh.description"]);
     let (code, said) = run_jin(&repo, &["undo"]);
     assert_eq!((code, Whole::of(&repo)), (0, before), "{said}");
+}
+
+#[test]
+fn what_is_configured_for_a_branch_goes_and_comes_back_with_it_beside_what_changed_since() {
+    let repo = diverged();
+    repo.git(["config", "branch.topic.description", "words of \"topic\""]);
+    repo.git(["config", "user.email", "a@example.com"]);
+    let found = fs::read_to_string(repo.git_dir().join("config")).unwrap();
+    repo.git(["branch", "-q", "-D", "topic"]);
+    let deleted = fs::read_to_string(repo.git_dir().join("config")).unwrap();
+    for (direction, text) in [("undo", &found), ("redo", &deleted), ("undo", &found)] {
+        let (code, said) = run_jin(&repo, &[direction]);
+        assert_eq!((code, &fs::read_to_string(repo.git_dir().join("config")).unwrap()), (0, text), "{said}");
+    }
+    // The list of what is to be compared with is that of the undo.
+    let (code, said) = run_jin(&repo, &["redo"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("configuration: branch.topic"), "{said}");
+    repo.git(["config", "a.b", "c"]);
+    let (code, said) = run_jin(&repo, &["undo", &said_id(&said)]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(repo.read(["config", "branch.topic.description"]), "words of \"topic\"");
+    assert_eq!(repo.read(["config", "a.b"]), "c");
+}
+
+/// The operation that was undone or done again.
+fn said_id(said: &str) -> String {
+    said.split(' ').find(|word| word.starts_with("tx-")).expect("it is named").to_owned()
 }
 
 #[test]
@@ -173,6 +199,11 @@ fn what_was_undone_is_not_done_again_behind_a_new_operation_unless_it_is_named()
     hint: `git txn redo [TX]` does it again all the same
     --- exit 1
     ");
+    assert_eq!(Whole::of(&repo), before);
+    // The newer one undone and done again is newer still.
+    for (arguments, code) in [(["undo"], 0), (["redo"], 0), (["redo"], 1)] {
+        assert_eq!(run_jin(&repo, &arguments).0, code, "{arguments:?}");
+    }
     assert_eq!(Whole::of(&repo), before);
     let (code, said) = run_jin(&repo, &["redo", merge]);
     assert_eq!((code, value(&repo, "HEAD")), (0, after), "{said}");

@@ -379,7 +379,7 @@ fn a_kept_run_that_replaced_a_branch_by_branches_below_its_name_is_undone_and_re
     let after = repo.read(["for-each-ref"]);
     assert_snapshot!(shown(&repo, &repo.jin_txn(["undo"])), @r"
     --- stderr
-    jin-txn: undid tx-5 (`jin-txn run -- sh -ec git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u`)
+    jin-txn: undid tx-5 (`jin-txn run -- sh -ec 'git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u'`)
       refs/heads/a: absent -> [ID]
       refs/heads/a/b: [ID] -> absent
       refs/heads/a/c: [ID] -> absent
@@ -391,7 +391,7 @@ fn a_kept_run_that_replaced_a_branch_by_branches_below_its_name_is_undone_and_re
     assert_eq!(run_jin(&repo, &["check"]).0, 0);
     assert_snapshot!(shown(&repo, &repo.jin_txn(["redo"])), @r"
     --- stderr
-    jin-txn: redid tx-5 (`jin-txn run -- sh -ec git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u`)
+    jin-txn: redid tx-5 (`jin-txn run -- sh -ec 'git branch -q -D a; git branch a/b main; git branch a/c main; git tag -d t; git tag t/u'`)
       refs/heads/a: [ID] -> absent
       refs/heads/a/b: absent -> [ID]
       refs/heads/a/c: absent -> [ID]

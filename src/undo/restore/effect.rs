@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::git::reflog::{self, LogLine};
 use crate::git::{Oid, Value};
-use crate::process::operation::{LONGEST, command_of};
+use crate::process::operation::{command_of, is_cut, words_of};
 use crate::staging::own::moving_message;
 use crate::undo::history::{HeadRecord, LogPlace};
 
@@ -102,6 +102,7 @@ fn is_of(line: &LogLine<'_>, record: &HeadRecord) -> bool {
 
 fn effect(message: Option<&str>, record: &HeadRecord) -> Option<Effect> {
     let command = command_of(&record.operation);
+    let command = command.as_deref();
     if record.is_ours || matches!(command, Some("update-ref" | "symbolic-ref")) {
         return Some(Effect::Stays);
     }
@@ -119,7 +120,7 @@ fn effect(message: Option<&str>, record: &HeadRecord) -> Option<Effect> {
     let is_it = |what: &str| message.strip_prefix(what).is_some_and(|rest| rest.starts_with([':', ' ']));
     let by_message = MESSAGES.iter().find(|(what, _)| is_it(what)).map(|(_, effect)| *effect);
     // Who calls git chooses the message: GIT_REFLOG_ACTION. What concludes a merge says that it commits.
-    let concludes = record.operation.contains(" --continue");
+    let concludes = words_of(&record.operation).iter().any(|word| word == "--continue");
     let contradicts = by_command == Some(Effect::Follows) && by_message == Some(Effect::Stays) && !concludes;
     by_message.filter(|_| !contradicts)
 }
@@ -157,7 +158,7 @@ fn is_special(operation: &str) -> bool {
     let is_long = |word: &str| {
         LONG.iter().any(|long| word.starts_with(long) || (word.len() > "--x".len() && long.starts_with(word)))
     };
-    operation.split(' ').skip(2).any(|word| is_short(word) || is_long(word))
+    is_cut(operation) || words_of(operation).iter().skip(2).any(|word| is_short(word) || is_long(word))
 }
 
 /// By its options, which may be abbreviated, and of which the last one counts. Of an alias they are unknown, and of a command line
@@ -170,10 +171,11 @@ fn of_reset(operation: &str) -> Option<Effect> {
         ("--mixed", Effect::Index),
         ("--soft", Effect::Stays),
     ];
-    let is_known = command_of(operation) == Some("reset") && operation.chars().count() < LONGEST;
-    let mut options = operation.split(' ').skip_while(|word| *word != "reset").take_while(|word| *word != "--");
+    let is_known = command_of(operation).as_deref() == Some("reset") && !is_cut(operation);
+    let words = words_of(operation);
+    let mut options = words.iter().skip_while(|word| *word != "reset").take_while(|word| *word != "--");
     let mode = |word: &str| MODES.iter().find(|(mode, _)| word.len() > 2 && mode.starts_with(word)).map(|(_, it)| *it);
-    is_known.then(|| options.by_ref().filter_map(mode).last().unwrap_or(Effect::Index))
+    is_known.then(|| options.by_ref().filter_map(|word| mode(word)).last().unwrap_or(Effect::Index))
 }
 
 #[cfg(test)]
@@ -192,6 +194,8 @@ mod tests {
             (Some("reset: moving to HEAD~1"), "git reset --soft HEAD~1", Some(Effect::Stays)),
             (Some("reset: moving to HEAD~1"), "git -c a=b reset --hard HEAD~1", Some(Effect::Follows)),
             (Some("reset: moving to HEAD~1"), "git back", None),
+            (Some("merge topic: Fast-forward"), "git -C 'x update-ref' merge topic", Some(Effect::Follows)),
+            (Some("checkout: moving from a to b"), "git checkout 'x -f' b", Some(Effect::Follows)),
             (Some("reset: moving to HEAD~1"), "git reset --har HEAD~1", Some(Effect::Follows)),
             (Some("reset: moving to HEAD~1"), "git reset --hard --soft HEAD~1", Some(Effect::Stays)),
             (Some("reset: moving to HEAD~1"), "git reset HEAD~1 -- --hard", Some(Effect::Index)),

@@ -9,25 +9,26 @@
 //!
 //! Limits: a repository without a worktree has refs only. HEAD of a reftable is not moved from branch to branch.
 
+mod config;
 mod effect;
 mod paths;
 mod staged;
+mod states;
 
+use crate::apply::swap::StateSwap;
+use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
-use crate::fs::{FileId, absent_is_none, durable};
-use crate::git::config_files;
 use crate::git::filtered::ATTRIBUTES_OF_A_COMMIT;
 use crate::git::index::{self, Tree};
 use crate::git::update_refs::RefWrite;
 use crate::git::{Git, Oid, RefName, RefStore, Repository, Value};
 use crate::staging::worktree::{NoWorktree, Worktree};
-use crate::state::directory::SMALL;
 use crate::undo::kept::Kept;
 use crate::undo::refusal::Refusal;
 use crate::undo::{Direction, Step};
-use crate::util::text::escape;
 use crate::wal::{FileImage, FileMode};
 
+use config::NewConfig;
 use effect::{Effect, Move};
 
 /// What is to be done to the worktree.
@@ -39,6 +40,10 @@ pub(crate) struct Restore {
     pub files: Vec<FileRestore>,
     /// The commit of which files have the attributes, where those of the worktree change as well.
     pub attributes: Option<Oid>,
+    /// State files that come or go. Then there is a new index.
+    pub states: Vec<StateSwap>,
+    /// The new configuration.
+    pub config: Option<NewConfig>,
     /// HEAD, where it is not one of the refs that git writes.
     pub head: Option<Head>,
     /// What HEAD is, on which all of it was planned.
@@ -50,7 +55,11 @@ pub(crate) struct Restore {
 impl Restore {
     /// Is it nothing but refs, which one session of git writes?
     pub(super) fn is_of_refs(&self) -> bool {
-        self.index.is_none() && self.files.is_empty() && self.head.is_none()
+        self.index.is_none()
+            && self.states.is_empty()
+            && self.config.is_none()
+            && self.files.is_empty()
+            && self.head.is_none()
     }
 }
 
@@ -95,7 +104,11 @@ pub(crate) enum Follow {
 
 /// Plans it, and changes nothing.
 pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
-    require_restorable(repo, step, kept)?;
+    let config = config::plan(repo, git, step, kept)?;
+    Ok(Restore { config, ..of_worktree(repo, git, step, kept, follow)? })
+}
+
+fn of_worktree(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
     let Some(head) = head_of(repo, step)? else { return Ok(Restore::default()) };
     let worktree = match Worktree::open(repo, git) {
         Ok(worktree) => worktree,
@@ -109,14 +122,15 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
         }
         Err(error) => return Err(error),
     };
-    if let Some(what) = index::in_progress(&repo.git_dir) {
+    if let (Some(what), Direction::Undo) = (index::in_progress(&repo.git_dir), step.direction) {
         return Err(Refusal::InProgress(step.id, what).into());
     }
     let moves = moves(repo, step, &head)?;
     // A rebase makes such files as it begins; only a commit ends what somebody else had begun.
-    if step.direction == Direction::Undo && kept.state_files.is_some() && moves.iter().any(|m| m.commits) {
-        let why = "it ended a merge, a cherry-pick or the like, which would not be in progress again";
-        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    let states = states::plan(repo, step, &moves, kept)?;
+    if let (Some(what), Follow::RefsOnly) = (states.first(), follow) {
+        let why = format!("{} goes with index and files: it cannot be reversed with `--keep-worktree`", what.name);
+        return Err(Refusal::NotReversible(step.id, why).into());
     }
     let range = range(step, &moves, &head)?;
     let symbolic = head.if_symbolic();
@@ -128,8 +142,12 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
         (None, Follow::AsMade) if moves.iter().all(|m| m.commits) => {
             let trees =
                 paths::Trees { from: tree(&git, step, head.from_commit)?, to: tree(&git, step, head.to_commit)? };
-            let index = staged::plan(repo, &git, &worktree, step, &trees, kept)?;
-            return Ok(Restore { is_soft: index.is_none(), index, ..soft });
+            let index = match staged::plan(repo, &git, &worktree, step, &trees, kept)? {
+                None if !states.is_empty() => staged::same(repo, &worktree, step)?,
+                index => index,
+            };
+            let is_soft = index.as_ref().is_none_or(|index| index.changed == 0);
+            return Ok(Restore { is_soft, index, states, ..soft });
         }
         _ => return Ok(soft),
     };
@@ -146,31 +164,6 @@ pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follo
         staged::require_same(repo, &git, step, &trees, kept, index.as_ref())?;
     }
     Ok(Restore { index, files, attributes, is_soft: false, ..soft })
-}
-
-/// What is no ref, index or file is not put back, and not taken away.
-fn require_restorable(repo: &Repository, step: &Step, kept: &Kept) -> anyhow::Result<()> {
-    if !kept.config_sections.is_empty() {
-        let why = "branches with a configuration were deleted or renamed in it, and that would not come back";
-        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
-    }
-    let head = RefStore::new(repo).head()?.map(|head| head.value);
-    let config = absent_is_none(durable::read_own(&repo.common_dir.join("config"), SMALL))?.unwrap_or_default();
-    for write in step.writes.iter().filter(|write| write.to == Value::Absent) {
-        let Some(branch) = write.name.as_bytes().strip_prefix(b"refs/heads/") else { continue };
-        // HEAD stays on a branch that is unborn again, and so does what is configured for it.
-        let is_unborn =
-            head == Some(Value::Symref(write.name.clone())) && !step.writes.iter().any(|other| other.name.is_head());
-        if !is_unborn && !config_files::branch_section(&config, branch).is_empty() {
-            let short = escape(branch);
-            let why = format!(
-                "the configuration of the branch {short} would stay when that is gone\n\
-                 hint: `git config --remove-section branch.{short}` removes it, and then this can be reversed"
-            );
-            return Err(Refusal::NotReversible(step.id, why).into());
-        }
-    }
-    Ok(())
 }
 
 /// Where HEAD goes; `None` when neither HEAD nor its branch is written.

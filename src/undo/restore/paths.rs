@@ -45,7 +45,7 @@ impl Trees {
 }
 
 /// An entry of a tree.
-type Leaf = (u32, Oid);
+pub(super) type Leaf = (u32, Oid);
 
 const GITLINK: u32 = 0o160_000;
 
@@ -126,7 +126,7 @@ fn new_index(
     Ok(Some(NewIndex { before, content: encode(&new, worktree.hash, before.as_ref()), changed }))
 }
 
-fn plain(path: &[u8], (mode, oid): &Leaf) -> Entry {
+pub(super) fn plain(path: &[u8], (mode, oid): &Leaf) -> Entry {
     Entry {
         stat: None,
         mode: *mode,

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::fs::FileId;
 use crate::git::index_file::{self, Entry, Found};
 use crate::git::index_write::encode;
 use crate::git::{Git, Repository, index};
@@ -15,7 +16,7 @@ use crate::staging::worktree::Worktree;
 use crate::undo::kept::Kept;
 use crate::undo::restore::NewIndex;
 use crate::undo::restore::effect::Effect;
-use crate::undo::restore::paths::{self, Trees};
+use crate::undo::restore::paths::{self, Leaf, Trees};
 use crate::undo::{Direction, Refusal, Step};
 use crate::util::text::escape;
 
@@ -29,6 +30,9 @@ pub(super) fn plan(
     kept: &Kept,
 ) -> anyhow::Result<Option<NewIndex>> {
     if step.direction == Direction::Redo {
+        if let Some(index) = resolved(repo, worktree, trees)? {
+            return Ok(Some(index));
+        }
         return match paths::plan(repo, git, worktree, step, trees, Effect::Index) {
             Err(error) if error.is::<Refusal>() => Ok(None),
             planned => planned.map(|(index, _)| index),
@@ -38,34 +42,76 @@ pub(super) fn plan(
     let Some((then, _)) = index::read(git, before)? else { return Ok(None) };
     let Some((content, file)) = index_file::content(&repo.git_dir.join("index"))? else { return Ok(None) };
     let Found::Entries(now) = index_file::entries(&content) else { return Ok(None) };
-    let then: BTreeMap<(&[u8], u8), &Entry> = then.iter().map(|entry| (key(entry), entry)).collect();
-    let mut new: BTreeMap<(&[u8], u8), Entry> = now.iter().map(|entry| (key(entry), entry.clone())).collect();
-    let mut paths: Vec<(&[u8], u8)> = then.keys().chain(new.keys()).copied().collect();
+    let (then, mut new) = (by_path(&then), by_path(&now));
+    let mut paths: Vec<&[u8]> = then.keys().chain(new.keys()).copied().collect();
     paths.sort_unstable();
     paths.dedup();
     let mut changed = 0;
     for path in paths {
-        let (was, is) = (then.get(&path), new.get(&path));
-        if was.map(|entry| what(entry)) == is.map(what) {
+        let was = then.get(path).map_or(&[][..], Vec::as_slice);
+        let is = new.get(path).map_or(&[][..], Vec::as_slice);
+        if was.iter().map(what).eq(is.iter().map(what)) {
             continue;
         }
-        let is_committed = is.map(|entry| (entry.mode, entry.oid)) == trees.from.get(path.0).copied();
-        if !is_committed || path.1 != 0 {
+        // Of a conflict the commit has made one entry, or none.
+        if !is_leaf(is, trees.from.get(path)) {
             return Ok(None);
         }
         changed += 1;
-        match was {
-            // The file has another content by now than when the stat data were taken.
-            Some(entry) => drop(new.insert(path, what(entry))),
-            None => drop(new.remove(&path)),
+        // The file has another content by now than when the stat data were taken.
+        new.insert(path, was.iter().map(what).collect());
+    }
+    Ok((changed > 0).then(|| index_of(new, worktree, file, changed)))
+}
+
+/// The index as it is, so that its lock is held meanwhile.
+pub(super) fn same(repo: &Repository, worktree: &Worktree, step: &Step) -> anyhow::Result<Option<NewIndex>> {
+    let Some((content, file)) = index_file::content(&repo.git_dir.join("index"))? else { return Ok(None) };
+    let Found::Entries(entries) = index_file::entries(&content) else {
+        let why = "the index is split or sparse, or cannot be read";
+        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    };
+    Ok(Some(index_of(by_path(&entries), worktree, file, 0)))
+}
+
+/// The index with what a commit makes of conflicts, and of what it stages itself; `None` where nothing conflicts.
+fn resolved(repo: &Repository, worktree: &Worktree, trees: &Trees) -> anyhow::Result<Option<NewIndex>> {
+    let Some((content, file)) = index_file::content(&repo.git_dir.join("index"))? else { return Ok(None) };
+    let Found::Entries(now) = index_file::entries(&content) else { return Ok(None) };
+    if now.iter().all(|entry| entry.stage == 0) {
+        return Ok(None);
+    }
+    let mut new = by_path(&now);
+    let mut changed = 0;
+    for (path, entries) in &mut new {
+        let conflicts = entries.iter().any(|entry| entry.stage != 0);
+        let (from, to) = (trees.from.get(*path), trees.to.get(*path));
+        if conflicts || (is_leaf(entries, from) && from != to) {
+            *entries = to.iter().map(|leaf| paths::plain(path, leaf)).collect();
+            changed += 1;
         }
     }
-    let entries: Vec<Entry> = new.into_values().collect();
-    Ok((changed > 0).then(|| NewIndex {
-        before: Some(file),
-        content: encode(&entries, worktree.hash, Some(&file)),
-        changed,
-    }))
+    Ok(Some(index_of(new, worktree, file, changed)))
+}
+
+fn index_of(entries: BTreeMap<&[u8], Vec<Entry>>, worktree: &Worktree, file: FileId, changed: usize) -> NewIndex {
+    let entries: Vec<Entry> = entries.into_values().flatten().collect();
+    NewIndex { before: Some(file), content: encode(&entries, worktree.hash, Some(&file)), changed }
+}
+
+fn by_path(entries: &[Entry]) -> BTreeMap<&[u8], Vec<Entry>> {
+    let mut found: BTreeMap<&[u8], Vec<Entry>> = BTreeMap::new();
+    entries.iter().for_each(|entry| found.entry(&entry.path).or_default().push(entry.clone()));
+    found
+}
+
+/// Are these the entries of a path that the tree has as this?
+fn is_leaf(entries: &[Entry], leaf: Option<&Leaf>) -> bool {
+    match entries {
+        [] => leaf.is_none(),
+        [one] => one.stage == 0 && Some(&(one.mode, one.oid)) == leaf,
+        _ => false,
+    }
 }
 
 /// Refuses where undo would make another index than the operation found: what was staged then, and is nowhere now.

@@ -212,7 +212,7 @@ fn a_failed_run_is_told_in_one_line() {
     insta::assert_snapshot!(shown(&repo, &output), @r"
     --- stderr
     jin-txn: tx-3 failed (exit code 9): everything goes back to how it was
-    jin-txn: rolled back tx-3 (`jin-txn run -- sh -c echo x >file; git commit -qam x; exit 9`, pid [PID]): 1 ref as before: refs/heads/main ([ID]), 1 file as before, 1 put back, 1 moved aside and 1 more; see `git txn show tx-3`
+    jin-txn: rolled back tx-3 (`jin-txn run -- sh -c 'echo x >file; git commit -qam x; exit 9'`, pid [PID]): 1 ref as before: refs/heads/main ([ID]), 1 file as before, 1 put back, 1 moved aside and 1 more; see `git txn show tx-3`
     --- exit 9
     ");
     let listed = transactions(&repo);
@@ -282,7 +282,7 @@ fn two_runs_in_one_worktree_are_one_too_many() {
     let output = repo.jin_txn(["run", "--", "true"]);
     insta::assert_snapshot!(shown(&repo, &output), @r"
     --- stderr
-    error: tx-3 (`jin-txn run -- bash -c echo >../started; cat ../gate`) is at work in this worktree
+    error: tx-3 (`jin-txn run -- bash -c 'echo >../started; cat ../gate'`) is at work in this worktree
     hint: try again when it has ended, or use another worktree
     --- exit 5
     ");

@@ -42,6 +42,20 @@ fn an_alias_that_commits_and_pushes_is_undone_only_by_its_id() {
 }
 
 #[test]
+fn a_directory_that_is_named_as_a_command_is_not_taken_for_it() {
+    let repo = guarded();
+    repo.git(["branch", "ahead"]);
+    repo.git(["reset", "-q", "--hard", "HEAD~1"]);
+    fs::create_dir(repo.path().join("x update-ref")).expect("it can be made");
+    let before = crate::support::worktree::Whole::of(&repo);
+    repo.git(["-C", "x update-ref", "merge", "-q", "ahead"]);
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert_eq!((code, crate::support::worktree::Whole::of(&repo)), (0, before), "{said}");
+    let (_, listed) = run_jin(&repo, &["log", "-n", "5"]);
+    assert!(listed.contains("git -C 'x update-ref' merge -q ahead"), "it can be typed: {listed}");
+}
+
+#[test]
 fn a_pull_is_undone_though_it_fetches() {
     let repo = guarded();
     repo.git(["init", "-q", "--bare", "../upstream.git"]);

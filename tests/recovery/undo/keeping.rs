@@ -90,6 +90,7 @@ fn the_configuration_of_a_deleted_branch_and_its_log_are_kept() {
     repo.git(["branch", "-q", "-D", "one"]);
     let kept = kept_of(&repo, "git branch -q -D one");
     let sections = fs::read_to_string(kept.join("config.sections")).expect("it is kept");
+    let sections = sections.split_once('\n').expect("where it stood is told first").1;
     assert_eq!(sections, "[branch \"one\"]\n\tdescription = one\n");
     let logs = fs::read_dir(&kept).expect("it is kept").flatten().map(|e| fs::read(e.path()).unwrap_or_default());
     assert!(logs.into_iter().any(|kept| kept == log), "the log is kept");

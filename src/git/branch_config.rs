@@ -1,0 +1,153 @@
+//! The sections of branches in a configuration: found, taken out, and put back where they stood.
+//!
+//! Limit: lines are read as git writes them. A section that is written in another way is not found, so that whoever changes a
+//! configuration compares the result as git reads it: [`settings`].
+
+use crate::git::{Git, Plumbing};
+
+/// Lines of a configuration that follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Section {
+    /// Where they began, in bytes.
+    pub at: usize,
+    pub lines: Vec<u8>,
+}
+
+/// What a line says in front of sections that are kept: where they stood.
+const PLACE: &[u8] = b"# at ";
+
+/// The sections `[branch "<name>"]` of these branches.
+pub(crate) fn sections(text: &[u8], names: &[&[u8]]) -> Vec<Section> {
+    let mut found: Vec<Section> = Vec::new();
+    walk(text, names, |at, line, is_wanted, is_first| match found.last_mut().filter(|_| !is_first) {
+        _ if !is_wanted => {}
+        Some(section) => section.lines.extend_from_slice(line),
+        None => found.push(Section { at, lines: line.to_vec() }),
+    });
+    found
+}
+
+/// All but the sections of these branches.
+pub(crate) fn without(text: &[u8], names: &[&[u8]]) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(text.len());
+    walk(text, names, |_, line, is_wanted, _| {
+        if !is_wanted {
+            rest.extend_from_slice(line);
+        }
+    });
+    rest
+}
+
+/// The configuration with these sections: where they stood, if another section begins or the file ends there; else at the end.
+pub(crate) fn with(mut text: Vec<u8>, sections: &[Section]) -> Vec<u8> {
+    for Section { at, lines } in sections {
+        if !is_start_of_line(&text, text.len()) {
+            text.push(b'\n');
+        }
+        let begins = |rest: &[u8]| rest.is_empty() || rest.trim_ascii_start().starts_with(b"[");
+        let fits = text.get(*at..).is_some_and(begins) && is_start_of_line(&text, *at);
+        let place = if fits { *at } else { text.len() };
+        text.splice(place..place, lines.iter().copied());
+    }
+    text
+}
+
+fn is_start_of_line(text: &[u8], at: usize) -> bool {
+    at == 0 || text.get(at - 1) == Some(&b'\n')
+}
+
+/// Calls for each line: where it begins, whether it is of a wanted section, and whether the line before is not.
+fn walk(text: &[u8], names: &[&[u8]], mut each: impl FnMut(usize, &[u8], bool, bool)) {
+    let (mut at, mut inside) = (0, false);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let (start, was) = (line.trim_ascii_start(), inside);
+        if start.starts_with(b"[") {
+            inside = branch_of(start).is_some_and(|name| names.contains(&name.as_slice()));
+        }
+        each(at, line, inside, inside && !was);
+        at += line.len();
+    }
+}
+
+/// The branch of a section that begins with this line.
+fn branch_of(line: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = line.strip_prefix(b"[branch \"")?.iter();
+    let mut name = Vec::new();
+    loop {
+        match rest.next()? {
+            b'"' => return rest.as_slice().starts_with(b"]").then_some(name),
+            b'\\' => name.push(*rest.next()?),
+            byte => name.push(*byte),
+        }
+    }
+}
+
+/// Sections as a file: each behind a line with its place.
+pub(crate) fn encode(sections: &[Section]) -> Vec<u8> {
+    let one = |section: &Section| {
+        let end: &[u8] = if section.lines.ends_with(b"\n") { b"" } else { b"\n" };
+        [PLACE, section.at.to_string().as_bytes(), b"\n", &section.lines, end].concat()
+    };
+    sections.iter().flat_map(one).collect()
+}
+
+/// The sections in such a file.
+pub(crate) fn decode(file: &[u8]) -> Vec<Section> {
+    let mut found: Vec<Section> = Vec::new();
+    for line in file.split_inclusive(|byte| *byte == b'\n') {
+        let place = line.strip_prefix(PLACE).and_then(|at| std::str::from_utf8(at.trim_ascii_end()).ok()?.parse().ok());
+        match (place, found.last_mut()) {
+            (Some(at), _) => found.push(Section { at, lines: Vec::new() }),
+            (None, Some(section)) => section.lines.extend_from_slice(line),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// A key, and its value if it has one, separated by a line feed.
+pub(crate) type Setting = Vec<u8>;
+
+/// What git reads in a configuration, without what that includes.
+pub(crate) fn settings(git: &Git, text: &[u8]) -> anyhow::Result<Vec<Setting>> {
+    let ran = git.command(Plumbing::ConfigText).stdin(text.to_vec()).run()?;
+    anyhow::ensure!(ran.success, "git cannot read the configuration: {}", ran.stderr);
+    Ok(ran.split(0).map(<[u8]>::to_vec).collect())
+}
+
+/// The name and the value of a setting of this branch.
+pub(crate) fn of_branch<'s>(setting: &'s [u8], branch: &[u8]) -> Option<(&'s [u8], &'s [u8])> {
+    let rest = setting.strip_prefix(b"branch.")?.strip_prefix(branch)?.strip_prefix(b".")?;
+    let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    let (name, value) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
+    (!name.contains(&b'.')).then_some((name, value))
+}
+
+/// Do two configurations say the same but for branches?
+pub(crate) fn differ_in_branches_only(git: &Git, one: &[u8], other: &[u8]) -> anyhow::Result<bool> {
+    let others = |text: &[u8]| -> anyhow::Result<Vec<Setting>> {
+        let mut found = settings(git, text)?;
+        found.retain(|setting| !setting.starts_with(b"branch."));
+        Ok(found)
+    };
+    Ok(others(one)? == others(other)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_come_back_where_they_stood() {
+        let text = b"[core]\n\tbare = false\n[branch \"a\"]\n\tx = 1\n[remote \"o\"]\n[branch \"a\\\"b\"]\n\ty = 2\n[branch \"c\"]\n";
+        for names in [&[&b"a"[..]][..], &[b"a\"b"], &[b"c"], &[b"a", b"c"], &[b"a\"b", b"c"], &[b"d"]] {
+            let (kept, rest) = (decode(&encode(&sections(text, names))), without(text, names));
+            assert_eq!(with(rest, &kept), text, "{names:?}");
+        }
+        let kept = sections(text, &[b"a"]);
+        assert_eq!(
+            with(b"[core]\n\tlonger = than it was".to_vec(), &kept),
+            b"[core]\n\tlonger = than it was\n[branch \"a\"]\n\tx = 1\n"
+        );
+    }
+}
