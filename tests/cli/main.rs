@@ -12,6 +12,7 @@ mod everyday;
 mod everywhere;
 mod install;
 mod places;
+mod recipes;
 mod script;
 mod shells;
 mod shim;
