@@ -13,15 +13,22 @@ use crate::support::observe::tree;
 use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 use crate::support::wait::comes_true;
 
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recipes").join(name)
+}
+
 /// A script of docs/recipes in a repository, with jin-txn in PATH.
 fn recipe(repo: &Repo, name: &str) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recipes").join(name);
+    with_jin_txn(repo, &script(name))
+}
+
+fn with_jin_txn(repo: &Repo, program: &Path) -> Command {
     let bin = repo.scratch().join("recipe-bin");
     if !bin.exists() {
         fs::create_dir(&bin).expect("it can be made");
         std::os::unix::fs::symlink(jin_txn(), bin.join("jin-txn")).expect("a link can be made");
     }
-    let mut command = repo.command(script.as_os_str());
+    let mut command = repo.command(program.as_os_str());
     let usual = Git::under_test().path_variable();
     let path = [bin.into_os_string(), usual, "/usr/sbin".into()].join(":".as_ref());
     command.env("PATH", path).stdin(Stdio::null());
@@ -29,7 +36,7 @@ fn recipe(repo: &Repo, name: &str) -> Command {
 }
 
 fn run(mut command: Command) -> Output {
-    command.output().expect("the script starts")
+    run_in(&mut command)
 }
 
 /// From now on a hook of the user kills its git as soon as that holds all locks, once for each `arm`.
@@ -199,4 +206,62 @@ fn nginx_recovers_before_it_shows_refs() {
     let (_nginx, port) = started.unwrap_or_else(|| panic!("{:?}", fs::read_to_string(work.join("error.log"))));
     let url = format!("http://127.0.0.1:{port}/r.git");
     is_recovered_by_the_next_request(&client, &server, &url);
+}
+
+const GITOLITE: &str = "/usr/share/gitolite3/gitolite-shell";
+
+/// The home of gitolite's user: the settings that the recipe names, its trigger, and repositories.
+fn gitolite(client: &Repo) -> PathBuf {
+    let home = client.scratch().join("gitolite");
+    let triggers = home.join("local/triggers");
+    fs::create_dir_all(&triggers).expect("it can be made");
+    fs::copy(script("gitolite-trigger.sh"), triggers.join("jin-txn")).expect("it can be copied");
+    let run_gitolite = |arguments: &[&str]| {
+        let mut command = with_jin_txn(client, Path::new("/usr/bin/gitolite"));
+        let output = run_in(command.args(arguments).env("HOME", &home).current_dir(&home));
+        assert!(output.status.success(), "gitolite {arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout).into_owned()
+    };
+    let recipe = fs::read_to_string(script("gitolite-trigger.sh")).expect("it is text");
+    let settings: Vec<&str> = recipe.lines().filter_map(|line| line.strip_prefix("#     ")).collect();
+    run_gitolite(&["setup", "-a", "someone"]);
+    let usual = run_gitolite(&["print-default-rc"]);
+    let rc = usual.replacen("%RC = (", &format!("%RC = ({}", settings.concat()), 1);
+    fs::write(home.join(".gitolite.rc"), rc).expect("it can be written");
+    // It is made once more, with the settings.
+    fs::remove_dir_all(home.join("repositories/testing.git")).expect("gitolite has made it");
+    run_gitolite(&["setup"]);
+    home
+}
+
+fn run_in(command: &mut Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+#[test]
+fn gitolite_protects_new_repositories_and_recovers_before_it_shows_refs() {
+    if !Path::new(GITOLITE).exists() {
+        return eprintln!("SKIPPED: there is no gitolite3");
+    }
+    let client = Repo::new(Options::default());
+    client.commit_all("one");
+    let home = gitolite(&client);
+    let server = client.sibling("gitolite/repositories/testing.git");
+    assert!(server.is_protected(), "gitolite has created it, and the trigger protects it");
+    let_a_hook_kill(&server);
+    arm(&server);
+    // What sshd does for a key of `someone`.
+    let path = with_jin_txn(&client, Path::new("true"));
+    let path = path.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value).expect("it is set");
+    let ssh = client.scratch().join("ssh");
+    let content = format!(
+        "#!/bin/sh\nshift\nexport HOME='{}' PATH='{}' SSH_ORIGINAL_COMMAND=\"$*\"\n\
+         export SSH_CONNECTION='127.0.0.1 1 127.0.0.1 22'\nexec {GITOLITE} someone\n",
+        home.display(),
+        path.display()
+    );
+    write_file(&ssh, &content, 0o755);
+    client.git(["config", "core.sshCommand", &ssh.display().to_string()]);
+    client.git(["config", "ssh.variant", "simple"]);
+    is_recovered_by_the_next_request(&client, &server, "git@server:testing");
 }
