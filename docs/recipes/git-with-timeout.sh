@@ -3,14 +3,14 @@
 #
 # usage: git-with-timeout.sh SECONDS ARGS...
 #
-# Exit code: git's, 124 or 137 after a timeout. GIT_TIMEOUT_SIGNAL is what git gets first (default: TERM); two seconds
-# later it gets KILL.
+# Exit code: git's, 124 or 137 after a timeout. GIT_TIMEOUT_SIGNAL is what git gets first (default: TERM). Two seconds
+# later (GIT_TIMEOUT_KILL_AFTER) it gets KILL.
 set -u
 seconds=$1
 shift
 
 # What was left before is recovered by `jin-txn git`, before git starts.
-timeout --signal="${GIT_TIMEOUT_SIGNAL:-TERM}" --kill-after=2 "$seconds" jin-txn git "$@"
+timeout --signal="${GIT_TIMEOUT_SIGNAL:-TERM}" --kill-after="${GIT_TIMEOUT_KILL_AFTER:-2}" "$seconds" jin-txn git "$@"
 code=$?
 
 # 124: it ended at the first signal. 128 and more: it was killed.

@@ -82,7 +82,7 @@ fn behind_the_wrapper_with_a_timeout_a_killed_git_is_in_nobodys_way() {
     let before = repo.read(["rev-parse", "HEAD"]);
     let wrapper = |arguments: &[&str]| {
         let mut command = recipe(&repo, "git-with-timeout.sh");
-        command.args(arguments).env("GIT_EDITOR", "sleep 60; :");
+        command.args(arguments).env("GIT_EDITOR", "sleep 60; :").env("GIT_TIMEOUT_KILL_AFTER", "60");
         run(command)
     };
     let output = wrapper(&["60", "commit", "-q", "-a", "-m", "two"]);
