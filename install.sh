@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds jin-txn, puts it into PREFIX/bin and protects one repository with it.
+# Builds jin-txn, puts it into PREFIX/bin and protects one repository with it; or takes all of that away again.
 { # The brace closes on the last line: a shell runs nothing of a cut download.
 set -eu
 
@@ -7,6 +7,7 @@ usage() {
     cat <<'USAGE'
 usage: ./install.sh [--prefix DIR] [REPO]
        ./install.sh --build-only
+       ./install.sh --uninstall [--purge] [--prefix DIR]
 
 Builds jin-txn from this directory, installs the binary as DIR/bin/jin-txn,
 manual pages and completions for bash, zsh and fish below DIR/share, protects
@@ -16,6 +17,10 @@ REPO and runs a self-test. Running it again upgrades.
                   A directory that is missing or empty becomes a new repository
   --prefix DIR    where to install; default: ~/.local
   --build-only    build, print the path of the binary, install nothing
+  --uninstall     take jin-txn out of every repository that you have protected,
+                  and remove everything that this script has put below DIR
+  --purge         with --uninstall: the logs and the quarantine of the
+                  repositories as well
   -h, --help      print this
 
 environment: CARGO_TARGET_DIR is respected
@@ -24,6 +29,10 @@ USAGE
 
 main() {
     parse "$@"
+    if [ "$uninstall" = yes ]; then
+        uninstall
+        return
+    fi
     callers_path=$PATH
     [ -z "${HOME:-}" ] || PATH="$PATH:$HOME/.cargo/bin" # rustup's, for shells that did not read its profile
     need_cmd cargo 'install Rust: https://rustup.rs'
@@ -49,16 +58,19 @@ main() {
     protect_repository
     self_test
     summary
+    offer_shell_function
 }
 
 parse() {
-    prefix='' repository='' repository_given=no build_only=no options=yes
+    prefix='' repository='' repository_given=no build_only=no uninstall=no purge='' options=yes
     while [ $# -gt 0 ]; do
         case $options:$1 in
             yes:-h | yes:--help) usage; exit 0 ;;
             yes:--prefix) [ $# -ge 2 ] || usage_error '--prefix needs a directory'; shift; set_prefix "$1" ;;
             yes:--prefix=*) set_prefix "${1#--prefix=}" ;;
             yes:--build-only) build_only=yes ;;
+            yes:--uninstall) uninstall=yes ;;
+            yes:--purge) purge=--purge ;;
             yes:--) options=no ;;
             yes:-?*) usage_error "unknown option \`$1\`" ;;
             *)
@@ -69,8 +81,11 @@ parse() {
         esac
         shift
     done
+    [ -z "$purge" ] || [ "$uninstall" = yes ] || usage_error '--purge goes with --uninstall'
+    [ "$uninstall$repository_given" != yesyes ] || usage_error '--uninstall takes no REPO: it takes all of them'
     if [ "$build_only" = yes ]; then
-        [ -z "$prefix$repository" ] || usage_error '--build-only installs nothing: it takes neither REPO nor --prefix'
+        [ "$prefix$repository$uninstall" = no ] ||
+            usage_error '--build-only installs nothing: it takes neither REPO nor --prefix nor --uninstall'
     elif [ -z "$prefix" ]; then
         [ -n "${HOME:-}" ] || usage_error 'HOME is not set, so --prefix has no default'
         prefix=$HOME/.local
@@ -113,11 +128,36 @@ find_repository() {
 }
 
 make_bin_dir() {
-    mkdir -p "$(absolute "$prefix")/bin" || die "cannot create \`$prefix/bin\`" 'choose another --prefix DIR'
-    bin_dir=$(cd -- "$(absolute "$prefix")/bin" && pwd)
-    binary=$bin_dir/jin-txn
+    made=''
+    make_dir "$(absolute "$prefix")/bin"
+    find_places
     [ -w "$bin_dir" ] || die "cannot write to \`$bin_dir\`" 'choose another --prefix DIR'
     [ ! -d "$binary" ] || die "\`$binary\` is a directory" 'move it away, or choose another --prefix DIR'
+}
+
+find_places() {
+    bin_dir=$(cd -- "$(absolute "$prefix")/bin" && pwd)
+    binary=$bin_dir/jin-txn
+    share=${bin_dir%/*}/share
+    made_list=$share/jin-txn/directories
+    state=${XDG_STATE_HOME:-${HOME:+$HOME/.local/state}}
+}
+
+# Makes a directory, and remembers in `made` what was not there.
+make_dir() {
+    note_missing "$1"
+    mkdir -p "$1" || die "cannot create \`$1\`" 'choose another --prefix DIR'
+}
+
+# Puts a path and those above it that are not there into `made`, a line each, the outermost first.
+note_missing() {
+    missing='' above=$1
+    while [ ! -e "$above" ] && [ ! -L "$above" ]; do
+        missing="$above
+$missing"
+        above=$(dirname -- "$above")
+    done
+    made=$made$missing
 }
 
 # A hook starts several times in every git command, and most of its time is the
@@ -185,22 +225,27 @@ install_beside() {
     if [ ! -e "$bin_dir/git-txn" ] && [ ! -L "$bin_dir/git-txn" ]; then
         ln -s jin-txn "$bin_dir/git-txn"
     fi
-    share=$(absolute "$prefix")/share
+    make_dir "$share/man/man1"
     "$binary" --quiet man "$share/man/man1" ||
         die "cannot write manual pages into \`$share/man/man1\`" 'choose another --prefix DIR'
     completion bash "$share/bash-completion/completions" jin-txn
     completion zsh "$share/zsh/site-functions" _jin-txn
     completion fish "$share/fish/vendor_completions.d" jin-txn.fish
     say "installed manual pages and completions in $share"
+    remember_directories
 }
 
-our_link() {
-    [ "$(readlink "$bin_dir/git-txn")" != jin-txn ] || printf ' %s' "$(quoted "$bin_dir/git-txn")"
+# For --uninstall, which removes those that are empty by then. jin-txn makes the last two for its notes.
+remember_directories() {
+    make_dir "$share/jin-txn"
+    [ -z "$state" ] || note_missing "$state/jin-txn"
+    printf '%s' "$made" >>"$made_list" || die "cannot write \`$made_list\`" 'choose another --prefix DIR'
 }
 
 # completion SHELL DIR NAME
 completion() {
-    if ! mkdir -p "$2" || ! "$binary" completions "$1" >"$2/$3"; then
+    make_dir "$2"
+    if ! "$binary" completions "$1" >"$2/$3"; then
         die "cannot write \`$2/$3\`" 'choose another --prefix DIR'
     fi
 }
@@ -230,14 +275,12 @@ jin-txn is installed, and its self-test passed.
   protects    $(git -C "$repository" rev-parse --path-format=absolute --git-common-dir)
 
 to see it:    cd $(quoted "$repository") && git txn status
-to undo it:   $(quoted "$binary") -C $(quoted "$repository") uninstall
-              rm $(quoted "$binary")$(our_link)
-              rm $(quoted "$share/man/man1")/jin-txn*.1 $(quoted "$share/man/man1")/git-txn.1
-              rm $(quoted "$share/bash-completion/completions/jin-txn") $(quoted "$share/zsh/site-functions/_jin-txn") \\
-                  $(quoted "$share/fish/vendor_completions.d/jin-txn.fish")
+to undo it:   ./install.sh --uninstall$(prefix_option)
 
-before each git command, in your shell's start-up file (docs/shell.md):
-              eval "\$($(quoted "$binary") shell-init bash)"
+It recovers by itself, in git's hooks. A stale index.lock stops plain git before
+any hook is called: the shell function looks before each git command; by hand it
+is: git txn recover. For bash, in ~/.bashrc (zsh and fish: docs/shell.md):
+              $(shell_line bash)
 SUMMARY
     case :$callers_path: in
         *":$bin_dir:"*) ;;
@@ -246,6 +289,123 @@ SUMMARY
                 "protection and \`git txn\` work without it; to type \`jin-txn\`: export PATH=$(quoted "$bin_dir"):\$PATH"
             ;;
     esac
+}
+
+# Puts the file that a shell reads when it starts into `start_file`.
+find_start_file() {
+    case $1 in
+        bash) start_file=$HOME/.bashrc ;;
+        zsh) start_file=${ZDOTDIR:-$HOME}/.zshrc ;;
+        fish) start_file=${XDG_CONFIG_HOME:-$HOME/.config}/fish/config.fish ;;
+        *) return 1 ;;
+    esac
+}
+
+shell_line() {
+    case $1 in
+        fish) printf '%s shell-init fish | source' "$(quoted "$binary")" ;;
+        *) printf "eval \"\$(%s shell-init %s)\"" "$(quoted "$binary")" "$1" ;;
+    esac
+}
+
+# By this --uninstall knows the line that is ours.
+added='# added by install.sh of jin-txn'
+
+# Asks a person at a terminal, and nobody else.
+offer_shell_function() {
+    [ -t 0 ] && [ -t 1 ] || return 0
+    shell=${SHELL:-}
+    shell=${shell##*/}
+    find_start_file "$shell" || return 0
+    ! grep -qF "$(shell_line "$shell")" "$start_file" 2>/dev/null || return 0
+    printf '\nadd the shell function to %s? [y/N] ' "$start_file"
+    read -r answer || answer=''
+    case $answer in
+        [yY] | [yY][eE][sS])
+            made=''
+            note_missing "$start_file"
+            mkdir -p "$(dirname -- "$start_file")"
+            printf '%s' "$made" >>"$made_list"
+            printf '%s %s\n' "$(shell_line "$shell")" "$added" >>"$start_file"
+            say 'added; new shells have it'
+            ;;
+    esac
+}
+
+# Written in place: it may be a link, and its mode is the user's.
+remove_shell_function() {
+    for shell in bash zsh fish; do
+        find_start_file "$shell"
+        if grep -qF "$added" "$start_file" 2>/dev/null; then
+            kept=$(grep -vF "$(shell_line "$shell") $added" "$start_file" || :; echo end)
+            printf '%s' "${kept%end}" >"$start_file"
+            # Where there was none before, none stays.
+            if [ ! -s "$start_file" ] && grep -qxF "$start_file" "$made_list" 2>/dev/null; then
+                rm -f "$start_file"
+            fi
+            say "took the shell function out of $start_file"
+        fi
+    done
+}
+
+prefix_option() {
+    [ "$prefix" = "${HOME:-}/.local" ] || printf ' --prefix %s' "$(quoted "$prefix")"
+}
+
+# Takes the program out of the repositories first: one that refuses keeps it, for its hooks call it.
+uninstall() {
+    [ -d "$(absolute "$prefix")/bin" ] || die "jin-txn is not installed in \`$prefix\`" 'name the right --prefix DIR'
+    find_places
+    [ -e "$binary" ] || [ -d "$share/jin-txn" ] ||
+        die "jin-txn is not installed in \`$prefix\`" 'name the right --prefix DIR'
+    unset GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX
+    refused=no
+    if [ -x "$binary" ]; then
+        need_cmd git 'install git 2.31 or newer'
+        leave_repositories
+        [ "$refused" = no ] ||
+            die 'some repositories are still protected; the program stays' 'see above; then run this again'
+    fi
+    [ -z "${HOME:-}" ] || remove_shell_function
+    remove_files
+    say "jin-txn is no longer in $bin_dir"
+}
+
+# A line of `list` is: state, size of the log, path from the 25th character on. The command substitution runs to its
+# end before the first repository is left.
+leave_repositories() {
+    listed=$("$binary" --color never list 2>/dev/null | grep -v '^ ' | cut -c 25-)
+    while IFS= read -r protected; do
+        [ -n "$protected" ] || continue
+        case $(git -C "$protected" config --get alias.txn 2>/dev/null) in
+            *"$binary"*) ;;
+            *) say "left alone: $protected (this program does not protect it)"; continue ;;
+        esac
+        # shellcheck disable=SC2086 # empty or one word
+        "$binary" -C "$protected" uninstall $purge </dev/null || refused=yes
+    done <<LISTED
+$listed
+LISTED
+    [ ! -e "$state/jin-txn/template.json" ] || "$binary" uninstall --template </dev/null || refused=yes
+}
+
+remove_files() {
+    [ "$(readlink "$bin_dir/git-txn")" != jin-txn ] || rm -f "$bin_dir/git-txn"
+    for page in "$share/man/man1"/jin-txn.1 "$share/man/man1"/jin-txn-*.1 "$share/man/man1/git-txn.1"; do
+        rm -f "$page"
+    done
+    rm -f "$share/bash-completion/completions/jin-txn" "$share/zsh/site-functions/_jin-txn" \
+        "$share/fish/vendor_completions.d/jin-txn.fish"
+    directories=''
+    [ ! -f "$made_list" ] || directories=$(sort -ru "$made_list")
+    rm -f "$binary" "$made_list"
+    # Longer paths come first; what is not empty by now has something of somebody else's.
+    while IFS= read -r directory; do
+        [ -z "$directory" ] || rmdir -- "$directory" 2>/dev/null || true
+    done <<DIRECTORIES
+$directories
+DIRECTORIES
+    [ ! -d "$share/jin-txn" ] || rmdir -- "$share/jin-txn" 2>/dev/null || true
 }
 
 # Does not resolve links and does not need the path to exist.

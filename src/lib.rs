@@ -66,6 +66,7 @@ pub use cli::entry::main;
 pub mod internals {
     pub use crate::apply::language::{Ends, Item, Parser};
     pub use crate::apply::manifest;
+    pub use crate::cli::accepts;
     pub use crate::git::config_files::include_paths;
     pub use crate::git::index_file::{Found as IndexFound, entries as index_entries};
     pub use crate::git::packed_refs::PackedRefs;

@@ -88,6 +88,10 @@ impl Scratch {
         command.envs(identity).envs(committer).envs(quiet).env_remove("JIN_TXN").current_dir(&self.dir);
         // It would recover before anybody has seen what is to be recovered.
         command.env("JIN_WATCH", "off");
+        // The note that `install` writes for the user goes with the repository.
+        if !self.keep {
+            command.env("XDG_STATE_HOME", self.dir.join(".git/state"));
+        }
         command
     }
 

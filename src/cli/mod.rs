@@ -147,6 +147,17 @@ fn parse(called_as: OsString, args: Vec<OsString>, color: color::When) -> Result
     Cli::from_arg_matches(&matches)
 }
 
+/// Does the command line take these arguments? The documentation is checked with it.
+///
+/// # Errors
+/// What clap says of them.
+pub fn accepts(args: Vec<OsString>) -> Result<(), String> {
+    match parse("jin-txn".into(), args, color::When::Never) {
+        Err(error) if error.exit_code() != 0 => Err(error.to_string()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Scripts and prompts ask this all the time, and clap needs as long to learn all commands as the answer takes.
 fn plain_check(args: &[OsString]) -> Option<Cli> {
     let words: Vec<&str> = args.iter().map(|word| word.to_str()).collect::<Option<_>>()?;

@@ -421,6 +421,7 @@ fn demo_kills_a_real_git_recovers_and_cleans_up() {
     --- exit 0
     ");
     assert_eq!(fs::read_dir(&temporary).expect("it is there").count(), 0, "the demo cleans up after itself");
+    assert!(!repo.scratch().join("home/.local").exists(), "and leaves no note of its repository");
     assert!(run(&["demo", "--keep"]).status.success(), "the demo works again");
     assert_eq!(fs::read_dir(&temporary).expect("it is there").count(), 1, "--keep keeps the repository");
 }

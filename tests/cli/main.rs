@@ -12,6 +12,8 @@ mod everyday;
 mod everywhere;
 mod install;
 mod places;
+mod recipes;
+mod script;
 mod shells;
 mod shim;
 #[path = "../support/mod.rs"]

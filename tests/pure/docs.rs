@@ -1,7 +1,44 @@
-//! What the documentation says of the tests is true as far as a program can tell.
+//! What the documentation says is true as far as a program can tell: links, command lines, figures, names of tests.
+
+mod commands;
+mod figures;
+mod links;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A page of the documentation.
+struct Page {
+    /// Its path below the top of the sources.
+    path: PathBuf,
+    text: String,
+}
+
+/// Every page that a reader meets, the top ones first.
+fn pages() -> Vec<Page> {
+    let top =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "tests/powercut/README.md"];
+    let docs = fs::read_dir(root().join("docs")).expect("it can be read").flatten();
+    let mut docs: Vec<PathBuf> = docs.map(|entry| Path::new("docs").join(entry.file_name())).collect();
+    docs.retain(|path| path.extension().is_some_and(|it| it == "md"));
+    docs.sort();
+    let read = |path: PathBuf| Page { text: fs::read_to_string(root().join(&path)).expect("it is text"), path };
+    top.into_iter().map(PathBuf::from).chain(docs).map(read).collect()
+}
+
+/// The lines of a page, each with its number and whether it lies in a code block.
+fn lines(text: &str) -> impl Iterator<Item = (usize, bool, &str)> {
+    let mut in_code = false;
+    text.lines().enumerate().map(move |(at, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        (at + 1, in_code || is_fence, line)
+    })
+}
 
 fn sources(dir: &Path, into: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(dir).expect("it can be read").flatten() {
@@ -80,15 +117,36 @@ fn every_mutation_is_in_the_table_and_names_a_test_that_exists() {
         }
         names.push(name);
     }
-    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
-    wrong.extend(
-        rows.filter(|(name, _)| is_mutation(name) && !names.iter().any(|it| it == name)).map(|(n, _)| n.to_owned()),
-    );
+    let (_, behind) = document.split_once("\n## Mutations\n").expect("the section is there");
+    let section = behind.split("\n## ").next().expect("there is a first part");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    wrong.extend(rows.filter(|(name, _)| !names.iter().any(|it| it == name)).map(|(n, _)| n.to_owned()));
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(!names.is_empty());
 }
 
-/// The other tables begin with variables and commands.
-fn is_mutation(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+/// The public fields of a struct in the sources.
+fn fields(source: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(source)).expect("it is text");
+    let (_, behind) = text.split_once(&format!("pub struct {name} {{")).expect("there is this struct");
+    let body = behind.split("\n}").next().expect("there is a first part");
+    let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
+    fields.map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn the_page_about_the_log_names_every_type_and_every_field_of_a_begin_and_of_a_marker() {
+    let page = fs::read_to_string(root().join("docs/log-format.md")).expect("it is there");
+    let codec = fs::read_to_string(root().join("src/wal/codec.rs")).expect("it is text");
+    let (_, kinds) = codec.split_once("fn kind(&self)").expect("there is this function");
+    let kinds = kinds.split("\n    }").next().expect("there is a first part");
+    let types = kinds.split('"').skip(1).step_by(2).filter(|kind| *kind != "unknown").map(str::to_owned);
+    let mut named: Vec<String> = types.collect();
+    assert!(named.len() > 8, "{named:?}");
+    for (source, name) in [("src/wal/record.rs", "Begin"), ("src/state/marker.rs", "Marker")] {
+        // An owner's own fields stand in its place.
+        named.extend(fields(source, name).into_iter().filter(|field| field != "owner"));
+    }
+    let missing: Vec<&String> = named.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/log-format.md does not name {missing:?}");
 }
