@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::cli::{Session, exit};
 use crate::git::refs::RefSnapshot;
 use crate::git::{Config, Git, RefFormat, Repository};
-use crate::process::{owner, redact};
+use crate::process::{git_argv, owner, redact};
 use crate::recovery::{self, Finding, Options};
 use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
@@ -28,7 +28,8 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 /// refs, HEAD, index, worktree and in-progress state (merges, rebases) are as before, with your uncommitted work.
 /// Ignored files are left alone. Whatever has to make way is kept in .git/.jin/quarantine.
 ///
-/// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`.
+/// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`. A git command that only reads,
+/// such as `git tx log`, is no transaction: it runs as `jin-txn git` runs it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Keep what the command did although it failed
@@ -45,6 +46,9 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    if let Some(git_args) = reading_git(&args.command) {
+        return super::git::run(session, &super::git::Args { args: git_args.to_vec() });
+    }
     let repo = session.repository()?;
     let state = StateDir::of(&repo);
     if joined(&state).is_some() {
@@ -130,7 +134,26 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
         return Ok(ended.code());
     }
+    tell_of_failure(session, run.id(), &ended, &args.command);
     take_back(session, &repo, &state, &options, run, ended)
+}
+
+/// What goes back is here alone.
+fn tell_of_failure(session: &Session, id: TxId, ended: &Ended, command: &[OsString]) {
+    session.say(&format!("jin-txn: {id} failed ({ended}): this repository goes back to how it was"));
+    if git_argv::global_options(&text_of(command)).command == Some("push") {
+        session.say("jin-txn: note: what the remote has accepted stays there; `git fetch` shows it");
+    }
+}
+
+fn text_of(command: &[OsString]) -> Vec<String> {
+    command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The arguments of a git that changes nothing, so that there is nothing to keep and nothing to take back.
+fn reading_git(command: &[OsString]) -> Option<&[OsString]> {
+    let words = text_of(command);
+    (words[0] == "git" && git_argv::only_reads(&words)).then_some(&command[1..])
 }
 
 /// Does the environment turn hooks off: by our variable, or by a setting for every git below?
@@ -216,7 +239,6 @@ fn take_back(
     ended: Ended,
 ) -> anyhow::Result<u8> {
     let id = run.id();
-    session.say(&format!("jin-txn: {id} failed ({ended}): everything goes back to how it was"));
     let left = wait_for_stragglers(state, &run, grace(&options.git_program, repo)?)?;
     if !left.is_empty() {
         session.say(&format!("error: {id} is not taken back yet: it has left {} running", left.join(", ")));
