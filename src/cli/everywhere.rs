@@ -65,7 +65,9 @@ pub(super) fn each(
 
 /// What could not be looked at is the gravest, then what waits for a person, then what waits for recovery.
 fn graver(one: u8, other: u8) -> u8 {
-    const ORDER: [u8; 5] = [exit::DONE, exit::BUSY, exit::INTERRUPTED, exit::NEEDS_HUMAN, exit::FAILED];
+    #[rustfmt::skip]
+    const ORDER: [u8; 6] =
+        [exit::DONE, exit::UNPROTECTED, exit::BUSY, exit::INTERRUPTED, exit::NEEDS_HUMAN, exit::FAILED];
     let place = |code: u8| ORDER.iter().position(|it| *it == code);
     if place(one) >= place(other) { one } else { other }
 }

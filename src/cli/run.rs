@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::cli::{Session, exit};
+use crate::cli::{Session, exit, notes};
 use crate::git::refs::RefSnapshot;
 use crate::git::{Config, Git, RefFormat, Repository};
 use crate::process::{git_argv, owner, redact};
@@ -18,6 +18,7 @@ use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
 use crate::state::{StateDir, TxId, kept};
 use crate::util::text::{one_line, shortened, shown};
+use crate::wal::Log;
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -70,6 +71,12 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let config = Config::read(&git.at(&repo.git_dir))?;
     if let Some(problem) = hooks::why_unprotected_by(&options.git_program, &repo, &config)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", shown(&repo.common_dir));
+    }
+    if !state.exists() {
+        // A template has put the hooks here, and this is the first transaction.
+        state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
+        Log::new(&state, &owner::boot_id()?, options.wait).open()?;
+        notes().iter().for_each(|notes| notes.remember(&state));
     }
     let worktree = session.worktree(&options.git_program, &config)?;
     let index_lock = repo.git_dir.join("index.lock");

@@ -21,6 +21,10 @@ pub(crate) struct Args {
     #[arg(long)]
     purge: bool,
 
+    /// With --purge: also where something is unfinished or cannot be recovered. What recovery needs for it is lost then
+    #[arg(long, requires = "purge")]
+    force: bool,
+
     /// Take it out of the submodules as well, and of theirs
     #[arg(long)]
     recurse_submodules: bool,
@@ -57,6 +61,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
+const GO_ON: &str =
+    "hint: `jin-txn uninstall --purge --force` removes .git/.jin all the same, and with it what recovery needs";
+
 fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
     if state.exists() {
@@ -80,11 +87,13 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
 /// Nothing is to stay unfinished. What cannot be recovered keeps nobody from taking us out: it stays in `.jin`.
 fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::Result<()> {
     let report = match recovery::recover_with_log(repo, &session.recovery_options()?) {
-        Err(error) if !args.purge && !error.is::<Busy>() => {
+        Err(error) if (!args.purge || args.force) && !error.is::<Busy>() => {
             session.say(&format!("jin-txn: warning: nothing was recovered: {error:#}"));
             return Ok(());
         }
-        recovered => recovered?,
+        Err(error) if error.is::<Busy>() => return Err(error),
+        Err(error) => anyhow::bail!("nothing was removed, because recovery failed: {error:#}\n{GO_ON}"),
+        Ok(report) => report,
     };
     for line in report.headlines() {
         session.say(&line);
@@ -93,7 +102,8 @@ fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::R
         for line in crate::cli::status::describe(&report) {
             session.say(&line);
         }
-        anyhow::ensure!(exit_code(&report) == exit::DONE, "something is unfinished: nothing was removed");
+        let is_done = exit_code(&report) == exit::DONE;
+        anyhow::ensure!(is_done || args.force, "nothing was removed, because something is unfinished\n{GO_ON}");
     }
     Ok(())
 }

@@ -75,7 +75,11 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
     if !belongs(repo, &directory) {
         // Who else uses it cannot be told, and each of those repositories would be protected unasked.
         let missing = if directory.is_dir() { "" } else { ", and does not exist" };
-        let why = format!("{}: that is outside of the repository{missing}", set());
+        let place = match repository_around(&directory) {
+            Some(other) => format!("in another repository ({})", shown(&other)),
+            None => "outside of the repository".to_owned(),
+        };
+        let why = format!("{}: that is {place}{missing}", set());
         return Ok(HooksLocation::Shared(Shared { directory, set_here: true, why }));
     }
     if has_tracked_files(git, &directory)? {
@@ -102,6 +106,14 @@ pub(crate) fn belongs(repo: &Repository, directory: &Path) -> bool {
         }
     }
     false
+}
+
+/// The nearest repository, with a worktree or without, in which `directory` lies.
+fn repository_around(directory: &Path) -> Option<PathBuf> {
+    let is_one = |dir: &&Path| {
+        fs::symlink_metadata(dir.join(".git")).is_ok() || (dir.join("HEAD").exists() && dir.join("objects").is_dir())
+    };
+    real(directory)?.ancestors().find(is_one).map(Path::to_owned)
 }
 
 /// The path without links, as far as it is there.

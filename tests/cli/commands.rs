@@ -31,7 +31,7 @@ fn check_exits_3_when_git_was_killed_and_says_what_recovery_would_do() {
     let output = case.repo.jin_txn(["check"]);
     assert_same(&before, &tree(&case.repo.git_dir()), "check changed something");
     insta::assert_snapshot!(shown(&case.repo, &output), @"
-    tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
+    tx-1: interrupted; `git txn recover` rolls it back (`git update-ref --stdin`, pid [PID]). Afterwards:
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
       trimmed the reflog of refs/heads/alpha
@@ -123,7 +123,7 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
     let output = case.repo.jin_txn(["recover", "--dry-run"]);
     let after = tree(&case.repo.git_dir());
     insta::assert_snapshot!(shown(&case.repo, &output), @"
-    tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
+    tx-1: interrupted; `git txn recover` rolls it back (`git update-ref --stdin`, pid [PID]). Afterwards:
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
       trimmed the reflog of refs/heads/alpha
@@ -346,7 +346,7 @@ fn commands_that_look_create_nothing_in_an_unprotected_repository() {
       it has no .jin directory: run `jin-txn install`
     clean: nothing is unfinished
     --- stderr
-    --- exit 0
+    --- exit 6
     ");
     for arguments in [&["status"][..], &["check"], &["log"], &["show", "tx-1"], &["recover", "--dry-run"]] {
         repo.jin_txn(arguments);
@@ -467,13 +467,15 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
               Print data as JSON
 
       -q, --quiet
-              Say nothing but errors
+              Say nothing but errors; `check`, `status` and `recover` then answer by their exit code
+              alone
 
       -v, --verbose
               Say more
 
           --color <WHEN>
-              Colour: auto (on terminals, unless NO_COLOR is set; the default), always, never
+              Colour: auto (on terminals, unless NO_COLOR is set or git's color.ui is false; the
+              default), always, never
 
       -h, --help
               Print help (see a summary with '-h')

@@ -78,7 +78,7 @@ fn move_a_ref_of_a_torn_transaction(case: &Case) {
 }
 
 #[rustfmt::skip]
-const BROKEN: [Broken; 20] = [
+const BROKEN: [Broken; 19] = [
     Broken { name: "a hook is missing", check: "hooks", says: "the reference-transaction hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| fs::remove_file(hook(case)).expect("it can be removed") },
     Broken { name: "both hooks are missing", check: "hooks", says: "the post-checkout hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
@@ -113,8 +113,6 @@ const BROKEN: [Broken; 20] = [
         breaks: |case| case.hang().kill() },
     Broken { name: "a transaction that waits for a human", check: "unfinished", says: "tx-1 needs you", remedy: "git txn recover --acknowledge tx-1", code: 4, fixed: false,
         breaks: move_a_ref_of_a_torn_transaction },
-    Broken { name: "no state directory", check: "state", says: ".jin does not exist", remedy: "jin-txn install", code: 1, fixed: true,
-        breaks: |case| fs::remove_dir_all(jin(case)).expect("it can be removed") },
     Broken { name: "a part of it is missing", check: "state", says: "quarantine does not exist", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| fs::remove_dir_all(jin(case).join("quarantine")).expect("it can be removed") },
     Broken { name: "a part of it is a file", check: "state", says: "wal is not a directory", remedy: "move it away", code: 1, fixed: false,

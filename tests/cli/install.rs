@@ -211,12 +211,12 @@ fn installing_again_repairs() {
     let repo = protected();
     let hook = repo.git_dir().join("hooks/reference-transaction");
     fs::remove_file(&hook).expect("it can be removed");
-    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
+    insta::assert_snapshot!(shown(&repo, &repo.try_git(["txn", "status"])), @"
     not protected: [DIR]/repo/.git
       the reference-transaction hook is missing: run `jin-txn install`
     clean: nothing is unfinished
     --- stderr
-    --- exit 0
+    --- exit 6
     ");
     repo.install_guard();
     assert!(hook.exists(), "the hook is back");
@@ -300,7 +300,7 @@ fn a_binary_in_an_odd_place_works_and_blocks_nobody_when_it_is_gone() {
       the post-checkout hook points to a jin-txn that is gone: run `jin-txn install`
     clean: nothing is unfinished
     --- stderr
-    --- exit 0
+    --- exit 6
     ");
     repo.install_guard();
     assert!(status(&repo).starts_with("protected"), "installing again repairs: {}", status(&repo));

@@ -12,8 +12,10 @@ mod everyday;
 mod everywhere;
 mod install;
 mod places;
+mod protection;
 mod shells;
 mod shim;
+mod speaking;
 #[path = "../support/mod.rs"]
 mod support;
 mod watching;
