@@ -188,8 +188,11 @@ install_beside() {
     share=$(absolute "$prefix")/share
     "$binary" --quiet man "$share/man/man1" ||
         die "cannot write manual pages into \`$share/man/man1\`" 'choose another --prefix DIR'
-    completion bash "$share/bash-completion/completions" jin-txn
+    for name in jin-txn git-txn git-tx; do
+        completion bash "$share/bash-completion/completions" "$name"
+    done
     completion zsh "$share/zsh/site-functions" _jin-txn
+    completion zsh "$share/zsh/site-functions" _git-txn
     completion fish "$share/fish/vendor_completions.d" jin-txn.fish
     say "installed manual pages and completions in $share"
 }
@@ -233,7 +236,8 @@ to see it:    cd $(quoted "$repository") && git txn status
 to undo it:   $(quoted "$binary") -C $(quoted "$repository") uninstall
               rm $(quoted "$binary")$(our_link)
               rm $(quoted "$share/man/man1")/jin-txn*.1 $(quoted "$share/man/man1")/git-txn.1
-              rm $(quoted "$share/bash-completion/completions/jin-txn") $(quoted "$share/zsh/site-functions/_jin-txn") \\
+              rm $(quoted "$share/bash-completion/completions")/jin-txn $(quoted "$share/bash-completion/completions")/git-tx*
+              rm $(quoted "$share/zsh/site-functions/_jin-txn") $(quoted "$share/zsh/site-functions/_git-txn") \\
                   $(quoted "$share/fish/vendor_completions.d/jin-txn.fish")
 
 before each git command, in your shell's start-up file (docs/shell.md):

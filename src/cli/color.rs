@@ -75,7 +75,7 @@ const WORDS: [(&str, Style); 14] = [
     ("hint:", CYAN),
     ("warning:", YELLOW),
     ("jin-txn: warning:", YELLOW),
-    ("jin-txn: needs you:", RED),
+    ("jin-txn: needs manual resolution:", RED),
     ("not protected:", RED),
     ("protected:", GREEN),
     ("clean:", GREEN),

@@ -40,7 +40,7 @@ fn open(git_dir: &Path, top: Option<&Path>) -> anyhow::Result<Repository> {
     let Standing::Protected(found) = unasked::standing(Ok(found))? else {
         anyhow::bail!("another repository is there than the one that was protected: `jin-txn install` protects it")
     };
-    anyhow::ensure!(!unasked::is_refused(&found)?, "it belongs to another user by now");
+    anyhow::ensure!(!unasked::is_refused(&found)?, "it belongs to another user now");
     openable::require_start(&found.repo)?;
     Ok(found.repo)
 }

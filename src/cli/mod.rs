@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod entry;
 mod everywhere;
 pub(crate) mod git;
+mod help;
 pub(crate) mod install;
 pub(crate) mod list;
 pub(crate) mod log;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::git::{Git, Repository, exec};
 use crate::recovery::Report;
@@ -148,7 +149,7 @@ fn explain(error: &clap::Error, color: color::When) -> u8 {
 }
 
 fn parse(called_as: OsString, args: Vec<OsString>, color: color::When) -> Result<Cli, clap::Error> {
-    let definition = Cli::command().color(color.for_clap());
+    let definition = help::definition().color(color.for_clap());
     let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(git::keep_together(args)))?;
     Cli::from_arg_matches(&matches)
 }
@@ -288,6 +289,8 @@ fn require_git() -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -319,5 +322,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        help::definition().debug_assert();
     }
 }

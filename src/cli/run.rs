@@ -47,10 +47,10 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
+    let repo = session.repository()?;
     if let Some(git_args) = reading_git(&args.command) {
         return super::git::run(session, &super::git::Args { args: git_args.to_vec() });
     }
-    let repo = session.repository()?;
     let state = StateDir::of(&repo);
     if joined(&state).is_some() {
         // Part of a run already: that one keeps it, or takes it back.
@@ -119,7 +119,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         Ok(Some(ended)) => ended,
         // It may be at work still: its marker stays, and the run is taken back when nobody of it is left.
         Ok(None) => {
-            anyhow::bail!("how `{}` ended cannot be told; `git txn recover` takes {} back", operation, run.id())
+            anyhow::bail!("the exit status of `{}` is unknown; `git txn recover` rolls {} back", operation, run.id())
         }
         Err(error) => {
             let _cleanup = run.commit(Vec::new()).context("nothing was run")?;
@@ -269,8 +269,9 @@ fn take_back(
 
 fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duration> {
     let Some(text) = Git::new(program).at(&repo.git_dir).config("jin.runGrace")? else { return Ok(GRACE) };
-    let seconds: u64 =
-        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", one_line(&text)))?;
+    let seconds: u64 = text
+        .parse()
+        .with_context(|| format!("jin.runGrace is `{}`, which is not a number of seconds", one_line(&text)))?;
     Ok(std::time::Duration::from_secs(seconds))
 }
 
@@ -279,7 +280,7 @@ fn wait_for_stragglers(state: &StateDir, run: &Run<'_>, grace: std::time::Durati
     loop {
         let left: Vec<String> = match mark::members(state, run.mark, Some(myself)) {
             Ok(members) => members.iter().map(ToString::to_string).collect(),
-            Err(error) => vec![format!("what cannot be looked at ({error})")],
+            Err(error) => vec![format!("processes that cannot be inspected ({error})")],
         };
         if left.is_empty() || start.elapsed() >= grace {
             return Ok(left);

@@ -143,7 +143,7 @@ fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) 
     }
     if status.protected && notes().is_some_and(|notes| !notes.cover(&StateDir::of(repo))) {
         session.print_unless_quiet(
-            "  prompt, shell function and shim do nothing by themselves here: `jin-txn install` lets them",
+            "  prompt, shell function and shim do not recover by themselves here: `jin-txn install` allows it",
         );
     }
     let watch = watch::standing(StateDir::of(repo).settings().watch).filter(|_| status.protected);
@@ -197,7 +197,7 @@ pub(crate) fn describe(report: &Report) -> Vec<String> {
         let what = match tx.finding {
             Finding::Committed | Finding::Finished => "interrupted; `git txn recover` completes it",
             Finding::RolledBack => "interrupted; `git txn recover` rolls it back",
-            Finding::NeedsHuman => "needs you",
+            Finding::NeedsHuman => "needs manual resolution",
             Finding::Removed | Finding::Left => "interrupted, cannot be recovered right now",
         };
         let pid = tx.pid.map_or_else(String::new, |p| format!(", pid {p}"));

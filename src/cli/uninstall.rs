@@ -41,14 +41,14 @@ pub(crate) struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if let Some(dir) = &args.shim {
         let dir = shim::uninstall(&session.directory.join(dir))?;
-        session.say(&format!("jin-txn: {} is out of git's way", shown(&dir)));
+        session.say(&format!("jin-txn: removed the shim from {}", shown(&dir)));
         return Ok(exit::DONE);
     }
     let git = real_git()?;
     if args.template {
         let left = template::uninstall(&git, &template::UserFiles::new(|name| std::env::var_os(name)))?;
         tell_of_left(session, &left);
-        session.say("jin-txn: new repositories are as git makes them; those that are there stay protected");
+        session.say("jin-txn: new repositories are not protected any more; existing ones stay as they are");
         return Ok(exit::DONE);
     }
     let repo = session.repository()?;
@@ -112,6 +112,6 @@ fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::R
 pub(super) fn tell_of_left(session: &Session, left: &[PathBuf]) {
     for left in left {
         let left = shown(left);
-        session.say(&format!("jin-txn: another hook has taken that place since: {left} stays there"));
+        session.say(&format!("jin-txn: another hook is in its place now, so {left} stays where it is"));
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if args.stop {
         return stop(session, &address);
     }
-    let notes = notes().context("there is no HOME: nothing says which repositories are yours")?;
+    let notes = notes().context("there is no HOME: the list of your repositories is not found")?;
     let ready = |status: &Status| {
         if !args.started {
             session.say(&format!("jin-txn: watching (pid {}); ^C ends it", status.pid));

@@ -137,7 +137,7 @@ impl Git {
             for c in text.chars().take(80) {
                 write!(said, "{}", c.escape_debug()).expect("writing to a string cannot fail");
             }
-            format!("`{} version` says {said}, which is no git version", shown(&self.program))
+            format!("`{} version` says {said}, which is not a git version", shown(&self.program))
         })
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! Limit: a hook manager that overwrites ours is noticed by `status` and `check`, not prevented.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use camino::Utf8Path;
@@ -123,8 +124,14 @@ pub(crate) fn certainly_call_us(repo: &Repository, users: &[PathBuf]) -> bool {
     let usual = repo.common_dir.join("hooks");
     let is_own = std::fs::symlink_metadata(&usual).is_ok_and(|found| found.is_dir());
     is_own
-        && NAMES.iter().all(|name| chaining::problem(&usual, name).is_none())
+        && NAMES.iter().all(|name| is_this_program(&usual.join(name)) || chaining::problem(&usual, name).is_none())
         && config_files::may_name_hooks(repo, users).is_ok_and(|may| !may)
+}
+
+/// Does a link lead to the very program that runs? Then nothing of it has to be read.
+fn is_this_program(hook: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino(), found.mode()));
+    identity(hook).is_some_and(|found| found.2 & 0o111 != 0 && Some(found) == identity(Path::new("/proc/self/exe")))
 }
 
 /// Why git does not call us; empty when it does. `config` is that of the worktree that `repo` is.

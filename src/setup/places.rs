@@ -127,7 +127,7 @@ fn real(path: &Path) -> Option<PathBuf> {
 fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, String)>> {
     let ask = Plumbing::Config(ConfigQuery::ScopedPaths("core.hooksPath"));
     let listed = Git::new(git).at(git_dir).run(ask)?;
-    let text = String::from_utf8(listed.stdout).context("core.hooksPath is no UTF-8")?;
+    let text = String::from_utf8(listed.stdout).context("core.hooksPath is not UTF-8")?;
     let words: Vec<&str> = text.split('\0').collect();
     let settings = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
     Ok(settings.rev().find(|(scope, _)| scope != "command"))
@@ -171,7 +171,7 @@ pub(crate) fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<
     }
     let candidates = [Some(inside), inside.parent().filter(|parent| !parent.as_os_str().is_empty())];
     for candidate in candidates.into_iter().flatten() {
-        let path = candidate.to_str().context("the hooks directory is no UTF-8")?;
+        let path = candidate.to_str().context("the hooks directory is not UTF-8")?;
         let git = Git::new(git).at(&repo.git_dir).worktree(&top);
         let listed = git.run(Plumbing::Tracked(Some(&format!(":(literal){path}"))))?;
         if !listed.stdout.is_empty() {

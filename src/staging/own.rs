@@ -55,7 +55,7 @@ pub(crate) fn place(
         _ => false,
     };
     if !is_same {
-        return Ok(Placed::Left("somebody else has changed it".to_owned()));
+        return Ok(Placed::Left("another process has changed it".to_owned()));
     }
     durable::rename(&staged, &index)?;
     Ok(Placed::Now)

@@ -5,6 +5,7 @@
 mod bad_input;
 mod beside;
 mod commands;
+mod completions;
 mod conventions;
 mod doctor;
 mod entry_points;

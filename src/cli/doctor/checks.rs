@@ -44,13 +44,15 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     let Some(first) = locked.first() else {
         return match state.verify() {
             Ok(()) if is_anybodys(state) => {
-                let what = format!("anybody may write to {path}, and with it what recovery does");
+                let what = format!("every user may write to {path}, and so change what recovery does");
                 Check::failed(NAME, what, format!("chmod -R o-w {path}"))
             }
             Ok(()) => Check::ok(NAME, path.to_string()),
-            Err(error) => {
-                Check::failed(NAME, error.to_string(), "look at what lies there, move it away, then `jin-txn install`")
-            }
+            Err(error) => Check::failed(
+                NAME,
+                error.to_string(),
+                "look at what is there, move it away, then run `jin-txn install`",
+            ),
         };
     };
     let owner = fs::metadata(first).map_or(0, |m| m.uid());
@@ -150,7 +152,7 @@ pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
         problems = crate::setup::hooks::hindrances(&crate::cli::real_git()?, repo)?;
     }
     let Some((first, more)) = problems.split_first() else {
-        return Ok(Check::ok(NAME, "git finds both hooks, and they are ours"));
+        return Ok(Check::ok(NAME, "git finds both hooks, and they call jin-txn"));
     };
     let (what, remedy) = match first.split_once(": run ") {
         Some((what, remedy)) => (what, remedy),
@@ -166,14 +168,14 @@ pub(super) fn git_txn(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
         return Ok(check.mended_by(Fix::Install));
     };
     if !alias::is_ours(&set) {
-        let what = format!("`git txn` is somebody else's: `{}`", one_line(&set));
+        let what = format!("`git txn` is another alias: `{}`", one_line(&set));
         return Ok(Check::failed(NAME, what, "rename it (`git config --edit`), then `jin-txn install`"));
     }
     if let Some(program) = alias::program(&set).filter(|program| program.is_absolute() && !program.exists()) {
         let what = format!("`git txn` calls {}, which is gone", shown(&program));
         return Ok(Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install));
     }
-    Ok(Check::ok(NAME, "`git txn` is ours"))
+    Ok(Check::ok(NAME, "`git txn` calls jin-txn"))
 }
 
 pub(super) fn durability(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
@@ -201,7 +203,7 @@ pub(super) fn unfinished(report: &Report) -> Check {
     };
     if let Some(human) = open.iter().find(|t| t.finding == Finding::NeedsHuman) {
         let remedy = format!("`git txn show {0}`, then `git txn recover --acknowledge {0}`", human.id);
-        return Check::failed(NAME, format!("{} needs you", human.id), remedy);
+        return Check::failed(NAME, format!("{} needs manual resolution", human.id), remedy);
     }
     if let Some((first, more)) = open.split_first() {
         let check = Check::failed(NAME, line(first), "`git txn recover`");
