@@ -228,8 +228,11 @@ install_beside() {
     make_dir "$share/man/man1"
     "$binary" --quiet man "$share/man/man1" ||
         die "cannot write manual pages into \`$share/man/man1\`" 'choose another --prefix DIR'
-    completion bash "$share/bash-completion/completions" jin-txn
+    for name in jin-txn git-txn git-tx; do
+        completion bash "$share/bash-completion/completions" "$name"
+    done
     completion zsh "$share/zsh/site-functions" _jin-txn
+    completion zsh "$share/zsh/site-functions" _git-txn
     completion fish "$share/fish/vendor_completions.d" jin-txn.fish
     say "installed manual pages and completions in $share"
     remember_directories
@@ -394,8 +397,9 @@ remove_files() {
     for page in "$share/man/man1"/jin-txn.1 "$share/man/man1"/jin-txn-*.1 "$share/man/man1/git-txn.1"; do
         rm -f "$page"
     done
-    rm -f "$share/bash-completion/completions/jin-txn" "$share/zsh/site-functions/_jin-txn" \
-        "$share/fish/vendor_completions.d/jin-txn.fish"
+    rm -f "$share/bash-completion/completions/jin-txn" "$share/bash-completion/completions/git-txn" \
+        "$share/bash-completion/completions/git-tx" "$share/zsh/site-functions/_jin-txn" \
+        "$share/zsh/site-functions/_git-txn" "$share/fish/vendor_completions.d/jin-txn.fish"
     directories=''
     [ ! -f "$made_list" ] || directories=$(sort -ru "$made_list")
     rm -f "$binary" "$made_list"

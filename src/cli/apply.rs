@@ -200,7 +200,7 @@ fn resolve(repo: &Repository, program: &Path, items: &[Item]) -> anyhow::Result<
     let mut input = Vec::new();
     for text in &wanted {
         let plain = !text.is_empty() && !text.contains(&b'\n');
-        anyhow::ensure!(plain, "`{}` is no object", text.escape_ascii());
+        anyhow::ensure!(plain, "`{}` is not an object", text.escape_ascii());
         input.extend_from_slice(text);
         input.push(b'\n');
     }
@@ -211,7 +211,7 @@ fn resolve(repo: &Repository, program: &Path, items: &[Item]) -> anyhow::Result<
     let mut resolved = HashMap::new();
     for text in wanted {
         let oid =
-            lines.next().and_then(Oid::parse).with_context(|| format!("`{}` is no object", text.escape_ascii()))?;
+            lines.next().and_then(Oid::parse).with_context(|| format!("`{}` is not an object", text.escape_ascii()))?;
         resolved.insert(text.clone(), oid);
     }
     Ok(resolved)

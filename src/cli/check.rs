@@ -1,9 +1,11 @@
 //! `jin-txn check`
 
+use crate::cli::status::{self, Described};
 use crate::cli::unasked::{self, Standing};
 use crate::cli::{Session, exit, exit_code, progress, user};
 use crate::git::repository::Found;
 use crate::recovery::{self, Report};
+use crate::setup::names::NAMES;
 use crate::state::StateDir;
 use crate::state::marker::Listing;
 use crate::trust::ownership;
@@ -12,8 +14,10 @@ use crate::util::text::shown;
 /// Look for interrupted transactions and stale locks, and change nothing
 ///
 /// Exit code: 0 clean; 3 something was interrupted and waits for recovery; 4 a human has to decide; 5 a live (or
-/// unknowable) transaction or lock is in the way. In a repository that you have not protected (see `install`) only names are
-/// looked at: 3 where something may be unfinished, else 0.
+/// unknowable) transaction or lock is in the way; 6 nothing is unfinished, but git does not call the hooks: they are missing,
+/// replaced or not executable, this program is gone, or core.hooksPath leads elsewhere. In a repository that you have not
+/// protected (see `install`) only names are looked at: 3 where something may be unfinished, 6 where nothing of jin-txn is
+/// there, else 0.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// For a prompt: one word, and nothing at all when there is nothing to say
@@ -32,23 +36,19 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
     let options = session.recovery_options()?;
     let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
+    let problems = unasked::problems(&repo)?;
+    let code = status::code_of(&report, &problems);
     if session.json {
-        session.print_json(&crate::cli::status::Described::new(&report, exit_code(&report)))?;
+        session.print_json(&Described::new(&report, code))?;
     } else {
-        // To know that, git is asked for its configuration: not where nobody is told.
-        let problems = if session.quiet {
-            Vec::new()
-        } else {
-            crate::setup::hooks::why_unprotected(&crate::cli::real_git()?, &repo)?
-        };
         for problem in problems {
             session.say(&format!("jin-txn: not protected: {problem}"));
         }
-        for line in crate::cli::status::describe(&report) {
-            session.print(&line);
+        for line in status::describe(&report) {
+            session.print_unless_quiet(&line);
         }
     }
-    Ok(exit_code(&report))
+    Ok(code)
 }
 
 /// Of a repository without a note. Who is told that something may be unfinished can run `jin-txn recover` in any case: it finds
@@ -61,13 +61,27 @@ fn look_at_names(session: &Session, found: &Found) -> anyhow::Result<u8> {
     Listing::read(StateDir::of(&found.repo).path())?;
     let advice = unasked::advice(found);
     let report = Report { notes: advice.iter().cloned().collect(), ..Report::default() };
+    let is_ours = StateDir::of(&found.repo).exists() || has_hook(found);
+    let code = match exit_code(&report) {
+        exit::DONE if !is_ours => exit::UNPROTECTED,
+        code => code,
+    };
     if session.json {
-        session.print_json(&crate::cli::status::Described::new(&report, exit_code(&report)))?;
+        session.print_json(&Described::new(&report, code))?;
     } else {
-        let unknown = || format!("{place} is not protected by you: only names were looked at");
-        session.print(&advice.unwrap_or_else(unknown));
+        let unknown = || match code {
+            exit::UNPROTECTED => format!("{place} is not protected: `jin-txn install` protects it"),
+            _ => format!("{place} is not protected by you: only names were looked at"),
+        };
+        session.print_unless_quiet(&advice.unwrap_or_else(unknown));
     }
-    Ok(exit_code(&report))
+    Ok(code)
+}
+
+/// Has a template put a link to a program of our name there? No file is read.
+fn has_hook(found: &Found) -> bool {
+    let hook = found.repo.common_dir.join("hooks").join(NAMES[0]);
+    std::fs::read_link(hook).is_ok_and(|program| program.file_name().is_some_and(|name| name == "jin-txn"))
 }
 
 /// The word for a prompt. Only when the cheap question finds something is the evidence gathered.
@@ -76,11 +90,14 @@ fn prompt(session: &Session) -> anyhow::Result<&'static str> {
     if crate::cli::is_off() {
         return Ok("jin:off");
     }
-    if !recovery::needs_recovery(&found.repo)? || unasked::is_refused(&found)? {
+    let (repo, waits) = (&found.repo, recovery::needs_recovery(&found.repo)?);
+    if (!waits && unasked::is_certainly_called(repo)) || unasked::is_refused(&found)? {
         return Ok("");
     }
-    Ok(match exit_code(&recovery::check(&found.repo, &session.recovery_options()?)?) {
-        exit::DONE => "",
+    let code = if waits { exit_code(&recovery::check(repo, &session.recovery_options()?)?) } else { exit::DONE };
+    Ok(match code {
+        exit::DONE if unasked::problems(repo)?.is_empty() => "",
+        exit::DONE => "jin:unprotected",
         exit::INTERRUPTED => "jin:interrupted",
         exit::NEEDS_HUMAN => "jin:needs-human",
         _ => "jin:busy",

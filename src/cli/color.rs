@@ -58,6 +58,13 @@ impl When {
     }
 }
 
+/// Git's `color.ui` is `value`: it may switch colours off. That of pipes it cannot switch on, for programs read those.
+pub(super) fn heed(value: &str) {
+    if ["false", "never", "no", "off", "0"].iter().any(|off| value.eq_ignore_ascii_case(off)) {
+        ColorChoice::Never.write_global();
+    }
+}
+
 const RED: Style = AnsiColor::Red.on_default().bold();
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -122,7 +129,7 @@ const WORDS: [(&str, Style); 14] = [
     ("hint:", CYAN),
     ("warning:", YELLOW),
     ("jin-txn: warning:", YELLOW),
-    ("jin-txn: needs you:", RED),
+    ("jin-txn: needs manual resolution:", RED),
     ("not protected:", RED),
     ("protected:", GREEN),
     ("clean:", GREEN),

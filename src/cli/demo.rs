@@ -14,7 +14,7 @@ use crate::git::Repository;
 use crate::locks::{Depth, find};
 use crate::util::text::shown;
 
-/// Kill a real git in mid-transaction in a scratch repository, show the damage, recover, show the proof
+/// Kill a real git in a scratch repository, show the damage, recover it, show the proof
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Keep the scratch repository and say where it is

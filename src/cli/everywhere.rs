@@ -40,7 +40,7 @@ fn open(git_dir: &Path, top: Option<&Path>) -> anyhow::Result<Repository> {
     let Standing::Protected(found) = unasked::standing(Ok(found))? else {
         anyhow::bail!("another repository is there than the one that was protected: `jin-txn install` protects it")
     };
-    anyhow::ensure!(!unasked::is_refused(&found)?, "it belongs to another user by now");
+    anyhow::ensure!(!unasked::is_refused(&found)?, "it belongs to another user now");
     openable::require_start(&found.repo)?;
     Ok(found.repo)
 }
@@ -65,7 +65,9 @@ pub(super) fn each(
 
 /// What could not be looked at is the gravest, then what waits for a person, then what waits for recovery.
 fn graver(one: u8, other: u8) -> u8 {
-    const ORDER: [u8; 5] = [exit::DONE, exit::BUSY, exit::INTERRUPTED, exit::NEEDS_HUMAN, exit::FAILED];
+    #[rustfmt::skip]
+    const ORDER: [u8; 6] =
+        [exit::DONE, exit::UNPROTECTED, exit::BUSY, exit::INTERRUPTED, exit::NEEDS_HUMAN, exit::FAILED];
     let place = |code: u8| ORDER.iter().position(|it| *it == code);
     if place(one) >= place(other) { one } else { other }
 }

@@ -25,7 +25,7 @@ use crate::util::text::{one_line, shown};
 pub(crate) struct Args {
     /// git's arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    args: Vec<OsString>,
+    pub(super) args: Vec<OsString>,
 }
 
 /// Ends our own options after the word `git`, so that none of git's is taken for one of them.

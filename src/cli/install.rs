@@ -116,7 +116,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     match outcomes.as_slice() {
         [outcome] if session.json => session.print_json(outcome)?,
         outcomes if session.json => session.print_json(&outcomes)?,
-        _ => session.say("jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back"),
+        _ => session.say("jin-txn: `git txn status` shows its state; `git txn uninstall` takes the protection away"),
     }
     Ok(exit::DONE)
 }
@@ -139,7 +139,7 @@ fn tell_of_others(session: &Session, protected: &Protected, git_dir: &Path) {
         }
         InstallMethod::Configuration => {
             session
-                .say("jin-txn: the hooks directory is not ours to write to: the repository's configuration calls us");
+                .say("jin-txn: the hooks directory belongs to others: the hooks are in the repository's configuration");
         }
         InstallMethod::Called => session.say("jin-txn: the hooks that are there call us"),
     }
@@ -169,7 +169,8 @@ fn tell_of_template(session: &Session, made: &template::Template) {
         session.say(&format!("jin-txn: init.templateDir was {}: its files were copied", shown(copied)));
     }
     let path = shown(&made.directory);
-    session.say(&format!("jin-txn: what `git init` and `git clone` make is protected from now on ({path})"));
+    session
+        .say(&format!("jin-txn: repositories made by `git init` and `git clone` are protected from now on ({path})"));
     session.say("jin-txn: `jin-txn uninstall --template` takes that back");
 }
 
@@ -183,7 +184,7 @@ fn install_shim(session: &Session, dir: &Path) -> anyhow::Result<u8> {
         session.print_json(&ShimOutcome { version: 1, shims, git: git.to_string(), first_in_path })?;
         return Ok(exit::DONE);
     }
-    session.say(&format!("jin-txn: {dir} is git after a check; the git behind it is {git}"));
+    session.say(&format!("jin-txn: {dir} has a `git` that recovers first, then runs {git}"));
     if !made.is_first_in_path {
         session.say(&format!("hint: put it first: export PATH={}:$PATH", shell_quoted(&dir.to_string())));
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::cli::doctor::size;
 use crate::cli::status::{state_name, wal_bytes};
-use crate::cli::{Session, everywhere, exit, exit_code};
+use crate::cli::{Session, everywhere, exit, exit_code, unasked};
 use crate::git::Repository;
 use crate::recovery;
 use crate::state::StateDir;
@@ -63,8 +63,10 @@ pub(super) fn run(session: &Session, _args: &Args) -> anyhow::Result<u8> {
 fn look(session: &Session, repo: &Repository) -> anyhow::Result<(&'static str, u64)> {
     let code = if recovery::needs_recovery(repo)? {
         exit_code(&recovery::check(repo, &session.recovery_options()?)?)
-    } else {
+    } else if unasked::problems(repo)?.is_empty() {
         exit::DONE
+    } else {
+        exit::UNPROTECTED
     };
     Ok((state_name(code), wal_bytes(&StateDir::of(repo).wal())))
 }

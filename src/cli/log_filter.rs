@@ -48,7 +48,8 @@ impl std::str::FromStr for Since {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{}` is no time (write `2 hours ago`, `3.days` or `2026-11-27`)", text.escape_debug());
+        let wrong =
+            || format!("`{}` is not a time (write `2 hours ago`, `3.days` or `2026-11-27`)", text.escape_debug());
         if text == "yesterday" {
             return Ok(Since(unix_time().saturating_sub(DAY)));
         }

@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod entry;
 mod everywhere;
 pub(crate) mod git;
+mod help;
 pub(crate) mod install;
 pub(crate) mod list;
 pub(crate) mod log;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::git::{Git, Repository, exec};
 use crate::recovery::Report;
@@ -61,6 +62,8 @@ pub(crate) mod exit {
     pub(crate) const NEEDS_HUMAN: u8 = 4;
     /// A live or unknowable owner is in the way.
     pub(crate) const BUSY: u8 = 5;
+    /// Nothing is unfinished, but git does not call our hooks.
+    pub(crate) const UNPROTECTED: u8 = 6;
 }
 
 /// How long commands wait for another recovery, and for a hook that outlived its git.
@@ -85,7 +88,7 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
 
-    /// Say nothing but errors
+    /// Say nothing but errors; `check`, `status` and `recover` then answer by their exit code alone
     #[arg(short, long, global = true)]
     quiet: bool,
 
@@ -93,7 +96,7 @@ struct Cli {
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
 
-    /// Colour: auto (on terminals, unless NO_COLOR is set; the default), always, never
+    /// Colour: auto (on terminals, unless NO_COLOR is set or git's color.ui is false; the default), always, never
     #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t)]
     #[arg(hide_possible_values = true, hide_default_value = true)]
     color: color::When,
@@ -133,7 +136,7 @@ fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
     let color = color::When::of(&args);
     let cli = match plain_check(&args).map_or_else(|| parse(called_as, args, color), Ok) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return ExitCode::from(explain(&error, color)),
     };
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
@@ -141,8 +144,17 @@ fn run(called_as: OsString, args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Usage errors, and help that was asked for.
+fn explain(error: &clap::Error, color: color::When) -> u8 {
+    let printed = error.print();
+    if !error.use_stderr() {
+        session::delivered(printed, color);
+    }
+    u8::try_from(error.exit_code()).unwrap_or(exit::FAILED)
+}
+
 fn parse(called_as: OsString, args: Vec<OsString>, color: color::When) -> Result<Cli, clap::Error> {
-    let definition = Cli::command().color(color.for_clap());
+    let definition = help::definition().color(color.for_clap());
     let matches = definition.try_get_matches_from(std::iter::once(called_as).chain(git::keep_together(args)))?;
     Cli::from_arg_matches(&matches)
 }
@@ -295,6 +307,8 @@ fn require_git() -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -326,5 +340,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        help::definition().debug_assert();
     }
 }

@@ -118,7 +118,7 @@ fn described(options: &Options, report: &Report, code: u8) -> Described {
 fn tell(session: &Session, repo: &Repository, options: &Options, report: &Report, code: u8) -> anyhow::Result<()> {
     if options.dry_run {
         for line in crate::cli::status::describe(report) {
-            session.print(&line);
+            session.print_unless_quiet(&line);
         }
         return Ok(());
     }

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::cli::{Session, exit};
+use crate::cli::{Session, exit, notes};
 use crate::git::refs::RefSnapshot;
 use crate::git::{Config, Git, RefFormat, Repository};
-use crate::process::{owner, redact};
+use crate::process::{git_argv, owner, redact};
 use crate::recovery::{self, Finding, Options};
 use crate::run::child::{self, Ended};
 use crate::run::{Intent, Occupied, Run, mark};
@@ -18,6 +18,7 @@ use crate::setup::hooks;
 use crate::state::marker::{Entry, State};
 use crate::state::{StateDir, TxId, kept};
 use crate::util::text::{one_line, shortened, shown};
+use crate::wal::Log;
 
 /// How long to wait for what a failed command has left running, unless `jin.runGrace` says otherwise.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -28,7 +29,8 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 /// refs, HEAD, index, worktree and in-progress state (merges, rebases) are as before, with your uncommitted work.
 /// Ignored files are left alone. Whatever has to make way is kept in .git/.jin/quarantine.
 ///
-/// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`.
+/// The command's exit code is passed through. `git tx ARGS` is `jin-txn run -- git ARGS`. A git command that only reads,
+/// such as `git tx log`, is no transaction: it runs as `jin-txn git` runs it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Keep what the command did although it failed
@@ -46,6 +48,9 @@ pub(crate) struct Args {
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let repo = session.repository()?;
+    if let Some(git_args) = reading_git(&args.command) {
+        return super::git::run(session, &super::git::Args { args: git_args.to_vec() });
+    }
     let state = StateDir::of(&repo);
     if joined(&state).is_some() {
         // Part of a run already: that one keeps it, or takes it back.
@@ -66,6 +71,12 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let config = Config::read(&git.at(&repo.git_dir))?;
     if let Some(problem) = hooks::why_unprotected_by(&options.git_program, &repo, &config)?.into_iter().next() {
         anyhow::bail!("{} is not protected, so this could not be taken back: {problem}", shown(&repo.common_dir));
+    }
+    if !state.exists() {
+        // A template has put the hooks here, and this is the first transaction.
+        state.create().with_context(|| format!("cannot create {}", shown(state.path())))?;
+        Log::new(&state, &owner::boot_id()?, options.wait).open()?;
+        notes().iter().for_each(|notes| notes.remember(&state));
     }
     let worktree = session.worktree(&options.git_program, &config)?;
     let index_lock = repo.git_dir.join("index.lock");
@@ -108,7 +119,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         Ok(Some(ended)) => ended,
         // It may be at work still: its marker stays, and the run is taken back when nobody of it is left.
         Ok(None) => {
-            anyhow::bail!("how `{}` ended cannot be told; `git txn recover` takes {} back", operation, run.id())
+            anyhow::bail!("the exit status of `{}` is unknown; `git txn recover` rolls {} back", operation, run.id())
         }
         Err(error) => {
             let _cleanup = run.commit(Vec::new()).context("nothing was run")?;
@@ -130,7 +141,26 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         }
         return Ok(ended.code());
     }
+    tell_of_failure(session, run.id(), &ended, &args.command);
     take_back(session, &repo, &state, &options, run, ended)
+}
+
+/// What goes back is here alone.
+fn tell_of_failure(session: &Session, id: TxId, ended: &Ended, command: &[OsString]) {
+    session.say(&format!("jin-txn: {id} failed ({ended}): this repository goes back to how it was"));
+    if git_argv::global_options(&text_of(command)).command == Some("push") {
+        session.say("jin-txn: note: what the remote has accepted stays there; `git fetch` shows it");
+    }
+}
+
+fn text_of(command: &[OsString]) -> Vec<String> {
+    command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The arguments of a git that changes nothing, so that there is nothing to keep and nothing to take back.
+fn reading_git(command: &[OsString]) -> Option<&[OsString]> {
+    let words = text_of(command);
+    (words[0] == "git" && git_argv::only_reads(&words)).then_some(&command[1..])
 }
 
 /// Does the environment turn hooks off: by our variable, or by a setting for every git below?
@@ -216,7 +246,6 @@ fn take_back(
     ended: Ended,
 ) -> anyhow::Result<u8> {
     let id = run.id();
-    session.say(&format!("jin-txn: {id} failed ({ended}): everything goes back to how it was"));
     let left = wait_for_stragglers(state, &run, grace(&options.git_program, repo)?)?;
     if !left.is_empty() {
         session.say(&format!("error: {id} is not taken back yet: it has left {} running", left.join(", ")));
@@ -240,8 +269,9 @@ fn take_back(
 
 fn grace(program: &Path, repo: &Repository) -> anyhow::Result<std::time::Duration> {
     let Some(text) = Git::new(program).at(&repo.git_dir).config("jin.runGrace")? else { return Ok(GRACE) };
-    let seconds: u64 =
-        text.parse().with_context(|| format!("jin.runGrace is `{}`, no number of seconds", one_line(&text)))?;
+    let seconds: u64 = text
+        .parse()
+        .with_context(|| format!("jin.runGrace is `{}`, which is not a number of seconds", one_line(&text)))?;
     Ok(std::time::Duration::from_secs(seconds))
 }
 
@@ -250,7 +280,7 @@ fn wait_for_stragglers(state: &StateDir, run: &Run<'_>, grace: std::time::Durati
     loop {
         let left: Vec<String> = match mark::members(state, run.mark, Some(myself)) {
             Ok(members) => members.iter().map(ToString::to_string).collect(),
-            Err(error) => vec![format!("what cannot be looked at ({error})")],
+            Err(error) => vec![format!("processes that cannot be inspected ({error})")],
         };
         if left.is_empty() || start.elapsed() >= grace {
             return Ok(left);

@@ -1,6 +1,6 @@
 //! What every command gets: where it works, and how it speaks.
 
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cli::{PATIENCE, color, exit, objects_elsewhere, real_git, user};
@@ -38,7 +38,21 @@ impl Session {
             Some(_) => ownership::require_linked(&found.repo)?,
             None => ownership::require_trusted(&found, user(), &real_git()?)?,
         }
+        self.heed_color_setting(&found.repo)?;
         Ok(found.repo)
+    }
+
+    /// Git's `color.ui`, where it can make a difference: on a terminal.
+    fn heed_color_setting(&self, repo: &Repository) -> anyhow::Result<()> {
+        let is_seen = std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
+        if self.color != color::When::Auto || !is_seen {
+            return Ok(());
+        }
+        // A configuration that git cannot read has its own message, of the command that needs it.
+        if let Ok(Some(value)) = Git::new(&real_git()?).at(&repo.git_dir).config("color.ui") {
+            color::heed(&value);
+        }
+        Ok(())
     }
 
     /// The repository in, or around, `dir`.
@@ -82,7 +96,7 @@ impl Session {
     /// A line for people, on stderr.
     pub(crate) fn say(&self, line: &str) {
         if !self.quiet {
-            print_line(&mut self.color.stream(std::io::stderr().lock()), line);
+            tell(line, self.color);
         }
     }
 
@@ -93,15 +107,20 @@ impl Session {
 
     /// A line of data, on stdout.
     pub(crate) fn print(&self, line: &str) {
-        print_line(&mut self.color.stream(std::io::stdout().lock()), line);
+        delivered(print_line(&mut self.color.stream(std::io::stdout().lock()), line), self.color);
+    }
+
+    /// A line on stdout of a command whose exit code says the same.
+    pub(crate) fn print_unless_quiet(&self, line: &str) {
+        if !self.quiet {
+            self.print(line);
+        }
     }
 
     /// Text of our own for another program, on stdout: nothing of it is escaped, and no line feed is added.
     pub(crate) fn print_as_is(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-            std::process::exit(0);
-        }
+        delivered(out.write_all(text.as_bytes()).and_then(|()| out.flush()), self.color);
     }
 
     /// Data as JSON, on stdout.
@@ -111,21 +130,36 @@ impl Session {
     }
 }
 
-/// A closed pipe (`jin-txn log | head`) is no error.
-fn print_line(out: &mut impl Write, line: &str) {
-    if writeln!(out, "{}", color::paint(&one_line(line))).is_err() {
-        std::process::exit(0);
+fn print_line(out: &mut impl Write, line: &str) -> std::io::Result<()> {
+    writeln!(out, "{}", color::paint(&one_line(line)))
+}
+
+/// A line on stderr.
+fn tell(line: &str, color: color::When) {
+    if print_line(&mut color.stream(std::io::stderr().lock()), line).is_err() {
+        // Nobody is left to tell, and that is no reason to stop halfway.
+    }
+}
+
+/// What a command was asked for has to arrive. That a reader has seen enough (`jin-txn log | head`) is no error; a full disk is one.
+pub(super) fn delivered(printed: std::io::Result<()>, color: color::When) {
+    match printed {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(exit::DONE.into()),
+        Err(error) => {
+            let error = anyhow::Error::new(error).context("cannot write to standard output");
+            std::process::exit(print_error(&error, color).into());
+        }
     }
 }
 
 /// Says what went wrong, and what to do. The exit code for it.
 pub(super) fn print_error(error: &anyhow::Error, color: color::When) -> u8 {
-    let mut stderr = color.stream(std::io::stderr().lock());
     let causes = error.chain().skip(1).map(|cause| format!("caused by: {cause}"));
     let hint = hint(error).map(|hint| format!("hint: {hint}"));
     // The line breaks of an error are its own: names in it are on one line.
     for text in std::iter::once(format!("error: {error}")).chain(causes).chain(hint) {
-        text.split('\n').for_each(|line| print_line(&mut stderr, line));
+        text.split('\n').for_each(|line| tell(line, color));
     }
     if error.is::<Busy>() { exit::BUSY } else { exit::FAILED }
 }

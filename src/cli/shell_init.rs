@@ -35,7 +35,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 fn code(shell: Shell, binary: &str) -> String {
     match shell {
         Shell::Bash | Shell::Zsh => include_str!("shell/init.sh").replace(BINARY, &shell_quoted(binary)),
-        Shell::Fish => include_str!("shell/init.fish").replace(BINARY, &fish_quoted(binary)),
+        Shell::Fish => {
+            include_str!("shell/init.fish").replace(BINARY, &fish_quoted(binary)) + include_str!("shell/git.fish")
+        }
     }
 }
 

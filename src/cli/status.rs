@@ -71,7 +71,15 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     } else {
         show(session, &repo, &status, &report)?;
     }
-    Ok(exit_code(&report))
+    Ok(code_of(&report, &status.problems))
+}
+
+/// The exit code of `check` and `status`.
+pub(super) fn code_of(report: &Report, problems: &[String]) -> u8 {
+    match exit_code(report) {
+        exit::DONE if !problems.is_empty() => exit::UNPROTECTED,
+        code => code,
+    }
 }
 
 fn run_everywhere(session: &Session) -> anyhow::Result<u8> {
@@ -81,8 +89,9 @@ fn run_everywhere(session: &Session) -> anyhow::Result<u8> {
         if !session.json {
             show(session, &repo, &status, &report)?;
         }
+        let code = code_of(&report, &status.problems);
         repositories.push(status);
-        Ok(exit_code(&report))
+        Ok(code)
     })?;
     if session.json {
         session.print_json(&Statuses { version: 1, repositories })?;
@@ -105,27 +114,27 @@ fn look(session: &Session, repo: &Repository) -> anyhow::Result<(Status, Report)
     let status = Status {
         git_dir: repo.common_dir.display().to_string(),
         protected: problems.is_empty(),
+        found: Described::new(&report, code_of(&report, &problems)),
         problems,
         durability: StateDir::of(repo).durability(),
         weaknesses,
         hindrances,
         wal_bytes: wal_bytes(&StateDir::of(repo).wal()),
-        found: Described::new(&report, exit_code(&report)),
     };
     Ok((status, report))
 }
 
 fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) -> anyhow::Result<()> {
     if status.protected {
-        session.print(&format!("protected: {}", status.git_dir));
+        session.print_unless_quiet(&format!("protected: {}", status.git_dir));
     } else {
-        session.print(&format!("not protected: {}", status.git_dir));
+        session.print_unless_quiet(&format!("not protected: {}", status.git_dir));
         for problem in &status.problems {
-            session.print(&format!("  {problem}"));
+            session.print_unless_quiet(&format!("  {problem}"));
         }
     }
     if status.protected {
-        session.print(match status.durability {
+        session.print_unless_quiet(match status.durability {
             Durability::Full => "durability: full (power cuts)",
             Durability::Process => {
                 "durability: process (killed processes; `jin-txn install --durability full` for power cuts)"
@@ -133,28 +142,30 @@ fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) 
         });
     }
     if status.protected && notes().is_some_and(|notes| !notes.cover(&StateDir::of(repo))) {
-        session.print("  prompt, shell function and shim do nothing by themselves here: `jin-txn install` lets them");
+        session.print_unless_quiet(
+            "  prompt, shell function and shim do not recover by themselves here: `jin-txn install` allows it",
+        );
     }
     let watch = watch::standing(StateDir::of(repo).settings().watch).filter(|_| status.protected);
     for line in watch.iter().flat_map(Standing::describe) {
-        session.print(&line);
+        session.print_unless_quiet(&line);
     }
     for weakness in &status.weaknesses {
-        session.print(&format!("  weakened: {weakness}"));
+        session.print_unless_quiet(&format!("  weakened: {weakness}"));
     }
     for hindrance in &status.hindrances {
-        session.print(&format!("  hooks: {hindrance}"));
+        session.print_unless_quiet(&format!("  hooks: {hindrance}"));
     }
     if session.verbose {
-        session.print(&format!("git: {}", real_git()?.display()));
-        session.print(&format!("log: {} bytes in {}", status.wal_bytes, shown(&StateDir::of(repo).wal())));
+        session.print_unless_quiet(&format!("git: {}", real_git()?.display()));
+        session.print_unless_quiet(&format!("log: {} bytes in {}", status.wal_bytes, shown(&StateDir::of(repo).wal())));
     }
     for line in describe(report) {
-        session.print(&line);
+        session.print_unless_quiet(&line);
     }
     // Whoever has just been told that a lock went, or a transaction, wants to know what is in the worktree.
     if !report.needs_human() && (!report.is_clean() || recovery::was_recovered(repo)?) {
-        recovery::explain_worktree(repo, &real_git()?)?.iter().for_each(|line| session.print(line));
+        recovery::explain_worktree(repo, &real_git()?)?.iter().for_each(|line| session.print_unless_quiet(line));
     }
     Ok(())
 }
@@ -171,6 +182,7 @@ pub(crate) fn state_name(code: u8) -> &'static str {
         crate::cli::exit::DONE => "clean",
         crate::cli::exit::INTERRUPTED => "interrupted",
         crate::cli::exit::NEEDS_HUMAN => "needs-human",
+        crate::cli::exit::UNPROTECTED => "unprotected",
         _ => "busy",
     }
 }
@@ -182,19 +194,21 @@ pub(crate) fn describe(report: &Report) -> Vec<String> {
     }
     let mut lines = Vec::new();
     for tx in report.transactions.iter().filter(|t| !t.quiet) {
-        let would = match tx.finding {
-            Finding::Committed | Finding::Finished => "interrupted, would be completed",
-            Finding::RolledBack => "interrupted, would be rolled back",
-            Finding::NeedsHuman => "needs you",
+        let what = match tx.finding {
+            Finding::Committed | Finding::Finished => "interrupted; `git txn recover` completes it",
+            Finding::RolledBack => "interrupted; `git txn recover` rolls it back",
+            Finding::NeedsHuman => "needs manual resolution",
             Finding::Removed | Finding::Left => "interrupted, cannot be recovered right now",
         };
         let pid = tx.pid.map_or_else(String::new, |p| format!(", pid {p}"));
-        lines.push(format!("{}: {would} (`{}`{pid})", tx.id, tx.operation));
+        let goes_on = tx.finding != Finding::NeedsHuman && !tx.actions.is_empty();
+        let then = if goes_on { ". Afterwards:" } else { "" };
+        lines.push(format!("{}: {what} (`{}`{pid}){then}", tx.id, tx.operation));
         lines.extend(tx.actions.iter().map(|action| format!("  {action}")));
     }
     for lock in report.told_locks() {
         let what = match lock.finding {
-            Finding::Finished => "complete, would be renamed into place",
+            Finding::Finished => "complete; `git txn recover` renames it into place",
             _ if lock.held => "held",
             _ => "stale",
         };

@@ -3,9 +3,13 @@
 //! They act by themselves only in a repository of this user's for which there is a note. Anywhere else they start no git, read
 //! no file of the repository but the note's id, and say at most what to run.
 
+use std::path::PathBuf;
+
 use crate::cli::{notes, real_git, user};
 use crate::git::repository::{Found, NotFound};
+use crate::git::{Repository, openable};
 use crate::locks;
+use crate::setup::hooks;
 use crate::state::StateDir;
 use crate::state::marker::Listing;
 use crate::trust::ownership;
@@ -46,6 +50,32 @@ pub(super) fn is_refused(found: &Found) -> anyhow::Result<bool> {
     }
     let git = real_git()?;
     Ok(ownership::require_trusted(found, user(), &git).is_err() || ownership::is_bare_refused(found, &git)?)
+}
+
+/// Does git call our hooks? `false` when git has to be asked.
+pub(super) fn is_certainly_called(repo: &Repository) -> bool {
+    hooks::certainly_call_us(repo, &user_configuration())
+}
+
+/// Why git does not call our hooks; empty when it does. Starts git only where that does not show without.
+pub(super) fn problems(repo: &Repository) -> anyhow::Result<Vec<String>> {
+    if is_certainly_called(repo) {
+        return Ok(Vec::new());
+    }
+    openable::require_start(repo)?;
+    hooks::why_unprotected(&real_git()?, repo)
+}
+
+/// The configuration files of the user and of the machine.
+fn user_configuration() -> Vec<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = path("HOME");
+    let xdg = path("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+    let usual = [xdg.map(|dir| dir.join("git/config")), home.map(|home| home.join(".gitconfig"))];
+    let users = path("GIT_CONFIG_GLOBAL").map_or_else(|| usual.into_iter().flatten().collect(), |file| vec![file]);
+    let beside = real_git().ok().and_then(|git| Some(git.parent()?.parent()?.join("etc/gitconfig")));
+    let machine = path("GIT_CONFIG_SYSTEM").or(beside);
+    users.into_iter().chain(machine).chain([PathBuf::from("/etc/gitconfig")]).collect()
 }
 
 /// Of a repository without a note: what to run, where names of markers or locks say that something may be unfinished.

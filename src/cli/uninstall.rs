@@ -21,6 +21,10 @@ pub(crate) struct Args {
     #[arg(long)]
     purge: bool,
 
+    /// With --purge: also where something is unfinished or cannot be recovered. What recovery needs for it is lost then
+    #[arg(long, requires = "purge")]
+    force: bool,
+
     /// Take it out of the submodules as well, and of theirs
     #[arg(long)]
     recurse_submodules: bool,
@@ -37,14 +41,14 @@ pub(crate) struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if let Some(dir) = &args.shim {
         let dir = shim::uninstall(&session.directory.join(dir))?;
-        session.say(&format!("jin-txn: {} is out of git's way", shown(&dir)));
+        session.say(&format!("jin-txn: removed the shim from {}", shown(&dir)));
         return Ok(exit::DONE);
     }
     let git = real_git()?;
     if args.template {
         let left = template::uninstall(&git, &template::UserFiles::new(|name| std::env::var_os(name)))?;
         tell_of_left(session, &left);
-        session.say("jin-txn: new repositories are as git makes them; those that are there stay protected");
+        session.say("jin-txn: new repositories are not protected any more; existing ones stay as they are");
         return Ok(exit::DONE);
     }
     let repo = session.repository()?;
@@ -56,6 +60,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     repos.iter().try_for_each(|repo| take_out(session, args, &git, repo))?;
     Ok(exit::DONE)
 }
+
+const GO_ON: &str =
+    "hint: `jin-txn uninstall --purge --force` removes .git/.jin all the same, and with it what recovery needs";
 
 fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> anyhow::Result<()> {
     let state = StateDir::of(repo);
@@ -80,11 +87,13 @@ fn take_out(session: &Session, args: &Args, git: &Path, repo: &Repository) -> an
 /// Nothing is to stay unfinished. What cannot be recovered keeps nobody from taking us out: it stays in `.jin`.
 fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::Result<()> {
     let report = match recovery::recover_with_log(repo, &session.recovery_options()?) {
-        Err(error) if !args.purge && !error.is::<Busy>() => {
+        Err(error) if (!args.purge || args.force) && !error.is::<Busy>() => {
             session.say(&format!("jin-txn: warning: nothing was recovered: {error:#}"));
             return Ok(());
         }
-        recovered => recovered?,
+        Err(error) if error.is::<Busy>() => return Err(error),
+        Err(error) => anyhow::bail!("nothing was removed, because recovery failed: {error:#}\n{GO_ON}"),
+        Ok(report) => report,
     };
     for line in report.headlines() {
         session.say(&line);
@@ -93,7 +102,8 @@ fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::R
         for line in crate::cli::status::describe(&report) {
             session.say(&line);
         }
-        anyhow::ensure!(exit_code(&report) == exit::DONE, "something is unfinished: nothing was removed");
+        let is_done = exit_code(&report) == exit::DONE;
+        anyhow::ensure!(is_done || args.force, "nothing was removed, because something is unfinished\n{GO_ON}");
     }
     Ok(())
 }
@@ -102,6 +112,6 @@ fn recover_first(session: &Session, args: &Args, repo: &Repository) -> anyhow::R
 pub(super) fn tell_of_left(session: &Session, left: &[PathBuf]) {
     for left in left {
         let left = shown(left);
-        session.say(&format!("jin-txn: another hook has taken that place since: {left} stays there"));
+        session.say(&format!("jin-txn: another hook is in its place now, so {left} stays where it is"));
     }
 }

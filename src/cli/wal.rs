@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::cli::{Session, exit};
 use crate::process::owner;
 use crate::state::{StateDir, Wait};
+use crate::util::text::counted;
 use crate::wal::{Log, Scan};
 
 /// Look at the write-ahead log itself: is it whole, what is in it
@@ -60,7 +61,7 @@ fn verify(session: &Session, scan: &Scan) -> anyhow::Result<()> {
     damage.iter().for_each(|line| session.print(&format!("damaged: {line}")));
     let numbers = first.zip(last).map_or_else(String::new, |(first, last)| format!(", {first} to {last}"));
     let what = if damage.is_empty() { "whole" } else { "readable" };
-    session.print(&format!("{what}: {} records{numbers}", scan.records.len()));
+    session.print(&format!("{what}: {}{numbers}", counted(scan.records.len() as u64, "record")));
     Ok(())
 }
 

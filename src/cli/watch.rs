@@ -9,7 +9,7 @@ use crate::hook::announce::start::{Tried, start_if_wanted};
 use crate::hook::announce::{Address, Caller};
 use crate::setup::watch_unit::Unit;
 use crate::state::WatchMode;
-use crate::util::text::shown;
+use crate::util::text::{counted, shown};
 use crate::watch::status::Status;
 use crate::watch::{self, Request};
 
@@ -62,7 +62,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     if args.stop {
         return stop(session, &address);
     }
-    let notes = notes().context("there is no HOME: nothing says which repositories are yours")?;
+    let notes = notes().context("there is no HOME: the list of your repositories is not found")?;
     let ready = |status: &Status| {
         if args.started.is_none() {
             session.say(&format!("jin-txn: watching (pid {}); ^C ends it", status.pid));
@@ -165,7 +165,8 @@ fn tell(session: &Session, address: &Address) -> anyhow::Result<u8> {
 /// What the watch does, a line each.
 pub(super) fn describe(status: &Status) -> Vec<String> {
     let Status { pid, since, repositories, .. } = status;
-    let mut lines = vec![format!("watch: pid {pid} since {}, {repositories} repositories", utc(*since))];
+    let repositories = counted(*repositories as u64, "repository");
+    let mut lines = vec![format!("watch: pid {pid} since {}, {repositories}", utc(*since))];
     if status.limit_reached {
         lines.push("  some directories are not watched: raise fs.inotify.max_user_watches, or pack refs".to_owned());
     }

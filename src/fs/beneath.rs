@@ -77,7 +77,7 @@ pub(crate) enum Obstacle {
     #[error("lies behind a symbolic link")]
     Symlink,
     /// One of the directories on the way is a file.
-    #[error("lies in something that is no directory")]
+    #[error("lies below something that is not a directory")]
     NotADirectory,
     /// The way leads out of the root.
     #[error("leads out of the worktree")]

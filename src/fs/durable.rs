@@ -85,7 +85,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
 pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, fs::Metadata)> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).expect("open flags fit into an int");
-    let no_file = || io::Error::other(format!("{} is no regular file", shown(path)));
+    let no_file = || io::Error::other(format!("{} is not a regular file", shown(path)));
     let is_other = || fs::symlink_metadata(path).is_ok_and(|m| !m.is_file());
     match options.custom_flags(flags).open(path) {
         Ok(file) => {
@@ -99,7 +99,7 @@ pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result
 
 /// Opens the regular file `path`; links are not followed.
 fn open_itself(path: &Path, flags: OFlags) -> io::Result<(File, fs::Metadata)> {
-    let no_file = || io::Error::other(format!("{} is no regular file", shown(path)));
+    let no_file = || io::Error::other(format!("{} is not a regular file", shown(path)));
     let is_other = || fs::symlink_metadata(path).is_ok_and(|found| !found.is_file());
     let opened = door::open(path, flags, 0).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => error,
@@ -380,7 +380,7 @@ pub(crate) fn keep_second(original: &Path, second: &Path) -> io::Result<()> {
     let (from, to) = (place(original)?, place(second)?);
     let is_file = |place: &door::Place| Ok::<_, io::Error>(place.stat()?.is_none_or(|s| s.kind == door::Kind::File));
     let no_file = || {
-        let what = format!("{} is no regular file: it is not kept", shown(original));
+        let what = format!("{} is not a regular file: it is not kept", shown(original));
         io::Error::new(io::ErrorKind::InvalidInput, what)
     };
     if !is_file(&from)? {

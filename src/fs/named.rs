@@ -64,7 +64,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 
 /// As [`std::fs::read_to_string`], of a regular file of a sensible size.
 pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
-    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, format!("{} is no UTF-8", shown(path.as_ref())));
+    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, format!("{} is not UTF-8", shown(path.as_ref())));
     String::from_utf8(read(&path)?).map_err(no_text)
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<File> {
 }
 
 fn not_regular(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is no regular file", shown(path)))
+    io::Error::other(format!("{} is not a regular file", shown(path)))
 }
 
 #[cfg(test)]

@@ -40,13 +40,7 @@ pub(crate) struct NoConfigFile {
 pub(super) fn require_regular(repo: &Repository) -> anyhow::Result<()> {
     let shared = ["config", "config.worktree"].map(|name| repo.common_dir.join(name));
     let own = (repo.git_dir != repo.common_dir).then(|| repo.git_dir.join("config.worktree"));
-    let mut reading = Reading { next: shared.into_iter().chain(own).collect(), seen: HashSet::new(), left: MOST };
-    for _ in 0..=DEEPEST {
-        for path in std::mem::take(&mut reading.next) {
-            reading.read(&path)?;
-        }
-    }
-    Ok(())
+    Reading::of(shared.into_iter().chain(own).collect()).map(drop)
 }
 
 /// What is known of the file at `path`, links followed; `None` when git will not find it, or may not look there.
@@ -62,13 +56,34 @@ fn regular(path: &Path) -> anyhow::Result<Option<Metadata>> {
     Err(NoConfigFile { path: path.to_owned(), what }.into())
 }
 
+/// May these files, with what they include, and with `others`, say that git is to look for hooks anywhere but in the usual
+/// directory, or name hooks themselves? No program is started.
+pub(crate) fn may_name_hooks(repo: &Repository, others: &[PathBuf]) -> anyhow::Result<bool> {
+    let own = ["config", "config.worktree"].map(|name| repo.common_dir.join(name));
+    let next = own.into_iter().chain([repo.git_dir.join("config.worktree")]).chain(others.iter().cloned()).collect();
+    Ok(Reading::of(next)?.hooks)
+}
+
 struct Reading {
     next: Vec<PathBuf>,
     seen: HashSet<(u64, u64)>,
     left: u64,
+    /// Some text has the word `hooksPath`, or a section `hook`.
+    hooks: bool,
 }
 
 impl Reading {
+    /// Reads these files, and what they include.
+    fn of(next: Vec<PathBuf>) -> anyhow::Result<Reading> {
+        let mut reading = Reading { next, seen: HashSet::new(), left: MOST, hooks: false };
+        for _ in 0..=DEEPEST {
+            for path in std::mem::take(&mut reading.next) {
+                reading.read(&path)?;
+            }
+        }
+        Ok(reading)
+    }
+
     fn read(&mut self, path: &Path) -> anyhow::Result<()> {
         let Some(found) = regular(path)? else { return Ok(()) };
         if !self.seen.insert((found.dev(), found.ino())) {
@@ -85,11 +100,18 @@ impl Reading {
             return Err(NoConfigFile { path: path.to_owned(), what }.into());
         }
         self.left -= taken;
+        self.hooks |= names_hooks(&text);
         for included in include_paths(&text) {
             self.next.extend(resolved(&included, path)?);
         }
         Ok(())
     }
+}
+
+fn names_hooks(text: &[u8]) -> bool {
+    let text = text.to_ascii_lowercase();
+    let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+    has(b"hookspath") || has(b"[hook")
 }
 
 /// Where git looks for what the configuration file `from` includes.

@@ -40,7 +40,7 @@ use crate::git::switched_off::{
     FETCH, FETCH_CONFIG, NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY,
 };
 use crate::git::{Oid, Repository, config_files};
-use crate::util::text::shown;
+use crate::util::text::{counted, shown};
 
 /// The oldest git that is supported.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
@@ -141,7 +141,7 @@ impl Git {
             for c in text.chars().take(80) {
                 write!(said, "{}", c.escape_debug()).expect("writing to a string cannot fail");
             }
-            format!("`{} version` says {said}, which is no git version", shown(&self.program))
+            format!("`{} version` says {said}, which is not a git version", shown(&self.program))
         })
     }
 }
@@ -370,9 +370,9 @@ impl Command {
         let name = self.args.first().cloned().unwrap_or_default();
         let place = self.git.git_dir.as_deref().unwrap_or(self.start_directory());
         anyhow::anyhow!(
-            "git {} did not end within {} seconds in {}, and was killed\nhint: look there for a FIFO, or a file system that does not answer",
+            "git {} did not end within {} in {}, and was killed\nhint: look there for a FIFO, or a file system that does not answer",
             name.display(),
-            self.limit.as_secs(),
+            counted(self.limit.as_secs(), "second"),
             shown(place)
         )
     }

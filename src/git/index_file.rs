@@ -79,7 +79,7 @@ pub(crate) fn content(path: &Path) -> io::Result<Option<(Vec<u8>, FileId)>> {
     let metadata = fs::at(path, file.metadata())?;
     let refused = |why: &str| io::Error::other(format!("{} is {why}: move it away", shown(path)));
     if !metadata.is_file() {
-        return Err(refused("no regular file"));
+        return Err(refused("not a regular file"));
     }
     if metadata.len() > MOST {
         return Err(refused("larger than any index"));

@@ -19,7 +19,7 @@ pub struct RefName(Box<[u8]>);
 
 /// A name that cannot be a ref.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is no valid ref name: {why}")]
+#[error("`{name}` is not a valid ref name: {why}")]
 pub struct BadName {
     name: String,
     why: &'static str,

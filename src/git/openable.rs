@@ -70,7 +70,7 @@ pub(crate) fn require_objects(repo: &Repository) -> anyhow::Result<()> {
     require_file(&repo.common_dir.join("objects/info/alternates"), SMALL)?;
     let packs = repo.common_dir.join("objects/pack");
     match door::entries(&packs)?.unwrap_or_default().iter().find(|(_, kind)| *kind == Kind::Other) {
-        Some((name, _)) => Err(refusal(&packs.join(name), "is no regular file")),
+        Some((name, _)) => Err(refusal(&packs.join(name), "is not a regular file")),
         None => Ok(()),
     }
 }
@@ -97,7 +97,7 @@ fn require_file(path: &Path, most: u64) -> anyhow::Result<()> {
     match found {
         // Some have a link to `/dev/null` for what they want to be empty. (Device 1:3 on every Linux.)
         Some(found) if found.rdev() == rustix::fs::makedev(1, 3) => Ok(()),
-        Some(found) if !found.is_file() && !found.is_dir() => Err(refusal(path, "is no regular file")),
+        Some(found) if !found.is_file() && !found.is_dir() => Err(refusal(path, "is not a regular file")),
         Some(found) if found.is_file() && found.len() > most => {
             Err(refusal(path, "is far too large to be one of git's"))
         }

@@ -93,8 +93,8 @@ pub(crate) fn write_symref(git: &Git, name: &[u8], target: &RefName, message: &s
         }
         None => (git.clone(), name),
     };
-    let name = std::str::from_utf8(name).context("a symref with a name that is no UTF-8")?;
-    let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is no UTF-8")?;
+    let name = std::str::from_utf8(name).context("a symref with a name that is not UTF-8")?;
+    let target = std::str::from_utf8(target.as_bytes()).context("a symref to a name that is not UTF-8")?;
     accepted("symbolic-ref", git.command(Plumbing::SetSymref { name, target, message }))
 }
 

@@ -127,7 +127,7 @@ impl<'r> Judge<'r> {
     fn judge_unseen(&mut self, lock: LockFile, is_named: bool) -> Verdict {
         let is_named = is_named || self.known.named.get(&lock.path).is_some_and(|named| named.is_same_file(&lock.id));
         if !is_named {
-            let because = "nobody was seen to hold it: `git txn recover` looks who could".to_owned();
+            let because = "no process was seen to hold it: `git txn recover` checks which one could".to_owned();
             return Verdict::Held(Holder { liveness: Liveness::Unknowable, because });
         }
         match self.could_anybody_hold(lock.clone()) {

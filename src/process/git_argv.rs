@@ -14,6 +14,22 @@ pub(crate) fn only_runs_us(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| matches!(c, "txn" | "tx" | "hook"))
 }
 
+/// Commands that change neither refs nor files, whatever their options say but for the ones that name a file to write.
+#[rustfmt::skip]
+const READING: [&str; 36] = [
+    "annotate", "blame", "cat-file", "check-attr", "check-ignore", "check-mailmap", "check-ref-format", "cherry", "count-objects",
+    "describe", "diff", "diff-files", "diff-index", "diff-tree", "for-each-ref", "grep", "help", "log", "ls-files", "ls-remote",
+    "ls-tree", "merge-base", "name-rev", "range-diff", "rev-list", "rev-parse", "shortlog", "show", "show-branch", "show-ref",
+    "status", "var", "verify-commit", "verify-pack", "verify-tag", "version",
+];
+
+/// Does this git only read? Its index it may refresh, and no alias can have the name of a command of git's.
+pub(crate) fn only_reads(argv: &[String]) -> bool {
+    // `--output=FILE` writes a file, and git takes the beginning of an option for the whole.
+    let writes = |word: &String| word.starts_with("--ou") || word == "-o";
+    global_options(argv).command.is_some_and(|command| READING.contains(&command)) && !argv.iter().any(writes)
+}
+
 /// Does this git only put refs into `packed-refs`, where others' new values are not visible yet?
 pub(crate) fn packs_refs(argv: &[String]) -> bool {
     match global_options(argv).command {
@@ -171,6 +187,23 @@ mod tests {
         ];
         for (line, path, may) in rows {
             assert_eq!(may_take(&argv(line), Path::new(path)), may, "{line}: {path}");
+        }
+    }
+
+    #[test]
+    fn what_only_reads_is_told_from_what_writes_a_file() {
+        let argv = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (line, only) in [
+            ("git log --oneline", true),
+            ("git -C a -c x=y status", true),
+            ("git diff --output=x", false),
+            ("git diff --outp x", false),
+            ("git commit -m log", false),
+            ("git lg", false),
+            ("git stash show", false),
+            ("git", false),
+        ] {
+            assert_eq!(only_reads(&argv(line)), only, "{line}");
         }
     }
 

@@ -248,7 +248,7 @@ pub(crate) fn boot_id() -> io::Result<String> {
     if plausible {
         Ok(KNOWN.get_or_init(|| id.to_owned()).clone())
     } else {
-        Err(wrong("this is no boot id".to_owned()))
+        Err(wrong("this is not a boot id".to_owned()))
     }
 }
 

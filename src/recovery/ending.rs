@@ -173,7 +173,7 @@ fn describe(case: &Case) -> Vec<String> {
         Decision::RecordOvertaken => vec!["its only ref has moved on since".to_owned()],
         Decision::AskHuman(_) => of_others(RefState::ThirdParty)
             .chain(of_others(RefState::Overwritten))
-            .map(|r| format!("{} has been moved by somebody else and is left alone", r.name))
+            .map(|r| format!("{} was moved by another process and is left as it is", r.name))
             .chain(refs.iter().filter(|r| decide::cannot_go_back(r)).map(stays))
             .collect(),
         _ => Vec::new(),
@@ -183,14 +183,13 @@ fn describe(case: &Case) -> Vec<String> {
 /// What recovery never writes.
 fn tell_left(begin: &Begin) -> Option<String> {
     let names = begin.left.join(", ");
-    let told = format!(
-        "names that jin-txn does not write were to change as well; look at them and their locks yourself: {names}"
-    );
+    let told =
+        format!("it was also to change refs that jin-txn does not write: check them and their locks yourself: {names}");
     (!begin.left.is_empty()).then_some(told)
 }
 
 fn stays(evidence: &RefEvidence) -> String {
-    format!("{} stays at {}: what it was before is no value", evidence.name, evidence.now)
+    format!("{} stays at {}: its previous value is not a valid one", evidence.name, evidence.now)
 }
 
 /// What stands in the way is reported and left for the next run; anything else is an error.

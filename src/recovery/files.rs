@@ -25,7 +25,7 @@ pub(crate) fn write_refs(site: &Site<'_>, git_dir: &Path, writes: &[RefWrite], m
         let log = refs.log(&refs.canonical(write.name.as_bytes())?);
         if absent_is_none(fs::symlink_metadata(&log))?.is_some_and(|found| !found.is_file() && !found.is_dir()) {
             let name = site.repo.relative(&log);
-            return Err(InTheWay(format!("{name} is no regular file: move it away, then recover again")).into());
+            return Err(InTheWay(format!("{name} is not a regular file: move it away, then recover again")).into());
         }
     }
     let written = update_refs::write_refs(&site.git.at(git_dir), writes, message);

@@ -132,7 +132,7 @@ impl<'m> Claim<'m> {
         if self.is_incredible(site, liveness, here) {
             let (id, operation, pid) = (self.id, self.operation, self.owner.process.pid);
             return format!(
-                "{id} (`{operation}`) names pid {pid}, which does something else: `git txn recover --force` ends it"
+                "{id} (`{operation}`) names pid {pid}, which is another program now: `git txn recover --force` ends the transaction"
             );
         }
         busy(self.id, self.operation, self.owner, liveness)

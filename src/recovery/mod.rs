@@ -198,7 +198,11 @@ pub(crate) fn acknowledge(repo: &Repository, id: TxId, options: &Options) -> any
         let site = Site::new(repo, &state, &options, &here);
         let mut listing = Listing::read(state.path())?;
         listing.markers.retain(|marker| marker.id == id);
-        let entry = listing.markers.first().cloned().with_context(|| format!("{id} does not wait for anybody"))?;
+        let entry = listing
+            .markers
+            .first()
+            .cloned()
+            .with_context(|| format!("{id} needs no manual resolution, so there is nothing to close"))?;
         if entry.state == State::Failed {
             return close::acknowledge(&site, entry);
         }

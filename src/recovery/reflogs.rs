@@ -190,7 +190,7 @@ pub(crate) fn complete(
 /// A git that renames right now may have put its own reflog in the place of the one that was looked at.
 pub(crate) fn move_renamed(site: &Site<'_>, from: &Path, ino: u64, to: &Path) -> anyhow::Result<()> {
     if FileId::at(from)?.is_none_or(|now| now.ino != ino) {
-        return Err(InTheWay(format!("{} is another reflog by now", site.repo.relative(from))).into());
+        return Err(InTheWay(format!("another process has replaced the reflog {}", site.repo.relative(from))).into());
     }
     if let Some(parent) = to.parent() {
         durable::make_dirs(parent, Purpose::Git)?;

@@ -171,7 +171,7 @@ impl TxFinding {
         let what = match finding {
             Finding::Committed | Finding::Finished => "completed",
             Finding::RolledBack => "rolled back",
-            Finding::NeedsHuman => "needs you:",
+            Finding::NeedsHuman => "needs manual resolution:",
             Finding::Removed | Finding::Left => "cannot recover yet:",
         };
         let done = if actions.is_empty() { String::new() } else { format!(": {}", short_list(actions)) };

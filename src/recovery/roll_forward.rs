@@ -162,7 +162,7 @@ pub(crate) fn actions(site: &Site<'_>, case: &Case, begin: &Begin) -> anyhow::Re
         actions.push(Action::WriteRefs { git_dir: refs_at, writes, message, verb: Verb::Now });
     }
     let left = case.tx.refs.iter().filter(|r| r.state == RefState::ThirdParty);
-    actions.extend(left.map(|r| Action::Tell(format!("{} has been moved by somebody else and is left alone", r.name))));
+    actions.extend(left.map(|r| Action::Tell(format!("{} was moved by another process and is left as it is", r.name))));
     if !begin.reftable {
         actions.push(Action::CompleteHeadLog(Box::new(begin.clone())));
         actions.extend(reflog_plan::drop_deleted(begin));

@@ -40,7 +40,8 @@ pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, cases: &[Case], repor
         let finding = match mend_one(site, dead, &path, cases, report) {
             // It stops none of the others, and a person can do what we may not.
             Err(error) if moving::is_permanent(&error) => {
-                let because = format!("{proof}; {error:#}: `git txn recover` by whoever may do that ends it");
+                let because =
+                    format!("{proof}; {error:#}: `git txn recover`, run by a user who may remove it, ends it");
                 LockFinding { path, finding: Finding::NeedsHuman, because, owner: Liveness::Dead, held: false }
             }
             done => done?,

@@ -91,7 +91,7 @@ fn wait(pid: Pid, signals: &mut SignalsInfo<WithOrigin>) -> io::Result<Ended> {
             // It has ended just now: its end is reaped next.
         }
     }
-    Err(io::Error::other("nobody told how the command ended"))
+    Err(io::Error::other("the exit status of the command is unknown"))
 }
 
 /// Reaps whoever has ended; the command's own end is returned.

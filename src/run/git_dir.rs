@@ -7,6 +7,7 @@
 //! out        what is no file and no link; refs, reflogs, HEAD, index: they have their own places in a snapshot
 //!            objects at any depth, lfs, annex: nothing in there is changed, things are added
 //!            the state of other worktrees, of git's housekeeping, of daemons, and ours; locks
+//!            texts that a person has typed or is typing: no git goes on by them, and another commit's editor may be open
 //! ```
 
 use std::ffi::OsStr;
@@ -18,7 +19,7 @@ use crate::fs::beneath::{Kind, RelPath};
 use crate::fs::{FileId, door};
 
 /// Names right in a git directory that stay out. `shallow` says which objects are not there: that does not go back with refs.
-const OUT: [&str; 16] = [
+const OUT: [&str; 20] = [
     "HEAD",
     "index",
     "refs",
@@ -35,6 +36,10 @@ const OUT: [&str; 16] = [
     "fsmonitor--daemon",
     "fsmonitor--daemon.ipc",
     ".jin",
+    "COMMIT_EDITMSG",
+    "TAG_EDITMSG",
+    "NOTES_EDITMSG",
+    "EDIT_DESCRIPTION",
 ];
 
 /// Directories of which a snapshot has the names in them.

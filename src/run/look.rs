@@ -114,7 +114,7 @@ impl Status {
 fn entries(git: &Git, index: &Path) -> anyhow::Result<(Vec<Entry>, i64)> {
     let unreadable = || {
         format!(
-            "{} is no index that can be read\nhint: move it away; then `git reset` makes it anew, and what was staged is as in HEAD",
+            "{} cannot be read as an index\nhint: move it away; then `git reset` makes it anew, and what was staged is as in HEAD",
             shown(index)
         )
     };

@@ -12,11 +12,12 @@
 //!
 //! Limit: a hook manager that overwrites ours is noticed by `status` and `check`, not prevented.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use camino::Utf8Path;
 
-use crate::git::{Config, Git, Repository};
+use crate::git::{Config, Git, Repository, config_files};
 use crate::setup::names::{ALL_NAMES, CONFIG_HOOKS, NAMES, RECEIVING, command_lines};
 use crate::setup::places::HooksLocation;
 use crate::setup::{chaining, configured, places};
@@ -107,12 +108,30 @@ pub(crate) fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<V
     }
 }
 
-/// As [`why_unprotected`], when the configuration has been read.
+/// As [`why_unprotected`], when the configuration has been read. Where git calls us, the first transaction makes the state
+/// directory: so it is in what a template has made.
 pub(crate) fn why_unprotected_by(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Vec<String>> {
-    if !StateDir::of(repo).exists() {
+    let problems = problems(git, repo, config)?;
+    if !problems.is_empty() && !StateDir::of(repo).exists() {
         return Ok(vec!["it has no .jin directory: run `jin-txn install`".to_owned()]);
     }
-    problems(git, repo, config)
+    Ok(problems)
+}
+
+/// Does git certainly call us? Our hooks are in the usual directory, and no configuration may name another one. Starts no
+/// program; `users` are the configuration files that are not the repository's.
+pub(crate) fn certainly_call_us(repo: &Repository, users: &[PathBuf]) -> bool {
+    let usual = repo.common_dir.join("hooks");
+    let is_own = std::fs::symlink_metadata(&usual).is_ok_and(|found| found.is_dir());
+    is_own
+        && NAMES.iter().all(|name| is_this_program(&usual.join(name)) || chaining::problem(&usual, name).is_none())
+        && config_files::may_name_hooks(repo, users).is_ok_and(|may| !may)
+}
+
+/// Does a link lead to the very program that runs? Then nothing of it has to be read.
+fn is_this_program(hook: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino(), found.mode()));
+    identity(hook).is_some_and(|found| found.2 & 0o111 != 0 && Some(found) == identity(Path::new("/proc/self/exe")))
 }
 
 /// Why git does not call us; empty when it does. `config` is that of the worktree that `repo` is.

@@ -25,7 +25,7 @@ pub(crate) fn command_lines(binary: &Utf8Path, name: &str) -> [String; 2] {
 
 /// The path of this very program: what the hooks and the alias point to.
 pub(crate) fn this_binary() -> anyhow::Result<Utf8PathBuf> {
-    let exe = std::env::current_exe().context("cannot find out where this program lies")?;
+    let exe = std::env::current_exe().context("cannot find the path of this program")?;
     let exe = Utf8PathBuf::from_path_buf(exe);
-    exe.map_err(|path| anyhow::anyhow!("the path of this program is no UTF-8: {}", shown(&path)))
+    exe.map_err(|path| anyhow::anyhow!("the path of this program is not UTF-8: {}", shown(&path)))
 }

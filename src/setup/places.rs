@@ -75,7 +75,11 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
     if !belongs(repo, &directory) {
         // Who else uses it cannot be told, and each of those repositories would be protected unasked.
         let missing = if directory.is_dir() { "" } else { ", and does not exist" };
-        let why = format!("{}: that is outside of the repository{missing}", set());
+        let place = match repository_around(&directory) {
+            Some(other) => format!("in another repository ({})", shown(&other)),
+            None => "outside of the repository".to_owned(),
+        };
+        let why = format!("{}: that is {place}{missing}", set());
         return Ok(HooksLocation::Shared(Shared { directory, set_here: true, why }));
     }
     if has_tracked_files(git, &directory)? {
@@ -104,6 +108,14 @@ pub(crate) fn belongs(repo: &Repository, directory: &Path) -> bool {
     false
 }
 
+/// The nearest repository, with a worktree or without, in which `directory` lies.
+fn repository_around(directory: &Path) -> Option<PathBuf> {
+    let is_one = |dir: &&Path| {
+        fs::symlink_metadata(dir.join(".git")).is_ok() || (dir.join("HEAD").exists() && dir.join("objects").is_dir())
+    };
+    real(directory)?.ancestors().find(is_one).map(Path::to_owned)
+}
+
 /// The path without links, as far as it is there.
 fn real(path: &Path) -> Option<PathBuf> {
     let (there, canonical) = path.ancestors().find_map(|dir| Some((dir, fs::canonicalize(dir).ok()?)))?;
@@ -115,7 +127,7 @@ fn real(path: &Path) -> Option<PathBuf> {
 fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, String)>> {
     let ask = Plumbing::Config(ConfigQuery::ScopedPaths("core.hooksPath"));
     let listed = Git::new(git).at(git_dir).run(ask)?;
-    let text = String::from_utf8(listed.stdout).context("core.hooksPath is no UTF-8")?;
+    let text = String::from_utf8(listed.stdout).context("core.hooksPath is not UTF-8")?;
     let words: Vec<&str> = text.split('\0').collect();
     let settings = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
     Ok(settings.rev().find(|(scope, _)| scope != "command"))
@@ -159,7 +171,7 @@ pub(crate) fn has_tracked_files(git: &Path, directory: &Path) -> anyhow::Result<
     }
     let candidates = [Some(inside), inside.parent().filter(|parent| !parent.as_os_str().is_empty())];
     for candidate in candidates.into_iter().flatten() {
-        let path = candidate.to_str().context("the hooks directory is no UTF-8")?;
+        let path = candidate.to_str().context("the hooks directory is not UTF-8")?;
         let git = Git::new(git).at(&repo.git_dir).worktree(&top);
         let listed = git.run(Plumbing::Tracked(Some(&format!(":(literal){path}"))))?;
         if !listed.stdout.is_empty() {

@@ -58,7 +58,7 @@ impl File<'_> {
 
     fn absolute(&self) -> anyhow::Result<String> {
         let path = std::path::absolute(&self.path)?;
-        Ok(path.to_str().with_context(|| format!("{} is no UTF-8", shown(&self.path)))?.to_owned())
+        Ok(path.to_str().with_context(|| format!("{} is not UTF-8", shown(&self.path)))?.to_owned())
     }
 }
 

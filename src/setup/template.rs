@@ -71,7 +71,7 @@ impl UserFiles {
     }
 
     fn home(&self) -> anyhow::Result<&Path> {
-        self.home.as_deref().context("HOME is not set: git would not know whose template this is")
+        self.home.as_deref().context("HOME is not set: git would not find the template")
     }
 
     fn base(&self, set: &Option<PathBuf>, below_home: &str) -> anyhow::Result<PathBuf> {
@@ -203,7 +203,7 @@ impl Record {
 
     /// Lets git use the template, which is `set` now.
     fn announce(&mut self, git: &Path, set: Option<&Path>, files: &UserFiles) -> anyhow::Result<()> {
-        let path = self.directory.to_str().with_context(|| format!("{} is no UTF-8", shown(&self.directory)))?;
+        let path = self.directory.to_str().with_context(|| format!("{} is not UTF-8", shown(&self.directory)))?;
         let points_here = set == Some(&self.directory) && !self.global.is_still_ours(KEY, Some(path));
         let wanted = if points_here { Vec::new() } else { vec![(KEY.to_owned(), path.to_owned())] };
         let file = File { git, path: files.global_config()? };
@@ -231,7 +231,7 @@ const KEY: &str = "init.templateDir";
 /// The directory that `init.templateDir` names now.
 fn template_of_git(git: &Path) -> anyhow::Result<Option<PathBuf>> {
     let ran = Git::new(git).run(Plumbing::Config(ConfigQuery::PathValue(KEY)))?;
-    let path = String::from_utf8(ran.stdout).context("init.templateDir is no UTF-8")?;
+    let path = String::from_utf8(ran.stdout).context("init.templateDir is not UTF-8")?;
     Ok(ran.success.then(|| PathBuf::from(path.trim_end())))
 }
 

@@ -64,5 +64,5 @@ pub(crate) fn mode_of(stat: &Stat) -> FileMode {
 /// The size of an open regular file.
 pub(crate) fn regular_size(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
-    if metadata.is_file() { Ok(metadata.len()) } else { Err(io::Error::other("it is no regular file")) }
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(io::Error::other("it is not a regular file")) }
 }

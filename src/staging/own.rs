@@ -105,7 +105,7 @@ pub(crate) fn place(
         _ => false,
     };
     if !is_same {
-        return Ok(Placed::Left("somebody else has changed it".to_owned()));
+        return Ok(Placed::Left("another process has changed it".to_owned()));
     }
     if whole == Whole::Config {
         let (new, now) = (durable::read_own(&staged, SMALL)?, durable::read_own(path, SMALL)?);

@@ -185,7 +185,7 @@ impl Placing<'_> {
 }
 
 fn left_alone() -> Placed {
-    Placed::Left("somebody else has changed it".to_owned())
+    Placed::Left("another process has changed it".to_owned())
 }
 
 fn is_same(arrived: Option<Stat>, there: FileId) -> bool {

@@ -23,7 +23,7 @@ impl FromStr for TxId {
         let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         match digits.parse() {
             Ok(number) if plain => Ok(TxId(number)),
-            _ => Err(format!("`{}` is no transaction id (they look like tx-7)", crate::util::text::one_line(text))),
+            _ => Err(format!("`{}` is not a transaction id (such as tx-7)", crate::util::text::one_line(text))),
         }
     }
 }

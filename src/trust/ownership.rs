@@ -59,7 +59,7 @@ pub(crate) fn require_linked(repo: &Repository) -> anyhow::Result<()> {
     let is_linked = repo.git_dir.parent().is_some_and(|parent| parent == repo.common_dir.join("worktrees"));
     anyhow::ensure!(
         repo.git_dir == repo.common_dir || is_linked,
-        "{} is not a worktree of {}, which its `commondir` names\nhint: nothing was done; look who wrote that file",
+        "{} is not a worktree of {}, which its `commondir` names\nhint: nothing was done; find out who wrote that file",
         shown(&repo.git_dir),
         shown(&repo.common_dir)
     );

@@ -56,6 +56,15 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// `1 lock`, `2 locks`, `2 repositories`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if count == 1 => format!("{count} {noun}"),
+        Some(stem) if noun.ends_with("ry") => format!("{count} {stem}ies"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// `text` on one line: what is not fit for a terminal is escaped, line feeds included.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unfit, |c| c.escape_default().to_string())

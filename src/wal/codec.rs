@@ -293,7 +293,7 @@ impl std::fmt::Display for BadLine {
         match self {
             BadLine::TooShort => f.write_str("the line is cut"),
             BadLine::Checksum => f.write_str("the checksum does not match"),
-            BadLine::NotARecord(why) => write!(f, "no record: {why}"),
+            BadLine::NotARecord(why) => write!(f, "not a record: {why}"),
         }
     }
 }

@@ -42,7 +42,7 @@ impl std::str::FromStr for FileMode {
         [FileMode::Plain, FileMode::Executable, FileMode::Symlink]
             .into_iter()
             .find(|mode| mode.as_str() == text)
-            .ok_or_else(|| format!("`{}` is no mode of a file: 100644, 100755 or 120000", text.escape_debug()))
+            .ok_or_else(|| format!("`{}` is not the mode of a file: 100644, 100755 or 120000", text.escape_debug()))
     }
 }
 

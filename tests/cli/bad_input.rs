@@ -65,9 +65,9 @@ fn without_a_git_or_with_one_that_is_too_old_nothing_is_installed() {
     for (answer, expected) in [
         ("echo git version 2.20.1", "is git 2.20: jin-txn needs 2.31 or newer"),
         ("echo git version 2.30.99", "is git 2.30: jin-txn needs 2.31 or newer"),
-        ("printf 'gut \\033[31mversion\\n'", "which is no git version"),
-        ("exit 1", "which is no git version"),
-        ("kill -9 $$", "which is no git version"),
+        ("printf 'gut \\033[31mversion\\n'", "which is not a git version"),
+        ("exit 1", "which is not a git version"),
+        ("kill -9 $$", "which is not a git version"),
     ] {
         fs::write(&git, format!("#!/bin/sh\n{answer}\n")).expect("it can be written");
         fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).expect("the mode can be set");

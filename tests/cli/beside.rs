@@ -237,7 +237,7 @@ fn install_says_what_steps_aside() {
     jin-txn: [DIR]/repo/.git is protected
     jin-txn: the reference-transaction hook that was there runs after ours ([DIR]/repo/.git/hooks.before-jin-txn/reference-transaction)
     jin-txn: the post-checkout hook that was there runs after ours ([DIR]/repo/.git/hooks.before-jin-txn/post-checkout)
-    jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back
+    jin-txn: `git txn status` shows its state; `git txn uninstall` takes the protection away
     --- exit 0
     ");
     insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
@@ -255,18 +255,18 @@ fn a_hook_that_takes_our_place_later_is_told_and_installing_again_runs_both() {
     repo.install_guard();
     let hook = repo.git_dir().join("hooks/post-checkout");
     write_file(&hook, "#!/bin/sh\necho later\n", 0o755);
-    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "status"])), @"
+    insta::assert_snapshot!(shown(&repo, &repo.try_git(["txn", "status"])), @"
     not protected: [DIR]/repo/.git
-      the post-checkout hook is somebody else's ([DIR]/repo/.git/hooks/post-checkout): run `jin-txn install`, then both run
+      the post-checkout hook is not jin-txn's ([DIR]/repo/.git/hooks/post-checkout): run `jin-txn install`, then both run
     clean: nothing is unfinished
     --- stderr
-    --- exit 0
+    --- exit 6
     ");
-    insta::assert_snapshot!(shown(&repo, &repo.git(["txn", "check"])), @"
+    insta::assert_snapshot!(shown(&repo, &repo.try_git(["txn", "check"])), @"
     clean: nothing is unfinished
     --- stderr
-    jin-txn: not protected: the post-checkout hook is somebody else's ([DIR]/repo/.git/hooks/post-checkout): run `jin-txn install`, then both run
-    --- exit 0
+    jin-txn: not protected: the post-checkout hook is not jin-txn's ([DIR]/repo/.git/hooks/post-checkout): run `jin-txn install`, then both run
+    --- exit 6
     ");
     repo.jin(&["install"]);
     assert!(repo.is_protected(), "{}", repo.jin(&["status"]));
@@ -287,7 +287,7 @@ fn a_hook_that_replaces_ours_and_an_older_one_keeps_both_files() {
     assert!(text(&output.stderr).contains("newer"), "the newer one runs: {}", text(&output.stderr));
     insta::assert_snapshot!(repo.jin(&["uninstall"]), @"
     --- stderr
-    jin-txn: another hook has taken that place since: [DIR]/repo/.git/hooks.before-jin-txn/post-checkout.older-1 stays there
+    jin-txn: another hook is in its place now, so [DIR]/repo/.git/hooks.before-jin-txn/post-checkout.older-1 stays where it is
     jin-txn: [DIR]/repo/.git is no longer protected; the log stays in [DIR]/repo/.git/.jin
     --- exit 0
     ");

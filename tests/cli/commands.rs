@@ -31,7 +31,7 @@ fn check_exits_3_when_git_was_killed_and_says_what_recovery_would_do() {
     let output = case.repo.jin_txn(["check"]);
     assert_same(&before, &tree(&case.repo.git_dir()), "check changed something");
     insta::assert_snapshot!(shown(&case.repo, &output), @"
-    tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
+    tx-1: interrupted; `git txn recover` rolls it back (`git update-ref --stdin`, pid [PID]). Afterwards:
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
       trimmed the reflog of refs/heads/alpha
@@ -123,7 +123,7 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
     let output = case.repo.jin_txn(["recover", "--dry-run"]);
     let after = tree(&case.repo.git_dir());
     insta::assert_snapshot!(shown(&case.repo, &output), @"
-    tx-1: interrupted, would be rolled back (`git update-ref --stdin`, pid [PID])
+    tx-1: interrupted; `git txn recover` rolls it back (`git update-ref --stdin`, pid [PID]). Afterwards:
       refs/heads/alpha is back at [ID]
       refs/heads/beta is back at [ID]
       trimmed the reflog of refs/heads/alpha
@@ -197,13 +197,13 @@ fn a_branch_that_somebody_else_moved_waits_for_a_human_and_is_never_overwritten(
     assert_eq!(case.value("alpha"), third, "somebody else's value is never overwritten");
     insta::assert_snapshot!(shown(&case.repo, &recovered), @"
     --- stderr
-    jin-txn: needs you: tx-1 (`git update-ref --stdin`, pid [PID]): refs/heads/beta is back at [ID], refs/heads/alpha has been moved by somebody else and is left alone; see `git txn show tx-1`
+    jin-txn: needs manual resolution: tx-1 (`git update-ref --stdin`, pid [PID]): refs/heads/beta is back at [ID], refs/heads/alpha was moved by another process and is left as it is; see `git txn show tx-1`
     jin-txn: moved 2 stale locks to quarantine: refs/heads/gamma.lock, refs/heads/omega.lock
     hint: `git txn show tx-1` tells what happened; `git txn recover --acknowledge tx-1` closes it as it is
     --- exit 4
     ");
     insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["check"])), @"
-    tx-1: needs you (`git update-ref --stdin`, pid [PID])
+    tx-1: needs manual resolution (`git update-ref --stdin`, pid [PID])
       it needs manual resolution: `git txn recover --acknowledge tx-1`
     hint: `git txn show tx-1` tells what happened; `git txn recover --acknowledge tx-1` closes it as it is
     --- stderr
@@ -322,7 +322,7 @@ fn show_tells_one_transaction_and_refuses_what_it_does_not_know() {
     ");
     insta::assert_snapshot!(shown(&case.repo, &case.repo.jin_txn(["show", "nonsense"])), @"
     --- stderr
-    error: invalid value 'nonsense' for '[ID]': `nonsense` is no transaction id (they look like tx-7)
+    error: invalid value 'nonsense' for '[ID]': `nonsense` is not a transaction id (such as tx-7)
 
     For more information, try '--help'.
     --- exit 2
@@ -350,7 +350,7 @@ fn commands_that_look_create_nothing_in_an_unprotected_repository() {
       it has no .jin directory: run `jin-txn install`
     clean: nothing is unfinished
     --- stderr
-    --- exit 0
+    --- exit 6
     ");
     for arguments in [&["status"][..], &["check"], &["log"], &["show", "tx-1"], &["recover", "--dry-run"]] {
         repo.jin_txn(arguments);
@@ -437,31 +437,36 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
 
     Usage: jin-txn [OPTIONS] <COMMAND>
 
-    Commands:
-      install      Protect a repository: link the hooks, set up `git txn`
-      uninstall    Take jin-txn out of a repository again
-      status       Say whether the repository is protected, and what is unfinished
-      list         List the repositories that you have protected: state, size of the log, path
-      check        Look for interrupted transactions and stale locks, and change nothing
-      recover      Recover interrupted transactions and remove stale locks
-      rescue       Make a damaged repository work again, also one that was never protected
-      quarantine   See, put back or let go what recovery and rescue have replaced
-      log          List operations, newest first
-      show         Show one operation or transaction: who made it, what it changed, how it ended
-      undo         Take back the newest operation, or one that you name
-      redo         Do again what was undone last, or one that you name
-      run          Run any command as one transaction
-      apply        Update refs and files as one crash-safe transaction
-      git          Check, recover if need be, then run git with these arguments
-      doctor       Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
-      watch        Recover by itself when a git dies
-      wal          Look at the write-ahead log itself: is it whole, what is in it
-      shell-init   Print shell code that looks before each git command, and a prompt segment
-      completions  Print a completion script
-      man          Print the manual page, or write all pages into a directory
-      demo         Kill a real git in mid-transaction in a scratch repository, show the damage, recover,
-                   show the proof
-      help         Print this message or the help of the given subcommand(s)
+    Protect repositories:
+      install     Protect a repository: link the hooks, set up `git txn`
+      uninstall   Take jin-txn out of a repository again
+      doctor      Check hooks, log, locks, durability and surroundings; say how to mend what is wrong
+      list        List the repositories that you have protected: state, size of the log, path
+      watch       Recover by itself when a git dies
+      shell-init  Print shell code that looks before each git command, and a prompt segment
+
+    See what is unfinished, and recover it:
+      status      Say whether the repository is protected, and what is unfinished
+      check       Look for interrupted transactions and stale locks, and change nothing
+      recover     Recover interrupted transactions and remove stale locks
+
+    See what was done, and take it back:
+      log         List operations, newest first
+      show        Show one operation or transaction: who made it, what it changed, how it ended
+      undo        Take back the newest operation, or one that you name
+      redo        Do again what was undone last, or one that you name
+
+    Run things as one transaction:
+      run         Run any command as one transaction
+      apply       Update refs and files as one crash-safe transaction
+      git         Check, recover if need be, then run git with these arguments
+
+    Learn more:
+      help        Print this message or the help of the given subcommand(s)
+      man         Show the manual page, or write all pages into a directory
+      demo        Kill a real git in a scratch repository, show the damage, recover it, show the proof
+      wal         Look at the write-ahead log itself: is it whole, what is in it
+      completions Print a completion script
 
     Options:
       -C <DIR>
@@ -474,19 +479,28 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
               Print data as JSON
 
       -q, --quiet
-              Say nothing but errors
+              Say nothing but errors; `check`, `status` and `recover` then answer by their exit code
+              alone
 
       -v, --verbose
               Say more
 
           --color <WHEN>
-              Colour: auto (on terminals, unless NO_COLOR is set; the default), always, never
+              Colour: auto (on terminals, unless NO_COLOR is set or git's color.ui is false; the
+              default), always, never
 
       -h, --help
               Print help (see a summary with '-h')
 
       -V, --version
               Print version
+
+    Examples:
+      jin-txn install     # protect the repository that you are in
+      git txn status      # is it protected, is anything unfinished?
+      git txn log         # the last operations, newest first
+      git txn undo        # take back the newest one
+      git tx rebase main  # a rebase that happens wholly or not at all
     --- stderr
     --- exit 0
     ");

@@ -13,51 +13,6 @@ use crate::support::terminal::Terminal;
 use serde_json::Value;
 
 #[test]
-fn completions_complete_in_the_real_shells() {
-    let repo = Repo::new(Options::default());
-    let script = |shell: &str| {
-        let output = repo.jin_txn(["completions", shell]);
-        assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
-        let file = repo.scratch().join(format!("completion.{shell}"));
-        fs::write(&file, &output.stdout).expect("it can be written");
-        file.display().to_string()
-    };
-    let run = |shell: &str, line: &str| {
-        let mut command = repo.command(shell.as_ref());
-        let output = command.args(["-c", line]).output().expect("the shell runs");
-        assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
-        text(&output.stdout).into_owned()
-    };
-    let bash = format!(
-        "source {}; COMP_WORDS=(jin-txn doctor --f); COMP_CWORD=2; _jin__txn jin-txn --f doctor; echo \"${{COMPREPLY[@]}}\"",
-        script("bash")
-    );
-    assert_eq!(run("bash", &bash), "--fix\n");
-    let fish = format!("source {}; complete -C 'jin-txn doc'", script("fish"));
-    assert!(run("fish", &fish).starts_with("doctor\t"), "{}", run("fish", &fish));
-    let file = script("zsh");
-    let zsh =
-        format!("autoload -Uz compinit; compinit -u -D; source {file}; whence -w _jin-txn; print $_comps[jin-txn]");
-    assert_eq!(run("zsh", &zsh), "_jin-txn: function\n_jin-txn\n");
-    assert!(fs::read_to_string(script("powershell")).expect("a script").contains("Register-ArgumentCompleter"));
-}
-
-#[test]
-fn zsh_completes_a_command_at_a_terminal() {
-    let repo = Repo::new(Options::default());
-    let mut command = repo.command("zsh".as_ref());
-    let bin = repo.scratch().join("bin");
-    fs::create_dir(&bin).expect("it can be made");
-    symlink(jin_txn(), bin.join("jin-txn")).expect("a link can be made");
-    command.args(["--no-rcs", "-i"]).env("TERM", "xterm").env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
-    let mut terminal = Terminal::start(command);
-    terminal.type_line("autoload -Uz compinit; compinit -u -D; eval \"$(jin-txn completions zsh)\"; echo re''ady");
-    terminal.wait_for("ready\n");
-    terminal.press("jin-txn unins\t");
-    terminal.wait_for("uninstall");
-}
-
-#[test]
 fn a_first_look_that_takes_long_shows_a_line_on_terminals_only() {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
     repo.commit_all("one");
@@ -103,9 +58,7 @@ fn every_command_has_a_manual_page_that_man_shows() {
     let help = text(&repo.jin_txn(["help"]).stdout).into_owned();
     let commands: Vec<String> = help
         .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
+        .take_while(|line| *line != "Options:")
         .filter_map(|line| line.strip_prefix("  ").filter(|l| !l.starts_with(' ')))
         .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
         .filter(|command| command != "help")
@@ -117,8 +70,17 @@ fn every_command_has_a_manual_page_that_man_shows() {
         let shown = man.args(["-P", "cat", "1", &name]).env("MANPATH", repo.scratch().join("man")).output();
         let shown = shown.expect("man runs");
         assert!(shown.status.success(), "{name}: {}", text(&shown.stderr));
-        assert!(text(&shown.stdout).contains("SYNOPSIS"), "{name}: {}", text(&shown.stdout));
+        for section in ["SYNOPSIS", "EXIT STATUS"] {
+            assert!(text(&shown.stdout).contains(section), "{name}: {}", text(&shown.stdout));
+        }
         assert!(!text(&shown.stderr).contains("warning"), "{name}: {}", text(&shown.stderr));
+    }
+    let mut at_terminal = repo.command(jin_txn().as_os_str());
+    at_terminal.arg("man").env("TERM", "xterm").env("MANPAGER", "cat");
+    let mut terminal = Terminal::start(at_terminal);
+    // (Headings are overstruck.)
+    for section in ["Done; or clean.", "The write-ahead log.", "Hooks start no watch.", "take back the newest one"] {
+        terminal.wait_for(section);
     }
     let main = repo.jin_txn(["man"]);
     assert_eq!(

@@ -78,7 +78,7 @@ fn move_a_ref_of_a_torn_transaction(case: &Case) {
 }
 
 #[rustfmt::skip]
-const BROKEN: [Broken; 20] = [
+const BROKEN: [Broken; 19] = [
     Broken { name: "a hook is missing", check: "hooks", says: "the reference-transaction hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| fs::remove_file(hook(case)).expect("it can be removed") },
     Broken { name: "both hooks are missing", check: "hooks", says: "the post-checkout hook is missing", remedy: "jin-txn install", code: 1, fixed: true,
@@ -88,7 +88,7 @@ const BROKEN: [Broken; 20] = [
             fs::remove_file(hook(case)).expect("it can be removed");
             symlink("/nowhere/jin-txn", hook(case)).expect("a link can be made");
         } },
-    Broken { name: "somebody's hook over ours", check: "hooks", says: "the reference-transaction hook is somebody else's", remedy: "jin-txn install", code: 1, fixed: true,
+    Broken { name: "somebody's hook over ours", check: "hooks", says: "the reference-transaction hook is not jin-txn's", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| {
             fs::remove_file(hook(case)).expect("it can be removed");
             write_program(&hook(case), "#!/bin/sh\nexit 0\n");
@@ -97,7 +97,7 @@ const BROKEN: [Broken; 20] = [
         breaks: |case| drop(case.repo.git(["config", "core.hooksPath", "elsewhere"])) },
     Broken { name: "the alias is missing", check: "alias", says: "`git txn` is not set", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| drop(case.repo.git(["config", "--unset", "alias.txn"])) },
-    Broken { name: "the alias is somebody's", check: "alias", says: "`git txn` is somebody else's: `status`", remedy: "git config", code: 1, fixed: false,
+    Broken { name: "the alias is somebody's", check: "alias", says: "`git txn` is another alias: `status`", remedy: "git config", code: 1, fixed: false,
         breaks: |case| drop(case.repo.git(["config", "alias.txn", "status"])) },
     Broken { name: "the alias leads nowhere", check: "alias", says: "`git txn` calls /nowhere/jin-txn, which is gone", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| drop(case.repo.git(["config", "alias.txn", "!'/nowhere/jin-txn'"])) },
@@ -111,10 +111,8 @@ const BROKEN: [Broken; 20] = [
         breaks: |case| fs::write(case.repo.git_dir().join("index.lock"), "").expect("a lock can be left") },
     Broken { name: "an interrupted transaction", check: "unfinished", says: "tx-1 (`git update-ref --stdin`, pid ", remedy: "git txn recover", code: 3, fixed: true,
         breaks: |case| case.hang().kill() },
-    Broken { name: "a transaction that waits for a human", check: "unfinished", says: "tx-1 needs you", remedy: "git txn recover --acknowledge tx-1", code: 4, fixed: false,
+    Broken { name: "a transaction that waits for a human", check: "unfinished", says: "tx-1 needs manual resolution", remedy: "git txn recover --acknowledge tx-1", code: 4, fixed: false,
         breaks: move_a_ref_of_a_torn_transaction },
-    Broken { name: "no state directory", check: "state", says: ".jin does not exist", remedy: "jin-txn install", code: 1, fixed: true,
-        breaks: |case| fs::remove_dir_all(jin(case)).expect("it can be removed") },
     Broken { name: "a part of it is missing", check: "state", says: "quarantine does not exist", remedy: "jin-txn install", code: 1, fixed: true,
         breaks: |case| fs::remove_dir_all(jin(case).join("quarantine")).expect("it can be removed") },
     Broken { name: "a part of it is a file", check: "state", says: "wal is not a directory", remedy: "move it away", code: 1, fixed: false,

@@ -5,6 +5,7 @@
 mod bad_input;
 mod beside;
 mod commands;
+mod completions;
 mod conventions;
 mod doctor;
 mod entry_points;
@@ -12,10 +13,12 @@ mod everyday;
 mod everywhere;
 mod install;
 mod places;
+mod protection;
 mod recipes;
 mod script;
 mod shells;
 mod shim;
+mod speaking;
 #[path = "../support/mod.rs"]
 mod support;
 mod watching;

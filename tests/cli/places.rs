@@ -236,7 +236,7 @@ fn submodules_are_protected_with_their_superproject() {
     jin-txn: [DIR]/repo/.git is protected
     jin-txn: [DIR]/repo/.git/modules/middle is protected
     jin-txn: [DIR]/repo/.git/modules/middle/modules/in ner is protected
-    jin-txn: `git txn status` looks after it, `git txn uninstall` puts everything back
+    jin-txn: `git txn status` shows its state; `git txn uninstall` takes the protection away
     --- exit 0
     ");
     for path in ["repo", "repo/middle", "repo/middle/in ner"] {
@@ -272,7 +272,7 @@ fn a_template_protects_what_is_made_from_it_and_is_taken_back_byte_for_byte() {
     let before = without_notes(tree(&home_of(&repo)));
     insta::assert_snapshot!(repo.jin(&["install", "--template"]), @"
     --- stderr
-    jin-txn: what `git init` and `git clone` make is protected from now on ([DIR]/home/.local/share/jin-txn/template)
+    jin-txn: repositories made by `git init` and `git clone` are protected from now on ([DIR]/home/.local/share/jin-txn/template)
     jin-txn: `jin-txn uninstall --template` takes that back
     --- exit 0
     ");

@@ -54,7 +54,7 @@ fn it_links_git_and_the_programs_of_servers_and_takes_them_away_again() {
     let repo = Repo::new(Options::default());
     insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["install", "--shim", "../new/shim"])), @"
     --- stderr
-    jin-txn: [DIR]/new/shim is git after a check; the git behind it is [GIT]
+    jin-txn: [DIR]/new/shim has a `git` that recovers first, then runs [GIT]
     hint: put it first: export PATH=[DIR]/new/shim:$PATH
     --- exit 0
     ");
@@ -66,13 +66,13 @@ fn it_links_git_and_the_programs_of_servers_and_takes_them_away_again() {
     again.args(["install", "--shim"]).arg(&directory).env("PATH", path(&[&directory]));
     insta::assert_snapshot!(shown(&repo, &again.output().expect("it runs")), @"
     --- stderr
-    jin-txn: [DIR]/new/shim is git after a check; the git behind it is [GIT]
+    jin-txn: [DIR]/new/shim has a `git` that recovers first, then runs [GIT]
     --- exit 0
     ");
     fs::write(directory.join("mine"), "mine").expect("the user has a file there");
     insta::assert_snapshot!(shown(&repo, &repo.jin_txn(["uninstall", "--shim", "../new/shim"])), @"
     --- stderr
-    jin-txn: [DIR]/new/shim is out of git's way
+    jin-txn: removed the shim from [DIR]/new/shim
     --- exit 0
     ");
     let left: Vec<_> = tree(&directory).into_keys().collect();

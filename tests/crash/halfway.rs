@@ -285,7 +285,7 @@ fn what_is_said_of_each_kind() {
     # most are of the user's
 
     # line endings
-    jin-txn: 1 file is not as the index says (a); whether a command was at them is unknown, for filters may apply
+    jin-txn: 1 file is not as the index says (a); whether a command was at them is unknown, because filters may apply
 
     # merge
     jin-txn: a merge is unfinished: `git merge --continue` goes on when all is resolved and staged, `git merge --abort` goes back (behind `git stash -u` where untracked files are in its way)

@@ -6,3 +6,4 @@ mod docs;
 mod encoding;
 mod fuzz_corpus;
 mod layers;
+mod messages;

@@ -207,7 +207,7 @@ fn a_state_directory_that_anybody_may_write_is_told() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).expect("the mode can be set");
     let output = run(jin(&repo, &["doctor"]), "doctor");
     let said = shown(&repo, &output);
-    assert!(said.contains("anybody may write"), "{said}");
+    assert!(said.contains("every user may write"), "{said}");
     assert!(said.contains("chmod"), "with the remedy: {said}");
     assert_eq!(output.status.code(), Some(1), "{said}");
     repo.commit_all("three");

@@ -308,7 +308,7 @@ fn a_path_that_is_not_as_the_operation_left_it_refuses_all_and_is_named() {
             repo.write(".git/info/exclude", "gone\n");
             repo.write("gone", "ignored\n");
         }),
-        ("gone: something that is no file is in its place", &|repo| {
+        ("gone: something that is not a regular file is in its place", &|repo| {
             fs::create_dir(repo.path().join("gone")).unwrap();
         }),
         ("dir/deep/program: ", &|repo| repo.write("dir", "a file\n")),
@@ -524,7 +524,7 @@ fn an_undo_says_what_becomes_of_refs_index_and_files_before_and_after() {
     --- stderr
     error: [TX] is not reversed, and nothing was changed: these paths are not as it left them
       link: a file that is not tracked is in its place
-      new/deep/file: `new/deep/file` lies in something that is no directory
+      new/deep/file: `new/deep/file` lies below something that is not a directory
     hint: `git stash -u` puts changes away; `--keep-worktree` leaves index and files as they are
     --- exit 1
     ");

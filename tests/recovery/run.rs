@@ -9,3 +9,4 @@ mod left_running;
 mod processes;
 pub mod restoring;
 mod review;
+mod tx;

@@ -234,9 +234,11 @@ fn maps<V: PartialEq + std::fmt::Debug>(
 }
 
 fn git_dir(repo: &Repo) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    // `info/refs` is what a gc makes of the refs.
-    const OTHER: [&str; 10] =
-        [".jin", "HEAD", "hooks", "index", "logs", "objects", "packed-refs", "refs", "gc.log", "info/refs"];
+    // `info/refs` is what a gc makes of the refs, and COMMIT_EDITMSG the text of the last commit, which stays.
+    #[rustfmt::skip]
+    const OTHER: [&str; 11] = [
+        ".jin", "HEAD", "hooks", "index", "logs", "objects", "packed-refs", "refs", "gc.log", "info/refs", "COMMIT_EDITMSG",
+    ];
     let root = repo.git_dir();
     let skipped = |path: &Path| OTHER.iter().any(|name| path.strip_prefix(&root).is_ok_and(|p| p.starts_with(name)));
     let files = super::snapshot::walk(&root, &|directory| !skipped(directory));

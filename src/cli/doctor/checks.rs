@@ -8,13 +8,14 @@ use rustix::fs::{Access, access};
 
 use crate::cli::doctor::locks::Evidence;
 use crate::cli::doctor::{Check, Fix};
+use crate::cli::unasked;
 use crate::git::{ConfigQuery, Git, Plumbing, Repository};
 use crate::recovery::{Finding, Report};
 use crate::setup::fsync::Weakness;
 use crate::setup::preferences::Preferences;
 use crate::setup::{alias, fsync, hooks};
 use crate::state::{Durability, StateDir};
-use crate::util::text::{one_line, shown};
+use crate::util::text::{counted, one_line, shown};
 
 /// A quarantine of this many bytes is worth a note.
 const MUCH: u64 = 256 << 20;
@@ -23,6 +24,9 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     const NAME: &str = "state";
     let path = shown(state.path());
     if fs::symlink_metadata(state.path()).is_err() {
+        if unasked::problems(repo).is_ok_and(|problems| problems.is_empty()) {
+            return Check::ok(NAME, format!("{path} does not exist: the first transaction makes it"));
+        }
         return Check::failed(NAME, format!("{path} does not exist"), "`jin-txn install`").mended_by(Fix::Install);
     }
     let parts = [state.quarantine(), state.tx_root()];
@@ -40,13 +44,15 @@ pub(super) fn state(repo: &Repository, state: &StateDir) -> Check {
     let Some(first) = locked.first() else {
         return match state.verify() {
             Ok(()) if is_anybodys(state) => {
-                let what = format!("anybody may write to {path}, and with it what recovery does");
+                let what = format!("every user may write to {path}, and so change what recovery does");
                 Check::failed(NAME, what, format!("chmod -R o-w {path}"))
             }
             Ok(()) => Check::ok(NAME, path.to_string()),
-            Err(error) => {
-                Check::failed(NAME, error.to_string(), "look at what lies there, move it away, then `jin-txn install`")
-            }
+            Err(error) => Check::failed(
+                NAME,
+                error.to_string(),
+                "look at what is there, move it away, then run `jin-txn install`",
+            ),
         };
     };
     let owner = fs::metadata(first).map_or(0, |m| m.uid());
@@ -100,7 +106,7 @@ pub(super) fn make_writable(state: &StateDir) -> anyhow::Result<String> {
             count += 1;
         }
     }
-    Ok(format!("{count} {}", if count == 1 { "file" } else { "files" }))
+    Ok(counted(count, "file"))
 }
 
 pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow::Result<Check> {
@@ -117,18 +123,20 @@ pub(super) fn config(git: &Path, repo: &Repository, state: &StateDir) -> anyhow:
         ));
     }
     let preferences = Preferences::read(git, repo)?;
-    if let Some(first) = preferences.invalid.first() {
-        let more = preferences.invalid.iter().skip(1).cloned();
-        return Ok(Check::failed(NAME, first.clone(), "`git config` it, then `jin-txn install`").and_say(more));
+    let unknown =
+        (!preferences.unknown.is_empty()).then(|| format!("has no effect: {}", preferences.unknown.join(", ")));
+    if let Some((first, more)) = preferences.invalid.split_first() {
+        let check = Check::failed(NAME, first.clone(), "`git config` it, then `jin-txn install`");
+        return Ok(check.and_say(more.iter().cloned()).and_say(unknown));
     }
     if state.exists() && preferences.settings != state.settings() {
         let what = "jin.lockTimeout or jin.retention has changed since the last `jin-txn install`";
-        return Ok(Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install));
+        return Ok(Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install).and_say(unknown));
     }
-    if !preferences.unknown.is_empty() {
-        return Ok(Check::note(NAME, format!("has no effect: {}", preferences.unknown.join(", "))));
-    }
-    Ok(Check::ok(NAME, "readable; every jin.* setting means something"))
+    Ok(match unknown {
+        Some(unknown) => Check::note(NAME, unknown),
+        None => Check::ok(NAME, "readable; every jin.* setting has an effect"),
+    })
 }
 
 pub(super) fn binary() -> anyhow::Result<Check> {
@@ -144,7 +152,7 @@ pub(super) fn hooks(repo: &Repository) -> anyhow::Result<Check> {
         problems = crate::setup::hooks::hindrances(&crate::cli::real_git()?, repo)?;
     }
     let Some((first, more)) = problems.split_first() else {
-        return Ok(Check::ok(NAME, "git finds both hooks, and they are ours"));
+        return Ok(Check::ok(NAME, "git finds both hooks, and they call jin-txn"));
     };
     let (what, remedy) = match first.split_once(": run ") {
         Some((what, remedy)) => (what, remedy),
@@ -160,14 +168,14 @@ pub(super) fn git_txn(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
         return Ok(check.mended_by(Fix::Install));
     };
     if !alias::is_ours(&set) {
-        let what = format!("`git txn` is somebody else's: `{}`", one_line(&set));
+        let what = format!("`git txn` is another alias: `{}`", one_line(&set));
         return Ok(Check::failed(NAME, what, "rename it (`git config --edit`), then `jin-txn install`"));
     }
     if let Some(program) = alias::program(&set).filter(|program| program.is_absolute() && !program.exists()) {
         let what = format!("`git txn` calls {}, which is gone", shown(&program));
         return Ok(Check::failed(NAME, what, "`jin-txn install`").mended_by(Fix::Install));
     }
-    Ok(Check::ok(NAME, "`git txn` is ours"))
+    Ok(Check::ok(NAME, "`git txn` calls jin-txn"))
 }
 
 pub(super) fn durability(git: &Path, repo: &Repository) -> anyhow::Result<Check> {
@@ -195,7 +203,7 @@ pub(super) fn unfinished(report: &Report) -> Check {
     };
     if let Some(human) = open.iter().find(|t| t.finding == Finding::NeedsHuman) {
         let remedy = format!("`git txn show {0}`, then `git txn recover --acknowledge {0}`", human.id);
-        return Check::failed(NAME, format!("{} needs you", human.id), remedy);
+        return Check::failed(NAME, format!("{} needs manual resolution", human.id), remedy);
     }
     if let Some((first, more)) = open.split_first() {
         let check = Check::failed(NAME, line(first), "`git txn recover`");
@@ -233,15 +241,15 @@ pub(super) fn log(state: &StateDir, report: &Report) -> Check {
     }
     let (count, bytes) = size_of(&state.wal());
     let kept = state.settings();
-    let days = kept.retained_seconds / 86_400;
-    Check::ok(NAME, format!("{count} segments, {}; kept {days} days, up to {}", size(bytes), size(kept.retained_bytes)))
+    let (segments, days) = (counted(count, "segment"), counted(kept.retained_seconds / 86_400, "day"));
+    Check::ok(NAME, format!("{segments}, {}; kept {days}, up to {}", size(bytes), size(kept.retained_bytes)))
 }
 
 pub(super) fn quarantine(state: &StateDir) -> Check {
     const NAME: &str = "quarantine";
     let (count, bytes) = size_of(&state.quarantine());
     let days = state.settings().retained_seconds / 86_400;
-    let what = format!("{count} files, {}; each goes {days} days after it came", size(bytes));
+    let what = format!("{}, {}; each goes {} after it came", counted(count, "file"), size(bytes), counted(days, "day"));
     if bytes > MUCH {
         return Check::note(NAME, format!("{what} (what you have looked at you may delete)"));
     }

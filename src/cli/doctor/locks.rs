@@ -29,7 +29,7 @@ impl Evidence {
         let owner = match self.owner {
             Liveness::Alive => "its owner is alive",
             Liveness::Dead => "its owner is dead",
-            Liveness::Unknowable => "nobody can tell whether its owner lives",
+            Liveness::Unknowable => "whether its owner is alive is unknown",
         };
         let since = self.since.map_or_else(String::new, |at| format!(" since {}", utc(at)));
         let by = self.held_by.as_ref().map_or_else(String::new, |by| format!(", made by {by}"));

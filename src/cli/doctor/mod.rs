@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long)]
     fix: bool,
     /// Run the installed hook for real, and with it whatever the repository's configuration has git run for a ref update: on
-    /// a scratch ref below refs/jin-txn/doctor that is deleted again; nothing stays but entries in the log
+    /// a scratch ref below refs/jin-txn/doctor that is deleted again; `log` and `undo` leave that out
     #[arg(long)]
     run_hook: bool,
 }
@@ -256,7 +256,7 @@ fn mend(session: &Session, repo: &Repository, fix: Fix) -> anyhow::Result<Vec<St
             Ok(lines.map(|line| line.trim_start_matches("jin-txn: ").to_owned()).collect())
         }
         Fix::Install => {
-            let program = std::env::current_exe().context("cannot find out where this program lies")?;
+            let program = std::env::current_exe().context("cannot find the path of this program")?;
             let mut install = Command::new(program);
             install.arg("--git-dir").arg(&repo.git_dir).args(["--quiet", "install"]).current_dir(&session.directory);
             let output = install.output().context("cannot start `jin-txn install`")?;

@@ -35,7 +35,7 @@ pub(super) fn gits(first: &Path) -> Check {
     let mut too_old = None;
     for program in &programs {
         if program != first && !is_of_the_system(program) {
-            lines.push(format!("{}: not started, others than root may write there", shown(program)));
+            lines.push(format!("{}: not started, not only root may write there", shown(program)));
             continue;
         }
         let said = match Git::new(program).version() {

@@ -15,7 +15,7 @@ function git --description 'git, after jin-txn has looked for what was interrupt
 end
 
 # For a prompt: function fish_right_prompt; jin_txn_prompt; end. Empty when there is nothing to say, else
-# `jin:interrupted`, `jin:needs-human`, `jin:busy` or `jin:off`.
+# `jin:interrupted`, `jin:needs-human`, `jin:busy`, `jin:unprotected` or `jin:off`.
 function jin_txn_prompt --description 'what jin-txn has to say about this repository, if anything'
     if test -x "$__jin_txn"
         command $__jin_txn check --prompt 2>/dev/null

@@ -15,7 +15,8 @@ function git {
 }
 
 # For a prompt: PS1='\w $(jin_txn_prompt)\$ ' in bash, setopt prompt_subst; PROMPT='%~ $(jin_txn_prompt)%# ' in zsh.
-# Empty when there is nothing to say, else `jin:interrupted`, `jin:needs-human`, `jin:busy` or `jin:off`.
+# Empty when there is nothing to say, else `jin:interrupted`, `jin:needs-human`, `jin:busy`, `jin:unprotected` or
+# `jin:off`.
 function jin_txn_prompt {
     if [[ -x $__jin_txn ]]; then
         "$__jin_txn" check --prompt 2>/dev/null

@@ -21,7 +21,7 @@ pub struct RelPath(Box<[u8]>);
 
 /// A path that must not be touched, and the rule that it breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{path}` is no path in the worktree: {why}")]
+#[error("`{path}` is not a path in the worktree: {why}")]
 pub struct BadPath {
     path: String,
     why: &'static str,

@@ -263,7 +263,7 @@ pub(crate) fn mend_stray_log(
     }
     if let Verdict::Held(holder) = judge.could_anybody_hold(LockFile { path: path.clone(), id }) {
         if site.options.mode == Mode::Command {
-            report.busy.push(format!("a branch may be being renamed: {}", holder.because));
+            report.busy.push(format!("a branch rename may be under way: {}", holder.because));
         }
         return Ok(());
     }

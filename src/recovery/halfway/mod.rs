@@ -87,7 +87,7 @@ pub(crate) fn explain(repo: &Repository, program: &Path) -> anyhow::Result<Vec<S
     Ok(match best.first() {
         Some((found, _)) => tell(&scene, found, &names),
         None if scene.may_convert && !scene.changed().is_empty() => vec![format!(
-            "{} as the index says ({}); whether a command was at them is unknown, for filters may apply",
+            "{} as the index says ({}); whether a command was at them is unknown, because filters may apply",
             are_not(scene.changed().len()),
             list(scene.changed())
         )],
@@ -155,7 +155,11 @@ fn tell(scene: &Scene, found: &Comparison, names: &[String]) -> Vec<String> {
     // Equal content says nothing about who put it there.
     let mut hints = vec!["`git stash -u` keeps what is there aside".to_owned()];
     if !found.others.is_empty() && scene.may_convert {
-        parts.push(format!("of {} it is unknown, for filters may apply ({})", found.others.len(), list(&found.others)));
+        parts.push(format!(
+            "of {} it is unknown, because filters may apply ({})",
+            found.others.len(),
+            list(&found.others)
+        ));
     } else if !found.others.is_empty() {
         parts.push(format!("{} may be yours ({})", found.others.len(), list(&found.others)));
     } else if found.unknown == 0 {

@@ -19,6 +19,7 @@ use crate::recovery::progress::Progress;
 use crate::recovery::site::Site;
 use crate::run::reachable;
 use crate::state::quarantine;
+use crate::util::text::counted;
 
 /// A reflog with NULs, half a line or entries about lost objects at its end.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub(crate) struct LostObjects {
 
 impl LostObjects {
     pub(crate) fn expected(&self) -> String {
-        format!("{} names {} objects that are lost", self.shown, self.count)
+        format!("{} names {}, lost in the crash", self.shown, counted(self.count as u64, "object"))
     }
 
     /// Writes them again: blobs if the files still have that content, and the trees.

@@ -110,11 +110,11 @@ fn fall_back(
     (name, now, oid): (RefName, ResolvedRef, Option<Oid>),
 ) -> anyhow::Result<()> {
     let Some(to) = newest_whole(site, expected, &name, closure)? else {
-        findings.losses.push(format!("{name} is broken and nothing whole is known of it: see its reflog"));
+        findings.losses.push(format!("{name} is corrupt, and no intact value of it is known: look at its reflog"));
         return Ok(());
     };
     let lost = oid.map_or_else(|| "its value".to_owned(), |oid| short(&Value::Oid(oid)));
-    let lost = format!("{name}: {lost} is lost; it is back at {}, the newest value that is whole", short(&to));
+    let lost = format!("{name}: {lost} is lost; it is back at {}, the newest intact value", short(&to));
     findings.losses.push(lost);
     if now.value != to {
         findings.repairs.push(Repair { name, now, to, tx: None, is_loss: true });

@@ -28,7 +28,7 @@ impl Repair {
             }
             (to, Value::Absent) => format!("{name} is {} again{tx}; the power cut had taken it away", short(to)),
             (to, Value::Broken) => {
-                format!("{name} is {} again{tx}; the power cut had left it without sense", short(to))
+                format!("{name} is {} again{tx}; the power cut had corrupted it", short(to))
             }
             (to, now) => {
                 format!("{name} is {} again{tx}; the power cut had taken it back to {}", short(to), short(now))

@@ -159,7 +159,7 @@ fn look(site: &Site<'_>, entry: &Entry, scan: Scan) -> anyhow::Result<Found> {
         && !leads_back(site, &repo, &worktree)?
     {
         let why = vec![
-            format!("{} is no worktree of this repository, so nothing was taken back", shown(&worktree)),
+            format!("{} is not a worktree of this repository, so nothing was taken back", shown(&worktree)),
             format!(
                 "if it is one by GIT_WORK_TREE, set core.worktree to it, then `git txn recover --take-back {id}`; \
                  or `--acknowledge {id}`"

@@ -101,7 +101,7 @@ impl<'p> RestoreTarget<'p> {
 
     fn copy(&self, number: u64) -> io::Result<File> {
         let path = self.copies.join(number.to_string());
-        door::place(&path)?.open()?.ok_or_else(|| io::Error::other(format!("{} is no regular file", shown(&path))))
+        door::place(&path)?.open()?.ok_or_else(|| io::Error::other(format!("{} is not a regular file", shown(&path))))
     }
 
     /// Makes `path` free: what is there, or in place of a directory on the way, goes to quarantine.

@@ -345,7 +345,7 @@ pub(crate) fn retire_worktrees(
         durable::make_dirs(&to_dir, Purpose::State)?;
         moving::move_new(&dir, &free_name(&to_dir, &name)?)?;
         let files = String::from_utf8_lossy(link.trim_ascii()).trim_end_matches("/.git").to_owned();
-        retired.push(format!("{files} is no worktree any more; its files are still there"));
+        retired.push(format!("{files} is not a worktree any more; its files are still there"));
     }
     durable::remove_dir_if_empty(&site.repo.common_dir.join("worktrees"))?;
     Ok(())

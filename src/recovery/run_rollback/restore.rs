@@ -255,6 +255,6 @@ fn told(found: &Difference, plan: &RefPlan) -> Vec<String> {
     }
     let unseen = plan.unseen.iter();
     actions.extend(unseen.map(|name| format!("no hook saw who moved {name}, which is left alone")));
-    actions.extend(plan.left.iter().map(|name| format!("{name} has been moved by somebody else and is left alone")));
+    actions.extend(plan.left.iter().map(|name| format!("{name} was moved by another process and is left as it is")));
     actions
 }

@@ -36,7 +36,7 @@ pub(crate) fn problem(directory: &Path, name: &str) -> Option<String> {
     }
     if !is_ours {
         let shown = shown(&path);
-        return Some(format!("the {name} hook is somebody else's ({shown}): run `jin-txn install`, then both run"));
+        return Some(format!("the {name} hook is not jin-txn's ({shown}): run `jin-txn install`, then both run"));
     }
     let program = fs::read_link(&path).ok().or_else(|| program(&text));
     if program.is_some_and(|program| !program.exists()) {

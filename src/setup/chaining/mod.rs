@@ -41,7 +41,7 @@ pub(crate) fn require_own_neighbour(directory: &Path) -> anyhow::Result<()> {
     let shown = crate::util::text::shown(&beside);
     anyhow::ensure!(
         found.is_none_or(|found| found.is_dir()),
-        "{shown} is not a directory\nhint: nothing was changed; hooks that stepped aside for ours lie there: look at it, then remove it"
+        "{shown} is not a directory\nhint: nothing was changed; the hooks that were moved aside for jin-txn's belong there: look at it, then remove it"
     );
     Ok(())
 }

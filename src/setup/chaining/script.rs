@@ -163,7 +163,7 @@ fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn not_a_hook(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is no hook", crate::util::text::shown(path)))
+    io::Error::other(format!("{} is not a hook", crate::util::text::shown(path)))
 }
 
 /// The same link, or the same content with the same mode.

@@ -205,7 +205,7 @@ impl Looking<'_> {
         from: Option<&Leaf>,
         to: Option<&Leaf>,
     ) -> anyhow::Result<Result<Option<FileRestore>, String>> {
-        let Ok(path) = RelPath::parse(path) else { return Ok(Err("it is no path that jin-txn writes".to_owned())) };
+        let Ok(path) = RelPath::parse(path) else { return Ok(Err("jin-txn does not write such a path".to_owned())) };
         if self.worktree.is_gits_own(&path) {
             return Ok(Err("it lies in the git directory".to_owned()));
         }
@@ -223,7 +223,7 @@ impl Looking<'_> {
             None => None,
         };
         let image = match found {
-            Found::Odd(_) => return Ok(Err("something that is no file is in its place".to_owned())),
+            Found::Odd(_) => return Ok(Err("something that is not a regular file is in its place".to_owned())),
             Found::Nothing => None,
             Found::File(image, _) => Some(image),
         };

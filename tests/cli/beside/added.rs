@@ -162,7 +162,7 @@ fn lines_that_cannot_run_behind_a_program_are_told_and_kept() {
         repo.jin(&["install"]);
     }
     let said = repo.jin(&["uninstall", "--purge"]);
-    assert!(said.contains("hooks.before-jin-txn/post-checkout.added stays there"), "{said}");
+    assert!(said.contains("hooks.before-jin-txn/post-checkout.added stays where it is"), "{said}");
     let kept = fs::read_to_string(repo.git_dir().join("hooks.before-jin-txn/post-checkout.added"));
     assert_eq!(kept.expect("it is there"), "echo added\n");
     let program = fs::read(hooks.join("post-checkout")).expect("it is back");

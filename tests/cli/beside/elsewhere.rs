@@ -168,7 +168,7 @@ fn hooks_in_the_configuration_never_veto_when_the_program_is_gone() {
       the hooks in the configuration call [DIR]/it's a "place"/jin-txn, which is gone: run `jin-txn install`
     clean: nothing is unfinished
     --- stderr
-    --- exit 0
+    --- exit 6
     "#);
     repo.install_guard();
     assert!(repo.is_protected(), "installing again repairs: {}", repo.jin(&["status"]));

@@ -81,14 +81,14 @@ fn without_a_boot_id_nothing_is_guarded_and_so_nothing_is_changed() {
     let output = run(reboot::after(commit(&repo), ""));
     assert_snapshot!(said_by_us(&repo, &output), @r"
     --- stderr
-    jin-txn: error: /proc/sys/kernel/random/boot_id: this is no boot id
+    jin-txn: error: /proc/sys/kernel/random/boot_id: this is not a boot id
     jin-txn: hint: this change was refused; to work without protection: JIN_TXN=off git ...
     --- exit 128
     ");
     assert_eq!(value(&repo, "HEAD"), before);
     assert_snapshot!(observe::shown(&repo, &run(reboot::after(crash::jin(&repo, &["check"]), ""))), @r"
     --- stderr
-    error: /proc/sys/kernel/random/boot_id: this is no boot id
+    error: /proc/sys/kernel/random/boot_id: this is not a boot id
     --- exit 1
     ");
     let mut unguarded = commit(&repo);

@@ -83,14 +83,14 @@ redone! {
     }
 
     an_empty_ref_is_redone
-    "refs/heads/main is [ID] again (tx-1); the power cut had left it without sense" 0 |repo| {
+    "refs/heads/main is [ID] again (tx-1); the power cut had corrupted it" 0 |repo| {
         let newest = now(repo, [MAIN]);
         overwrite(&repo.git_dir().join(MAIN), b"");
         newest
     }
 
     a_ref_of_nuls_is_redone
-    "refs/heads/main is [ID] again (tx-1); the power cut had left it without sense" 0 |repo| {
+    "refs/heads/main is [ID] again (tx-1); the power cut had corrupted it" 0 |repo| {
         let newest = now(repo, [MAIN]);
         overwrite(&repo.git_dir().join(MAIN), &[0; 41]);
         newest
@@ -187,7 +187,7 @@ redone! {
     }
 
     an_acknowledged_update_of_five_refs_is_whole_again
-    "refs/heads/five/5 is [ID] again (tx-3); the power cut had left it without sense\n\
+    "refs/heads/five/5 is [ID] again (tx-3); the power cut had corrupted it\n\
      refs/heads/five/2 is [ID] again (tx-3); the power cut had taken it back to [ID]\n\
      refs/heads/five/4 is [ID] again (tx-3); the power cut had taken it back to [ID]" 0 |repo| {
         repo.git_with_input(["update-ref", "--stdin"], &update(&FIVE, &value(repo, "HEAD~1")));
@@ -249,7 +249,7 @@ redone! {
     "moved 1 corrupt object to quarantine\n\
      trimmed the reflog of HEAD: the power cut had damaged its end\n\
      trimmed the reflog of refs/heads/main: the power cut had damaged its end\n\
-     warning: refs/heads/main: [ID] is lost; it is back at [ID], the newest value that is whole" 4 |repo| {
+     warning: refs/heads/main: [ID] is lost; it is back at [ID], the newest intact value" 4 |repo| {
         let known = now(repo, [MAIN]);
         unseen_git(repo, &["commit", "-q", "--allow-empty", "-m", "unseen"]);
         overwrite(&object_file(repo, &value(repo, MAIN)), b"");
@@ -331,7 +331,7 @@ fn a_value_whose_commit_is_lost_gives_way_to_the_newest_that_is_whole() {
     jin-txn: moved 1 corrupt object to quarantine
     jin-txn: trimmed the reflog of HEAD: the power cut had damaged its end
     jin-txn: trimmed the reflog of refs/heads/main: the power cut had damaged its end
-    jin-txn: warning: refs/heads/main: [ID] is lost; it is back at [ID], the newest value that is whole
+    jin-txn: warning: refs/heads/main: [ID] is lost; it is back at [ID], the newest intact value
     --- exit 4
     ");
     assert_eq!(value(&repo, MAIN), whole);

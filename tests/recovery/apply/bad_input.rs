@@ -29,7 +29,7 @@ fn assert_nothing_left(repo: &Repo) {
 #[test]
 fn paths_that_leave_the_worktree_or_mean_git_are_refused() {
     let scene = Scene::guarded();
-    let path = "is no path in the worktree";
+    let path = "is not a path in the worktree";
     let rows = [
         "/etc/x",
         "../x",
@@ -61,10 +61,10 @@ fn a_way_through_a_link_or_a_file_and_a_directory_in_the_place_of_a_file_are_ref
         &[
             ("write out/x 100644 ../new.sh\n", "lies behind a symbolic link"),
             ("write inside/x 100644 ../new.sh\n", "lies behind a symbolic link"),
-            ("write kept.txt/x 100644 ../new.sh\n", "lies in something that is no directory"),
+            ("write kept.txt/x 100644 ../new.sh\n", "lies below something that is not a directory"),
             ("write etc 100644 ../new.sh\n", "etc: expected a file, found a directory"),
             ("remove etc\n", "etc: expected a file, found a directory"),
-            ("write x 100644 ../outside\n", "it is no regular file"),
+            ("write x 100644 ../outside\n", "it is not a regular file"),
             ("write x 100644 ../nowhere\n", "cannot read"),
         ],
     );
@@ -102,7 +102,7 @@ fn items_that_clash_are_refused() {
             ("create refs/heads/layer/below main\n", "git update-ref refused"),
             ("create refs/heads/n main\ncreate refs/heads/n/m main\n", "git update-ref refused"),
             ("", "there is nothing to do"),
-            ("create refs/heads/x no-such-thing\n", "`no-such-thing` is no object"),
+            ("create refs/heads/x no-such-thing\n", "`no-such-thing` is not an object"),
         ],
     );
 }
@@ -134,7 +134,7 @@ fn a_manifest_with_a_field_that_is_not_known_is_refused() {
         &[
             (r#"{"version":1,"refs":[],"force":true}"#, "unknown field `force`"),
             (r#"{"version":9}"#, "version 9"),
-            (r#"{"version":1,"files":[{"path":"../x","content":""}]}"#, "is no path in the worktree"),
+            (r#"{"version":1,"files":[{"path":"../x","content":""}]}"#, "is not a path in the worktree"),
         ],
     );
 }

@@ -211,7 +211,7 @@ fn a_failed_run_is_told_in_one_line() {
     let output = repo.jin_txn(["run", "-m", "try it", "--", "sh", "-c", "echo x >file; git commit -qam x; exit 9"]);
     insta::assert_snapshot!(shown(&repo, &output), @r"
     --- stderr
-    jin-txn: tx-3 failed (exit code 9): everything goes back to how it was
+    jin-txn: tx-3 failed (exit code 9): this repository goes back to how it was
     jin-txn: rolled back tx-3 (`jin-txn run -- sh -c 'echo x >file; git commit -qam x; exit 9'`, pid [PID]): 1 ref as before: refs/heads/main ([ID]), 1 file as before, 1 put back, 1 moved aside and 1 more; see `git txn show tx-3`
     --- exit 9
     ");

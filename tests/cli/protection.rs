@@ -1,0 +1,120 @@
+//! Is the repository protected, and who is told? `check`, `status`, `list` and the prompt, for each way in which git may cease to
+//! call us.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::support::observe::shown;
+use crate::support::repo::{Git, Options, Repo, jin_txn, text};
+
+fn guarded() -> Repo {
+    let repo = Repo::new(Options { guarded: true, ..Options::default() });
+    repo.commit_all("one");
+    repo
+}
+
+/// A way in which git does not call us any more.
+struct Broken {
+    name: &'static str,
+    breaks: fn(&Repo),
+}
+
+fn hook(repo: &Repo) -> std::path::PathBuf {
+    repo.git_dir().join("hooks/reference-transaction")
+}
+
+fn put(repo: &Repo, mode: u32) {
+    fs::remove_file(hook(repo)).expect("it is there");
+    fs::write(hook(repo), "#!/bin/sh\nexit 0\n").expect("it can be written");
+    fs::set_permissions(hook(repo), fs::Permissions::from_mode(mode)).expect("it is there");
+}
+
+const BROKEN: [Broken; 6] = [
+    Broken { name: "missing", breaks: |repo| fs::remove_file(hook(repo)).expect("it is there") },
+    Broken { name: "replaced", breaks: |repo| put(repo, 0o755) },
+    Broken {
+        name: "not executable",
+        breaks: |repo| {
+            let path = repo.git_dir().join("hooks/post-checkout");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("it is there");
+        },
+    },
+    Broken {
+        name: "the program is gone",
+        breaks: |repo| {
+            fs::remove_file(hook(repo)).expect("it is there");
+            symlink(repo.scratch().join("gone/jin-txn"), hook(repo)).expect("a link can be made");
+        },
+    },
+    Broken { name: "core.hooksPath here", breaks: |repo| drop(repo.git(["config", "core.hooksPath", "elsewhere"])) },
+    Broken {
+        name: "core.hooksPath of the user, by an include",
+        breaks: |repo| {
+            let other = repo.scratch().join("other");
+            fs::write(&other, "[core]\n\thooksPath = /nowhere\n").expect("it can be written");
+            repo.git(["config", "--global", "include.path", &other.display().to_string()]);
+        },
+    },
+];
+
+#[test]
+fn whoever_asks_is_told_that_git_does_not_call_us_whatever_the_reason() {
+    let code = |repo: &Repo, arguments: &[&str]| repo.jin_txn(arguments).status.code();
+    for Broken { name, breaks } in BROKEN {
+        let repo = guarded();
+        assert_eq!(code(&repo, &["check"]), Some(0), "{name}");
+        assert_eq!(text(&repo.jin_txn(["check", "--prompt"]).stdout), "", "{name}");
+        breaks(&repo);
+        let check = repo.jin_txn(["check"]);
+        assert_eq!(check.status.code(), Some(6), "{name}: {}", shown(&repo, &check));
+        assert!(text(&check.stderr).starts_with("jin-txn: not protected: "), "{name}: {}", shown(&repo, &check));
+        let quiet = repo.jin_txn(["check", "-q"]);
+        assert_eq!((quiet.status.code(), quiet.stdout.len(), quiet.stderr.len()), (Some(6), 0, 0), "{name}");
+        assert!(text(&repo.jin_txn(["check", "--json"]).stdout).contains("\"state\": \"unprotected\""), "{name}");
+        assert_eq!(text(&repo.jin_txn(["check", "--prompt"]).stdout), "jin:unprotected", "{name}");
+        assert_eq!(code(&repo, &["status"]), Some(6), "{name}");
+        assert!(text(&repo.jin_txn(["list"]).stdout).starts_with("unprotected "), "{name}");
+        // What waits for recovery comes first.
+        fs::write(repo.git_dir().join("packed-refs.lock"), "").expect("a lock can be left");
+        assert_eq!(code(&repo, &["check", "-q"]), Some(3), "{name}");
+    }
+}
+
+#[test]
+fn a_healthy_repository_is_found_to_be_one_without_any_git() {
+    let repo = guarded();
+    let traced = repo.scratch().join("traced");
+    for arguments in [["check", "--prompt"], ["check", "-q"]] {
+        let mut command = repo.command(jin_txn().as_os_str());
+        let output = command.env("GIT_TRACE2", &traced).args(arguments).output().expect("it runs");
+        assert_eq!((output.status.code(), text(&output.stdout).as_ref()), (Some(0), ""), "{arguments:?}");
+        assert!(!traced.exists(), "{arguments:?} has started a git");
+    }
+}
+
+#[test]
+fn a_repository_from_a_template_is_protected_before_its_first_transaction_and_any_other_is_not() {
+    let repo = Repo::new(Options::default());
+    let unprotected = repo.jin_txn(["check"]);
+    insta::assert_snapshot!(shown(&repo, &unprotected), @r"
+    [DIR]/repo/.git is not protected: `jin-txn install` protects it
+    --- stderr
+    --- exit 6
+    ");
+    repo.jin(&["install", "--template"]);
+    repo.run(Git::under_test().program.as_os_str(), repo.scratch(), ["init", "-q", "made"], b"");
+    let made = repo.sibling("made");
+    assert!(!made.git_dir().join(".jin").exists(), "without that this proves nothing");
+    let status = made.jin(&["status"]);
+    assert!(status.starts_with("protected: "), "{status}");
+    assert_eq!(made.jin_txn(["check"]).status.code(), Some(0));
+    let doctor = made.jin(&["doctor"]);
+    assert!(doctor.contains(".jin does not exist: the first transaction makes it"), "{doctor}");
+    assert!(!made.git_dir().join(".jin").exists(), "looking has made nothing");
+    made.write("file", "one\n");
+    made.git(["add", "file"]);
+    let first = made.jin_txn(["run", "--", "sh", "-c", "git commit -qm one; exit 9"]);
+    assert_eq!(first.status.code(), Some(9), "{}", shown(&made, &first));
+    assert!(!made.try_git(["rev-parse", "-q", "--verify", "HEAD"]).status.success(), "it was taken back");
+    assert_eq!(made.read(["diff", "--cached", "--name-only"]), "file");
+}
