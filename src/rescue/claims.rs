@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, named as fs, read_ref};
 use crate::git::hash::Hash;
+use crate::git::reflog::RENAMED_LOG;
 use crate::git::{Oid, RefName, Repository, Value};
 use crate::rescue::log::Log;
 use crate::rescue::packed::Packed;
@@ -35,6 +36,8 @@ pub(crate) struct Claims {
     pub(crate) tops: BTreeMap<RefName, Loose>,
     /// `refs/` or `refs/heads` is gone, with all files in it.
     pub(crate) lost_loose: bool,
+    /// A rename of a branch was under way.
+    pub(crate) is_renaming: bool,
     hash: Hash,
 }
 
@@ -50,6 +53,7 @@ impl Claims {
             packed: Packed::read(repo)?,
             logs: BTreeMap::new(),
             tops: BTreeMap::new(),
+            is_renaming: absent_is_none(fs::symlink_metadata(repo.common_dir.join(RENAMED_LOG)))?.is_some(),
             lost_loose: absent_is_none(fs::symlink_metadata(repo.common_dir.join("refs/heads")))?.is_none(),
             hash,
         };

@@ -55,6 +55,11 @@ impl Heads {
         self.0.iter().find(means).map(|head| &head.name)
     }
 
+    /// The branches that HEADs mean.
+    pub(crate) fn branches(&self) -> impl Iterator<Item = &RefName> {
+        self.0.iter().filter_map(|head| if let Value::Symref(branch) = &head.value { Some(branch) } else { None })
+    }
+
     /// The commit that HEAD of this git directory will have.
     pub(crate) fn commit(
         &self,
@@ -152,8 +157,13 @@ fn from_reflog(
     let is_there = |name: &str| fs::symlink_metadata(git_dir.join(name)).is_ok();
     let is_detached = is_there("rebase-merge") || is_there("rebase-apply/rebasing");
     let branch = claims.logs.get(name).and_then(|log| log.entries().find_map(|line| moved_to(&line)));
+    // A rename that died leaves nothing of a branch but its reflog, under another name.
+    let may_be = |branch: &RefName| {
+        let is_commit = branch.as_bytes().strip_prefix(b"refs/heads/").is_some_and(|name| Oid::parse(name).is_some());
+        claims.knows(branch) || claims.is_renaming && !is_commit
+    };
     match branch {
-        Some(branch) if !is_detached && claims.knows(&branch) => Ok(Value::Symref(branch)),
+        Some(branch) if !is_detached && may_be(&branch) => Ok(Value::Symref(branch)),
         None if !is_detached => Ok(any_branch(claims, name)),
         _ => {
             let newest = newest(histories, &claims.candidates(name, Some(name)))?;

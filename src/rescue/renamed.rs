@@ -6,9 +6,10 @@
 
 use crate::fs::with_suffix;
 use crate::git::reflog::RENAMED_LOG;
-use crate::git::{RefName, Repository, Value};
+use crate::git::{RefName, Repository};
 use crate::rescue::claims::Claims;
 use crate::rescue::config::Settings;
+use crate::rescue::heads::Heads;
 use crate::rescue::histories::Histories;
 use crate::rescue::log::Log;
 use crate::rescue::plan::{Plan, short};
@@ -17,7 +18,7 @@ use crate::rescue::plan::{Plan, short};
 pub(crate) fn decide(
     repo: &Repository,
     claims: &Claims,
-    settings: &Settings,
+    (heads, settings): (&Heads, &Settings),
     histories: &mut Histories,
     plan: &mut Plan,
 ) -> anyhow::Result<()> {
@@ -45,7 +46,7 @@ pub(crate) fn decide(
         plan.found(what, format!("it is the reflog of {home} again"));
         return Ok(());
     }
-    let (name, is_known) = match name_of(claims, settings) {
+    let (name, is_known) = match name_of(claims, heads, settings) {
         Some(name) => (name, true),
         None => (RefName::parse(format!("refs/heads/renamed-{}", short(&to)).as_bytes())?, false),
     };
@@ -60,15 +61,11 @@ pub(crate) fn decide(
     Ok(())
 }
 
-fn name_of(claims: &Claims, settings: &Settings) -> Option<RefName> {
+fn name_of(claims: &Claims, heads: &Heads, settings: &Settings) -> Option<RefName> {
     let is_missing = |name: &RefName| name.as_bytes().starts_with(b"refs/heads/") && !claims.knows(name);
-    let of_heads = claims.tops.iter().filter(|(name, _)| name.is_head()).filter_map(|(_, head)| match &head.value {
-        Value::Symref(branch) => Some(branch.clone()),
-        _ => None,
-    });
     let configured =
         settings.branches.iter().filter_map(|name| RefName::parse(format!("refs/heads/{name}").as_bytes()).ok());
     let configured: Vec<RefName> = configured.filter(is_missing).collect();
     let only = if let [one] = &configured[..] { Some(one.clone()) } else { None };
-    of_heads.into_iter().find(is_missing).or(only)
+    heads.branches().find(|name| is_missing(name)).cloned().or(only)
 }

@@ -65,8 +65,15 @@ pub fn copy(template: &Repo) -> Repo {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace(&from, &to)).unwrap();
     }
+    let names = ["HEAD", "HEAD^{tree}", "HEAD:file", ":staged", "stash@{0}"];
+    let oids = repo.read([&["rev-parse"][..], &names].concat());
+    let lines: String = names.iter().zip(oids.lines()).map(|(name, oid)| format!("{name} {oid}\n")).collect();
+    fs::write(repo.scratch().join(OBJECTS), lines).unwrap();
     repo
 }
+
+/// The objects that damage is done to, with their names.
+const OBJECTS: &str = "objects";
 
 fn git_dir(repo: &Repo, name: &str) -> PathBuf {
     repo.git_dir().join(name)
@@ -119,9 +126,11 @@ pub fn append(repo: &Repo, name: &str, more: &[u8]) {
     write(repo, name, &[&content, more].concat());
 }
 
-/// The loose file of an object; its path below the git directory.
+/// The loose file of an object; its path below the git directory. In a copy it is the object that was there before any damage.
 pub fn object(repo: &Repo, name: &str) -> String {
-    let oid = repo.read(["rev-parse", name]);
+    let noted = fs::read_to_string(repo.scratch().join(OBJECTS)).unwrap_or_default();
+    let noted = noted.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+    let oid = noted.unwrap_or_else(|| repo.read(["rev-parse", name]));
     format!("objects/{}/{}", &oid[..2], &oid[2..])
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::sys::stat::Mode;
 
-use super::damage::{append, copy, empty, remove, template, write};
+use super::damage::{append, copy, empty, remove, rescue, template, write};
 use crate::support::crash::jin;
 use crate::support::observe::{Tree, tree};
 use crate::support::repo::{Repo, text, write_file};
@@ -92,6 +92,13 @@ fn fifo(repo: &Repo, name: &str) {
 #[test]
 fn a_prepared_repository_makes_a_rescue_run_and_write_nothing_outside() {
     let template = template("sha1", false);
+    let repo = copy(&template);
+    trap(&repo);
+    rescue(&repo, &[]);
+    let is_run = |repo: &Repo| repo.scratch().join("ran").exists();
+    assert!(!is_run(&repo), "nothing is run");
+    repo.try_git(["status"]);
+    assert!(is_run(&repo), "the trap works: a git that obeys this configuration runs it");
     for (name, prepare) in PREPARED {
         let repo = copy(&template);
         let out = repo.scratch().join("victims");
@@ -111,7 +118,7 @@ fn a_prepared_repository_makes_a_rescue_run_and_write_nothing_outside() {
         }
         let output = child.wait_with_output().unwrap();
         let said = text(&output.stderr).into_owned();
-        assert!(!repo.scratch().join("ran").exists(), "{name}: something was run\n{said}");
+        assert!(!is_run(&repo), "{name}: something was run\n{said}");
         assert!(outside(&repo) == before, "{name}: something outside has changed\n{said}");
         assert!(!said.contains("panicked"), "{name}: {said}");
         assert!(matches!(output.status.code(), Some(0 | 1 | 4)), "{name}: {said}");
