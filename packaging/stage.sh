@@ -15,7 +15,11 @@ chmod 755 "$stage/bin/jin-txn"
 # It makes `git txn` work in every repository, and `git help txn` show the manual page.
 ln -s jin-txn "$stage/bin/git-txn"
 "$stage/bin/jin-txn" --quiet man "$stage/share/man/man1"
-"$stage/bin/jin-txn" completions bash >"$stage/share/bash-completion/completions/jin-txn"
-"$stage/bin/jin-txn" completions zsh >"$stage/share/zsh/site-functions/_jin-txn"
+for name in jin-txn git-txn git-tx; do
+    "$stage/bin/jin-txn" completions bash >"$stage/share/bash-completion/completions/$name"
+done
+for name in _jin-txn _git-txn; do
+    "$stage/bin/jin-txn" completions zsh >"$stage/share/zsh/site-functions/$name"
+done
 "$stage/bin/jin-txn" completions fish >"$stage/share/fish/vendor_completions.d/jin-txn.fish"
 echo "$stage"
