@@ -330,8 +330,7 @@ offer_shell_function() {
             mkdir -p "$(dirname -- "$start_file")"
             printf '%s' "$made" >>"$made_list"
             printf '%s %s\n' "$(shell_line "$shell")" "$added" >>"$start_file"
-            say 'added; new shells have it'
-            ;;
+            say 'added; new shells have it' ;;
     esac
 }
 
@@ -357,18 +356,13 @@ prefix_option() {
 
 # Takes the program out of the repositories first: one that refuses keeps it, for its hooks call it.
 uninstall() {
-    [ -d "$(absolute "$prefix")/bin" ] || die "jin-txn is not installed in \`$prefix\`" 'name the right --prefix DIR'
+    [ -e "$(absolute "$prefix")/bin/jin-txn" ] || die "jin-txn is not installed in \`$prefix\`" 'name the right --prefix DIR'
     find_places
-    [ -e "$binary" ] || [ -d "$share/jin-txn" ] ||
-        die "jin-txn is not installed in \`$prefix\`" 'name the right --prefix DIR'
     unset GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_PREFIX
     refused=no
-    if [ -x "$binary" ]; then
-        need_cmd git 'install git 2.31 or newer'
-        leave_repositories
-        [ "$refused" = no ] ||
-            die 'some repositories are still protected; the program stays' 'see above; then run this again'
-    fi
+    need_cmd git 'install git 2.31 or newer'
+    leave_repositories
+    [ "$refused" = no ] || die 'some repositories are still protected; the program stays' 'see above; then run this again'
     [ -z "${HOME:-}" ] || remove_shell_function
     remove_files
     say "jin-txn is no longer in $bin_dir"
@@ -394,22 +388,19 @@ LISTED
 
 remove_files() {
     [ "$(readlink "$bin_dir/git-txn")" != jin-txn ] || rm -f "$bin_dir/git-txn"
-    for page in "$share/man/man1"/jin-txn.1 "$share/man/man1"/jin-txn-*.1 "$share/man/man1/git-txn.1"; do
-        rm -f "$page"
-    done
+    rm -f "$share/man/man1"/jin-txn.1 "$share/man/man1"/jin-txn-*.1 "$share/man/man1/git-txn.1"
     rm -f "$share/bash-completion/completions/jin-txn" "$share/bash-completion/completions/git-txn" \
         "$share/bash-completion/completions/git-tx" "$share/zsh/site-functions/_jin-txn" \
         "$share/zsh/site-functions/_git-txn" "$share/fish/vendor_completions.d/jin-txn.fish"
     directories=''
     [ ! -f "$made_list" ] || directories=$(sort -ru "$made_list")
-    rm -f "$binary" "$made_list"
+    rm -f "$made_list" "$binary"
     # Longer paths come first; what is not empty by now has something of somebody else's.
     while IFS= read -r directory; do
         [ -z "$directory" ] || rmdir -- "$directory" 2>/dev/null || true
     done <<DIRECTORIES
 $directories
 DIRECTORIES
-    [ ! -d "$share/jin-txn" ] || rmdir -- "$share/jin-txn" 2>/dev/null || true
 }
 
 # Does not resolve links and does not need the path to exist.
