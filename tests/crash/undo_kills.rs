@@ -127,6 +127,11 @@ fn an_undo_of_the_end_of_a_merge_that_is_killed_leaves_it_in_progress_or_not() {
     kill_everywhere_in(&ended_merge(), "the end of a merge", "undo");
 }
 
+#[test]
+fn a_redo_of_the_end_of_a_merge_that_is_killed_leaves_it_in_progress_or_not() {
+    kill_everywhere_in(&ended_merge(), "the end of a merge", "redo");
+}
+
 /// A hook that dies at the end of a transaction has logged it, or leaves that to recovery: in both cases the index is the one that
 /// the commit left, and no difference to it.
 #[test]
