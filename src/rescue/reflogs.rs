@@ -25,7 +25,12 @@ pub(crate) fn decide(
         }
         let (content, unreadable, lost) = kept(log, histories)?;
         if unreadable + lost > 0 {
-            plan.found(told(name, unreadable, lost), "they go; the reflog as it was is in quarantine");
+            let repair = "they go; the reflog as it was is in quarantine";
+            match lost {
+                0 => plan.found(told(name, unreadable, lost), repair),
+                // Of the stash these are stashes, of a branch the way back to what it was.
+                _ => plan.lost(told(name, unreadable, lost), repair, format!("{lost} earlier values of {name}")),
+            }
             plan.put_under(with_suffix(repo.common_dir.join(name.as_path()), ".lock"), log.path.clone(), content);
         }
     }

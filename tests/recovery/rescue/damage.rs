@@ -65,7 +65,7 @@ pub fn copy(template: &Repo) -> Repo {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace(&from, &to)).unwrap();
     }
-    let names = ["HEAD", "HEAD^{tree}", "HEAD:file", ":staged", "stash@{0}"];
+    let names = ["HEAD", "HEAD^{tree}", "HEAD:file", ":staged", "stash@{0}", "old:file"];
     let oids = repo.read([&["rev-parse"][..], &names].concat());
     let lines: String = names.iter().zip(oids.lines()).map(|(name, oid)| format!("{name} {oid}\n")).collect();
     fs::write(repo.scratch().join(OBJECTS), lines).unwrap();
