@@ -449,6 +449,8 @@ fn help_lists_the_commands_and_usage_errors_exit_2() {
       status      Say whether the repository is protected, and what is unfinished
       check       Look for interrupted transactions and stale locks, and change nothing
       recover     Recover interrupted transactions and remove stale locks
+      rescue      Make a damaged repository work again, also one that was never protected
+      quarantine  See, put back or let go what recovery and rescue have replaced
 
     See what was done, and take it back:
       log         List operations, newest first
