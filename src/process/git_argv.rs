@@ -25,9 +25,13 @@ const READING: [&str; 36] = [
 
 /// Does this git only read? Its index it may refresh, and no alias can have the name of a command of git's.
 pub(crate) fn only_reads(argv: &[String]) -> bool {
-    // `--output=FILE` writes a file, and git takes the beginning of an option for the whole.
-    let writes = |word: &String| word.starts_with("--ou") || word == "-o";
-    global_options(argv).command.is_some_and(|command| READING.contains(&command)) && !argv.iter().any(writes)
+    // `--output=FILE` writes a file, `grep --open-files-in-pager` runs an editor, and git takes the beginning of an option for the
+    // whole.
+    let starts = ["-o", "-O", "--ou", "--op", "--ext-d"];
+    let may_write = |word: &String| starts.iter().any(|start| word.starts_with(start));
+    let options = global_options(argv);
+    let is_reading = options.command.is_some_and(|command| READING.contains(&command));
+    is_reading && !options.unknown && !argv.iter().any(may_write)
 }
 
 /// Does this git only put refs into `packed-refs`, where others' new values are not visible yet?
@@ -50,7 +54,16 @@ pub(crate) struct GlobalOptions<'a> {
     pub(crate) git_dir: Option<&'a str>,
     pub(crate) command: Option<&'a str>,
     pub(crate) work_tree: bool,
+    /// An option is there that may have an argument: then the command may be another one.
+    pub(crate) unknown: bool,
 }
+
+/// git's options before the command that have no argument.
+#[rustfmt::skip]
+const FLAGS: [&str; 13] = [
+    "-p", "--paginate", "-P", "--no-pager", "--bare", "--no-replace-objects", "--no-lazy-fetch", "--no-optional-locks", "--no-advice",
+    "--literal-pathspecs", "--glob-pathspecs", "--noglob-pathspecs", "--icase-pathspecs",
+];
 
 /// Is this the dynamic loader of programs, as `ld-linux-x86-64.so.2`?
 pub(crate) fn is_loader(name: &str) -> bool {
@@ -93,7 +106,11 @@ pub(crate) fn global_options(argv: &[String]) -> GlobalOptions<'_> {
             }
             _ if word.starts_with("--git-dir=") => options.git_dir = word.strip_prefix("--git-dir="),
             _ if word.starts_with("--work-tree=") => options.work_tree = true,
-            _ if word.starts_with('-') => {}
+            _ if word.starts_with('-') => {
+                let is_known = FLAGS.contains(&word)
+                    || ["--namespace=", "--config-env=", "--attr-source="].iter().any(|o| word.starts_with(o));
+                options.unknown |= !is_known;
+            }
             _ => {
                 options.command = Some(word);
                 break;
@@ -198,6 +215,10 @@ mod tests {
             ("git -C a -c x=y status", true),
             ("git diff --output=x", false),
             ("git diff --outp x", false),
+            ("git grep -Ovim x", false),
+            ("git grep --open-files-in-pager=vim x", false),
+            ("git --no-pager diff", true),
+            ("git --shallow-file log commit", false),
             ("git commit -m log", false),
             ("git lg", false),
             ("git stash show", false),
