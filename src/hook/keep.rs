@@ -76,7 +76,9 @@ impl Call<'_> {
             return Ok(parts);
         }
         let process = root.map_or_else(|| git.process(), |root| root.process);
-        let began = owner::realtime_of_start(self.start_of_run(run)?.unwrap_or(process.start));
+        let began = owner::realtime_of_start(
+            self.start_of_run(run.filter(|_| !in_progress.is_empty()))?.unwrap_or(process.start),
+        );
         let found: Vec<&StateFile> = in_progress.iter().filter(|file| self.was_there(file, began)).collect();
         if found.is_empty() && !in_progress.is_empty() {
             parts.push(KeptPart::StatesOfItself);

@@ -60,9 +60,15 @@ const REFS: [Row; 28] = [
     ("push", "git commit -q --allow-empty -m ahead", "git push -q origin main", Refused),
 ];
 
-const UNSEEN: [Row; 21] = [
+const UNSEEN: [Row; 22] = [
     ("branch -c", "", "git branch -c topic copied", Refused),
     ("branch -u", "", "git branch -q -u origin/main topic", Refused),
+    (
+        "branch-u of the branch of the last commit",
+        "",
+        "git commit -q --allow-empty -m work; git branch -q -u origin/topic",
+        Refused,
+    ),
     ("branch --unset-upstream", "", "git branch --unset-upstream main", Refused),
     ("config", "", "git config user.signingKey x", Refused),
     ("remote add", "", "git remote add second ../second", Refused),
