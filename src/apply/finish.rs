@@ -43,7 +43,9 @@ impl Open {
         let git = Git::new(&self.program).at(git_dir);
         for (whole, change) in own::whole_files(&self.begin) {
             let path = whole.path(&self.repo, git_dir);
-            if let Placed::Left(why) = own::place(&self.state, self.id, &git, (whole, &path), &change)? {
+            if let Placed::Left(why) =
+                own::place(&self.state, self.id, &git, (whole, &path), &change, &self.begin.refs)?
+            {
                 anyhow::bail!("{}: {why}", self.repo.relative(&path));
             }
         }

@@ -12,7 +12,7 @@ use crate::undo::kept::Kept;
 use crate::undo::restore::{self, Follow, Restore};
 use crate::undo::{self, Direction, Step};
 use crate::util::text::shown;
-use crate::wal::Log;
+use crate::wal::{Body, Log, Outcome, Record, Reversal};
 
 /// Take back the newest operation, or one that you name
 ///
@@ -88,6 +88,7 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     let options = session.recovery_options()?;
     let state = StateDir::of(&repo);
     let joined = crate::cli::run::joined(&state);
+    let mut recovered: Vec<TxId> = Vec::new();
     if args.dry_run {
         let report = recovery::check(&repo, &options)?;
         let waits = report.has_work() || report.needs_human();
@@ -100,11 +101,18 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
             }
         }
     } else {
-        for line in recovery::recover(&repo, &options)?.headlines() {
+        let report = recovery::recover(&repo, &options)?;
+        for line in report.headlines() {
             session.say(&line);
         }
+        recovered.extend(report.transactions.iter().map(|found| found.id));
     }
     let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
+    if let Some(done) = completed(&scan.records, &recovered).filter(|_| args.id.is_none()) {
+        // Whoever repeats an undo that was killed does not want two.
+        let hint = "nothing else was changed; the same command again takes the next step";
+        anyhow::bail!("an interrupted {done} has just been completed\nhint: {hint}");
+    }
     let head = RefStore::new(&repo).head()?;
     let mut step = undo::plan(&repo, &scan.records, head.as_ref(), direction, args.id)?;
     step.part_of = joined;
@@ -123,6 +131,21 @@ fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u
     }
     tell(session, &step, &restore, args.dry_run)?;
     Ok(exit::DONE)
+}
+
+/// The undo or redo that recovery has just completed.
+fn completed(records: &[Record], recovered: &[TxId]) -> Option<Reversal> {
+    let is_done = |id: TxId| {
+        let is_end = |record: &Record| {
+            let end = matches!(record.body, Body::Recovered { outcome: Outcome::Committed, .. });
+            end && record.tx == Some(id)
+        };
+        recovered.contains(&id) && records.iter().any(is_end)
+    };
+    records.iter().rev().find_map(|record| match (&record.body, record.tx) {
+        (Body::Begin(begin) | Body::Decided(begin), Some(id)) if is_done(id) => begin.reverses,
+        _ => None,
+    })
 }
 
 fn tell(session: &Session, step: &Step, restore: &Restore, dry_run: bool) -> anyhow::Result<()> {

@@ -27,6 +27,15 @@ pub(crate) fn sections(text: &[u8], names: &[&[u8]]) -> Vec<Section> {
     found
 }
 
+/// The sections of these branches among `sections`.
+pub(crate) fn only(found: &[Section], names: &[&[u8]]) -> Vec<Section> {
+    let of_names = |section: &Section| {
+        let found = sections(&section.lines, names);
+        found.into_iter().map(|it| Section { at: section.at + it.at, ..it }).collect::<Vec<_>>()
+    };
+    found.iter().flat_map(of_names).collect()
+}
+
 /// All but the sections of these branches.
 pub(crate) fn without(text: &[u8], names: &[&[u8]]) -> Vec<u8> {
     let mut rest = Vec::with_capacity(text.len());
@@ -38,18 +47,21 @@ pub(crate) fn without(text: &[u8], names: &[&[u8]]) -> Vec<u8> {
     rest
 }
 
-/// The configuration with these sections: where they stood, if another section begins or the file ends there; else at the end.
-pub(crate) fn with(mut text: Vec<u8>, sections: &[Section]) -> Vec<u8> {
+/// The configuration with these sections: where they stood, if another section begins or the file ends there; else at the end. Are
+/// all of them where they stood?
+pub(crate) fn with(mut text: Vec<u8>, sections: &[Section]) -> (Vec<u8>, bool) {
+    let mut all_fit = true;
     for Section { at, lines } in sections {
         if !is_start_of_line(&text, text.len()) {
             text.push(b'\n');
         }
         let begins = |rest: &[u8]| rest.is_empty() || rest.trim_ascii_start().starts_with(b"[");
         let fits = text.get(*at..).is_some_and(begins) && is_start_of_line(&text, *at);
+        all_fit &= fits;
         let place = if fits { *at } else { text.len() };
         text.splice(place..place, lines.iter().copied());
     }
-    text
+    (text, all_fit)
 }
 
 fn is_start_of_line(text: &[u8], at: usize) -> bool {
@@ -69,6 +81,20 @@ fn walk(text: &[u8], names: &[&[u8]], mut each: impl FnMut(usize, &[u8], bool, b
     }
 }
 
+/// May there be sections of these branches that are not written as git writes them, and are not found?
+pub(crate) fn has_others(text: &[u8], names: &[&[u8]]) -> bool {
+    let lower =
+        |bytes: &[u8]| -> Vec<u8> { bytes.iter().filter(|byte| **byte != b'\\').map(u8::to_ascii_lowercase).collect() };
+    let has = |line: &[u8], part: &[u8]| part.is_empty() || line.windows(part.len()).any(|window| window == part);
+    let names: Vec<Vec<u8>> = names.iter().map(|name| lower(name)).collect();
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let plain = lower(line);
+        has(&plain, b"[branch")
+            && branch_of(line.trim_ascii_start()).is_none()
+            && names.iter().any(|name| has(&plain, name))
+    })
+}
+
 /// The branch of a section that begins with this line.
 fn branch_of(line: &[u8]) -> Option<Vec<u8>> {
     let mut rest = line.strip_prefix(b"[branch \"")?.iter();
@@ -82,11 +108,12 @@ fn branch_of(line: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Sections as a file: each behind a line with its place.
+/// Sections as a file: each behind a line with its place and its length.
 pub(crate) fn encode(sections: &[Section]) -> Vec<u8> {
     let one = |section: &Section| {
         let end: &[u8] = if section.lines.ends_with(b"\n") { b"" } else { b"\n" };
-        [PLACE, section.at.to_string().as_bytes(), b"\n", &section.lines, end].concat()
+        let length = section.lines.len() + end.len();
+        [PLACE, format!("{} {length}\n", section.at).as_bytes(), &section.lines, end].concat()
     };
     sections.iter().flat_map(one).collect()
 }
@@ -94,15 +121,19 @@ pub(crate) fn encode(sections: &[Section]) -> Vec<u8> {
 /// The sections in such a file.
 pub(crate) fn decode(file: &[u8]) -> Vec<Section> {
     let mut found: Vec<Section> = Vec::new();
-    for line in file.split_inclusive(|byte| *byte == b'\n') {
-        let place = line.strip_prefix(PLACE).and_then(|at| std::str::from_utf8(at.trim_ascii_end()).ok()?.parse().ok());
-        match (place, found.last_mut()) {
-            (Some(at), _) => found.push(Section { at, lines: Vec::new() }),
-            (None, Some(section)) => section.lines.extend_from_slice(line),
-            (None, None) => {}
-        }
+    let mut rest = file;
+    while let Some((section, behind)) = first(rest) {
+        found.push(section);
+        rest = behind;
     }
     found
+}
+
+fn first(file: &[u8]) -> Option<(Section, &[u8])> {
+    let end = file.iter().position(|byte| *byte == b'\n')?;
+    let (at, length) = std::str::from_utf8(file[..end].strip_prefix(PLACE)?).ok()?.split_once(' ')?;
+    let (lines, rest) = file[end + 1..].split_at_checked(length.parse().ok()?)?;
+    Some((Section { at: at.parse().ok()?, lines: lines.to_vec() }, rest))
 }
 
 /// A key, and its value if it has one, separated by a line feed.
@@ -123,11 +154,11 @@ pub(crate) fn of_branch<'s>(setting: &'s [u8], branch: &[u8]) -> Option<(&'s [u8
     (!name.contains(&b'.')).then_some((name, value))
 }
 
-/// Do two configurations say the same but for branches?
-pub(crate) fn differ_in_branches_only(git: &Git, one: &[u8], other: &[u8]) -> anyhow::Result<bool> {
+/// Do two configurations say the same but for these branches?
+pub(crate) fn differ_in_branches_only(git: &Git, one: &[u8], other: &[u8], branches: &[&[u8]]) -> anyhow::Result<bool> {
     let others = |text: &[u8]| -> anyhow::Result<Vec<Setting>> {
         let mut found = settings(git, text)?;
-        found.retain(|setting| !setting.starts_with(b"branch."));
+        found.retain(|setting| branches.iter().all(|branch| of_branch(setting, branch).is_none()));
         Ok(found)
     };
     Ok(others(one)? == others(other)?)
@@ -139,15 +170,15 @@ mod tests {
 
     #[test]
     fn sections_come_back_where_they_stood() {
-        let text = b"[core]\n\tbare = false\n[branch \"a\"]\n\tx = 1\n[remote \"o\"]\n[branch \"a\\\"b\"]\n\ty = 2\n[branch \"c\"]\n";
+        let text = b"[core]\n\tbare = false\n[branch \"a\"]\n\tx = 1\n# at 7\n# at 7 3\n\tz = 1\n[remote \"o\"]\n[branch \"a\\\"b\"]\n\ty = 2\n[branch \"c\"]\n";
         for names in [&[&b"a"[..]][..], &[b"a\"b"], &[b"c"], &[b"a", b"c"], &[b"a\"b", b"c"], &[b"d"]] {
             let (kept, rest) = (decode(&encode(&sections(text, names))), without(text, names));
-            assert_eq!(with(rest, &kept), text, "{names:?}");
+            assert_eq!(with(rest, &kept), (text.to_vec(), true), "{names:?}");
         }
         let kept = sections(text, &[b"a"]);
         assert_eq!(
-            with(b"[core]\n\tlonger = than it was".to_vec(), &kept),
-            b"[core]\n\tlonger = than it was\n[branch \"a\"]\n\tx = 1\n"
+            with(b"[core]\n\tlonger = than it was".to_vec(), &kept).0,
+            b"[core]\n\tlonger = than it was\n[branch \"a\"]\n\tx = 1\n# at 7\n# at 7 3\n\tz = 1\n"
         );
     }
 }

@@ -31,7 +31,7 @@ use crate::state::marker::{Entry, Marker, Phase};
 use crate::state::{Durability, TxId, TxKind, kept};
 use crate::util::text;
 use crate::util::text::shown;
-use crate::wal::{Begin, Body, Flush, Log, RefChange, Rename, Sequence};
+use crate::wal::{Begin, Body, Flush, KeptPart, Log, RefChange, Rename, Sequence};
 
 /// What is about to happen.
 struct Change {
@@ -58,6 +58,7 @@ struct Marked<'c> {
 struct Preserved<'m> {
     marked: &'m Marked<'m>,
     change: Change,
+    kept: Vec<KeptPart>,
 }
 
 /// Its `begin` is durable.
@@ -123,17 +124,18 @@ impl<'c> Marked<'c> {
     fn preserve(&self, change: Change) -> anyhow::Result<Preserved<'_>> {
         self.call.save_reflogs(self.entry.id, &change.seen)?;
         self.call.save_index(self.entry.id, &change.seen)?;
-        self.call.save_for_undo(
+        let kept = self.call.save_for_undo(
             self.entry.id,
             &self.marker,
             change.root.as_ref(),
             &change.seen,
             &change.in_progress,
+            change.part_of,
         )?;
         if let Some(run) = change.part_of {
             self.call.save_reflogs_of_run(run, &change.seen, change.rename.as_ref())?;
         }
-        Ok(Preserved { marked: self, change })
+        Ok(Preserved { marked: self, change, kept })
     }
 
     /// git is refused. The record may be there although its sync failed: it gets an end, if the log can be written.
@@ -179,6 +181,7 @@ impl<'m> Preserved<'m> {
             part_of,
             root,
             sequence,
+            kept: self.kept,
             barrier: call.state.durability() == Durability::Full,
             ..Begin::new(TxKind::Hook, &marker.operation, marker.owner.clone(), marker.hook_process)
         })

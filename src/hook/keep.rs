@@ -27,7 +27,7 @@ use crate::state::directory::SMALL;
 use crate::state::marker::Marker;
 use crate::state::{TxId, kept};
 use crate::util::text::shown;
-use crate::wal::{RefChange, Sequence};
+use crate::wal::{KeptPart, RefChange, Sequence};
 
 /// The most that is kept of state files, in bytes.
 const MOST: u64 = 1 << 20;
@@ -67,27 +67,42 @@ impl Call<'_> {
         root: Option<&Root>,
         seen: &Observed,
         in_progress: &[StateFile],
-    ) -> anyhow::Result<()> {
+        run: Option<TxId>,
+    ) -> anyhow::Result<Vec<KeptPart>> {
         let git = self.git()?;
-        self.save_sections(id, seen)?;
+        let mut parts: Vec<KeptPart> = self.save_sections(id, seen)?.into_iter().collect();
         let uses_index = !git_argv::changes_no_index(&git.argv);
         if !uses_index && in_progress.is_empty() {
-            return Ok(());
+            return Ok(parts);
         }
         let process = root.map_or_else(|| git.process(), |root| root.process);
+        let began = owner::realtime_of_start(
+            self.start_of_run(run.filter(|_| !in_progress.is_empty()))?.unwrap_or(process.start),
+        );
+        let found: Vec<&StateFile> = in_progress.iter().filter(|file| self.was_there(file, began)).collect();
+        if found.is_empty() && !in_progress.is_empty() {
+            parts.push(KeptPart::StatesOfItself);
+        }
         if !self.is_first_of(process, marker)? {
-            return Ok(());
+            return Ok(parts);
         }
         if uses_index {
-            self.save_index_before(id, process)?;
+            parts.extend(self.save_index_before(id, process)?);
         }
-        let began = owner::realtime_of_start(process.start);
-        let found: Vec<&StateFile> = in_progress.iter().filter(|file| self.was_there(file, began)).collect();
         if !found.is_empty() {
             let to = self.state.make_tx(id)?.join(kept::STATE);
-            copy_states(&self.repo.git_dir, &found, &to)?;
+            let is_kept = copy_states(&self.repo.git_dir, &found, &to)?;
+            parts.push(if is_kept { KeptPart::States } else { KeptPart::StatesLost });
         }
-        Ok(())
+        Ok(parts)
+    }
+
+    /// When the run began that this is part of.
+    fn start_of_run(&self, run: Option<TxId>) -> anyhow::Result<Option<u64>> {
+        let Some(entry) = run.and_then(|run| self.listing.markers.iter().find(|entry| entry.id == run)) else {
+            return Ok(None);
+        };
+        Ok(entry.read()?.map(|marker| marker.owner.process.start))
     }
 
     /// Is the state file older than the operation? A rebase makes its directory before its first transaction.
@@ -110,44 +125,51 @@ impl Call<'_> {
     }
 
     /// The index as the operation found it, or as the last one left it.
-    fn save_index_before(&self, id: TxId, root: Process) -> anyhow::Result<()> {
+    fn save_index_before(&self, id: TxId, root: Process) -> anyhow::Result<Option<KeptPart>> {
         let (index, standing) = (self.repo.git_dir.join("index"), self.last_index());
-        let Some(now) = FileId::at(&index)? else { return Ok(()) };
+        let Some(now) = FileId::at(&index)? else { return Ok(None) };
         // A commit writes it with the same entries, if at all, before it moves refs.
         let commits = git_argv::may_commit(&self.git()?.argv);
         let is_old = commits || now.mtime + TICK < owner::realtime_of_start(root.start);
         if is_old {
             kept::renew(&index, &standing)?;
         }
-        let Some(last) = FileId::at(&standing)? else { return Ok(()) };
-        let name = if last.ino == now.ino { kept::INDEX } else { kept::LAST_INDEX };
+        let Some(last) = FileId::at(&standing)? else { return Ok(None) };
+        let (name, part) =
+            if last.ino == now.ino { (kept::INDEX, KeptPart::Index) } else { (kept::LAST_INDEX, KeptPart::LastIndex) };
         let second = self.state.make_tx(id)?.join(name);
         match durable::hard_link(&standing, &second) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Some(part)),
             // Another hook of this worktree was faster, or there are no links.
-            Err(_) if FileId::at(&second)?.is_none() => Ok(()),
+            Err(_) if FileId::at(&second)?.is_none() => Ok(None),
             Err(e) => Err(e).context("cannot keep the index"),
         }
     }
 
-    fn save_sections(&self, id: TxId, seen: &Observed) -> anyhow::Result<()> {
-        let comes_or_goes = |change: &&RefChange| change.after == Value::Absent || change.before == Some(Value::Absent);
-        let of_branches = seen.changes.iter().filter(comes_or_goes);
+    fn save_sections(&self, id: TxId, seen: &Observed) -> anyhow::Result<Option<KeptPart>> {
+        let may_track = git_argv::may_configure_branches(&self.git()?.argv);
+        let is_asked =
+            |change: &&RefChange| may_track || change.after == Value::Absent || change.before == Some(Value::Absent);
+        let of_branches = seen.changes.iter().filter(is_asked);
         let branches: Vec<&[u8]> =
             of_branches.filter_map(|change| change.name.as_bytes().strip_prefix(b"refs/heads/")).collect();
         if branches.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let config = self.repo.common_dir.join("config");
-        let Ok(text) = durable::read_own(&config, SMALL) else { return Ok(()) };
-        let sections = branch_config::sections(&text, &branches);
-        if !sections.is_empty() {
-            // For nobody who may not read the configuration itself.
-            let kept = branch_config::encode(&sections);
-            durable::create_for(&config, &self.state.make_tx(id)?.join(kept::SECTIONS), &kept)
-                .context("cannot keep the configuration of a branch")?;
+        let Ok(text) = durable::read_own(&config, SMALL) else { return Ok(Some(KeptPart::SectionsLost)) };
+        if branch_config::has_others(&text, &branches) {
+            return Ok(Some(KeptPart::SectionsLost));
         }
-        Ok(())
+        let sections = branch_config::sections(&text, &branches);
+        if sections.is_empty() {
+            return Ok(None);
+        }
+        // For nobody who may not read the configuration itself.
+        let kept = branch_config::encode(&sections);
+        durable::create_for(&config, &self.state.make_tx(id)?.join(kept::SECTIONS), &kept)
+            .context("cannot keep the configuration of a branch")?;
+        Ok(Some(KeptPart::Sections))
     }
 
     /// Gives index and log of the stash their standing second names: `new_index` is the index that git is about to put into
@@ -161,8 +183,8 @@ impl Call<'_> {
     }
 }
 
-/// Copies state files as long as they are small: what is larger belongs to a sequence whose undo is refused.
-fn copy_states(git_dir: &Path, found: &[&StateFile], to: &Path) -> anyhow::Result<()> {
+/// Copies state files as long as they are small. Are they kept?
+fn copy_states(git_dir: &Path, found: &[&StateFile], to: &Path) -> anyhow::Result<bool> {
     let mut files = Vec::new();
     for file in found {
         list(git_dir, Path::new(&file.name), file.kind, &mut files)?;
@@ -170,7 +192,7 @@ fn copy_states(git_dir: &Path, found: &[&StateFile], to: &Path) -> anyhow::Resul
     let mut room = MOST;
     let mut copies = Vec::new();
     for name in files {
-        let Ok(bytes) = durable::read_own(&git_dir.join(&name), room) else { return Ok(()) };
+        let Ok(bytes) = durable::read_own(&git_dir.join(&name), room) else { return Ok(false) };
         room = room.saturating_sub(bytes.len() as u64 + 1);
         copies.push((name, bytes));
     }
@@ -179,7 +201,7 @@ fn copy_states(git_dir: &Path, found: &[&StateFile], to: &Path) -> anyhow::Resul
         durable::create_dirs(path.parent().unwrap_or(to), 0o700)?;
         durable::create_new(&path, &bytes).with_context(|| format!("cannot keep {}", shown(&git_dir.join(&name))))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn list(git_dir: &Path, name: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> io::Result<()> {

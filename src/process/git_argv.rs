@@ -187,6 +187,11 @@ pub(crate) fn changes_no_index(argv: &[String]) -> bool {
     global_options(argv).command.is_some_and(|c| INDEXLESS.contains(&c))
 }
 
+/// May this git write the configuration of a branch, behind its last transaction?
+pub(crate) fn may_configure_branches(argv: &[String]) -> bool {
+    global_options(argv).command.is_some_and(|c| ["branch", "checkout", "switch"].contains(&c))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

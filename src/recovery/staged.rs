@@ -12,7 +12,7 @@ use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;
 use crate::staging::{stage, states};
 use crate::state::{TxId, kept};
-use crate::wal::{Begin, FileChange, NewFile};
+use crate::wal::{Begin, FileChange, NewFile, RefChange};
 
 /// An entry that the log of HEAD's branch has, and HEAD's own log, which ends at `size`, lacks.
 pub(crate) struct MissingEntry {
@@ -45,7 +45,7 @@ pub(crate) fn place_files(
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
     for (whole, change) in own::whole_files(begin) {
-        place_whole(site, id, git_dir, (whole, &change), progress)?;
+        place_whole(site, id, git_dir, (whole, &change), &begin.refs, progress)?;
     }
     for name in states::place(site.state, id, git_dir, &begin.states)? {
         progress.left_some = true;
@@ -75,10 +75,11 @@ fn place_whole(
     id: TxId,
     git_dir: &Path,
     (whole, change): (Whole, &NewFile),
+    refs: &[RefChange],
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
     let path = whole.path(site.repo, git_dir);
-    let put = || own::place(site.state, id, &site.git.at(git_dir), (whole, &path), change);
+    let put = || own::place(site.state, id, &site.git.at(git_dir), (whole, &path), change, refs);
     let name = site.repo.relative(&path);
     match while_holding(site.repo, &whole.lock(site.repo, git_dir), put)? {
         Placed::Now => progress.lines.push(format!("wrote {name}")),

@@ -18,7 +18,7 @@ use crate::git::{Git, Repository, Value, branch_config};
 use crate::staging::place::Placed;
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId};
-use crate::wal::{Begin, NewFile};
+use crate::wal::{Begin, NewFile, RefChange};
 
 /// A file that is replaced as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,7 @@ pub(crate) fn place(
     git: &Git,
     (whole, path): (Whole, &Path),
     change: &NewFile,
+    refs: &[RefChange],
 ) -> anyhow::Result<Placed> {
     let staged = whole.staged(state, id);
     if !FileId::at(&staged)?.is_some_and(|staged| staged.is_same_file(&change.after)) {
@@ -100,7 +101,12 @@ pub(crate) fn place(
     let is_same = match (&now, &change.before) {
         (None, None) => true,
         (Some(now), Some(before)) => {
-            now.is_same_file(before) || whole.is_unchanged(git, path, &whole.old(state, id))?
+            let old = whole.old(state, id);
+            // A second name of what was written in place says what that says now.
+            let is_in_place = whole == Whole::Config
+                && (now.ino == before.ino
+                    || FileId::at(&old)?.is_some_and(|old| old.ino == before.ino && !old.is_same_file(before)));
+            now.is_same_file(before) || (!is_in_place && whole.is_unchanged(git, path, &old)?)
         }
         _ => false,
     };
@@ -108,9 +114,13 @@ pub(crate) fn place(
         return Ok(Placed::Left("another process has changed it".to_owned()));
     }
     if whole == Whole::Config {
+        let branches = refs.iter().filter_map(|change| change.name.as_bytes().strip_prefix(b"refs/heads/"));
+        let branches: Vec<&[u8]> = branches.collect();
         let (new, now) = (durable::read_own(&staged, SMALL)?, durable::read_own(path, SMALL)?);
-        if !branch_config::differ_in_branches_only(git, &new, &now)? {
-            return Ok(Placed::Left("what was staged for it says more than the configuration of branches".to_owned()));
+        if !branch_config::differ_in_branches_only(git, &new, &now, &branches)? {
+            return Ok(Placed::Left(
+                "what was staged for it says more than the configuration of its branches".to_owned(),
+            ));
         }
     }
     durable::rename(&staged, path)?;

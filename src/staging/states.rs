@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::fs::access::Purpose;
-use crate::fs::{FileId, durable};
+use crate::fs::{FileId, durable, named as fs};
 use crate::state::{StateDir, TxId};
 use crate::wal::StateChange;
 
@@ -33,7 +33,10 @@ pub(crate) fn stage(
     let (dir, path) = (if content.is_some() { new(state, id) } else { old(state, id) }, git_dir.join(name));
     durable::make_dirs(&dir, Purpose::State)?;
     match content {
-        Some(content) => durable::create_for(&path, &dir.join(name), content)?.sync_data()?,
+        Some(content) => {
+            let staged = dir.join(name);
+            fs::sync_data(&staged, &durable::create_for(&path, &staged, content)?)?;
+        }
         None => durable::keep_second(&path, &dir.join(name))?,
     }
     Ok(StateChange { name: name.to_owned(), comes: content.is_some() })

@@ -25,11 +25,12 @@ use crate::fs::door;
 use crate::fs::{FileId, absent_is_none, durable};
 use crate::git::reflog::LogLine;
 use crate::git::{Git, Plumbing, RefFormat, RefName, RefStore, Repository, Value, index};
-use crate::process::operation::command_of;
+use crate::process::git_argv;
+use crate::process::operation::{command_of, words_of};
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, TxKind, kept};
 use crate::undo::kept::Kept;
-use crate::wal::{Begin, Body, Operations, Record};
+use crate::wal::{Begin, Body, Operations, Record, RefChange};
 
 /// Something changed behind the last operation, and no hook saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,10 +265,16 @@ impl End<'_> {
         Ok((!keys.is_empty()).then_some(Difference::Config(keys)))
     }
 
-    /// The branches whose configuration the operation explains: those that it touched. What it says now is compared when it is
+    /// The branches whose configuration the operation explains: those that it made or deleted, or wrote by a command that may configure
+    /// them. What it says now is compared when it is
     /// undone.
     fn branches(&self) -> Vec<String> {
-        let touched = self.begins.iter().flat_map(|begin| &begin.refs).map(|change| change.name.clone());
+        let is_asked = |begin: &Begin, change: &RefChange| {
+            let comes_or_goes = change.after == Value::Absent || change.before == Some(Value::Absent);
+            comes_or_goes || git_argv::may_configure_branches(&words_of(&begin.operation))
+        };
+        let changes = self.begins.iter().flat_map(|begin| begin.refs.iter().map(move |change| (*begin, change)));
+        let touched = changes.filter(|(begin, change)| is_asked(begin, change)).map(|(_, change)| change.name.clone());
         let renamed = self.begins.iter().filter_map(|begin| begin.rename.as_ref()?.to.clone());
         let short = |name: RefName| name.to_string().strip_prefix("refs/heads/").map(str::to_owned);
         touched.chain(renamed).filter_map(short).collect()

@@ -4,13 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::git::Value;
 use crate::git::branch_config::{self, Section};
+use crate::process::git_argv;
+use crate::process::operation::words_of;
 use crate::staging::own::OLD_CONFIG;
 use crate::staging::stage;
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, kept};
-use crate::undo::Step;
-use crate::wal::{Body, Outcome, Record, Reversal};
+use crate::undo::{Direction, Step};
+use crate::wal::{Begin, Body, KeptPart, Outcome, Record, RefChange, Reversal};
 
 /// What is kept of one operation. Everything is as its first transaction found it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,6 +29,14 @@ pub(crate) struct Kept {
     pub config_sections: Vec<Section>,
     /// The configuration as the last undo of it found it.
     pub config_undone: Option<Vec<u8>>,
+    /// Parts that were kept and are gone, or could not be kept.
+    pub lost: Vec<KeptPart>,
+    /// Had it made what was in progress itself?
+    pub is_of_itself: bool,
+    /// The last undo of it changed the configuration, and what that was is gone.
+    pub config_undone_lost: bool,
+    /// Branches whose configuration a part of it may have changed.
+    pub branches: Vec<Vec<u8>>,
     /// The log of refs/stash.
     pub stash_log: Option<KeptLog>,
 }
@@ -56,16 +67,92 @@ impl Kept {
 
     /// The same of an operation that is reversed: with what the parts of a run and the last undo have kept.
     pub(crate) fn of_step(state: &StateDir, records: &[Record], step: &Step) -> anyhow::Result<Kept> {
-        let mut found = Kept::of(state, records, &step.transactions)?;
-        found.config_sections.extend(config_sections(state, &step.parts)?);
+        let mut ids = [&step.transactions[..], &step.parts].concat();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut found = Kept::of(state, records, &ids)?;
+        found.config_sections.clear();
+        for record in records {
+            if let (Body::Begin(begin), Some(id)) = (&record.body, record.tx)
+                && ids.binary_search(&id).is_ok()
+            {
+                found.add(state, id, begin)?;
+            }
+        }
         if let Some(undo) = last_undo(records, step.id) {
             let files = stage::kept(state, undo)?;
             let dirs = kept::find(state, &[undo])?.into_iter().chain(files);
             let existing = |dir: PathBuf| existing(&dir, OLD_CONFIG).transpose();
             let config = dirs.filter_map(existing).next().transpose()?;
             found.config_undone = config.map(|path| durable::read_own(&path, SMALL)).transpose()?;
+            let has_changed = |record: &Record| match &record.body {
+                Body::Begin(begin) | Body::Decided(begin) => record.tx == Some(undo) && begin.new_config.is_some(),
+                _ => false,
+            };
+            found.config_undone_lost = found.config_undone.is_none() && records.iter().any(has_changed);
         }
         Ok(found)
+    }
+
+    /// What the transaction `id` has kept. Of each branch the first one counts that wrote it.
+    fn add(&mut self, state: &StateDir, id: TxId, begin: &Begin) -> io::Result<()> {
+        let may_configure = git_argv::may_configure_branches(&words_of(&begin.operation));
+        let is_asked = |change: &&RefChange| {
+            may_configure || change.after == Value::Absent || change.before == Some(Value::Absent)
+        };
+        let names = begin.refs.iter().filter(is_asked);
+        let mut new: Vec<Vec<u8>> =
+            names.filter_map(|change| Some(change.name.as_bytes().strip_prefix(b"refs/heads/")?.to_vec())).collect();
+        new.retain(|name| !self.branches.contains(name));
+        if !new.is_empty() {
+            let names: Vec<&[u8]> = new.iter().map(Vec::as_slice).collect();
+            self.config_sections.extend(branch_config::only(&config_sections(state, &[id])?, &names));
+        }
+        self.branches.extend(new);
+        for part in &begin.kept {
+            let file = match part {
+                KeptPart::States => kept::STATE,
+                KeptPart::Index => kept::INDEX,
+                KeptPart::LastIndex => kept::LAST_INDEX,
+                KeptPart::Sections => kept::SECTIONS,
+                KeptPart::StatesOfItself => {
+                    self.is_of_itself = true;
+                    continue;
+                }
+                KeptPart::StatesLost | KeptPart::SectionsLost => {
+                    self.lost.push(*part);
+                    continue;
+                }
+            };
+            let mut is_there = false;
+            for dir in kept::find(state, &[id])? {
+                is_there |= existing(&dir, file)?.is_some();
+            }
+            if !is_there {
+                self.lost.push(*part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why `step` cannot be reversed with what is left; `with_index`: index and files go along.
+    pub(crate) fn why_not(&self, direction: Direction, with_index: bool) -> Option<&'static str> {
+        let is_undo = direction == Direction::Undo;
+        let why = |part: &KeptPart| match part {
+            KeptPart::States => Some("the state files of what was in progress before it are not kept any more"),
+            KeptPart::StatesLost if is_undo => Some("the state files of what was in progress before it were not kept"),
+            KeptPart::Sections => Some("the configuration of its branches is not kept any more"),
+            KeptPart::SectionsLost if is_undo => {
+                Some("the configuration of its branches was not kept: it is not written as git writes it")
+            }
+            KeptPart::Index | KeptPart::LastIndex if is_undo && with_index => Some(
+                "the index before it is not kept any more: `--keep-worktree` takes back the refs alone, where they suffice",
+            ),
+            _ => None,
+        };
+        let undone = (!is_undo && self.config_undone_lost)
+            .then_some("the configuration that its undo replaced is not kept any more");
+        self.lost.iter().find_map(why).or(undone)
     }
 }
 

@@ -17,6 +17,7 @@
 pub mod codec;
 pub(crate) mod files;
 mod head;
+mod kept;
 mod log;
 mod operations;
 pub(crate) mod record;
@@ -26,6 +27,7 @@ pub(crate) mod scan;
 mod segments;
 
 pub(crate) use files::{FileChange, FileImage, FileMode};
+pub(crate) use kept::KeptPart;
 pub(crate) use log::{Flush, Log};
 pub(crate) use operations::{CheckedOut, Operations, Place};
 pub(crate) use record::{

@@ -12,6 +12,7 @@ use crate::process::operation::Root;
 use crate::process::owner::{Owner, Process};
 use crate::state::{TxId, TxKind, kept};
 use crate::util::text::{escape, unescape};
+use crate::wal::KeptPart;
 use crate::wal::files::FileChange;
 
 /// Log sequence number: the position of a record in the repository's history, counted from 1.
@@ -197,6 +198,9 @@ pub struct Begin {
     /// The sequence that was in progress in the worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<Sequence>,
+    /// What the hook has kept for its undo.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptPart>,
     /// The hook process.
     pub hook_process: Process,
     /// The worktree's git directory, relative to the common one; empty for the main worktree.
@@ -286,6 +290,7 @@ impl Begin {
             owner,
             root: None,
             sequence: None,
+            kept: Vec::new(),
             hook_process,
             worktree: String::new(),
             worktree_birth: None,

@@ -40,12 +40,19 @@ struct Branch<'s> {
 pub(super) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept) -> anyhow::Result<Option<NewConfig>> {
     let branches = branches(repo, step)?;
     let path = repo.common_dir.join("config");
-    let (Some(before), false) = (FileId::at(&path)?, branches.is_empty()) else { return Ok(None) };
+    let comes_or_goes = |name: &[u8]| {
+        let writes = step.writes.iter().filter(|write| write.from == Value::Absent || write.to == Value::Absent);
+        writes.into_iter().any(|write| write.name.as_bytes().strip_prefix(b"refs/heads/") == Some(name))
+    };
+    // Branches that were written and stay.
+    let others: Vec<&[u8]> = kept.branches.iter().map(Vec::as_slice).filter(|name| !comes_or_goes(name)).collect();
+    let is_nothing = branches.is_empty() && (others.is_empty() || step.direction == Direction::Redo);
+    let (Some(before), false) = (FileId::at(&path)?, is_nothing) else { return Ok(None) };
     let text = absent_is_none(durable::read_own(&path, SMALL))?.unwrap_or_default();
     let git = git.at(&repo.git_dir);
     let now = settings(&git, &text)?;
     let names: Vec<&[u8]> = branches.iter().map(|branch| branch.name).collect();
-    let found_by_operation = only(&kept.config_sections, &names);
+    let found_by_operation = branch_config::only(&kept.config_sections, &names);
     let wanted = match (step.direction, &kept.config_undone) {
         (Direction::Redo, Some(undone)) => branch_config::sections(undone, &names),
         // The undo has changed nothing.
@@ -57,14 +64,28 @@ pub(super) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept) -> an
             return Err(is_another(step, branch.name).into());
         }
     }
-    let content = branch_config::with(branch_config::without(&text, &names), &wanted);
-    if content == text {
-        return Ok(None);
+    if step.direction == Direction::Undo {
+        let found = settings(&git, &lines(&kept.config_sections))?;
+        if let Some(name) = others.iter().find(|name| of(&now, name) != of(&found, name)) {
+            let why = format!(
+                "the configuration of the branch {} was changed by it or since, and would not go back",
+                escape(name)
+            );
+            return Err(Refusal::NotReversible(step.id, why).into());
+        }
+    }
+    let (content, all_fit) = branch_config::with(branch_config::without(&text, &names), &wanted);
+    if !all_fit && now.iter().any(|setting| setting.starts_with(b"include")) {
+        let why = "the configuration includes others, and that of its branches would not stand where it stood";
+        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
     }
     let (new, wanted) = (settings(&git, &content)?, settings(&git, &lines(&wanted))?);
     if of_others(&new, &names) != of_others(&now, &names) || !has_same(&new, &wanted, &names) {
         let why = "the configuration of its branches is not written as git writes it";
         return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    }
+    if content == text {
+        return Ok(None);
     }
     let changed = names.iter().filter(|name| of(&new, name) != of(&now, name));
     let branches = changed.map(|name| escape(name).into_owned()).collect();
@@ -84,15 +105,6 @@ fn branches<'s>(repo: &Repository, step: &'s Step) -> anyhow::Result<Vec<Branch<
         }
     }
     Ok(found)
-}
-
-/// The sections of these branches among `sections`.
-fn only(sections: &[Section], names: &[&[u8]]) -> Vec<Section> {
-    let of_names = |section: &Section| {
-        let found = branch_config::sections(&section.lines, names);
-        found.into_iter().map(|it| Section { at: section.at + it.at, ..it }).collect::<Vec<_>>()
-    };
-    sections.iter().flat_map(of_names).collect()
 }
 
 fn lines(sections: &[Section]) -> Vec<u8> {

@@ -36,6 +36,8 @@ pub(super) struct Move {
     pub effect: Effect,
     /// A commit: it takes what is staged, and perhaps stages it first.
     pub commits: bool,
+    /// A commit that ended a merge or a cherry-pick.
+    pub ends: bool,
     pub from: Option<Option<Oid>>,
     pub to: Option<Option<Oid>>,
 }
@@ -58,6 +60,8 @@ pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, S
     let line = found.as_deref().and_then(LogLine::parse).filter(|line| is_of(line, record));
     let message = line.as_ref().map(|line| String::from_utf8_lossy(line.message).into_owned());
     let commits = message.as_deref().is_some_and(|message| message.starts_with("commit"));
+    const ENDS: [&str; 2] = ["commit (merge)", "commit (cherry-pick)"];
+    let ends = message.as_deref().is_some_and(|message| ENDS.iter().any(|it| message.starts_with(it)));
     let effect = match (effect(message.as_deref(), record), message) {
         (Some(effect), _) => effect,
         (None, Some(message)) => return Ok(Err(format!("what `{message}` did to index and files is unknown"))),
@@ -70,7 +74,7 @@ pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, S
     };
     let from = commit(&record.before, line.as_ref().map(|line| line.old));
     let to = commit(&record.after, line.as_ref().map(|line| line.new));
-    Ok(Ok(Move { effect, commits, from, to }))
+    Ok(Ok(Move { effect, commits, ends, from, to }))
 }
 
 /// Is the newest checkout in HEAD's reflog this one, or its reversal? Up to 2.45 the hook that is called after a checkout does not
@@ -156,7 +160,7 @@ fn is_special(operation: &str) -> bool {
     const LONG: [&str; 5] = ["--force", "--discard-changes", "--merge", "--conflict", "--orphan"];
     let is_short = |word: &str| word.starts_with('-') && !word.starts_with("--") && word.contains(['f', 'm']);
     let is_long = |word: &str| {
-        LONG.iter().any(|long| word.starts_with(long) || (word.len() > "--x".len() && long.starts_with(word)))
+        LONG.iter().any(|long| word.starts_with(long) || (word.len() >= "--x".len() && long.starts_with(word)))
     };
     is_cut(operation) || words_of(operation).iter().skip(2).any(|word| is_short(word) || is_long(word))
 }
@@ -206,6 +210,8 @@ mod tests {
             (Some("checkout: moving from a to b"), "git checkout -q b", Some(Effect::Follows)),
             (Some("checkout: moving from a to b"), "git checkout -qf b", None),
             (Some("checkout: moving from a to b"), "git switch --discard-changes b", None),
+            (Some("checkout: moving from a to b"), "git checkout --f b", None),
+            (Some("checkout: moving from a to b"), "git checkout --m b", None),
             (Some("checkout: moving from a to b"), "git switch -c form --no-track b", Some(Effect::Follows)),
             (Some("push"), "git receive-pack x", None),
             (Some(""), "git update-ref HEAD abc", Some(Effect::Stays)),

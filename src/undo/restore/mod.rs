@@ -104,8 +104,12 @@ pub(crate) enum Follow {
 
 /// Plans it, and changes nothing.
 pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
-    let config = config::plan(repo, git, step, kept)?;
-    Ok(Restore { config, ..of_worktree(repo, git, step, kept, follow)? })
+    let worktree = of_worktree(repo, git, step, kept, follow)?;
+    let with_index = follow == Follow::AsMade && worktree.head_now.is_some();
+    if let Some(why) = kept.why_not(step.direction, with_index) {
+        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    }
+    Ok(Restore { config: config::plan(repo, git, step, kept)?, ..worktree })
 }
 
 fn of_worktree(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {

@@ -12,6 +12,7 @@ use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable};
 use crate::git::Repository;
 use crate::git::index;
+use crate::process::operation::command_of;
 use crate::state::directory::SMALL;
 use crate::state::kept;
 use crate::undo::kept::Kept;
@@ -26,6 +27,17 @@ pub(super) fn plan(repo: &Repository, step: &Step, moves: &[Move], kept: &Kept) 
     let ended = kept.state_files.as_deref().filter(|_| moves.iter().any(|m| m.commits));
     let ended = ended.map(|dir| restorable(dir, moves)).transpose()?;
     let refused = |why: &str| Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    if step.direction == Direction::Undo {
+        if kept.state_files.as_deref().is_some_and(|dir| ended.is_none() && !goes_on(step, dir)) {
+            return refused("it ended what was in progress, and that would not be in progress again");
+        }
+        let began = kept.is_of_itself || moves.iter().any(|m| m.ends);
+        if kept.state_files.is_none() && began && moves.iter().all(|m| m.commits) {
+            return refused(
+                "it ended a merge or the like of which nothing is kept: it began within this operation, or unseen",
+            );
+        }
+    }
     match (ended, index::in_progress(&repo.git_dir), step.direction) {
         (Some(Some(files)), Some(_), Direction::Redo) if is_there(repo, &files)? => {
             Ok(files.into_keys().map(|name| StateSwap { name, content: None }).collect())
@@ -40,6 +52,15 @@ pub(super) fn plan(repo: &Repository, step: &Step, moves: &[Move], kept: &Kept) 
         (Some(Some(_)), None, Direction::Redo) => refused("what it ended is not in progress any more"),
         _ => Ok(Vec::new()),
     }
+}
+
+/// Is it the rest of a sequence, whose state it found?
+fn goes_on(step: &Step, dir: &Path) -> bool {
+    const COMMANDS: [&str; 6] = ["am", "bisect", "cherry-pick", "pull", "rebase", "revert"];
+    let is_sequence = kept::SEQUENCES.iter().any(|name| dir.join(name).symlink_metadata().is_ok());
+    is_sequence
+        && step.parts.is_empty()
+        && command_of(&step.operation).is_some_and(|it| COMMANDS.contains(&it.as_str()))
 }
 
 /// The files, if one commit ended what had these alone.

@@ -60,9 +60,15 @@ const REFS: [Row; 28] = [
     ("push", "git commit -q --allow-empty -m ahead", "git push -q origin main", Refused),
 ];
 
-const UNSEEN: [Row; 21] = [
+const UNSEEN: [Row; 22] = [
     ("branch -c", "", "git branch -c topic copied", Refused),
     ("branch -u", "", "git branch -q -u origin/main topic", Refused),
+    (
+        "branch-u of the branch of the last commit",
+        "",
+        "git commit -q --allow-empty -m work; git branch -q -u origin/topic",
+        Refused,
+    ),
     ("branch --unset-upstream", "", "git branch --unset-upstream main", Refused),
     ("config", "", "git config user.signingKey x", Refused),
     ("remote add", "", "git remote add second ../second", Refused),
@@ -208,6 +214,100 @@ const FILES: [Row; 32] = [
     ("am", "git format-patch -q -1 --stdout topic > ../patch", "git am -q ../patch", Exact),
 ];
 
+/// What a hostile reading has found.
+const ATTACKED: [Row; 20] = [
+    (
+        "tx-commit of a resolution",
+        "git merge -q clash > /dev/null || { echo both > file; git add file; }",
+        "git tx commit -q -m resolved",
+        Exact,
+    ),
+    (
+        "tx-rebase --continue",
+        "git switch -q topic; echo t > file; git commit -q -a -m t; git rebase -q main > /dev/null 2>&1 || { echo both > file; git add file; }",
+        "GIT_EDITOR=true git tx rebase --continue > /dev/null 2>&1",
+        Refused,
+    ),
+    (
+        "a-large-message of a merge",
+        "yes words | head -300000 > ../large; git merge -q --no-commit -F ../large topic",
+        "git commit -q -m merged",
+        Refused,
+    ),
+    (
+        "a-swept-state of a merge",
+        "git merge -q --no-commit topic",
+        "git commit -q -m merged; rm -rf .git/.jin/kept/*",
+        Refused,
+    ),
+    ("a-swept-section", "", "git branch -q -D topic; rm -rf .git/.jin/kept/*", Refused),
+    ("an-upstream by checkout -B", "", "git checkout -q -B clash --track topic", Refused),
+    ("another-upstream by branch -f", "", "git branch -q -f --track topic main", Refused),
+    ("another-upstream by switch -C", "", "git switch -q -C topic --track main", Refused),
+    (
+        "made-again by an alias",
+        "git config alias.fresh '!git branch -q -D topic; git checkout -q -b topic --no-track HEAD~1'",
+        "git fresh",
+        Refused,
+    ),
+    (
+        "made-again by a run",
+        "git config alias.fresh '!git branch -q -D topic; git checkout -q -b topic --no-track HEAD~1'",
+        "git tx fresh > /dev/null",
+        Refused,
+    ),
+    (
+        "two-blanks",
+        "printf '[branch  \"clash\"]\\n\\tdescription = x\\n' >> .git/config",
+        "git branch -q -D clash",
+        Refused,
+    ),
+    (
+        "a-tab",
+        "printf '[branch\\t\"clash\"]\\n\\tdescription = x\\n' >> .git/config",
+        "git branch -q -D clash",
+        Refused,
+    ),
+    ("a-dot", "printf '[branch.clash]\\n\\tdescription = x\\n' >> .git/config", "git branch -q -D clash", Refused),
+    ("a-capital", "printf '[Branch \"new\"]\\n' >> .git/config", "git checkout -q -b new --track topic", Refused),
+    (
+        "a-comment that looks like a place",
+        "printf '[branch \"clash\"]\\n\\tremote = .\\n# at 7\\n# at 7 9\\n\\tmerge = refs/heads/main\\n' >> .git/config",
+        "git branch -q -D clash",
+        Exact,
+    ),
+    (
+        "checkout --f in a merge",
+        "git merge -q clash > /dev/null || { echo both > file; git add file; }",
+        "git checkout -q --f topic",
+        Refused,
+    ),
+    (
+        "reset --hard in a merge",
+        "git merge -q clash > /dev/null || { echo both > file; git add file; }",
+        "git reset -q --hard HEAD~1",
+        Refused,
+    ),
+    (
+        "tx-reset --hard in a merge",
+        "git merge -q clash > /dev/null || { echo both > file; git add file; }",
+        "git tx reset -q --hard HEAD~1",
+        Refused,
+    ),
+    (
+        "merge-and-commit by a run",
+        "git config alias.mc '!git merge -q clash; echo both > file; git add file; git commit -q -m m'",
+        "git tx mc > /dev/null",
+        Refused,
+    ),
+    (
+        "merge-and-commit by an alias",
+        "git config alias.mc '!git merge -q --no-commit topic && git commit -q -m m'",
+        "git mc",
+        Refused,
+    ),
+];
+
 const SCENE: &str = "
     git config branch.topic.description words
     for n in one two three; do echo $n > $n; echo $n > file; git add .; git commit -q -m $n; done
@@ -330,4 +430,9 @@ fn what_writes_index_and_worktree_is_undone_exactly_or_refused() {
 #[test]
 fn what_stopped_is_undone_exactly_or_refused() {
     check(&STOPPED);
+}
+
+#[test]
+fn what_undo_cannot_bring_back_exactly_is_refused() {
+    check(&ATTACKED);
 }

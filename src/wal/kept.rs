@@ -1,0 +1,24 @@
+//! What a hook has kept for the undo of an operation, or could not keep. What is kept is swept in the end: without this, what has been
+//! swept could not be told from what there never was.
+
+use serde::{Deserialize, Serialize};
+
+/// One kind of what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptPart {
+    /// The state files of what was in progress.
+    States,
+    /// There were some, and they could not be kept.
+    StatesLost,
+    /// There were some, which the operation itself, or its run, had made.
+    StatesOfItself,
+    /// The index before it.
+    Index,
+    /// The index that the operation before had left.
+    LastIndex,
+    /// Configuration sections of branches.
+    Sections,
+    /// There may have been some, and they could not be kept.
+    SectionsLost,
+}
