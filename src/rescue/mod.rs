@@ -80,7 +80,7 @@ pub(crate) fn diagnose(repo: &Repository, request: &Request) -> anyhow::Result<P
     histories.judge(&claims.values())?;
     let heads = Heads::decide(repo, &claims, &mut histories, &mut plan)?;
     let given_up = refs::decide(repo, &claims, &heads, &reach, &mut histories, &mut plan)?;
-    renamed::decide(repo, &claims, (&heads, &settings), &mut histories, &mut plan)?;
+    renamed::decide(repo, &claims, &heads, &mut histories, &mut plan)?;
     reflogs::decide(repo, &claims, &given_up, &mut histories, &mut plan)?;
     indexes.decide(repo, &view, &claims, &heads, &mut histories, &mut plan)?;
     heads::set_notes_aside(&claims, &mut histories, &mut plan)?;

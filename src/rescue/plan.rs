@@ -47,6 +47,7 @@ pub(crate) struct Plan {
     corrupt: Vec<Step>,
     names: Vec<Step>,
     last: Vec<Step>,
+    evidence: Vec<Step>,
     kept: Vec<PathBuf>,
 }
 
@@ -87,9 +88,19 @@ impl Plan {
         self.last.push(Step::Put { path, content, lock: Some(lock) });
     }
 
+    /// A reflog comes before its ref: of a reflog without a ref a rescue that was killed makes the ref.
+    pub(crate) fn put_log_first(&mut self, lock: PathBuf, path: PathBuf, content: Vec<u8>) {
+        self.names.push(Step::Put { path, content, lock: Some(lock) });
+    }
+
     /// This goes to quarantine: a name, which git finds nothing behind.
     pub(crate) fn set_name_aside(&mut self, path: PathBuf) {
         self.names.push(Step::SetAside(path));
+    }
+
+    /// This goes to quarantine after everything else: by it a rescue that was killed finds what was to be done.
+    pub(crate) fn set_aside_last(&mut self, path: PathBuf) {
+        self.evidence.push(Step::SetAside(path));
     }
 
     /// This goes to quarantine: an object, a pack, a cache of them.
@@ -137,9 +148,9 @@ impl Plan {
 
     /// The files that keep packs, and the steps in their order.
     pub(crate) fn into_steps(self) -> (Vec<PathBuf>, Vec<Step>) {
-        let Plan { objects, corrupt, names, last, kept, .. } = self;
+        let Plan { objects, corrupt, names, last, evidence, kept, .. } = self;
         // No ref may name what a power cut can still take.
-        (kept, [objects, vec![Step::Sync], corrupt, names, last].into_iter().flatten().collect())
+        (kept, [objects, vec![Step::Sync], corrupt, names, last, evidence].into_iter().flatten().collect())
     }
 }
 
