@@ -102,13 +102,21 @@ impl Rescue<'_> {
         StateDir::of(self.repo).exists() && Repository::open(&self.repo.git_dir).is_ok()
     }
 
-    /// Stale locks, and what a log says.
+    /// Stale locks, and what a log says: looked at, and nothing done.
     fn look(&self) -> anyhow::Result<Report> {
         if !self.is_protected() {
             return rescue::locks(self.repo, &self.request, true);
         }
-        let options = Options { dry_run: self.args.dry_run, ..self.session.recovery_options()? };
-        let report = recovery::recover_with_log(self.repo, &options)?;
+        let options = Options { dry_run: true, ..self.session.recovery_options()? };
+        recovery::recover_with_log(self.repo, &options)
+    }
+
+    /// Removes stale locks, or carries out what the log says, now that the word is given.
+    fn recover(&self) -> anyhow::Result<Report> {
+        if !self.is_protected() {
+            return rescue::locks(self.repo, &self.request, false);
+        }
+        let report = recovery::recover_with_log(self.repo, &self.session.recovery_options()?)?;
         if !self.session.json {
             report.headlines().iter().for_each(|line| self.session.say(line));
         }
@@ -116,16 +124,27 @@ impl Rescue<'_> {
     }
 
     fn run(&self) -> anyhow::Result<u8> {
+        match self.look_and_mend() {
+            Err(error) if error.is::<rescue::Changed>() => Ok(self.busy(&format!("{error:#}"))),
+            done => done,
+        }
+    }
+
+    fn busy(&self, why: &str) -> u8 {
+        let busy = format!("somebody is at work in {}: {why}\nhint: try again when that has ended", self.shown());
+        self.session.complain(&anyhow::anyhow!(busy));
+        exit::BUSY
+    }
+
+    fn look_and_mend(&self) -> anyhow::Result<u8> {
         let locks = self.look()?;
         let plan = rescue::diagnose(self.repo, &self.request)?;
         if let Some(holder) = holder_of(&locks) {
-            let busy =
-                format!("somebody is at work in {}: {holder}\nhint: try again when that has ended", self.shown());
-            self.session.complain(&anyhow::anyhow!(busy));
-            return Ok(exit::BUSY);
+            return Ok(self.busy(&holder));
         }
-        let is_recovered = self.is_protected() && !self.args.dry_run;
-        let is_fine = plan.is_empty() && (is_recovered || locks.is_clean());
+        // What only a person can decide is no damage.
+        let is_clean = if self.is_protected() { !locks.has_work() } else { locks.is_clean() };
+        let is_fine = plan.is_empty() && is_clean;
         if !self.session.json {
             self.tell(&plan, &locks, is_fine);
         }
@@ -137,7 +156,25 @@ impl Rescue<'_> {
             };
             return self.end(&plan.problems, &plan.notes, &locks, (false, Vec::new(), None), code);
         }
+        // The answer may have taken its time.
+        plan.require_unchanged(self.repo)?;
+        if let Some(holder) = holder_of(&self.recover()?) {
+            return Ok(self.busy(&holder));
+        }
+        let plan = if self.is_protected() || !locks.is_clean() { self.look_again(&plan)? } else { plan };
         self.carry_out(plan, &locks)
+    }
+
+    /// Recovery has changed what the plan was made from: what is to be done now. No loss that was not told is carried out.
+    fn look_again(&self, told: &Plan) -> anyhow::Result<Plan> {
+        let plan = rescue::diagnose(self.repo, &self.request)?;
+        let is_new = |problem: &&Problem| problem.loss.is_some() && !told.problems.contains(problem);
+        match plan.problems.iter().find(is_new) {
+            Some(problem) if !self.args.yes => {
+                anyhow::bail!("{}, which was not told before: run `jin-txn rescue` again", problem.what)
+            }
+            _ => Ok(plan),
+        }
     }
 
     fn shown(&self) -> String {
@@ -145,13 +182,16 @@ impl Rescue<'_> {
     }
 
     fn carry_out(&self, plan: Plan, locks: &Report) -> anyhow::Result<u8> {
-        if !self.is_protected() {
-            rescue::locks(self.repo, &self.request, false)?;
-        }
         let (problems, notes, loses) = (plan.problems.clone(), plan.notes.clone(), plan.loses());
         let outcome = rescue::carry_out(plan, self.repo, &self.request)?;
-        let left = rescue::diagnose(self.repo, &Request { fetch: None, ..self.request.clone() })?;
         let mut failures = outcome.failures;
+        let left = match rescue::diagnose(self.repo, &Request { fetch: None, ..self.request.clone() }) {
+            Err(error) if error.is::<rescue::Changed>() => {
+                failures.push(format!("{error:#}"));
+                Plan::default()
+            }
+            left => left?,
+        };
         // A hole that stays is found again, and is told already.
         let is_new = |problem: &&Problem| problem.loss.is_none() && !problems.contains(problem);
         failures.extend(left.problems.iter().filter(is_new).map(|problem| format!("{} still", problem.what)));
@@ -238,7 +278,7 @@ fn lines_of(report: &Report) -> Vec<String> {
         .locks
         .iter()
         .map(|lock| format!("{} is a stale lock ({}): it goes to quarantine", lock.path, lock.because));
-    locks.chain(report.notes.iter().cloned()).collect()
+    locks.chain(report.notes.iter().cloned()).chain(report.losses.iter().cloned()).collect()
 }
 
 /// Who holds a lock, if anybody does.

@@ -177,6 +177,13 @@ pub(crate) fn newest_branch(log: &Path) -> io::Result<Option<RefName>> {
     Ok(content.rsplit(|b| *b == b'\n').filter_map(LogLine::parse).find_map(|line| moved_to(&line)))
 }
 
+/// Does HEAD's reflog prove that HEAD is on this branch, and that the branch has this value? The last move that it tells of led to
+/// the branch, and its last entry to the value. Some moves are not logged (`checkout --orphan`), so what HEAD says alone is no proof.
+pub(crate) fn proves_branch(head_log: &Path, branch: &RefName, value: &Oid) -> io::Result<bool> {
+    let is_last = newest_value(head_log)?.is_some_and(|newest| *newest == *value.hex());
+    Ok(is_last && newest_branch(head_log)?.as_ref() == Some(branch))
+}
+
 /// The size of a log without those of its last entries, `at_most` so many, that `unwanted` recognises (or that are cut);
 /// `None` when there is nothing to take away.
 pub(crate) fn size_without_last(

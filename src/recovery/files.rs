@@ -77,6 +77,28 @@ pub(crate) fn replace_file(site: &Site<'_>, path: &Path, content: &[u8], lock: O
     }
 }
 
+/// Replaces a file, or moves it to quarantine where there is no new content, if `check` still allows it when the lock is held.
+pub(crate) fn replace_if(
+    site: &Site<'_>,
+    (path, content): (&Path, Option<&[u8]>),
+    lock: Option<&Path>,
+    check: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let work = || {
+        check()?;
+        match content {
+            None => set_aside(site, path),
+            Some(_) if FileId::at(path)?.is_some() => keep_copy(site, path),
+            Some(_) => Ok(()),
+        }?;
+        content.map_or(Ok(()), |content| put(site, path, content))
+    };
+    match lock {
+        Some(lock) => while_holding(site.repo, lock, work),
+        None => work(),
+    }
+}
+
 /// Runs `work` under git's lock of `name`; a lock that another process has is [`InTheWay`].
 pub(crate) fn while_locked<T>(
     site: &Site<'_>,

@@ -45,6 +45,7 @@ mod take_apart;
 
 pub(crate) use action::Action;
 pub(crate) use credible::could_make_it;
+pub(crate) use files::replace_if;
 pub(crate) use find_dead::{is_abandoned, liveness_of, way_out};
 pub(crate) use halfway::{explain as explain_worktree, was_recovered};
 pub(crate) use perform::perform;

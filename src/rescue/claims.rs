@@ -45,6 +45,14 @@ pub(crate) struct Claims {
 const TOPS: [&str; 8] =
     ["HEAD", "ORIG_HEAD", "AUTO_MERGE", "REBASE_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "BISECT_HEAD"];
 
+/// The note of a rescue that has begun to make lost files of refs again, below the common directory.
+pub(crate) const LOST_REFS: &str = "jin-rescue/lost-refs";
+
+/// Was a rescue killed that had this to do?
+pub(crate) fn is_noted(repo: &Repository) -> anyhow::Result<bool> {
+    Ok(absent_is_none(fs::symlink_metadata(repo.common_dir.join(LOST_REFS)))?.is_some_and(|found| found.is_file()))
+}
+
 impl Claims {
     /// Reads all of them.
     pub(crate) fn read(repo: &Repository, hash: Hash) -> anyhow::Result<Claims> {
@@ -54,7 +62,8 @@ impl Claims {
             logs: BTreeMap::new(),
             tops: BTreeMap::new(),
             is_renaming: absent_is_none(fs::symlink_metadata(repo.common_dir.join(RENAMED_LOG)))?.is_some(),
-            lost_loose: absent_is_none(fs::symlink_metadata(repo.common_dir.join("refs/heads")))?.is_none(),
+            lost_loose: absent_is_none(fs::symlink_metadata(repo.common_dir.join("refs/heads")))?.is_none()
+                || is_noted(repo)?,
             hash,
         };
         for git_dir in repo.all_git_dirs() {

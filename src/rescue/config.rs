@@ -28,8 +28,6 @@ pub(crate) struct Settings {
     pub(crate) is_partial: bool,
     /// Is there a worktree at the main git directory?
     pub(crate) is_bare: bool,
-    /// Sections `branch.<name>`, by name.
-    pub(crate) branches: Vec<String>,
 }
 
 /// Keys with values, as `git config --list` tells them.
@@ -62,9 +60,6 @@ impl Settings {
         let is_partial = pairs.iter().any(|(key, _)| {
             key == "extensions.partialclone" || key.starts_with("remote.") && key.ends_with(".promisor")
         });
-        let branches = pairs.iter().filter_map(|(key, _)| key.strip_prefix("branch.")?.rsplit_once('.'));
-        let mut branches: Vec<String> = branches.map(|(name, _)| name.to_owned()).collect();
-        branches.dedup();
         let lacks_format = hash == Hash::Sha256 && told != Some(Hash::Sha256);
         if is_damaged || lacks_format {
             if !is_damaged {
@@ -74,7 +69,7 @@ impl Settings {
             tell(plan, repo, is_damaged, &pairs);
             plan.put_locked(path, text);
         }
-        Ok(Settings { hash, is_partial, is_bare, branches })
+        Ok(Settings { hash, is_partial, is_bare })
     }
 }
 

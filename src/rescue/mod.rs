@@ -5,6 +5,8 @@
 //!  where git does not      only what is whole            what can be had again     which values are whole
 //! ```
 //! Invariants:
+//! - What changed since it was looked at is not replaced: a diagnosis holds for one state of the repository, and each step compares what
+//!   it replaces, under git's lock of it, with what was seen.
 //! - Diagnosis changes nothing. All questions about objects are asked in a scratch repository outside of the damaged one, which
 //!   borrows the objects that are whole: no git is started in the damaged repository, and no configuration of it is read by git.
 //! - Everything that is replaced is in quarantine first. Nothing in the worktree is written.
@@ -32,6 +34,7 @@ mod reflogs;
 mod refs;
 mod renamed;
 mod salvage;
+mod seen;
 mod view;
 
 use std::path::PathBuf;
@@ -41,6 +44,7 @@ use crate::git::Repository;
 pub(crate) use carry_out::{carry_out, locks};
 pub(crate) use find::find;
 pub(crate) use plan::{Plan, Problem};
+pub(crate) use seen::Changed;
 
 use claims::Claims;
 use config::Settings;
@@ -48,6 +52,7 @@ use heads::Heads;
 use histories::Histories;
 use index::Indexes;
 use objects::Objects;
+use seen::Seen;
 use view::View;
 
 /// How to rescue.
@@ -64,8 +69,30 @@ pub(crate) struct Request {
 /// Finds out what is wrong, and what is to be done about it.
 ///
 /// # Errors
-/// What keeps us from finding out: a git that cannot be started, a directory that cannot be read.
+/// What keeps us from finding out: a git that cannot be started, a directory that cannot be read; [`Changed`] where somebody is at work.
 pub(crate) fn diagnose(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
+    const TRIES: usize = 3;
+    let mut tries = 1;
+    loop {
+        match diagnose_once(repo, request) {
+            Err(error) if error.is::<Changed>() && tries < TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+/// What was read at different times is about one state of the repository only if nothing has changed meanwhile: an object that is newer
+/// than our list of them would count as missing.
+fn diagnose_once(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
+    let mut seen = Seen::take(repo)?;
+    let mut plan = examine(repo, request).or_else(|error| seen.require_all(repo).and(Err(error)))?;
+    seen.add(plan.paths().into_iter())?;
+    seen.require_all(repo)?;
+    plan.seen = seen;
+    Ok(plan)
+}
+
+fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
     plan.make_directories(repo);
     let settings = Settings::read(repo, &request.git_program, &mut plan)?;
@@ -74,13 +101,17 @@ pub(crate) fn diagnose(repo: &Repository, request: &Request) -> anyhow::Result<P
     salvage::packs(&mut view, &mut plan)?;
     let shallow = view.shallow(&mut plan)?;
     let claims = Claims::read(repo, settings.hash)?;
+    plan.lost_loose = claims.lost_loose;
+    if claims::is_noted(repo)? {
+        plan.found("a rescue that made lost files of refs again was killed", "it is ended");
+    }
     let indexes = Indexes::read(repo, &settings)?;
     let reach = salvage::salvage(repo, &view, &claims, &indexes, (shallow, request.fetch.as_deref()), &mut plan)?;
     let mut histories = Histories::new(&view, &settings);
     histories.judge(&claims.values())?;
     let heads = Heads::decide(repo, &claims, &mut histories, &mut plan)?;
     let given_up = refs::decide(repo, &claims, &heads, &reach, &mut histories, &mut plan)?;
-    renamed::decide(repo, &claims, (&heads, &settings), &mut histories, &mut plan)?;
+    renamed::decide(repo, &claims, &heads, &mut histories, &mut plan)?;
     reflogs::decide(repo, &claims, &given_up, &mut histories, &mut plan)?;
     indexes.decide(repo, &view, &claims, &heads, &mut histories, &mut plan)?;
     heads::set_notes_aside(&claims, &mut histories, &mut plan)?;

@@ -54,6 +54,31 @@ pub(crate) struct Objects {
     pub(crate) absent_alternates: Vec<PathBuf>,
 }
 
+/// Can git read this directory of objects, and those that it names in turn, without waiting for ever? A FIFO in the place of a pack, an
+/// object, or a list would make it wait.
+fn is_readable(objects: &Path, depth: usize) -> bool {
+    const DEEPEST: usize = 5;
+    let is_plain = |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file() || found.is_dir());
+    let is_listed = |dir: &Path| {
+        let entries = door::entries(dir).ok().flatten().unwrap_or_default();
+        entries.iter().all(|(name, kind)| matches!(kind, Kind::File | Kind::Directory) || is_plain(&dir.join(name)))
+    };
+    let entries = door::entries(objects).ok().flatten();
+    let Some(entries) = entries.filter(|_| depth <= DEEPEST && is_listed(objects)) else { return false };
+    if !entries
+        .iter()
+        .all(|(name, _)| is_listed(&objects.join(name)) && is_listed(&objects.join(name).join("commit-graphs")))
+    {
+        return false;
+    }
+    let Ok(text) = absent_is_none(fs::read(objects.join("info/alternates"))) else { return false };
+    let text = text.unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    let mut paths = lines.map(|line| objects.join(Path::new(std::ffi::OsStr::from_bytes(line))));
+    // One that is not there is passed over by git.
+    paths.all(|path| fs::canonicalize(&path).map_or(true, |real| is_readable(&real, depth + 1)))
+}
+
 impl Objects {
     /// Looks at loose objects, caches and alternates. Packs are verified by [`Objects::verify`], which needs a git.
     pub(crate) fn look(repo: &Repository) -> anyhow::Result<Objects> {
@@ -90,7 +115,7 @@ impl Objects {
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
             let path = self.dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
             match fs::canonicalize(&path) {
-                Ok(real) if real.is_dir() => self.alternates.push(real),
+                Ok(real) if is_readable(&real, 0) => self.alternates.push(real),
                 _ => self.absent_alternates.push(path),
             }
         }

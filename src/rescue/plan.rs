@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::fs::named as fs;
 use crate::git::{Oid, Repository};
 use crate::recovery::{Action, LostIndex};
+use crate::rescue::seen::Seen;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,7 +48,12 @@ pub(crate) struct Plan {
     corrupt: Vec<Step>,
     names: Vec<Step>,
     last: Vec<Step>,
+    evidence: Vec<Step>,
     kept: Vec<PathBuf>,
+    /// What it was made from.
+    pub(crate) seen: Seen,
+    /// The files of refs were lost, and what `packed-refs` says is older.
+    pub(crate) lost_loose: bool,
 }
 
 impl Plan {
@@ -87,9 +93,19 @@ impl Plan {
         self.last.push(Step::Put { path, content, lock: Some(lock) });
     }
 
+    /// A reflog comes before its ref: of a reflog without a ref a rescue that was killed makes the ref.
+    pub(crate) fn put_log_first(&mut self, lock: PathBuf, path: PathBuf, content: Vec<u8>) {
+        self.names.push(Step::Put { path, content, lock: Some(lock) });
+    }
+
     /// This goes to quarantine: a name, which git finds nothing behind.
     pub(crate) fn set_name_aside(&mut self, path: PathBuf) {
         self.names.push(Step::SetAside(path));
+    }
+
+    /// This goes to quarantine after everything else: by it a rescue that was killed finds what was to be done.
+    pub(crate) fn set_aside_last(&mut self, path: PathBuf) {
+        self.evidence.push(Step::SetAside(path));
     }
 
     /// This goes to quarantine: an object, a pack, a cache of them.
@@ -135,11 +151,25 @@ impl Plan {
         self.kept.push(pack.with_extension("keep"));
     }
 
+    /// Is everything still what it was when it was looked at?
+    ///
+    /// # Errors
+    /// [`Changed`](crate::rescue::Changed) where it is not.
+    pub(crate) fn require_unchanged(&self, repo: &Repository) -> anyhow::Result<()> {
+        self.seen.require_all(repo)
+    }
+
+    /// What its steps are about.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let parts = [&self.objects, &self.corrupt, &self.names, &self.last, &self.evidence];
+        parts.into_iter().flatten().map(Step::describe).collect()
+    }
+
     /// The files that keep packs, and the steps in their order.
     pub(crate) fn into_steps(self) -> (Vec<PathBuf>, Vec<Step>) {
-        let Plan { objects, corrupt, names, last, kept, .. } = self;
+        let Plan { objects, corrupt, names, last, evidence, kept, .. } = self;
         // No ref may name what a power cut can still take.
-        (kept, [objects, vec![Step::Sync], corrupt, names, last].into_iter().flatten().collect())
+        (kept, [objects, vec![Step::Sync], corrupt, names, last, evidence].into_iter().flatten().collect())
     }
 }
 
@@ -161,9 +191,7 @@ impl Step {
     /// As an action of recovery.
     pub(crate) fn into_actions(self) -> Vec<Action> {
         match self {
-            Step::MakeDirectory(_) => Vec::new(),
-            Step::Put { path, content, lock } => vec![Action::ReplaceFile { path, content, lock }],
-            Step::SetAside(path) => vec![Action::SetAside(path)],
+            Step::MakeDirectory(_) | Step::Put { .. } | Step::SetAside(_) => Vec::new(),
             Step::RebuildIndex(index) => vec![Action::RebuildIndex(index)],
             Step::Sync => vec![Action::Sync],
         }

@@ -1,6 +1,6 @@
 //! What is in quarantine: listed, put back, let go.
 //!
-//! A name in quarantine says when, and which path (`%` for `/`). Only paths that are git's own are put back, as a copy: what is there
+//! A name in quarantine says when, and which path (`%` for `/`, `%:` for `%`). Only paths that are git's own are put back, as a copy: what is there
 //! then goes to quarantine itself.
 
 use std::ffi::OsStr;
@@ -36,6 +36,11 @@ pub(crate) fn items(repo: &Repository) -> anyhow::Result<Vec<Item>> {
     let dirs = [StateDir::of(repo).quarantine(), repo.common_dir.join(RESCUE).join("quarantine")];
     let mut items = Vec::new();
     for dir in dirs {
+        // What is behind a link is nothing of ours.
+        let is_ours = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
+        if !dir.parent().is_some_and(is_ours) {
+            continue;
+        }
         let entries = door::entries(&dir)?.unwrap_or_default();
         for (name, kind) in &entries {
             let path = dir.join(name);
@@ -47,14 +52,18 @@ pub(crate) fn items(repo: &Repository) -> anyhow::Result<Vec<Item>> {
             let size =
                 absent_is_none(fs::symlink_metadata(&path))?.filter(|_| *kind == Kind::File).map(|found| found.len());
             let is_there = |shorter: &str| entries.iter().any(|(other, _)| other == shorter);
-            // The second of a name in one second has a number behind it.
-            let what = match what.rsplit_once('.') {
-                Some((shorter, number)) if number.parse::<u32>().is_ok() && is_there(&format!("{time}-{shorter}")) => {
-                    shorter
-                }
-                _ => what,
+            let is_number = |text: &str| text.parse::<u32>().is_ok();
+            // The second of a name in one second has a number behind it, which no name of a ref can have there.
+            let original = match what.rsplit_once('~') {
+                Some((shorter, number)) if is_number(number) => original(shorter),
+                _ => original(what),
             };
-            items.push(Item { name: name.to_owned(), original: original(what), path, time, size });
+            // Earlier versions wrote a number that a branch may have as well: nobody knows which of the two it is.
+            let is_unclear = |(shorter, number): (&str, &str)| {
+                number != "1" && is_number(number) && is_there(&format!("{time}-{shorter}"))
+            };
+            let original = original.filter(|_| !what.rsplit_once('.').is_some_and(is_unclear));
+            items.push(Item { name: name.to_owned(), original, path, time, size });
         }
     }
     items.sort_by(|one, other| (one.time, &one.name).cmp(&(other.time, &other.name)));
@@ -65,7 +74,7 @@ pub(crate) fn items(repo: &Repository) -> anyhow::Result<Vec<Item>> {
 fn original(what: &str) -> Option<PathBuf> {
     const PLACES: [&str; 4] = ["refs", "logs", "objects", "worktrees"];
     const FILES: [&str; 6] = ["config", "index", "packed-refs", "shallow", "config.worktree", "packed-refs.new"];
-    let path = PathBuf::from(what.replace('%', "/"));
+    let path = PathBuf::from(what.replace("%:", "\0").replace('%', "/").replace('\0', "%"));
     let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let first = path.components().next()?.as_os_str().to_str()?;
     let is_alone = path.components().count() == 1;

@@ -52,7 +52,7 @@ pub(crate) fn decide(
             _ => {}
         }
         let mut candidates = claims.candidates(name, heads.of_branch(name));
-        if claims.lost_loose {
+        if search.hides_older(name) {
             // What `packed-refs` says is what the ref was before the file that is lost.
             candidates.rotate_left(usize::from(now.oid().is_some()));
         }
@@ -89,7 +89,12 @@ impl Search<'_> {
     /// The files of refs are gone, and the reflog says another value than `packed-refs`.
     fn is_outdated(&self, name: &RefName, packed: &Oid) -> bool {
         let newest = self.claims.logs.get(name).and_then(Log::newest);
-        self.claims.lost_loose && newest.is_some_and(|newest| newest != *packed)
+        self.hides_older(name) && newest.is_some_and(|newest| newest != *packed)
+    }
+
+    /// The file of this ref may be among those that are lost.
+    fn hides_older(&self, name: &RefName) -> bool {
+        self.claims.lost_loose && !self.claims.loose.contains_key(name)
     }
 
     /// A reflog of a branch or of the stash, and no ref.
@@ -115,7 +120,7 @@ impl Search<'_> {
 
     fn write(&self, name: &RefName, now: &Value, last: Option<&Oid>, to: Oid, plan: &mut Plan) {
         self.put(name, to, plan);
-        let is_hidden = self.claims.lost_loose && now.oid().is_some();
+        let is_hidden = self.hides_older(name) && now.oid().is_some();
         let what = if is_hidden { format!("the file of {name} is missing") } else { wrong(name, now) };
         let repair = format!("it is {} again", short(&to));
         match last.filter(|last| **last != to) {

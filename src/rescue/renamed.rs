@@ -1,14 +1,15 @@
 //! A branch that was being renamed: `git branch -m` moves the reflog away, deletes the old name, and then makes the new one. Killed in
 //! between neither is there, and the reflog on its way is the last trace.
 //!
-//! The name is the one that a HEAD means and that is not there, or the only branch that has a section in the configuration and is not
-//! there. Where neither says it, the branch gets a name that says what it is.
+//! The name is the one that a HEAD means and that is not there, if HEAD's reflog proves it. Otherwise the branch gets a name that says
+//! what it is, and its own name is told as lost.
+//!
+//! The reflog on its way goes last: a rescue that was killed finds by it what was to be done.
 
 use crate::fs::with_suffix;
-use crate::git::reflog::RENAMED_LOG;
-use crate::git::{RefName, Repository};
+use crate::git::reflog::{RENAMED_LOG, proves_branch};
+use crate::git::{Oid, RefName, Repository};
 use crate::rescue::claims::Claims;
-use crate::rescue::config::Settings;
 use crate::rescue::heads::Heads;
 use crate::rescue::histories::Histories;
 use crate::rescue::log::Log;
@@ -18,13 +19,13 @@ use crate::rescue::plan::{Plan, short};
 pub(crate) fn decide(
     repo: &Repository,
     claims: &Claims,
-    (heads, settings): (&Heads, &Settings),
+    heads: &Heads,
     histories: &mut Histories,
     plan: &mut Plan,
 ) -> anyhow::Result<()> {
     let log = Log::read(repo.common_dir.join(RENAMED_LOG))?;
     let Some(content) = &log.content else { return Ok(()) };
-    plan.set_name_aside(log.path.clone());
+    plan.set_aside_last(log.path.clone());
     let values: Vec<_> = log.newest_first().collect();
     let what = format!("a rename of a branch died: {RENAMED_LOG} is left of it");
     let Some(to) = histories.newest_whole(&values)? else {
@@ -34,21 +35,32 @@ pub(crate) fn decide(
     };
     let put_log = |plan: &mut Plan, name: &RefName| {
         let path = crate::git::refs::log_path(&repo.common_dir, name);
-        plan.put_under(with_suffix(repo.common_dir.join(name.as_path()), ".lock"), path, content.clone());
+        plan.put_log_first(with_suffix(repo.common_dir.join(name.as_path()), ".lock"), path, content.clone());
     };
-    // The reflog alone had been moved.
-    if let Some(home) = claims
-        .branches()
-        .into_iter()
-        .find(|name| claims.visible(name).oid() == values.first() && !claims.logs.contains_key(*name))
-    {
-        put_log(plan, home);
-        plan.found(what, format!("it is the reflog of {home} again"));
+    if let Some(home) = claims.branches().into_iter().find(|name| has_log(claims, name, content)) {
+        told_again(home, what, plan);
         return Ok(());
     }
-    let (name, is_known) = match name_of(claims, heads, settings) {
+    // The reflog alone had been moved.
+    let is_home = |name: &&&RefName| {
+        claims.visible(name).oid() == values.first() && claims.logs.get(**name).is_none_or(|log| log.content.is_none())
+    };
+    match claims.branches().iter().filter(is_home).collect::<Vec<_>>()[..] {
+        [] => {}
+        [home] => {
+            put_log(plan, home);
+            told_again(home, what, plan);
+            return Ok(());
+        }
+        _ => {
+            let loss = "which of several branches of the same value it is the reflog of";
+            plan.lost(what, "it goes to quarantine", loss);
+            return Ok(());
+        }
+    }
+    let (name, is_known) = match name_of(repo, claims, heads, values.first())? {
         Some(name) => (name, true),
-        None => (RefName::parse(format!("refs/heads/renamed-{}", short(&to)).as_bytes())?, false),
+        None => (RefName::parse(&[MADE, short(&to).as_bytes()].concat())?, false),
     };
     put_log(plan, &name);
     plan.put_locked(repo.common_dir.join(name.as_path()), format!("{to}\n").into_bytes());
@@ -56,16 +68,41 @@ pub(crate) fn decide(
     if is_known && values.first() == Some(&to) {
         plan.found(what, repair);
     } else {
-        plan.lost(what, repair, "the name, or the newest value, of a branch that was being renamed");
+        plan.lost(what, repair, LOSS);
     }
     Ok(())
 }
 
-fn name_of(claims: &Claims, heads: &Heads, settings: &Settings) -> Option<RefName> {
+/// What a branch is called of which the name is lost: so it begins.
+const MADE: &[u8] = b"refs/heads/renamed-";
+
+/// What such a rename loses.
+const LOSS: &str = "the name, or the newest value, of a branch that was being renamed";
+
+/// A rescue that was killed has put it there.
+fn has_log(claims: &Claims, name: &RefName, content: &[u8]) -> bool {
+    let log = claims.logs.get(name).and_then(|log| log.content.as_deref());
+    !content.is_empty() && log.is_some_and(|log| log.starts_with(content))
+}
+
+fn told_again(home: &RefName, what: String, plan: &mut Plan) {
+    let repair = format!("it is the reflog of {home} again");
+    if home.as_bytes().starts_with(MADE) {
+        plan.lost(what, repair, LOSS);
+    } else {
+        plan.found(what, repair);
+    }
+}
+
+/// The branch that a HEAD means and that is not there, where HEAD's reflog proves that this was its value.
+fn name_of(repo: &Repository, claims: &Claims, heads: &Heads, value: Option<&Oid>) -> anyhow::Result<Option<RefName>> {
+    let Some(value) = value else { return Ok(None) };
     let is_missing = |name: &RefName| name.as_bytes().starts_with(b"refs/heads/") && !claims.knows(name);
-    let configured =
-        settings.branches.iter().filter_map(|name| RefName::parse(format!("refs/heads/{name}").as_bytes()).ok());
-    let configured: Vec<RefName> = configured.filter(is_missing).collect();
-    let only = if let [one] = &configured[..] { Some(one.clone()) } else { None };
-    heads.branches().find(|name| is_missing(name)).cloned().or(only)
+    for branch in heads.branches().filter(|name| is_missing(name)) {
+        let Some(head) = heads.of_branch(branch) else { continue };
+        if proves_branch(&crate::git::refs::log_path(&repo.common_dir, head), branch, value)? {
+            return Ok(Some(branch.clone()));
+        }
+    }
+    Ok(None)
 }

@@ -30,6 +30,9 @@ const MOST_UNREADABLE: usize = 2000;
 /// So many loose objects are put into a pack that is kept.
 const MOST_KEPT: usize = 200_000;
 
+/// And so many bytes of them.
+const MOST_BYTES_KEPT: u64 = 1 << 28;
+
 /// No file of a worktree that is larger is looked at, in bytes.
 const LARGEST: u64 = 1 << 30;
 
@@ -244,8 +247,15 @@ fn pack(view: &View, from: &Git, names: String) -> anyhow::Result<()> {
 
 /// Loose objects that nothing names go after two weeks. What was lost may be among them: a pack of all of them is kept.
 pub(crate) fn keep_loose(view: &View, plan: &mut Plan) -> anyhow::Result<()> {
+    if !plan.loses() {
+        return Ok(());
+    }
     let names = view.loose_names()?;
-    if !plan.loses() || names.len() > MOST_KEPT {
+    if names.len() > MOST_KEPT || view.loose_size()? > MOST_BYTES_KEPT {
+        plan.notes.push(
+            "there are too many loose objects to keep them all from gc: no `git gc` before what is lost was looked for"
+                .to_owned(),
+        );
         return Ok(());
     }
     pack(view, &view.git, names.iter().map(|name| format!("{name}\n")).collect())

@@ -182,6 +182,18 @@ impl View {
         Ok(names)
     }
 
+    /// How large all loose objects are together, in bytes.
+    pub(crate) fn loose_size(&self) -> anyhow::Result<u64> {
+        let mut size = 0;
+        for dir in &self.objects.fan_out {
+            for (name, _) in door::entries(&self.objects.dir.join(dir))?.unwrap_or_default() {
+                let found = absent_is_none(fs::symlink_metadata(self.objects.dir.join(dir).join(name)))?;
+                size += found.map_or(0, |found| found.len());
+            }
+        }
+        Ok(size)
+    }
+
     /// A path for a file of ours.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root.join(name)

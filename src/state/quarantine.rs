@@ -21,9 +21,10 @@ pub(crate) fn name(what: &str) -> String {
     format!("{}-{}", unix_time(), flat(what))
 }
 
-/// A path as one name. Of a long one it has the end, and a checksum of the whole.
+/// A path as one name: `%` for `/`, and `%:` for `%`, which no name of a ref has. Of a long one it has the end, and a checksum of the
+/// whole.
 pub(crate) fn flat(path: &str) -> String {
-    cut(&path.replace('/', "%"), path)
+    cut(&path.replace('%', "\0").replace('/', "%").replace('\0', "%:"), path)
 }
 
 fn cut(name: &str, whole: &str) -> String {
@@ -111,7 +112,7 @@ pub(crate) fn free_name(dir: &Path, name: &str) -> io::Result<PathBuf> {
     let mut path = dir.join(name);
     while absent_is_none(fs::symlink_metadata(&path))?.is_some() {
         number += 1;
-        path = dir.join(format!("{name}.{number}"));
+        path = dir.join(format!("{name}~{number}"));
     }
     Ok(path)
 }

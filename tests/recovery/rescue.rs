@@ -6,3 +6,4 @@ mod judge;
 mod kills;
 mod kinds;
 mod options;
+mod races;

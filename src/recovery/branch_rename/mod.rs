@@ -296,7 +296,8 @@ pub(crate) fn mend_stray_log(
     }
 }
 
-/// The branch that had this reflog, where no ref has its value: the one that a HEAD means and that is not there.
+/// The branch that had this reflog, where no ref has its value: the one that a HEAD means and that is not there, if HEAD's own reflog
+/// proves it. A HEAD without a branch alone proves nothing: a new history may be beginning there.
 fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<(Option<RefName>, Oid)>> {
     let newest = reflog::newest_value(log)?.and_then(|hex| Oid::parse(hex.as_bytes()));
     let Some(oid) = newest.filter(|oid| !oid.is_null()) else { return Ok(None) };
@@ -310,6 +311,7 @@ fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<(Option<Ref
             && branch.as_bytes().starts_with(b"refs/heads/")
             && refs.read(&branch)?.value == Value::Absent
             && FileId::at(&refs.log(&branch))?.is_none()
+            && reflog::proves_branch(&git_dir.join("logs/HEAD"), &branch, &oid)?
         {
             return Ok(Some((Some(branch), oid)));
         }

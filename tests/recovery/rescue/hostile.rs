@@ -71,6 +71,11 @@ const PREPARED: &[Prepared] = &[
         fifo(r, "objects/pack/pack-x.idx")
     }),
     ("the alternates are a FIFO", |r, _| fifo(r, "objects/info/alternates")),
+    ("a pack of an alternate is a FIFO", |r, out| {
+        fs::create_dir_all(out.join("other/pack")).unwrap();
+        nix::unistd::mkfifo(&out.join("other/pack/pack-x.idx"), Mode::S_IRWXU).unwrap();
+        write(r, "objects/info/alternates", format!("{}\n", out.join("other").display()).as_bytes())
+    }),
     ("the index is a FIFO", |r, _| fifo(r, "index")),
     ("a reflog is a FIFO", |r, _| fifo(r, "logs/HEAD")),
 ];

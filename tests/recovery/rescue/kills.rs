@@ -34,7 +34,7 @@ fn end(repo: &Repo) -> BTreeMap<String, String> {
         ("config", &["config", "--local", "--list"]),
         ("objects", &["cat-file", "--batch-all-objects", "--batch-check"]),
     ] {
-        end.insert(what.to_owned(), repo.read(arguments));
+        end.insert(what.to_owned(), repo.read(arguments).replace(&repo.scratch().display().to_string(), ""));
     }
     end
 }
@@ -45,14 +45,38 @@ fn command(repo: &Repo) -> std::process::Command {
     command
 }
 
+fn lose_refs(repo: &Repo) {
+    remove(repo, "refs/heads");
+}
+
+fn cut_rename(repo: &Repo) {
+    let logs = repo.git_dir().join("logs/refs");
+    std::fs::rename(logs.join("heads/side"), logs.join(".tmp-renamed-log")).unwrap();
+    remove(repo, "refs/heads/side");
+}
+
 #[test]
 fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
-    let template = template("sha1", true);
+    kill_everywhere(true, break_it, 4);
+}
+
+#[test]
+fn a_rescue_of_lost_refs_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
+    kill_everywhere(true, lose_refs, 0);
+}
+
+#[test]
+fn a_rescue_of_a_cut_rename_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
+    kill_everywhere(false, cut_rename, 4);
+}
+
+fn kill_everywhere(packed: bool, break_it: fn(&Repo), expected: i32) {
+    let template = template("sha1", packed);
     let model = copy(&template);
     break_it(&model);
     let is_here = |repo: &Repo, event: &Event| event.path.as_deref().is_some_and(|path| path.starts_with(repo.path()));
     let (events, outcome) = tracer::events_of(command(&model), b"").expect("it starts");
-    assert_eq!(outcome.status.code(), Some(4), "{}", text(&outcome.stderr));
+    assert_eq!(outcome.status.code(), Some(expected), "{}", text(&outcome.stderr));
     let count = events.iter().filter(|event| is_here(&model, event)).count();
     let wanted = end(&model);
     let (step, mut bad) = (stride("JIN_KILL", count.div_ceil(SAMPLE)), Vec::new());

@@ -334,6 +334,9 @@ fn recovery_brings_a_branch_back_whose_rename_died_or_names_it() {
     repo.git(["branch", "other"]);
     let second = repo.commit_all("second");
     repo.git(["update-ref", "refs/heads/other", &second, &first]);
+    // Without a checkout HEAD's reflog does not say which branch it is on.
+    repo.git(["checkout", "-q", "other"]);
+    repo.git(["checkout", "-q", "main"]);
     let third = repo.commit_all("third");
     rename_reflog(&repo, "main");
     remove(&repo, "refs/heads/main");
@@ -344,6 +347,25 @@ fn recovery_brings_a_branch_back_whose_rename_died_or_names_it() {
     remove(&repo, "refs/heads/other");
     let (_, said) = recover(&repo);
     assert!(said.contains(&format!("`git branch NAME {second}` brings it back")), "{said}");
+}
+
+#[test]
+fn a_new_history_that_begins_does_not_get_that_of_a_branch_whose_rename_died() {
+    for guarded in [true, false] {
+        let repo = Repo::new(Options { guarded, ..Options::default() });
+        repo.commit_all("first");
+        repo.git(["checkout", "-q", "-b", "other"]);
+        let second = repo.commit_all("second");
+        repo.git(["checkout", "-q", "--orphan", "fresh"]);
+        rename_reflog(&repo, "other");
+        remove(&repo, "refs/heads/other");
+        let (code, said) = if guarded { recover(&repo) } else { rescue(&repo, &[]) };
+        let shown = if guarded { format!("`git branch NAME {second}`") } else { "the name, or".to_owned() };
+        assert!(said.contains(&shown) && (guarded || code == 4), "{code}: {said}");
+        let refs = repo.read(["for-each-ref", "--format=%(refname) %(objectname)"]);
+        assert!(!refs.contains("refs/heads/fresh"), "{refs}\n{said}");
+        assert!(guarded || refs.contains(&format!("refs/heads/renamed-{} {second}", &second[..10])), "{refs}");
+    }
 }
 
 #[test]

@@ -81,10 +81,61 @@ fn a_protected_repository_is_recovered_by_its_log_and_keeps_what_was_replaced_th
     let blob = object(&repo, "HEAD:file");
     empty(&repo, &blob);
     empty(&repo, "index.lock");
+    let damaged = everything(&repo);
+    repo.jin_txn(["rescue"]);
+    assert!(everything(&repo) == damaged, "nothing is done before it is told to");
     let (code, said) = rescue(&repo, &[]);
     assert_eq!(code, 0, "{said}");
     repo.git(["fsck"]);
     repo.commit_all("two");
     assert!(!repo.git_dir().join("jin-rescue").exists() && repo.is_protected());
     assert!(run_jin(&repo, &["quarantine", "list"]).1.contains("-objects%"), "what was replaced is in its quarantine");
+}
+
+#[test]
+fn what_goes_back_goes_to_its_own_place() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    let names = ["release/1", "release/1.1", "50%off"];
+    let path = |name: &str| repo.git_dir().join("refs/heads").join(name);
+    for name in names {
+        repo.git(["branch", name]);
+        std::fs::write(path(name), format!("damaged {name}\n")).unwrap();
+    }
+    assert_eq!(rescue(&repo, &[]).0, 0);
+    let whole = repo.read(["for-each-ref", "--format=%(refname)"]);
+    let listed = run_jin(&repo, &["quarantine", "list"]).1;
+    for (name, end) in names.iter().zip(["-refs%heads%release%1", "-refs%heads%release%1.1", "-refs%heads%50%:off"]) {
+        let item = listed.split_whitespace().find(|word| word.ends_with(end)).unwrap_or_else(|| panic!("{listed}"));
+        assert_eq!(run_jin(&repo, &["quarantine", "restore", item]).0, 0);
+        assert_eq!(std::fs::read_to_string(path(name)).unwrap(), format!("damaged {name}\n"));
+    }
+    assert_eq!(rescue(&repo, &[]).0, 0);
+    assert_eq!(repo.read(["for-each-ref", "--format=%(refname)"]), whole, "and nowhere else");
+}
+
+#[test]
+fn a_link_in_quarantine_is_not_followed() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    let (secret, dir) = (repo.scratch().join("secret"), repo.git_dir().join("jin-rescue/quarantine"));
+    std::fs::write(&secret, "secret\n").unwrap();
+    std::fs::create_dir_all(&dir).unwrap();
+    std::os::unix::fs::symlink(&secret, dir.join("1-config")).unwrap();
+    let (code, said) = run_jin(&repo, &["quarantine", "show", "1-config"]);
+    assert!(code == 1 && !said.contains("secret\n"), "{said}");
+}
+
+#[test]
+fn loose_objects_that_are_too_large_to_be_kept_do_not_keep_the_rest_from_being_repaired() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    let large = repo.git_dir().join("objects/12");
+    std::fs::create_dir_all(&large).unwrap();
+    std::fs::File::create(large.join("3".repeat(38))).unwrap().set_len(1 << 31).unwrap();
+    empty(&repo, "HEAD");
+    std::fs::write(repo.git_dir().join("refs/heads/lost"), format!("{}\n", "12".repeat(20))).unwrap();
+    let (code, said) = rescue(&repo, &[]);
+    assert!(code == 4 && said.contains("too many loose objects"), "{code}: {said}");
+    repo.git(["status"]);
 }
