@@ -62,8 +62,8 @@ struct List {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
-    let start: PathBuf = session.git_dir.clone().unwrap_or_else(|| session.directory.clone());
-    let found = rescue::find(&start)?;
+    let start: &PathBuf = session.git_dir.as_ref().unwrap_or(&session.directory);
+    let found = rescue::find(start, session.git_dir.is_some())?;
     let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: None };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let repo = &found.repo;

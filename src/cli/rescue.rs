@@ -61,9 +61,8 @@ struct Told<'t> {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
-    let start = args.repo.as_ref().map(|path| session.directory.join(path));
-    let start = start.or_else(|| session.git_dir.clone()).unwrap_or_else(|| session.directory.clone());
-    let found = rescue::find(&start)?;
+    let named = args.repo.as_ref().map(|path| session.directory.join(path)).or_else(|| session.git_dir.clone());
+    let found = rescue::find(named.as_ref().unwrap_or(&session.directory), named.is_some())?;
     let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: args.fetch.clone() };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let found = match &args.to {
@@ -86,7 +85,7 @@ fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
     let from = found.top.as_ref().unwrap_or(&found.repo.common_dir);
     durable::create_dirs(to, 0o777)?;
     durable::copy_tree(from, to).with_context(|| format!("cannot copy {} to {}", shown(from), shown(to)))?;
-    rescue::find(to)
+    rescue::find(to, true)
 }
 
 struct Rescue<'r> {
