@@ -12,6 +12,7 @@ use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, named as fs};
 use crate::git::hash::Hash;
 use crate::git::{Git, Plumbing, Repository, objects};
+use crate::util::text::shown;
 
 /// A pack, by the files that there are of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,7 @@ impl Objects {
     /// Looks at loose objects, caches and alternates. Packs are verified by [`Objects::verify`], which needs a git.
     pub(crate) fn look(repo: &Repository) -> anyhow::Result<Objects> {
         let dir = repo.common_dir.join("objects");
+        refuse_links(&dir)?;
         let entries = door::entries(&dir)?.unwrap_or_default();
         let is_fan_out = |name: &OsString| name.len() == 2 && name.as_bytes().iter().all(u8::is_ascii_hexdigit);
         let mut fan_out: Vec<OsString> = entries
@@ -134,6 +136,35 @@ impl Objects {
     }
 }
 
+fn is_named_as_a_pack(stem: &Path) -> bool {
+    stem.file_name().is_some_and(|name| name.as_bytes().starts_with(b"pack-"))
+}
+
+/// git reads objects and packs through links, and rescue does not: what lies behind them would count as missing.
+fn refuse_links(dir: &Path) -> anyhow::Result<()> {
+    for (name, kind) in door::entries(dir)?.unwrap_or_default() {
+        let path = dir.join(&name);
+        refuse_link(&path, kind)?;
+        let has_objects = name.len() == 2 || name == "pack" || name == "info";
+        if kind == Kind::Directory && has_objects {
+            for (inside, kind) in door::entries(&path)?.unwrap_or_default() {
+                refuse_link(&path.join(inside), kind)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a symbolic link.
+pub(crate) fn refuse_link(path: &Path, kind: Kind) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        kind != Kind::Symlink,
+        "{} is a link, which rescue does not follow\nhint: put what it leads to in its place, or move the link away",
+        shown(path)
+    );
+    Ok(())
+}
+
 fn packs(dir: &Path) -> anyhow::Result<Vec<Pack>> {
     let entries = door::entries(dir)?.unwrap_or_default();
     let has = |path: &Path| entries.iter().any(|(name, kind)| *kind == Kind::File && dir.join(name) == path);
@@ -142,7 +173,8 @@ fn packs(dir: &Path) -> anyhow::Result<Vec<Pack>> {
         .map(|(name, _)| dir.join(name))
         .filter(|path| path.extension().is_some_and(|e| e == "pack" || e == "idx"))
         .map(|path| path.with_extension(""))
-        .filter(|stem| stem.file_name().is_some_and(|name| name.as_bytes().starts_with(b"pack-")))
+        // git reads a pack of any name, by its index.
+        .filter(|stem| has(&stem.with_extension("idx")) || is_named_as_a_pack(stem))
         .collect();
     stems.sort();
     stems.dedup();
