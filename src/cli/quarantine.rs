@@ -106,6 +106,8 @@ fn list(session: &Session, items: &[Item]) -> anyhow::Result<()> {
 }
 
 fn show(item: &Item) -> anyhow::Result<()> {
+    // A link would lead out of it.
+    anyhow::ensure!(item.size.is_some(), "{} is no file\nhint: look at {} yourself", item.name, shown(&item.path));
     let content = crate::fs::named::read(&item.path)?;
     let mut out = std::io::stdout().lock();
     if out.write_all(&content).and_then(|()| out.flush()).is_err() {

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     fetch: Option<String>,
 
     /// Copy the repository to DIR, which must not exist, and work there: the original stays as it is
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
     to: Option<PathBuf>,
 
     /// Do it without asking
@@ -83,6 +83,14 @@ fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
     );
     anyhow::ensure!(to.symlink_metadata().is_err(), "{} is there already: name a directory that is not", shown(to));
     let from = found.top.as_ref().unwrap_or(&found.repo.common_dir);
+    let above = to.ancestors().skip(1).find_map(|above| crate::fs::named::canonicalize(above).ok());
+    let is_inside = |dir: &Path| above.as_ref().is_some_and(|above| above.starts_with(dir));
+    anyhow::ensure!(
+        !is_inside(from) && !is_inside(&found.repo.common_dir),
+        "{} lies in what is to be copied: name a directory outside of {}",
+        shown(to),
+        shown(from)
+    );
     durable::create_dirs(to, 0o777)?;
     durable::copy_tree(from, to).with_context(|| format!("cannot copy {} to {}", shown(from), shown(to)))?;
     rescue::find(to, true)

@@ -170,7 +170,11 @@ impl Indexes {
             lost.iter().take(SHOWN).map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect();
         paths.extend((lost.len() > SHOWN).then(|| format!("and {} more", lost.len() - SHOWN)));
         let loss = format!("what was staged of {}: `git add` it again", paths.join(", "));
-        plan.lost(format!("{shown} names {} objects that are missing", lost.len()), "those are as in HEAD", loss);
+        plan.lost(
+            format!("{shown} names {} objects that are missing", lost.len()),
+            "those are as in HEAD, and of a conflict those sides go",
+            loss,
+        );
         Ok(())
     }
 }

@@ -92,7 +92,10 @@ impl Objects {
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
             let path = self.dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
             match fs::canonicalize(&path) {
-                Ok(real) if real.is_dir() => self.alternates.push(real),
+                Ok(real) if real.is_dir() => {
+                    refuse_what_waits(&real, 0)?;
+                    self.alternates.push(real);
+                }
                 _ => self.absent_alternates.push(path),
             }
         }
@@ -150,6 +153,32 @@ fn refuse_links(dir: &Path) -> anyhow::Result<()> {
             for (inside, kind) in door::entries(&path)?.unwrap_or_default() {
                 refuse_link(&path.join(inside), kind)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// git reads whatever is in an alternate, and waits for ever at a FIFO.
+fn refuse_what_waits(dir: &Path, depth: usize) -> anyhow::Result<()> {
+    /// git follows no more alternates of alternates.
+    const DEEPEST: usize = 5;
+    for (name, _) in door::entries(dir)?.unwrap_or_default() {
+        if !(name.len() == 2 || name == "pack" || name == "info") {
+            continue;
+        }
+        for (inside, kind) in door::entries(&dir.join(&name))?.unwrap_or_default() {
+            let path = dir.join(&name).join(inside);
+            let is_odd =
+                |real: PathBuf| fs::symlink_metadata(real).is_ok_and(|found| !found.is_file() && !found.is_dir());
+            let waits = kind == Kind::Other || kind == Kind::Symlink && fs::canonicalize(&path).is_ok_and(is_odd);
+            anyhow::ensure!(!waits, "{} is no file: git would wait for it", shown(&path));
+        }
+    }
+    let text = absent_is_none(fs::read(dir.join("info/alternates")))?.unwrap_or_default();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
+        let path = dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
+        if let Some(real) = fs::canonicalize(&path).ok().filter(|real| depth < DEEPEST && real.is_dir()) {
+            refuse_what_waits(&real, depth + 1)?;
         }
     }
     Ok(())
