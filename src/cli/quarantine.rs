@@ -62,8 +62,8 @@ struct List {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
-    let start: PathBuf = session.git_dir.clone().unwrap_or_else(|| session.directory.clone());
-    let found = rescue::find(&start)?;
+    let start: &PathBuf = session.git_dir.as_ref().unwrap_or(&session.directory);
+    let found = rescue::find(start, session.git_dir.is_some())?;
     let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: None };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let repo = &found.repo;
@@ -109,7 +109,8 @@ fn list(session: &Session, items: &[Item]) -> anyhow::Result<()> {
 const LARGEST: u64 = 1 << 30;
 
 fn show(item: &Item) -> anyhow::Result<()> {
-    // The file itself: a link leads out of the quarantine.
+    // The file itself: a link would lead out of the quarantine.
+    anyhow::ensure!(item.size.is_some(), "{} is no file\nhint: look at {} yourself", item.name, shown(&item.path));
     let content = crate::fs::durable::read_own(&item.path, LARGEST)?;
     let mut out = std::io::stdout().lock();
     if out.write_all(&content).and_then(|()| out.flush()).is_err() {

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     fetch: Option<String>,
 
     /// Copy the repository to DIR, which must not exist, and work there: the original stays as it is
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
     to: Option<PathBuf>,
 
     /// Do it without asking
@@ -61,9 +61,8 @@ struct Told<'t> {
 }
 
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
-    let start = args.repo.as_ref().map(|path| session.directory.join(path));
-    let start = start.or_else(|| session.git_dir.clone()).unwrap_or_else(|| session.directory.clone());
-    let found = rescue::find(&start)?;
+    let named = args.repo.as_ref().map(|path| session.directory.join(path)).or_else(|| session.git_dir.clone());
+    let found = rescue::find(named.as_ref().unwrap_or(&session.directory), named.is_some())?;
     let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: args.fetch.clone() };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let found = match &args.to {
@@ -84,9 +83,17 @@ fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
     );
     anyhow::ensure!(to.symlink_metadata().is_err(), "{} is there already: name a directory that is not", shown(to));
     let from = found.top.as_ref().unwrap_or(&found.repo.common_dir);
+    let above = to.ancestors().skip(1).find_map(|above| crate::fs::named::canonicalize(above).ok());
+    let is_inside = |dir: &Path| above.as_ref().is_some_and(|above| above.starts_with(dir));
+    anyhow::ensure!(
+        !is_inside(from) && !is_inside(&found.repo.common_dir),
+        "{} lies in what is to be copied: name a directory outside of {}",
+        shown(to),
+        shown(from)
+    );
     durable::create_dirs(to, 0o777)?;
     durable::copy_tree(from, to).with_context(|| format!("cannot copy {} to {}", shown(from), shown(to)))?;
-    rescue::find(to)
+    rescue::find(to, true)
 }
 
 struct Rescue<'r> {

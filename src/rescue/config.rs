@@ -5,6 +5,7 @@
 //!
 //! Limit: what a configuration includes is not read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::fs::door::{self, Kind};
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) is_partial: bool,
     /// Is there a worktree at the main git directory?
     pub(crate) is_bare: bool,
+    /// The remotes of branches, as `branch.<name>.remote` says.
+    pub(crate) upstreams: BTreeMap<String, String>,
 }
 
 /// Keys with values, as `git config --list` tells them.
@@ -55,11 +58,16 @@ impl Settings {
             None => None,
         };
         let hash = told.or(hash_on_disk(repo)?).unwrap_or(Hash::Sha1);
-        let has_worktree = repo.common_dir.file_name().is_some_and(|name| name == ".git");
-        let is_bare = get("core.bare").map_or(!has_worktree, |bare| bare == "true");
+        let has_worktree = has_worktree(repo);
+        let is_bare = get("core.bare").map_or(!has_worktree, is_true);
         let is_partial = pairs.iter().any(|(key, _)| {
             key == "extensions.partialclone" || key.starts_with("remote.") && key.ends_with(".promisor")
         });
+        let is_partial = is_partial || has_promised(repo)?;
+        let upstream = |(key, value): &(String, String)| {
+            Some((key.strip_prefix("branch.")?.strip_suffix(".remote")?.to_owned(), value.clone()))
+        };
+        let upstreams = pairs.iter().filter_map(upstream).collect();
         let lacks_format = hash == Hash::Sha256 && told != Some(Hash::Sha256);
         if is_damaged || lacks_format {
             if !is_damaged {
@@ -69,8 +77,28 @@ impl Settings {
             tell(plan, repo, is_damaged, &pairs);
             plan.put_locked(path, text);
         }
-        Ok(Settings { hash, is_partial, is_bare })
+        Ok(Settings { hash, is_partial, is_bare, upstreams })
     }
+}
+
+/// As git reads it.
+fn is_true(value: &str) -> bool {
+    ["true", "yes", "on", "1"].iter().any(|word| value.eq_ignore_ascii_case(word))
+}
+
+/// By what the disk says: a bare repository has no index. Without `core.worktree` a git directory that a `.git` file leads to belongs
+/// to the worktree that this file lies in.
+fn has_worktree(repo: &Repository) -> bool {
+    let dir = &repo.common_dir;
+    dir.file_name().is_some_and(|name| name == ".git")
+        || fs::symlink_metadata(dir.join("index")).is_ok()
+        || dir.components().any(|part| part.as_os_str() == "modules")
+}
+
+/// Are there packs from a server that has more?
+fn has_promised(repo: &Repository) -> anyhow::Result<bool> {
+    let packs = door::entries(&repo.common_dir.join("objects/pack"))?.unwrap_or_default();
+    Ok(packs.iter().any(|(name, _)| Path::new(name).extension().is_some_and(|e| e == "promisor")))
 }
 
 fn tell(plan: &mut Plan, repo: &Repository, is_damaged: bool, pairs: &Pairs) {

@@ -1,7 +1,8 @@
 //! HEAD of every worktree, and what lies beside it: which branch, or which commit, it means.
 //!
-//! A HEAD that says nothing is taken from its reflog: the last checkout names the branch; in a rebase HEAD is detached. Where the
-//! reflog says nothing it is the branch with the reflog's last value, or `main`, `master`, any.
+//! A HEAD that says nothing is taken from its reflog: the last checkout names the branch, or the branch whose reflog ends with the very
+//! line that HEAD's own ends with; in a rebase HEAD is detached. Whatever else it may have meant is told as a loss: the only branch it
+//! can be, or else HEAD is detached at its last value, so that nothing moves a branch. Where there is no such it is left as it is.
 
 use std::path::PathBuf;
 
@@ -69,20 +70,20 @@ impl Heads {
     ) -> anyhow::Result<Option<Oid>> {
         let Some(head) = self.0.iter().find(|head| head.git_dir == git_dir) else { return Ok(None) };
         match &head.value {
-            Value::Symref(branch) => newest(histories, &claims.candidates(branch, Some(&head.name))),
+            Value::Symref(branch) => histories.newest(&claims.candidates(branch, Some(&head.name))),
             value => Ok(value.oid().copied()),
         }
     }
 
-    /// A commit that is whole: that of the main HEAD, or else any branch's.
-    pub(crate) fn newest_whole(&self, claims: &Claims, histories: &mut Histories) -> anyhow::Result<Option<Oid>> {
+    /// A commit that can be worked with: that of the main HEAD, or else any branch's.
+    pub(crate) fn newest(&self, claims: &Claims, histories: &mut Histories) -> anyhow::Result<Option<Oid>> {
         if let Some(head) = self.0.first()
             && let Some(commit) = self.commit(&head.git_dir, claims, histories)?
         {
             return Ok(Some(commit));
         }
         for branch in claims.branches() {
-            if let Some(found) = newest(histories, &claims.candidates(branch, None))? {
+            if let Some(found) = histories.newest(&claims.candidates(branch, None))? {
                 return Ok(Some(found));
             }
         }
@@ -100,92 +101,129 @@ fn decide_one(
     let found = claims.tops.get(name);
     let now = found.map_or(Value::Absent, |loose| loose.value.clone());
     let is_file = found.is_none_or(|loose| loose.is_file);
-    let (value, lost) = match &now {
+    let path = git_dir.join("HEAD");
+    let (value, is_proved) = match &now {
         Value::Symref(_) if is_file => return Ok(now),
         Value::Oid(oid) if is_file && histories.is_whole(oid)? => return Ok(now),
-        Value::Oid(oid) => {
-            let to = newest(histories, &claims.candidates(name, Some(name)))?;
-            (to.map_or_else(|| any_branch(claims, name), Value::Oid), Some(*oid))
+        Value::Oid(_) => {
+            let to = histories.newest(&claims.own(name, Some(name)))?;
+            (to.map_or(Value::Absent, Value::Oid), true)
         }
-        _ => (from_reflog(claims, git_dir, name, histories)?, None),
+        _ => from_reflog(claims, git_dir, name, histories)?,
     };
-    let path = git_dir.join("HEAD");
-    if !is_file {
-        plan.set_name_aside(path.clone());
-    }
+    tell(plan, name, &now, &value, is_proved);
     let text = match &value {
         Value::Oid(oid) => format!("{oid}\n").into_bytes(),
         Value::Symref(branch) => [b"ref: ", branch.as_bytes(), b"\n"].concat(),
-        Value::Absent | Value::Broken => anyhow::bail!("nothing is known that {name} could mean"),
+        Value::Absent | Value::Broken => return Ok(Value::Absent),
     };
-    plan.put_locked(path, text);
-    let shown = match &value {
-        Value::Symref(branch) => branch.to_string(),
-        value => value.oid().map(short).unwrap_or_default(),
-    };
-    match lost {
-        Some(lost) if value.oid() == Some(&lost) => {
-            let what =
-                format!("{name} is detached at {}, of which objects are missing deep in its history", short(&lost));
-            plan.lost(what, "it stays: its own files are there", format!("a part of the history of {name}"));
-        }
-        None => plan.found(format!("{name} is missing, empty or damaged"), format!("by its reflog it means {shown}")),
-        Some(lost) => {
-            let what = format!("{name} is detached at {}, of which objects are missing", short(&lost));
-            let repair = format!("it goes back to {shown}, its newest value that is whole");
-            plan.lost(what, repair, format!("{name} was {lost}: that, or what it is built on, is missing"));
-        }
+    if !is_file {
+        plan.set_name_aside(path.clone());
     }
+    plan.put_locked(path, text);
     Ok(value)
 }
 
-/// The newest whole value, or else one that can be worked with.
-fn newest(histories: &mut Histories, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
-    match histories.newest_whole(candidates)? {
-        None => histories.newest_usable(candidates),
-        found => Ok(found),
+/// Says what becomes of a HEAD.
+fn tell(plan: &mut Plan, name: &RefName, now: &Value, value: &Value, is_proved: bool) {
+    let shown = match value {
+        Value::Symref(branch) => branch.to_string(),
+        value => value.oid().map(short).unwrap_or_default(),
+    };
+    let damaged = format!("{name} is missing, empty or damaged");
+    match (now.oid(), value) {
+        (Some(lost), Value::Absent) => {
+            let what = format!("{name} is detached at {}, of which objects are missing", short(lost));
+            plan.lost(what, "nothing whole is known of it: it is left as it is", format!("{name} was {lost}"));
+        }
+        (None, Value::Absent) => {
+            let repair = "nothing says which branch it meant: write `ref: refs/heads/NAME` into it";
+            plan.lost(damaged, repair, format!("which branch {name} meant"));
+        }
+        (Some(lost), _) if value.oid() == Some(lost) => {
+            let what =
+                format!("{name} is detached at {}, of which objects are missing deep in its history", short(lost));
+            plan.lost(what, "it stays: its own files are there", format!("a part of the history of {name}"));
+        }
+        (Some(lost), _) => {
+            let what = format!("{name} is detached at {}, of which objects are missing", short(lost));
+            let repair = format!("it goes back to {shown}, its newest value that is whole");
+            plan.lost(what, repair, format!("{name} was {lost}: that, or what it is built on, is missing"));
+        }
+        (None, _) if is_proved => plan.found(damaged, format!("by its reflog it means {shown}")),
+        (None, _) => {
+            let repair = format!("nothing proves what it meant: it is put at {shown}");
+            plan.lost(
+                damaged,
+                repair,
+                format!("what {name} meant: `git switch` to the right branch before you commit"),
+            );
+        }
     }
 }
 
-/// What the reflog of a HEAD says of it.
+/// What the reflog of a HEAD says of it, and whether that is proved.
 fn from_reflog(
     claims: &Claims,
     git_dir: &std::path::Path,
     name: &RefName,
     histories: &mut Histories,
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<(Value, bool)> {
     let is_there = |name: &str| fs::symlink_metadata(git_dir.join(name)).is_ok();
     let is_detached = is_there("rebase-merge") || is_there("rebase-apply/rebasing");
-    let branch = claims.logs.get(name).and_then(|log| log.entries().find_map(|line| moved_to(&line)));
+    let log = claims.logs.get(name);
+    // Behind what can be read another checkout may have stood.
+    let is_complete = log.is_some_and(|log| log.last_line().is_some());
+    let branch = log.and_then(|log| log.entries().find_map(|line| moved_to(&line)));
     // A rename that died leaves nothing of a branch but its reflog, under another name.
     let may_be = |branch: &RefName| {
         let is_commit = branch.as_bytes().strip_prefix(b"refs/heads/").is_some_and(|name| Oid::parse(name).is_some());
         claims.knows(branch) || claims.is_renaming && !is_commit
     };
-    match branch {
-        Some(branch) if !is_detached && may_be(&branch) => Ok(Value::Symref(branch)),
-        None if !is_detached => Ok(any_branch(claims, name)),
-        _ => {
-            let newest = newest(histories, &claims.candidates(name, Some(name)))?;
-            Ok(newest.map_or_else(|| any_branch(claims, name), Value::Oid))
+    let has_moved = branch.is_some();
+    if let Some(branch) = branch.filter(|branch| !is_detached && may_be(branch)) {
+        return Ok((Value::Symref(branch), is_complete));
+    }
+    if !is_detached && !has_moved {
+        if let Some(branch) = twin(claims, name) {
+            return Ok((Value::Symref(branch), true));
+        }
+        if let Some(branch) = only_branch(claims, name) {
+            return Ok((Value::Symref(branch), false));
         }
     }
+    let newest = histories.newest(&claims.own(name, Some(name)))?;
+    Ok((newest.map_or(Value::Absent, Value::Oid), is_complete && (is_detached || has_moved)))
 }
 
-/// The branch that HEAD most likely means.
-fn any_branch(claims: &Claims, head: &RefName) -> Value {
-    let branches = claims.branches();
+/// Branches that no other worktree has checked out.
+fn free_branches<'c>(claims: &'c Claims, head: &RefName) -> Vec<&'c RefName> {
+    let others = claims.tops.iter().filter(|(name, _)| name.is_head() && *name != head);
+    let taken: Vec<&Value> = others.map(|(_, loose)| &loose.value).collect();
+    let is_free =
+        |branch: &&RefName| !taken.iter().any(|value| matches!(value, Value::Symref(name) if name == *branch));
+    claims.branches().into_iter().filter(is_free).collect()
+}
+
+/// The branch whose reflog ends with the line that HEAD's own ends with: what moves both writes both.
+fn twin(claims: &Claims, head: &RefName) -> Option<RefName> {
+    let last = claims.logs.get(head)?.last_line()?;
+    let is_twin = |name: &&RefName| claims.logs.get(*name).and_then(Log::last_line) == Some(last);
+    let found: Vec<&RefName> = free_branches(claims, head).into_iter().filter(is_twin).collect();
+    if let [one] = found[..] { Some(one.clone()) } else { None }
+}
+
+/// The only branch that HEAD can mean: the only one that has its last value, or the only one that there is.
+fn only_branch(claims: &Claims, head: &RefName) -> Option<RefName> {
+    let branches = free_branches(claims, head);
     let last = claims.logs.get(head).and_then(Log::newest);
-    let has_last = |name: &&RefName| last.is_some() && claims.visible(name).oid().copied() == last;
-    let named = |wanted: &'static str| {
-        RefName::parse(wanted.as_bytes()).ok().filter(|name| branches.contains(name) || wanted == FIRST)
-    };
-    let by_value = branches.iter().copied().find(has_last).cloned();
-    let known = by_value
-        .or_else(|| named("refs/heads/main").filter(|name| branches.contains(name)))
-        .or_else(|| named("refs/heads/master").filter(|name| branches.contains(name)))
-        .or_else(|| branches.first().copied().cloned());
-    known.or_else(|| named(FIRST)).map_or(Value::Broken, Value::Symref)
+    let has_last = |name: &&&RefName| last.is_some() && claims.visible(name).oid().copied() == last;
+    let by_value: Vec<&RefName> = branches.iter().filter(has_last).copied().collect();
+    match (&by_value[..], &branches[..]) {
+        ([one], _) | ([], [one]) => Some((*one).clone()),
+        (_, []) if claims.branches().is_empty() => RefName::parse(FIRST.as_bytes()).ok(),
+        _ => None,
+    }
 }
 
 /// The branch of a repository that has none.
@@ -211,7 +249,13 @@ fn mend_links(git_dir: &std::path::Path, name: &RefName, plan: &mut Plan) -> any
 pub(crate) fn set_notes_aside(claims: &Claims, histories: &mut Histories, plan: &mut Plan) -> anyhow::Result<()> {
     for (name, loose) in claims.tops.iter().filter(|(name, _)| !name.is_head()) {
         let is_fine = match &loose.value {
-            Value::Oid(oid) => histories.is_kept(oid)?,
+            Value::Oid(oid) => {
+                let mut is_kept = histories.is_kept(oid)?;
+                for more in &loose.more {
+                    is_kept = is_kept && histories.is_kept(more)?;
+                }
+                is_kept
+            }
             Value::Symref(_) => true,
             Value::Absent | Value::Broken => false,
         };

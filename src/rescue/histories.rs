@@ -11,7 +11,7 @@ use crate::git::{Git, Oid};
 use crate::rescue::config::Settings;
 use crate::rescue::view::View;
 
-/// A ref goes back by no more commits than that: with a hole deeper below it stays, and the hole is told.
+/// A ref goes back by no more commits than that, to the newest one whose own files are there.
 const MOST_GIVEN_UP: usize = 50;
 
 /// What is known of values.
@@ -81,6 +81,12 @@ impl Histories {
         self.all_here
     }
 
+    /// Is the object itself not here, where that alone does not mean that it is lost?
+    pub(crate) fn is_elsewhere(&self, oid: &Oid) -> anyhow::Result<bool> {
+        let is_here = || Ok::<_, anyhow::Error>(present(&self.git, &[*oid])?.is_none_or(|there| there.contains(oid)));
+        Ok(!self.all_here && !is_here()?)
+    }
+
     /// Is it whole?
     pub(crate) fn is_whole(&mut self, oid: &Oid) -> anyhow::Result<bool> {
         if !self.known.contains_key(oid) {
@@ -99,32 +105,19 @@ impl Histories {
         Ok(None)
     }
 
-    /// The first of these values that is whole, or the nearest ancestor of the first that has a whole one.
-    pub(crate) fn newest_whole(&mut self, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
+    /// The first of these values, or else the nearest of its ancestors, whose own files are all there, whatever history lacks below;
+    /// where there is none, the first value that can be read at all.
+    pub(crate) fn newest(&mut self, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
         let mut seen = HashSet::new();
         for candidate in candidates {
-            if seen.len() >= MOST_GIVEN_UP {
-                return Ok(None);
-            }
             let mut next = VecDeque::from([*candidate]);
             while let Some(oid) = next.pop_front() {
-                if self.is_whole(&oid)? {
+                if self.may_stay(&oid)? {
                     return Ok(Some(oid));
                 }
                 if seen.len() < MOST_GIVEN_UP && seen.insert(oid) {
                     next.extend(self.parents(&oid)?);
                 }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The first of these values whose own files are all there, whatever its history lacks; or else the first that can be read at all.
-    pub(crate) fn newest_usable(&mut self, candidates: &[Oid]) -> anyhow::Result<Option<Oid>> {
-        for candidate in candidates {
-            if self.is_usable(candidate)? {
-                self.has_holes = true;
-                return Ok(Some(*candidate));
             }
         }
         for candidate in candidates {
@@ -136,9 +129,14 @@ impl Histories {
         Ok(None)
     }
 
-    /// Does a ref keep a value with a hole below it?
-    pub(crate) fn has_holes(&self) -> bool {
-        self.has_holes
+    /// May a ref stay at this value? It is whole, or its own files are all there.
+    pub(crate) fn may_stay(&mut self, oid: &Oid) -> anyhow::Result<bool> {
+        if self.is_whole(oid)? {
+            return Ok(true);
+        }
+        let is_usable = self.is_usable(oid)?;
+        self.has_holes |= is_usable;
+        Ok(is_usable)
     }
 
     /// Is it whole, or, where refs have holes below them anyway, usable?

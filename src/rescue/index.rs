@@ -170,7 +170,11 @@ impl Indexes {
             lost.iter().take(SHOWN).map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect();
         paths.extend((lost.len() > SHOWN).then(|| format!("and {} more", lost.len() - SHOWN)));
         let loss = format!("what was staged of {}: `git add` it again", paths.join(", "));
-        plan.lost(format!("{shown} names {} objects that are missing", lost.len()), "those are as in HEAD", loss);
+        plan.lost(
+            format!("{shown} names {} objects that are missing", lost.len()),
+            "those are as in HEAD, and of a conflict those sides go",
+            loss,
+        );
         Ok(())
     }
 }
@@ -187,10 +191,24 @@ fn read(path: &Path) -> anyhow::Result<(Content, Vec<Oid>, Option<FileId>)> {
     }
     let content = match index_file::entries(&bytes) {
         Found::Entries(entries) => Content::Entries(entries),
+        Found::Partial if is_shared_damaged(path, &bytes)? => Content::Unreadable,
         Found::Partial => Content::Partial,
         Found::Garbage => Content::Unreadable,
     };
     Ok((content, index::cached_trees(path)?, Some(file)))
+}
+
+/// Is the file damaged that a split index names as the one it is a part of?
+fn is_shared_damaged(path: &Path, bytes: &[u8]) -> anyhow::Result<bool> {
+    for (name, kind) in door::entries(crate::fs::access::parent(path))?.unwrap_or_default() {
+        let oid = name.to_str().and_then(|name| Oid::parse(name.strip_prefix("sharedindex.")?.as_bytes()));
+        let Some(oid) = oid.filter(|_| kind == door::Kind::File) else { continue };
+        let is_named = bytes.windows(oid.as_bytes().len()).any(|part| part == oid.as_bytes());
+        if is_named && !index::is_whole(&fs::read(path.with_file_name(&name))?)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Is there anything but `.git`?

@@ -34,6 +34,11 @@ impl Log {
         values.filter(|oid| !oid.is_null())
     }
 
+    /// The last line, unless what is left of it cannot be read: nobody knows then what followed.
+    pub(crate) fn last_line(&self) -> Option<&[u8]> {
+        self.lines().next_back().filter(|line| sound(line).is_some())
+    }
+
     /// All of them.
     pub(crate) fn values(&self) -> Vec<Oid> {
         self.newest_first().collect()

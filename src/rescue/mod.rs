@@ -10,7 +10,9 @@
 //! - Diagnosis changes nothing. All questions about objects are asked in a scratch repository outside of the damaged one, which
 //!   borrows the objects that are whole: no git is started in the damaged repository, and no configuration of it is read by git.
 //! - Everything that is replaced is in quarantine first. Nothing in the worktree is written.
-//! - A branch is never removed. What cannot be made whole is kept under its name at its newest whole value, and told as a loss.
+//! - A branch is never removed, and stays where it is while the files of its newest commit are there. What cannot be made whole is
+//!   kept under its name, and told as a loss.
+//! - What is not proved is no repair: it is told as a loss, or left as it is.
 //! - Killed anywhere and run again it comes to the same end: objects come first, then what names them, and no step removes what a
 //!   later one is decided by.
 //!
@@ -99,14 +101,14 @@ fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
     let objects = Objects::look(repo)?;
     let mut view = View::make(repo, request, &settings, objects)?;
     salvage::packs(&mut view, &mut plan)?;
-    let shallow = view.shallow(&mut plan)?;
-    let claims = Claims::read(repo, settings.hash)?;
+    view.take_shallow(&mut plan)?;
+    let claims = Claims::read(repo, &settings)?;
     plan.lost_loose = claims.lost_loose;
     if claims::is_noted(repo)? {
         plan.found("a rescue that made lost files of refs again was killed", "it is ended");
     }
     let indexes = Indexes::read(repo, &settings)?;
-    let reach = salvage::salvage(repo, &view, &claims, &indexes, (shallow, request.fetch.as_deref()), &mut plan)?;
+    let reach = salvage::salvage(repo, &view, &claims, &indexes, request.fetch.as_deref(), &mut plan)?;
     let mut histories = Histories::new(&view, &settings);
     histories.judge(&claims.values())?;
     let heads = Heads::decide(repo, &claims, &mut histories, &mut plan)?;

@@ -12,6 +12,7 @@ use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, named as fs};
 use crate::git::hash::Hash;
 use crate::git::{Git, Plumbing, Repository, objects};
+use crate::util::text::shown;
 
 /// A pack, by the files that there are of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,35 +55,11 @@ pub(crate) struct Objects {
     pub(crate) absent_alternates: Vec<PathBuf>,
 }
 
-/// Can git read this directory of objects, and those that it names in turn, without waiting for ever? A FIFO in the place of a pack, an
-/// object, or a list would make it wait.
-fn is_readable(objects: &Path, depth: usize) -> bool {
-    const DEEPEST: usize = 5;
-    let is_plain = |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file() || found.is_dir());
-    let is_listed = |dir: &Path| {
-        let entries = door::entries(dir).ok().flatten().unwrap_or_default();
-        entries.iter().all(|(name, kind)| matches!(kind, Kind::File | Kind::Directory) || is_plain(&dir.join(name)))
-    };
-    let entries = door::entries(objects).ok().flatten();
-    let Some(entries) = entries.filter(|_| depth <= DEEPEST && is_listed(objects)) else { return false };
-    if !entries
-        .iter()
-        .all(|(name, _)| is_listed(&objects.join(name)) && is_listed(&objects.join(name).join("commit-graphs")))
-    {
-        return false;
-    }
-    let Ok(text) = absent_is_none(fs::read(objects.join("info/alternates"))) else { return false };
-    let text = text.unwrap_or_default();
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
-    let mut paths = lines.map(|line| objects.join(Path::new(std::ffi::OsStr::from_bytes(line))));
-    // One that is not there is passed over by git.
-    paths.all(|path| fs::canonicalize(&path).map_or(true, |real| is_readable(&real, depth + 1)))
-}
-
 impl Objects {
     /// Looks at loose objects, caches and alternates. Packs are verified by [`Objects::verify`], which needs a git.
     pub(crate) fn look(repo: &Repository) -> anyhow::Result<Objects> {
         let dir = repo.common_dir.join("objects");
+        refuse_links(&dir)?;
         let entries = door::entries(&dir)?.unwrap_or_default();
         let is_fan_out = |name: &OsString| name.len() == 2 && name.as_bytes().iter().all(u8::is_ascii_hexdigit);
         let mut fan_out: Vec<OsString> = entries
@@ -115,7 +92,10 @@ impl Objects {
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
             let path = self.dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
             match fs::canonicalize(&path) {
-                Ok(real) if is_readable(&real, 0) => self.alternates.push(real),
+                Ok(real) if real.is_dir() => {
+                    refuse_what_waits(&real, 0)?;
+                    self.alternates.push(real);
+                }
                 _ => self.absent_alternates.push(path),
             }
         }
@@ -159,6 +139,61 @@ impl Objects {
     }
 }
 
+fn is_named_as_a_pack(stem: &Path) -> bool {
+    stem.file_name().is_some_and(|name| name.as_bytes().starts_with(b"pack-"))
+}
+
+/// git reads objects and packs through links, and rescue does not: what lies behind them would count as missing.
+fn refuse_links(dir: &Path) -> anyhow::Result<()> {
+    for (name, kind) in door::entries(dir)?.unwrap_or_default() {
+        let path = dir.join(&name);
+        refuse_link(&path, kind)?;
+        let has_objects = name.len() == 2 || name == "pack" || name == "info";
+        if kind == Kind::Directory && has_objects {
+            for (inside, kind) in door::entries(&path)?.unwrap_or_default() {
+                refuse_link(&path.join(inside), kind)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// git reads whatever is in an alternate, and waits for ever at a FIFO.
+fn refuse_what_waits(dir: &Path, depth: usize) -> anyhow::Result<()> {
+    /// git follows no more alternates of alternates.
+    const DEEPEST: usize = 5;
+    for (name, _) in door::entries(dir)?.unwrap_or_default() {
+        if !(name.len() == 2 || name == "pack" || name == "info") {
+            continue;
+        }
+        for (inside, kind) in door::entries(&dir.join(&name))?.unwrap_or_default() {
+            let path = dir.join(&name).join(inside);
+            let is_odd =
+                |real: PathBuf| fs::symlink_metadata(real).is_ok_and(|found| !found.is_file() && !found.is_dir());
+            let waits = kind == Kind::Other || kind == Kind::Symlink && fs::canonicalize(&path).is_ok_and(is_odd);
+            anyhow::ensure!(!waits, "{} is no file: git would wait for it", shown(&path));
+        }
+    }
+    let text = absent_is_none(fs::read(dir.join("info/alternates")))?.unwrap_or_default();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
+        let path = dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
+        if let Some(real) = fs::canonicalize(&path).ok().filter(|real| depth < DEEPEST && real.is_dir()) {
+            refuse_what_waits(&real, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a symbolic link.
+pub(crate) fn refuse_link(path: &Path, kind: Kind) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        kind != Kind::Symlink,
+        "{} is a link, which rescue does not follow\nhint: put what it leads to in its place, or move the link away",
+        shown(path)
+    );
+    Ok(())
+}
+
 fn packs(dir: &Path) -> anyhow::Result<Vec<Pack>> {
     let entries = door::entries(dir)?.unwrap_or_default();
     let has = |path: &Path| entries.iter().any(|(name, kind)| *kind == Kind::File && dir.join(name) == path);
@@ -167,7 +202,8 @@ fn packs(dir: &Path) -> anyhow::Result<Vec<Pack>> {
         .map(|(name, _)| dir.join(name))
         .filter(|path| path.extension().is_some_and(|e| e == "pack" || e == "idx"))
         .map(|path| path.with_extension(""))
-        .filter(|stem| stem.file_name().is_some_and(|name| name.as_bytes().starts_with(b"pack-")))
+        // git reads a pack of any name, by its index.
+        .filter(|stem| has(&stem.with_extension("idx")) || is_named_as_a_pack(stem))
         .collect();
     stems.sort();
     stems.dedup();

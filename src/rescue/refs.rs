@@ -1,11 +1,10 @@
 //! Refs: what each says, and what it becomes.
 //!
 //! ```text
-//!  says a whole value ────────────────────────────────▶ stays
-//!  says nothing, or a value with a hole ──▶ newest whole value of: itself and its ancestors, its reflog, packed-refs, HEAD's
-//!                                           reflog, its remote-tracking branch
-//!  the hole is deeper than a few commits ─▶ the newest value whose own files are there: the hole is told
-//!  of a branch nothing whole is known ────▶ the value of HEAD: the name stays
+//!  says a value whose own files are there ▶ stays; a hole in its history is told
+//!  says nothing, or another value ────────▶ the newest value whose own files are there, of: itself and its ancestors, its reflog,
+//!                                           packed-refs, HEAD's reflog, its remote-tracking branch (told as a loss)
+//!  of a branch nothing whole is known ────▶ the value of HEAD: the name stays; where HEAD has none, it is left as it is
 //!  of another ref nothing whole is known ─▶ quarantine
 //! ```
 //! A reflog without a ref is a ref that was lost: git removes both, the reflog first.
@@ -48,31 +47,39 @@ pub(crate) fn decide(
         let now = claims.visible(name);
         match &now {
             Value::Symref(_) => continue,
-            Value::Oid(oid) if histories.is_whole(oid)? && !search.is_outdated(name, oid) => continue,
+            Value::Oid(oid) if histories.is_elsewhere(oid)? => {
+                let loss = format!("{name}: it is {oid}, which is not here");
+                plan.lost(wrong(name, &now), "it stays: the server, or the alternate, may have it", loss);
+                continue;
+            }
+            Value::Oid(oid) if search.is_outdated(name, oid) => {}
+            Value::Oid(oid) if histories.is_whole(oid)? => continue,
+            Value::Oid(oid) if histories.may_stay(oid)? => {
+                search.leave(name, &now, *oid, Some(oid), plan);
+                continue;
+            }
             _ => {}
         }
-        let mut candidates = claims.candidates(name, heads.of_branch(name));
+        let mut candidates = claims.own(name, heads.of_branch(name));
         if search.hides_older(name) {
             // What `packed-refs` says is what the ref was before the file that is lost.
-            candidates.rotate_left(usize::from(now.oid().is_some()));
+            let packed = candidates.len().min(usize::from(now.oid().is_some()));
+            candidates.rotate_left(packed);
         }
-        // What a tag or a stash is built on is another thing than the tag or the stash.
+        let last = candidates.first().copied();
+        // What a remote-tracking branch says is no value that the branch itself had.
+        candidates.extend(claims.copies(name));
         let is_branch = name.as_bytes().starts_with(b"refs/heads/");
-        let whole =
-            if is_branch { histories.newest_whole(&candidates)? } else { histories.first_whole(&candidates)? };
-        match whole {
-            Some(to) => search.write(name, &now, candidates.first(), to, plan),
-            // Beside branches that are whole a tag with a hole would only keep gc from working.
+        // What a tag or a stash is built on is another thing than the tag or the stash.
+        let to = if is_branch { histories.newest(&candidates)? } else { histories.first_whole(&candidates)? };
+        match to {
+            Some(to) if histories.is_whole(&to)? => search.write(name, &now, last.as_ref(), to, plan),
+            Some(to) => search.leave(name, &now, to, last.as_ref(), plan),
+            None if is_branch => search.keep_name(name, &now, last.as_ref(), histories, plan)?,
             None => {
-                match histories.newest_usable(if is_branch || histories.has_holes() { &candidates } else { &[] })? {
-                    Some(to) => search.leave(name, &now, to, plan),
-                    None if search.keep_name(name, &now, candidates.first(), histories, plan)? => {}
-                    None => {
-                        search.give_up(name, &now, candidates.first(), plan);
-                        packed.remove(name);
-                        given_up.insert(name.clone());
-                    }
-                }
+                search.give_up(name, &now, last.as_ref(), plan);
+                packed.remove(name);
+                given_up.insert(name.clone());
             }
         }
     }
@@ -123,8 +130,12 @@ impl Search<'_> {
         let is_hidden = self.hides_older(name) && now.oid().is_some();
         let what = if is_hidden { format!("the file of {name} is missing") } else { wrong(name, now) };
         let repair = format!("it is {} again", short(&to));
-        match last.filter(|last| **last != to) {
-            None => plan.found(what, repair),
+        match last {
+            Some(last) if *last == to => plan.found(what, repair),
+            None => {
+                let repair = format!("it gets {}, the value of its remote-tracking branch", short(&to));
+                plan.lost(what, repair, format!("{name}: {}", was(None)));
+            }
             Some(last) => {
                 let repair = format!("it goes back to {}, its newest value that is whole", short(&to));
                 plan.lost(what, repair, format!("{name} was {last}: that, or what it is built on, is missing"));
@@ -132,22 +143,21 @@ impl Search<'_> {
         }
     }
 
-    /// Its history has a hole deep below, or nothing of it is whole.
-    fn leave(&self, name: &RefName, now: &Value, to: Oid, plan: &mut Plan) {
+    /// There is a hole in its history.
+    fn leave(&self, name: &RefName, now: &Value, to: Oid, last: Option<&Oid>, plan: &mut Plan) {
         let repair = if now.oid() == Some(&to) {
             "it stays"
         } else {
             self.put(name, to, plan);
             "it gets its newest value that can be read"
         };
-        plan.lost(
-            wrong(name, now),
-            repair,
-            format!("a part of the history of {name}, which is at {to}: gc does not work until it is back"),
-        );
+        let before = if last == Some(&to) { String::new() } else { format!("{name}: {}; and ", was(last)) };
+        let loss =
+            format!("{before}a part of the history of {name}, which is at {to}: gc does not work until it is back");
+        plan.lost(wrong(name, now), repair, loss);
     }
 
-    /// Nothing of a branch is known: its name stays, at HEAD. `false` where there is nothing to put it at.
+    /// Nothing of a branch is known: its name stays, at HEAD. Where nothing is known of HEAD either it is left as it is.
     fn keep_name(
         &self,
         name: &RefName,
@@ -155,15 +165,16 @@ impl Search<'_> {
         last: Option<&Oid>,
         histories: &mut Histories,
         plan: &mut Plan,
-    ) -> anyhow::Result<bool> {
-        if !name.as_bytes().starts_with(b"refs/heads/") {
-            return Ok(false);
-        }
-        let Some(head) = self.heads.newest_whole(self.claims, histories)? else { return Ok(false) };
-        self.put(name, head, plan);
-        let repair = format!("nothing whole is known of it: the name stays, at HEAD ({})", short(&head));
+    ) -> anyhow::Result<()> {
+        let repair = match self.heads.newest(self.claims, histories)? {
+            Some(head) => {
+                self.put(name, head, plan);
+                format!("nothing whole is known of it: the name stays, at HEAD ({})", short(&head))
+            }
+            None => "nothing whole is known of it, nor of HEAD: it is left as it is".to_owned(),
+        };
         plan.lost(wrong(name, now), repair, format!("{name}: {}", was(last)));
-        Ok(true)
+        Ok(())
     }
 
     /// Nothing whole is known: what names it goes to quarantine.

@@ -28,7 +28,7 @@ pub(crate) fn decide(
     plan.set_aside_last(log.path.clone());
     let values: Vec<_> = log.newest_first().collect();
     let what = format!("a rename of a branch died: {RENAMED_LOG} is left of it");
-    let Some(to) = histories.newest_whole(&values)? else {
+    let Some(to) = histories.newest(&values)? else {
         let loss = values.first().map_or_else(|| "what it was".to_owned(), |last| format!("the branch: it was {last}"));
         plan.lost(what, "nothing whole is known of the branch", loss);
         return Ok(());
@@ -65,7 +65,7 @@ pub(crate) fn decide(
     put_log(plan, &name);
     plan.put_locked(repo.common_dir.join(name.as_path()), format!("{to}\n").into_bytes());
     let repair = format!("{name} is {} again", short(&to));
-    if is_known && values.first() == Some(&to) {
+    if is_known && values.first() == Some(&to) && histories.is_whole(&to)? {
         plan.found(what, repair);
     } else {
         plan.lost(what, repair, LOSS);

@@ -22,7 +22,7 @@ use crate::rescue::claims::Claims;
 use crate::rescue::index::{Index, Indexes};
 use crate::rescue::objects::{Pack, PackState, ends_with_sum};
 use crate::rescue::plan::Plan;
-use crate::rescue::view::{View, shallow_text};
+use crate::rescue::view::View;
 
 /// So many objects of a damaged pack are given up before the rest of it is.
 const MOST_UNREADABLE: usize = 2000;
@@ -45,8 +45,6 @@ pub(crate) struct Reach {
     pub(crate) dangling_commits: Vec<Oid>,
     /// Annotated tags that nothing names.
     pub(crate) dangling_tags: Vec<Oid>,
-    /// Commits whose parents are not there.
-    without_parents: BTreeSet<Oid>,
 }
 
 /// Reads what can be read of damaged packs.
@@ -65,7 +63,16 @@ pub(crate) fn packs(view: &mut View, plan: &mut Plan) -> anyhow::Result<()> {
                     view.objects.packs[number].state = PackState::Corrupt;
                     let count = unpack(view, &pack)?;
                     let repair = format!("the {count} objects that can be read are kept, the pack goes to quarantine");
-                    plan.found(format!("{name}.pack is damaged"), repair);
+                    let what = format!("{name}.pack is damaged");
+                    if fs::symlink_metadata(pack.stem.with_extension("promisor")).is_ok() {
+                        plan.lost(
+                            what,
+                            repair,
+                            "which objects the server of this partial clone has: `git fetch --refetch`",
+                        );
+                    } else {
+                        plan.found(what, repair);
+                    }
                 }
             }
         }
@@ -165,18 +172,12 @@ pub(crate) fn salvage(
     view: &View,
     claims: &Claims,
     indexes: &Indexes,
-    (shallow, url): (Option<Vec<Oid>>, Option<&str>),
+    url: Option<&str>,
     plan: &mut Plan,
 ) -> anyhow::Result<Reach> {
     let mut roots = claims.values();
     roots.extend(indexes.objects());
     let mut reach = look(view, &roots)?;
-    if shallow.is_none() {
-        let ends: Vec<Oid> = reach.without_parents.iter().copied().collect();
-        view.set_shallow(&ends)?;
-        plan.put_locked(repo.common_dir.join("shallow"), shallow_text(&ends).into_bytes());
-        reach = look(view, &roots)?;
-    }
     for path in &view.objects.absent_alternates {
         let what = format!("objects/info/alternates names {}, which is not there", crate::util::text::shown(path));
         plan.lost(what, "nothing: put it there again", "the objects in it, until it is there again");
@@ -270,7 +271,6 @@ fn look(view: &View, roots: &BTreeSet<Oid>) -> anyhow::Result<Reach> {
     reach.missing.extend(all.into_iter().filter(|oid| !there.contains(oid)));
     let ran = view.git.run(Plumbing::Connectivity)?;
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
-    let mut from = None;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let oid = |word: &str| Oid::parse(word.as_bytes());
@@ -278,11 +278,6 @@ fn look(view: &View, roots: &BTreeSet<Oid>) -> anyhow::Result<Reach> {
             ["missing", _, name] => reach.missing.extend(oid(name)),
             ["dangling", "commit", name] => reach.dangling_commits.extend(oid(name)),
             ["dangling", "tag", name] => reach.dangling_tags.extend(oid(name)),
-            ["broken", "link", "from", kind, name] => from = oid(name).filter(|_| kind == "commit"),
-            ["to", "commit", name] => {
-                reach.without_parents.extend(from.take());
-                reach.missing.extend(oid(name));
-            }
             ["to", _, name] => reach.missing.extend(oid(name)),
             _ => {}
         }

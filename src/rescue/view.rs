@@ -144,7 +144,8 @@ impl View {
 
     /// Another scratch repository, which borrows from this one, and from a damaged pack.
     pub(crate) fn with_pack(&self, pack: &Pack) -> anyhow::Result<Git> {
-        let name = pack.stem.file_name().context("a pack has a name")?.to_string_lossy().into_owned();
+        let name = pack.stem.file_name().context("a pack has a name")?.to_string_lossy();
+        let name = format!("damaged-{name}");
         let git = self.another(&name)?;
         let objects = self.root.join(&name).join("objects");
         let alternate = [self.own_objects().as_os_str().as_bytes(), b"\n"].concat();
@@ -211,28 +212,20 @@ impl View {
         Ok(())
     }
 
-    /// The commits at which the history was cut when it was fetched (`shallow`).
-    pub(crate) fn set_shallow(&self, commits: &[Oid]) -> anyhow::Result<()> {
-        let path = self.root.join("git/shallow");
-        durable::remove_file(&path)?;
-        if !commits.is_empty() {
-            durable::create_new(&path, shallow_text(commits).as_bytes())?;
-        }
-        Ok(())
-    }
-
-    /// Takes `shallow` over. `None` when it is damaged, so that nobody knows where the history ends.
-    pub(crate) fn shallow(&self, plan: &mut Plan) -> anyhow::Result<Option<Vec<Oid>>> {
+    /// Takes over `shallow`: the commits at which history was cut when it was fetched. One that git cannot read goes to quarantine,
+    /// and none is made: of a hole nobody can tell a commit that was lost from one that was never fetched.
+    pub(crate) fn take_shallow(&self, plan: &mut Plan) -> anyhow::Result<()> {
         let path = self.common_dir.join("shallow");
-        let Some(text) = absent_is_none(fs::read(&path))? else { return Ok(Some(Vec::new())) };
-        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-        let commits: Vec<Oid> = lines.iter().filter_map(|line| Oid::parse(line)).collect();
-        self.set_shallow(&commits)?;
-        if commits.len() == lines.len() && text.ends_with(b"\n") {
-            return Ok(Some(commits));
+        let Some(text) = absent_is_none(fs::read(&path))? else { return Ok(()) };
+        // Where a line of it cannot be read git ends; an empty one it reads as none.
+        let is_sound = |line: &[u8]| line.is_empty() || Oid::parse(line).is_some();
+        if text.split(|byte| *byte == b'\n').all(is_sound) {
+            return Ok(durable::create_new(&self.root.join("git/shallow"), &text).map(|_| ())?);
         }
-        plan.found("shallow is empty or damaged", "it is made again: history ends where commits have no parents");
-        Ok(None)
+        plan.set_name_aside(path);
+        let repair = "it goes to quarantine, and no other is made";
+        plan.lost("shallow is damaged", repair, "at which commits the history of a shallow clone ends");
+        Ok(())
     }
 }
 
@@ -252,11 +245,6 @@ fn framed(mut content: Vec<u8>, index: &[u8]) -> Vec<u8> {
         }
     }
     content
-}
-
-/// The content of `shallow`.
-pub(crate) fn shallow_text(commits: &[Oid]) -> String {
-    commits.iter().map(|commit| format!("{commit}\n")).collect()
 }
 
 /// A new directory for this user alone.

@@ -1,6 +1,7 @@
 //! `jin-txn rescue`: repositories that were never protected, damaged in every way that is known.
 
 mod damage;
+mod doubt;
 mod hostile;
 mod judge;
 mod kills;

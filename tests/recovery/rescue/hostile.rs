@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::sys::stat::Mode;
 
-use super::damage::{append, copy, empty, remove, rescue, template, write};
+use super::damage::{append, copy, empty, object, remove, rescue, template, write};
 use crate::support::crash::jin;
 use crate::support::observe::{Tree, tree};
 use crate::support::repo::{Repo, text, write_file};
@@ -75,6 +75,13 @@ const PREPARED: &[Prepared] = &[
         fs::create_dir_all(out.join("other/pack")).unwrap();
         nix::unistd::mkfifo(&out.join("other/pack/pack-x.idx"), Mode::S_IRWXU).unwrap();
         write(r, "objects/info/alternates", format!("{}\n", out.join("other").display()).as_bytes())
+    }),
+    ("an object of an alternate is a FIFO", |r, _| {
+        let wanted = object(r, "HEAD");
+        let other = format!("other/{}", wanted.trim_start_matches("objects/"));
+        remove(r, &wanted);
+        fifo(r, &other);
+        write(r, "objects/info/alternates", format!("{}\n", r.git_dir().join("other").display()).as_bytes());
     }),
     ("the index is a FIFO", |r, _| fifo(r, "index")),
     ("a reflog is a FIFO", |r, _| fifo(r, "logs/HEAD")),

@@ -188,7 +188,7 @@ const KINDS: &[Kind] = &[
     ),
     ("ORIG_HEAD is empty", |r| empty(r, "ORIG_HEAD"), WHOLE, WHOLE),
     ("MERGE_HEAD is empty", |r| empty(r, "MERGE_HEAD"), LOSS, LOSS),
-    ("HEAD of a worktree is empty", |r| empty(r, "worktrees/linked/HEAD"), WHOLE, WHOLE),
+    ("HEAD of a worktree is empty", |r| empty(r, "worktrees/linked/HEAD"), LOSS, LOSS),
     ("commondir of a worktree is empty", |r| empty(r, "worktrees/linked/commondir"), WHOLE, WHOLE),
     ("the index of a worktree is garbage", |r| write(r, "worktrees/linked/index", b"DIRC?"), WHOLE, WHOLE),
     ("the alternates are garbage", |r| write(r, "objects/info/alternates", b"/nowhere/at/all\n"), LOSS, LOSS),

@@ -53,6 +53,11 @@ fn what_was_replaced_is_listed_shown_put_back_and_let_go() {
         "what a restore replaced is in quarantine too, and a rescue goes on"
     );
     assert_eq!(run_jin(&repo, &["quarantine", "restore", "nothing"]).0, 1);
+    let outside = repo.scratch().join("outside");
+    std::fs::write(&outside, "secret\n").unwrap();
+    std::os::unix::fs::symlink(&outside, repo.git_dir().join("jin-rescue/quarantine/1-refs%heads%link")).unwrap();
+    let (code, said) = run_jin(&repo, &["quarantine", "show", "1-refs%heads%link"]);
+    assert!(code == 1 && !said.contains("secret"), "a link leads nowhere: {said}");
     assert_eq!(run_jin(&repo, &["quarantine", "drop", "--all"]).0, 0);
     assert!(run_jin(&repo, &["quarantine", "list"]).1.contains("nothing is in quarantine"));
 }
@@ -71,6 +76,8 @@ fn a_rescue_of_a_copy_leaves_the_original_as_it_is() {
     copy.git(["fsck"]);
     assert_eq!(copy.read(["rev-parse", "HEAD:file"]), copy.read(["hash-object", "file"]));
     assert_eq!(rescue(&repo, &["--to", repo.scratch().join("copy").to_str().unwrap()]).0, 1);
+    let (code, said) = rescue(&repo, &["--to", repo.path().join("inside").to_str().unwrap()]);
+    assert!(code == 1 && !repo.path().join("inside").exists(), "a copy does not go into itself: {said}");
 }
 
 #[test]
