@@ -1,4 +1,4 @@
-//! What is no ref of git's sessions: the index of the worktree, HEAD when that moves from or to a branch, and the configuration.
+//! Files that no ref update of git changes: the index of the worktree, HEAD when it moves from or to a branch, and the configuration.
 //!
 //! ```text
 //!  stage index.new, config.new, HEAD.new ──▶ second names index.lock, config.lock, HEAD.lock ──▶ decided ──▶ branches

@@ -21,7 +21,7 @@ use crate::git::{Value, branch_config};
 use crate::hook::call::Call;
 use crate::observe::Observed;
 use crate::process::git_argv;
-use crate::process::operation::Root;
+use crate::process::operation::{self, Root};
 use crate::process::owner::{self, Process};
 use crate::state::directory::SMALL;
 use crate::state::marker::Marker;
@@ -79,7 +79,13 @@ impl Call<'_> {
         let began = owner::realtime_of_start(
             self.start_of_run(run.filter(|_| !in_progress.is_empty()))?.unwrap_or(process.start),
         );
-        let found: Vec<&StateFile> = in_progress.iter().filter(|file| self.was_there(file, began)).collect();
+        // A pick makes its state within a tick of its start.
+        let begins_pick = root.map_or_else(
+            || git_argv::begins_a_pick(&git.argv),
+            |root| git_argv::begins_a_pick(&operation::words_of(&root.operation)),
+        );
+        let older_than = if begins_pick { began - TICK } else { began + TICK };
+        let found: Vec<&StateFile> = in_progress.iter().filter(|file| self.was_there(file, older_than)).collect();
         if found.is_empty() && !in_progress.is_empty() {
             parts.push(KeptPart::StatesOfItself);
         }
@@ -106,9 +112,9 @@ impl Call<'_> {
     }
 
     /// Is the state file older than the operation? A rebase makes its directory before its first transaction.
-    fn was_there(&self, file: &StateFile, began: i64) -> bool {
+    fn was_there(&self, file: &StateFile, older_than: i64) -> bool {
         Birth::at(&self.repo.git_dir.join(&file.name))
-            .is_ok_and(|birth| birth.born.is_none_or(|born| born < began + TICK))
+            .is_ok_and(|birth| birth.born.is_none_or(|born| born < older_than))
     }
 
     /// Has nothing been kept for the operation of `root` yet?

@@ -34,6 +34,13 @@ pub(crate) fn only_reads(argv: &[String]) -> bool {
     is_reading && !options.unknown && !argv.iter().any(may_write)
 }
 
+/// Does this git begin a cherry-pick or a revert, rather than go on with one?
+pub(crate) fn begins_a_pick(argv: &[String]) -> bool {
+    const ENDS: [&str; 4] = ["--abort", "--continue", "--quit", "--skip"];
+    let ends = |word: &String| word.len() > 2 && ENDS.iter().any(|end| end.starts_with(word.as_str()));
+    matches!(global_options(argv).command, Some("cherry-pick" | "revert")) && !argv.iter().any(ends)
+}
+
 /// Does this git only put refs into `packed-refs`, where others' new values are not visible yet?
 pub(crate) fn packs_refs(argv: &[String]) -> bool {
     match global_options(argv).command {

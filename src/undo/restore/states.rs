@@ -12,7 +12,7 @@ use crate::fs::door::{self, Kind};
 use crate::fs::{absent_is_none, durable};
 use crate::git::Repository;
 use crate::git::index;
-use crate::process::operation::{command_of, words_of};
+use crate::process::operation::command_of;
 use crate::state::directory::SMALL;
 use crate::state::kept;
 use crate::undo::kept::Kept;
@@ -54,16 +54,13 @@ pub(super) fn plan(repo: &Repository, step: &Step, moves: &[Move], kept: &Kept) 
     }
 }
 
-/// Is it the rest of a sequence, whose state it found? Or a pick that has made its state so soon that this looks older: git begins
-/// none where another one is in progress.
+/// Is it the rest of a sequence, whose state it found?
 fn goes_on(step: &Step, dir: &Path) -> bool {
     const COMMANDS: [&str; 6] = ["am", "bisect", "cherry-pick", "pull", "rebase", "revert"];
-    const ENDS: [&str; 4] = ["--abort", "--continue", "--quit", "--skip"];
-    let Some(command) = command_of(&step.operation) else { return false };
     let is_sequence = kept::SEQUENCES.iter().any(|name| dir.join(name).symlink_metadata().is_ok());
-    let ends = |word: &String| word.len() > 2 && ENDS.iter().any(|end| end.starts_with(word.as_str()));
-    let is_pick = ["cherry-pick", "revert"].contains(&command.as_str()) && !words_of(&step.operation).iter().any(ends);
-    (is_sequence || is_pick) && step.parts.is_empty() && COMMANDS.contains(&command.as_str())
+    is_sequence
+        && step.parts.is_empty()
+        && command_of(&step.operation).is_some_and(|it| COMMANDS.contains(&it.as_str()))
 }
 
 /// The files, if one commit ended what had these alone.

@@ -215,7 +215,7 @@ const FILES: [Row; 32] = [
 ];
 
 /// What a hostile reading has found.
-const ATTACKED: [Row; 20] = [
+const ATTACKED: [Row; 21] = [
     (
         "tx-commit of a resolution",
         "git merge -q clash > /dev/null || { echo both > file; git add file; }",
@@ -226,6 +226,13 @@ const ATTACKED: [Row; 20] = [
         "tx-rebase --continue",
         "git switch -q topic; echo t > file; git commit -q -a -m t; git rebase -q main > /dev/null 2>&1 || { echo both > file; git add file; }",
         "GIT_EDITOR=true git tx rebase --continue > /dev/null 2>&1",
+        Refused,
+    ),
+    (
+        "an-emptied-pick, and another one",
+        // State that is younger than a tick of the clock may be that of the second pick.
+        "git cherry-pick clash > /dev/null 2>&1 || git checkout -q HEAD -- file; sleep 0.1",
+        "git cherry-pick topic > /dev/null",
         Refused,
     ),
     (
