@@ -55,11 +55,19 @@ pub(crate) fn are_in_each_others_way(writes: &[RefWrite]) -> bool {
     in_the_way(names(true), names(false)).is_some()
 }
 
-/// In one `git update-ref` session (symrefs one by one afterwards).
+/// In one `git update-ref` session, and symrefs one by one. What was deleted comes back first, what was made goes last: the
+/// reverse of what git did. In any other order a rollback that is cut would look as if somebody else had deleted what is
+/// still missing. Within the session git makes its updates in this order, before its first deletion.
 fn write_at_once(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
+    let (missing, there): (Vec<&RefWrite>, Vec<&RefWrite>) = writes.iter().partition(|w| w.from == Value::Absent);
+    let symrefs = |writes: &[&RefWrite]| {
+        writes.iter().try_for_each(|write| match &write.to {
+            Value::Symref(target) => write_symref(git, write.name.as_bytes(), target, message),
+            _ => Ok(()),
+        })
+    };
     let mut stdin = Vec::new();
-    let mut symrefs = Vec::new();
-    for RefWrite { name, from, to } in writes {
+    for RefWrite { name, from, to } in missing.iter().chain(&there) {
         let (name, zero) = (name.as_bytes(), null_of(from, to));
         let old = match from {
             Value::Oid(oid) => oid.hex().to_owned(),
@@ -72,14 +80,15 @@ fn write_at_once(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Resul
                 push_line(&mut stdin, &[b"update ", name, b"\0", new.hex().as_bytes(), b"\0", old.as_bytes(), b"\0"])
             }
             Value::Absent => push_line(&mut stdin, &[b"delete ", name, b"\0", old.as_bytes(), b"\0"]),
-            Value::Symref(target) => symrefs.push((name, target)),
+            Value::Symref(_) => {}
             Value::Broken => anyhow::bail!("a broken value cannot be written"),
         }
     }
+    symrefs(&missing)?;
     if !stdin.is_empty() {
         accepted("update-ref", update_session(git, message).stdin(stdin))?;
     }
-    symrefs.into_iter().try_for_each(|(name, target)| write_symref(git, name, target, message))
+    symrefs(&there)
 }
 
 /// Points a symref (a `HEAD`) to `target`, without any hook.
@@ -183,6 +192,22 @@ mod tests {
         let output = git.output().expect("git runs");
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn a_symref_that_was_deleted_comes_back_before_what_was_made_goes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
+        git(dir, &["init", "-q", "-b", "main", "."]);
+        git(dir, &["commit", "-q", "--allow-empty", "-m", "x"]);
+        let name = |text: &str| RefName::parse(text.as_bytes()).unwrap();
+        let to = Value::Symref(name("refs/heads/main"));
+        let back = RefWrite { name: name("refs/remotes/origin/HEAD"), from: Value::Absent, to };
+        let other = Value::Oid(Oid::parse(&[b'1'; 40]).unwrap());
+        let refused = RefWrite { name: name("refs/heads/main"), from: other, to: Value::Absent };
+        write_refs(&Git::new(Path::new("git")).at(&dir.join(".git")), &[refused, back], "m")
+            .expect_err("main has another value");
+        assert_eq!(git(dir, &["symbolic-ref", "refs/remotes/origin/HEAD"]), "refs/heads/main");
     }
 
     #[test]

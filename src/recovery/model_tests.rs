@@ -237,7 +237,10 @@ impl World {
             for n in std::mem::take(&mut self.dead.last_mut().expect("it is there").locked) {
                 fs::remove_file(self.path(n, ".lock")).expect("it left its lock");
             }
-            for write in &writes {
+            // What was deleted comes back first, what was made goes last.
+            let (missing, there): (Vec<_>, Vec<_>) = writes.iter().partition(|w| w.from == Value::Absent);
+            let (updates, deletions): (Vec<_>, Vec<_>) = there.into_iter().partition(|w| w.to != Value::Absent);
+            for write in [missing, updates, deletions].into_iter().flatten() {
                 let n = (0..REFS).find(|n| name(*n) == write.name).expect("it is one of the refs");
                 prop_assert_eq!(self.writers[n], Writer::Transaction(id), "only what it wrote itself is taken back");
                 prop_assert_eq!(&self.value(n), &write.from, "from what is there");
@@ -317,6 +320,25 @@ proptest! {
         let before: Vec<Value> = (0..REFS).map(|n| world.value(n)).collect();
         prop_assert!(world.recover(None)?);
         prop_assert_eq!(before, (0..REFS).map(|n| world.value(n)).collect::<Vec<_>>(), "twice is once");
+    }
+}
+
+#[test]
+fn a_transaction_and_its_recovery_that_are_cut_at_each_of_their_writes_end_as_the_model_says() {
+    let kinds = [None, Some((None, Some(0))), Some((Some(0), Some(1))), Some((Some(0), None))];
+    for (case, cuts) in (0..64).flat_map(|case| (0..16).map(move |cuts| (case, cuts))) {
+        let changes = (0..3).filter_map(|n| Some((n, kinds[(case >> (2 * n)) % 4]?)));
+        let changes: Vec<(usize, (Option<usize>, Option<usize>))> = changes.collect();
+        let (first, second) = (cuts / 4, cuts % 4);
+        if first > changes.len() || second > first {
+            continue;
+        }
+        let mut world = World::new();
+        let there = changes.iter().filter(|(_, (from, _))| from.is_some()).map(|(n, (from, _))| (*n, *from)).collect();
+        world.logged(&there, None);
+        world.logged(&changes.iter().map(|(n, (_, to))| (*n, *to)).collect(), Some(first));
+        let ended = world.recover(Some(second)).and_then(|_| world.recover(None));
+        assert!(ended.is_ok_and(|ended| ended), "{changes:?} cut at {first}, recovery at {second}");
     }
 }
 

@@ -88,8 +88,32 @@ fn killed_after_execution_before_cleanup_it_is_committed() {
 fn killed_during_recovery_it_comes_to_the_same_end() {
     let stage = Stage::new("update-ref");
     let renames = stage.events().iter().filter(|event| is_ref_rename(event)).count();
+    recovery_that_is_killed_ends_alike(&stage, || stage.kill(Action::KillTree, nth(renames / 2, is_ref_rename)));
+    recovery_that_is_killed_ends_alike(&stage, || stage.kill(Action::KillTree, nth(1, removes_loose_ref)));
+}
+
+/// A recovery that is cut must not look like one in which somebody else has deleted a ref.
+#[test]
+fn what_was_deleted_comes_back_before_anything_else_is_taken_back() {
+    let torn = Stage::new("update-ref").kill(Action::KillTree, nth(1, removes_loose_ref));
+    let_the_clock_tick(&torn.git_dir());
+    let (events, _) = tracer::events_of(crash::jin(&torn, &["recover"]), b"").expect("jin-txn starts");
+    let written: Vec<PathBuf> =
+        events.iter().filter(|event| is_ref_rename(event)).filter_map(|e| e.path2.clone()).collect();
+    assert!(
+        written.len() > 3 && written[0].ends_with("refs/heads/packed-7"),
+        "it was in packed-refs alone: {written:?}"
+    );
+}
+
+/// All updates and a part of the deletions are made then: what was in packed-refs alone is gone.
+fn removes_loose_ref(event: &Event) -> bool {
+    event.role == Role::Git && event.syscall.starts_with("unlink") && is_loose_ref(&path_of(event))
+}
+
+fn recovery_that_is_killed_ends_alike(stage: &Stage, kill: impl Fn() -> Repo + Sync) {
     let torn = || {
-        let repo = stage.kill(Action::KillTree, nth(renames / 2, is_ref_rename));
+        let repo = kill();
         let_the_clock_tick(&repo.git_dir());
         repo
     };
@@ -207,8 +231,7 @@ fn packed_refs_is_durable_before_it_is_named_and_named_durably_before_a_loose_re
     let content = events.iter().position(|event| by_hook(event, "packed-refs.new"));
     let rename = events.iter().position(|event| crash::is_rename_to(event, "packed-refs"));
     let name = events.iter().position(|event| by_hook(event, ".git"));
-    let removes = |event: &Event| event.role == Role::Git && event.syscall.starts_with("unlink");
-    let removal = events.iter().position(|event| removes(event) && is_loose_ref(&path_of(event)));
+    let removal = events.iter().position(removes_loose_ref);
     assert!(content.is_some() && content < rename && rename < name, "{content:?} {rename:?} {name:?}");
     assert!(name < removal, "{name:?} {removal:?}");
     let syncs = events.iter().filter(|event| event.role == Role::Hook && event.syscall == "fsync").count();
