@@ -189,14 +189,15 @@ fn authorship(
     Ok(if moved { RefState::Applied } else { RefState::ThirdParty })
 }
 
-/// pack-refs took the loose file, which was this transaction's lock, into `packed-refs`.
+/// The file that pack-refs took into `packed-refs` last was this transaction's lock.
 fn was_moved(change: &RefChange, later: &[&Record]) -> bool {
-    later.iter().any(|record| {
-        let Body::Moved { refs } = &record.body else { return false };
-        refs.iter().any(|s| {
-            let same_file = s.file.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock));
-            s.name == change.name && s.value == change.after && same_file
-        })
+    let moved = later.iter().filter_map(|record| match &record.body {
+        Body::Moved { refs } => refs.iter().find(|moved| moved.name == change.name),
+        _ => None,
+    });
+    moved.last().is_some_and(|moved| {
+        let is_lock = moved.file.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock));
+        moved.value == change.after && is_lock
     })
 }
 
