@@ -301,7 +301,8 @@ pub(crate) fn mend_stray_log(
 fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<(Option<RefName>, Oid)>> {
     let newest = reflog::newest_value(log)?.and_then(|hex| Oid::parse(hex.as_bytes()));
     let Some(oid) = newest.filter(|oid| !oid.is_null()) else { return Ok(None) };
-    let points_at = Plumbing::Refs { format: "%(refname)", below: None, points_at: Some(&oid.hex()) };
+    let hex = oid.hex();
+    let points_at = Plumbing::Refs { format: "%(refname)", below: None, points_at: Some(&hex) };
     if site.git.run(points_at)?.split(b'\n').next().is_some() {
         return Ok(None);
     }
