@@ -30,10 +30,10 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
         session.print_as_is(prompt(session)?);
         return Ok(exit::DONE);
     }
-    if !matches!(unasked::standing(session.locate())?, Standing::Protected(_)) {
+    let Standing::Protected(found) = unasked::standing(session.locate())? else {
         return look_at_names(session, &session.locate()?);
-    }
-    let repo = session.repository()?;
+    };
+    let repo = session.opened(found)?;
     let options = session.recovery_options()?;
     let report = progress::while_recovering(!session.quiet, &repo, || recovery::check(&repo, &options))?;
     let problems = unasked::problems(&repo)?;

@@ -35,6 +35,7 @@ pub(crate) mod watch;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -286,7 +287,12 @@ fn git_of_hook() -> PathBuf {
 
 /// The first git in PATH that is not this program under another name.
 fn real_git() -> anyhow::Result<PathBuf> {
-    path::first_git(&path_variable())
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
+    let found = path::first_git(&path_variable())?;
+    Ok(FOUND.get_or_init(|| found).clone())
 }
 
 fn path_variable() -> OsString {

@@ -30,7 +30,11 @@ pub(crate) struct Session {
 impl Session {
     /// The repository to work on.
     pub(crate) fn repository(&self) -> anyhow::Result<Repository> {
-        let found = self.locate()?;
+        self.opened(self.locate()?)
+    }
+
+    /// A repository that was found, when it may be worked on.
+    pub(crate) fn opened(&self, found: Found) -> anyhow::Result<Repository> {
         // Before any git is asked for anything here.
         openable::require_start(&found.repo)?;
         match &self.git_dir {

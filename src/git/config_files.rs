@@ -92,7 +92,7 @@ impl Reading {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // What may not be read, git may not read either.
         let Ok(opened) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(()) };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(usize::try_from(found.len().min(self.left)).unwrap_or_default() + 1);
         let taken = std::fs::File::from(opened).take(self.left + 1).read_to_end(&mut text);
         let taken = taken.with_context(|| format!("cannot read {}", shown(path)))? as u64;
         if taken > self.left {

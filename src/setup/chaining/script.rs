@@ -154,10 +154,11 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("open flags fit into an int");
     let file = named::at(path, fs::OpenOptions::new().read(true).custom_flags(flags).open(path))?;
-    if !named::at(path, file.metadata())?.is_file() {
+    let found = named::at(path, file.metadata())?;
+    if !found.is_file() {
         return Err(not_a_hook(path));
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(found.len().min(most)).unwrap_or_default() + 1);
     named::at(path, file.take(most).read_to_end(&mut bytes))?;
     Ok(bytes)
 }
