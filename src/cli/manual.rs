@@ -58,7 +58,7 @@ fn completed(shell: clap_complete::Shell, script: &str) -> String {
     }
 }
 
-/// Ids of operations are ids, and the words of a command to run are completed as that command's. zsh looks behind git's aliases by
+/// Ids of operations and names in quarantine are those, and the words of a command to run are completed as that command's. zsh looks behind git's aliases by
 /// itself.
 fn zsh(script: &str) -> String {
     const END: &str = "if [ \"$funcstack[1]\" = \"_jin-txn\" ]";
@@ -66,7 +66,9 @@ fn zsh(script: &str) -> String {
     for line in script.split_inclusive('\n') {
         let is_id = line.starts_with("'::id -- ") || line.contains(":ID:_default");
         let is_command = line.starts_with("'*::command -- ");
-        let action = if is_id { Some("_jin-txn-ids") } else { is_command.then_some("_normal") };
+        let is_kept = line.contains(", as `list` says ");
+        let actions = [(is_id, "_jin-txn-ids"), (is_command, "_normal"), (is_kept, "_jin-txn-kept")];
+        let action = actions.into_iter().find_map(|(applies, action)| applies.then_some(action));
         text += &action.map_or_else(|| line.to_owned(), |action| line.replace(":_default", &format!(":{action}")));
     }
     text.replace(END, &format!("{}{END}", include_str!("shell/complete.zsh")))

@@ -7,10 +7,11 @@ use crate::support::repo::{Options, Repo, jin_txn, text};
 use crate::support::terminal::Terminal;
 
 /// What is typed, and a word that has to be offered.
-const TYPED: [(&str, &str); 8] = [
+const TYPED: [(&str, &str); 9] = [
     ("jin-txn doctor --f", "--fix"),
     ("jin-txn show tx-", "tx-1"),
     ("jin-txn recover --acknowledge ", "tx-1"),
+    ("jin-txn quarantine drop 17", "1700000000-index.lock"),
     ("git txn unins", "uninstall"),
     ("git -C . txn undo ", "tx-1"),
     ("git tx comm", "commit"),
@@ -22,6 +23,7 @@ fn repo() -> Repo {
     let repo = Repo::new(Options { guarded: true, ..Options::default() });
     repo.commit_all("one");
     repo.git(["branch", "on-main"]);
+    fs::write(repo.git_dir().join(".jin/quarantine/1700000000-index.lock"), "").expect("it can be written");
     repo
 }
 

@@ -1,7 +1,7 @@
 
-# What clap cannot know: the ids of operations, and the words behind `git txn` and `git tx`.
-__jin_txn_ids() {
-    { jin-txn log -n 100 || git txn log -n 100; } 2>/dev/null | while read -r id _; do echo "$id"; done
+# What clap cannot know: the ids of operations, what is in quarantine, and the words behind `git txn` and `git tx`.
+__jin_txn_first() {
+    { jin-txn "$@" || git txn "$@"; } 2>/dev/null | while read -r word _; do echo "$word"; done
 }
 
 _jin_txn_complete() {
@@ -15,9 +15,14 @@ _jin_txn_complete() {
         [[ $word == [\[\<]* ]] || COMPREPLY+=("$word")
     done
     case $words in
+        *" quarantine show " | *" quarantine restore " | *" quarantine drop "*)
+            if [[ $cur != -* ]]; then
+                mapfile -t COMPREPLY < <(compgen -W "$(__jin_txn_first quarantine list)" -- "$cur")
+            fi
+            ;;
         *" show " | *" undo " | *" redo " | *" --acknowledge " | *" --take-back ")
             if [[ $cur != -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W "$(__jin_txn_ids)" -- "$cur")
+                mapfile -t COMPREPLY < <(compgen -W "$(__jin_txn_first log -n 100)" -- "$cur")
             fi
             ;;
     esac

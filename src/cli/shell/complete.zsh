@@ -6,6 +6,14 @@ _jin-txn-ids() {
     _describe -V -t operations operation ids
 }
 
+(( $+functions[_jin-txn-kept] )) ||
+_jin-txn-kept() {
+    local -a names
+    names=(${(f)"$({ jin-txn quarantine list || git txn quarantine list } 2>/dev/null)"})
+    names=(${names/ ##/:})
+    _describe -V -t quarantine 'in quarantine' names
+}
+
 # git's completion calls this where `git-txn` is in PATH; behind an alias it looks by itself.
 _git-txn() {
     words[1]=jin-txn
