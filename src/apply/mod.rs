@@ -94,7 +94,7 @@ use crate::staging::worktree::Worktree;
 use queue::{Content, FileItem, RefItem, RefTo};
 use refs::Target;
 use session::GitSession;
-use swap::{FileSwap, HeadSwap, HeldLocks, StateSwap};
+use swap::{FileSwap, HeadSwap, HeldLocks, LogSwap, StateSwap};
 
 /// How long other transactions with files, and recovery, are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,6 +111,7 @@ pub struct Transaction {
     files: Vec<FileItem>,
     index: Option<FileSwap>,
     config: Option<FileSwap>,
+    stash_log: Option<LogSwap>,
     states: Vec<StateSwap>,
     head: Option<HeadSwap>,
     head_now: Option<Value>,
@@ -132,6 +133,7 @@ impl Transaction {
             files: Vec::new(),
             index: None,
             config: None,
+            stash_log: None,
             states: Vec::new(),
             head: None,
             head_now: None,
@@ -232,6 +234,12 @@ impl Transaction {
         self
     }
 
+    /// The log of refs/stash is replaced, or goes with its ref: entries of the list of stashes come or go.
+    pub(crate) fn replace_stash_log(&mut self, log: LogSwap) -> &mut Transaction {
+        self.stash_log = Some(log);
+        self
+    }
+
     /// State files come or go. The index is replaced, too: its lock keeps others from beginning or ending anything.
     pub(crate) fn replace_states(&mut self, states: Vec<StateSwap>) -> &mut Transaction {
         self.states = states;
@@ -263,7 +271,8 @@ impl Transaction {
     }
 
     fn is_of_refs(&self) -> bool {
-        self.files.is_empty() && self.index.is_none() && self.config.is_none() && self.head.is_none()
+        let is_whole = self.index.is_some() || self.config.is_some() || self.stash_log.is_some();
+        self.files.is_empty() && !is_whole && self.head.is_none()
     }
 
     fn push(&mut self, name: RefName, to: RefTo, expected: Expected, deref: Deref) -> &mut Transaction {

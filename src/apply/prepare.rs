@@ -8,6 +8,7 @@ use crate::apply::session::GitSession;
 use crate::apply::swap::{FileSwap, HeldLocks, StateSwap};
 use crate::apply::unmet::{self, Before};
 use crate::apply::{Open, PATIENCE, Prepared, Transaction};
+use crate::fs::access::Purpose;
 use crate::fs::beneath::Root;
 use crate::fs::{FileId, durable};
 use crate::git::hash::Hash;
@@ -253,7 +254,7 @@ impl Transaction {
 
     /// Stages index and HEAD, and has them in the record: by these files recovery knows the locks.
     fn stage_own(&self, work: &Work<'_>, begin: &mut Begin) -> anyhow::Result<()> {
-        if self.index.is_some() || self.config.is_some() || self.head.is_some() {
+        if !self.is_of_refs() {
             work.state.make_tx(work.id)?;
         }
         let stage = |whole: Whole, swap: &FileSwap| {
@@ -267,6 +268,9 @@ impl Transaction {
         };
         begin.states = self.states.iter().map(stage_state).collect::<Result<_, _>>()?;
         begin.new_config = self.config.as_ref().map(|config| stage(Whole::Config, config)).transpose()?;
+        if let Some(log) = &self.stash_log {
+            begin.new_stash_log = log.stage(&self.repo, work.state, work.id)?;
+        }
         if let Some(head) = &self.head {
             begin.new_head = Some(head.stage(&self.repo, &self.git, work.state, work.id)?);
             begin.refs.push(head.intended(&self.repo)?);
@@ -274,9 +278,13 @@ impl Transaction {
         Ok(())
     }
 
-    /// Takes `index.lock`, `config.lock` and `HEAD.lock`.
+    /// Takes `index.lock`, `config.lock`, `HEAD.lock` and the lock of the log of refs/stash.
     fn lock_own(&self, work: &mut Work<'_>, begin: &Begin) -> anyhow::Result<Option<RefChange>> {
         for (whole, change) in own::whole_files(begin) {
+            if whole == Whole::StashLog {
+                // There is none where git has not logged anything yet.
+                durable::make_dirs(&self.repo.common_dir.join("logs/refs"), Purpose::Git)?;
+            }
             work.locks.take_whole((work.state, work.id), &self.repo, whole, change.before)?;
         }
         let head = self.head.as_ref();

@@ -22,7 +22,7 @@ use crate::git::{Git, Oid, RefFormat, RefName, RefStore, Repository, Value};
 use crate::staging::own::{self, Whole};
 use crate::state::{StateDir, TxId};
 use crate::util::text::shown;
-use crate::wal::RefChange;
+use crate::wal::{NewFile, RefChange};
 
 /// A file with new content: an index, or a configuration.
 #[derive(Debug, Clone)]
@@ -31,6 +31,26 @@ pub(crate) struct FileSwap {
     pub before: Option<FileId>,
     /// Its bytes.
     pub content: Vec<u8>,
+}
+
+/// The log of refs/stash, before and after; `None` when there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogSwap {
+    pub before: Option<Vec<u8>>,
+    pub after: Option<Vec<u8>>,
+}
+
+impl LogSwap {
+    /// Keeps the one and stages the other. Where there is none afterwards, git removes it with its ref.
+    pub(super) fn stage(&self, repo: &Repository, state: &StateDir, id: TxId) -> anyhow::Result<Option<NewFile>> {
+        if let Some(before) = &self.before {
+            own::keep_stash_log(state, id, repo, before)?;
+        }
+        let Some(after) = &self.after else { return Ok(None) };
+        let path = Whole::StashLog.path(repo, &repo.git_dir);
+        let before = FileId::at(&path)?;
+        Ok(Some(NewFile { before, after: own::stage(state, id, Whole::StashLog, &path, after)? }))
+    }
 }
 
 /// A state file of a merge or a pick that comes with this content, or goes.
@@ -94,6 +114,7 @@ impl HeldLocks {
         self.take(&whole.staged(state, id), &path)?;
         let now = FileId::at(&path)?;
         let is_same = match (&now, &before) {
+            _ if whole == Whole::StashLog => own::is_stash_log_unchanged(state, id, repo)?,
             (Some(now), Some(before)) => now.is_same_file(before),
             (now, before) => now.is_none() && before.is_none(),
         };

@@ -114,7 +114,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     }
     if session.verbose {
         let ids = whole.as_ref().map_or_else(|| vec![id], |it| it.transactions.clone());
-        for line in Kept::of(&StateDir::of(&repo), &scan.records, &ids)?.lines() {
+        for line in Kept::of(&StateDir::of(&repo), &ids)?.lines() {
             session.print(&format!("kept       {line}"));
         }
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::fs::absent_is_none;
 use crate::git::Oid;
-use crate::git::refs::RefName;
+use crate::git::refs::{RefName, Value};
 
 /// The message that recovery leaves with its own updates, by which it knows them again.
 pub(crate) const OUR_MESSAGE: &str = "jin-txn: ";
@@ -66,6 +66,17 @@ fn content(log: &Path) -> io::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     absent_is_none(fs::read(log))
+}
+
+/// Is this one whole line, about a ref that went from `before` to `after`?
+pub(crate) fn is_one_line(text: &[u8], before: &Value, after: &Value) -> bool {
+    let is = |value: &Value, hex: &[u8]| match value {
+        Value::Oid(oid) => oid.hex().as_bytes() == hex,
+        Value::Absent => !hex.is_empty() && hex.iter().all(|byte| *byte == b'0'),
+        _ => false,
+    };
+    let line = text.strip_suffix(b"\n").filter(|line| !line.contains(&b'\n')).and_then(LogLine::parse);
+    line.is_some_and(|line| is(before, line.old) && is(after, line.new))
 }
 
 /// What lies behind the recorded size of a reflog.

@@ -19,6 +19,7 @@ use crate::fs::door::{self, Kind};
 use crate::fs::{Birth, FileId, durable};
 use crate::git::{Value, branch_config};
 use crate::hook::call::Call;
+use crate::hook::modified;
 use crate::observe::Observed;
 use crate::process::git_argv;
 use crate::process::operation::{self, Root};
@@ -70,7 +71,9 @@ impl Call<'_> {
         run: Option<TxId>,
     ) -> anyhow::Result<Vec<KeptPart>> {
         let git = self.git()?;
-        let mut parts: Vec<KeptPart> = self.save_sections(id, seen)?.into_iter().collect();
+        let sections = self.save_sections(id, seen)?;
+        let mut parts: Vec<KeptPart> =
+            sections.into_iter().chain(self.save_stash_log(id, seen)?).chain(self.save_modified(id, seen)?).collect();
         let uses_index = !git_argv::changes_no_index(&git.argv);
         if !uses_index && in_progress.is_empty() {
             return Ok(parts);
@@ -93,7 +96,7 @@ impl Call<'_> {
             return Ok(parts);
         }
         if uses_index {
-            parts.extend(self.save_index_before(id, process)?);
+            parts.extend(self.save_index_before(id, process, seen)?);
         }
         if !found.is_empty() {
             let to = self.state.make_tx(id)?.join(kept::STATE);
@@ -131,12 +134,13 @@ impl Call<'_> {
     }
 
     /// The index as the operation found it, or as the last one left it.
-    fn save_index_before(&self, id: TxId, root: Process) -> anyhow::Result<Option<KeptPart>> {
+    fn save_index_before(&self, id: TxId, root: Process, seen: &Observed) -> anyhow::Result<Option<KeptPart>> {
         let (index, standing) = (self.repo.git_dir.join("index"), self.last_index());
         let Some(now) = FileId::at(&index)? else { return Ok(None) };
-        // A commit writes it with the same entries, if at all, before it moves refs.
-        let commits = git_argv::may_commit(&self.git()?.argv);
-        let is_old = commits || now.mtime + TICK < owner::realtime_of_start(root.start);
+        // A commit or a stash writes it with the same entries, if at all, before it moves refs.
+        let argv = &self.git()?.argv;
+        let keeps = git_argv::may_commit(argv) || seen.changes.iter().any(comes_to_stash);
+        let is_old = keeps || now.mtime + TICK < owner::realtime_of_start(root.start);
         if is_old {
             kept::renew(&index, &standing)?;
         }
@@ -150,6 +154,33 @@ impl Call<'_> {
             Err(_) if FileId::at(&second)?.is_none() => Ok(None),
             Err(e) => Err(e).context("cannot keep the index"),
         }
+    }
+
+    /// The log of refs/stash when that is deleted: `stash drop` has replaced it by an empty one already, and then the last operation
+    /// has left its second name.
+    fn save_stash_log(&self, id: TxId, seen: &Observed) -> anyhow::Result<Option<KeptPart>> {
+        let is_stash = |change: &&RefChange| is_stash(change) && change.after == Value::Absent;
+        let Some(change) = seen.changes.iter().find(is_stash) else { return Ok(None) };
+        let log = match change.log {
+            Some(size) if size > 0 => self.repo.common_dir.join("logs/refs/stash"),
+            _ => kept::last_stash(&self.state),
+        };
+        // Where there are no links, nobody is kept from working.
+        let is_kept = durable::hard_link(&log, &self.state.make_tx(id)?.join(kept::STASH_LOG)).is_ok();
+        Ok(is_kept.then_some(KeptPart::StashLog))
+    }
+
+    /// The names of files that are not as staged, when a stash is about to be made.
+    fn save_modified(&self, id: TxId, seen: &Observed) -> anyhow::Result<Option<KeptPart>> {
+        let git = self.git()?;
+        if !seen.changes.iter().any(comes_to_stash) || git_argv::global_options(&git.argv).command != Some("stash") {
+            return Ok(None);
+        }
+        // What cannot be read keeps nobody from working.
+        let Ok(Some(names)) = modified::list(&self.repo.git_dir) else { return Ok(None) };
+        let path = self.state.make_tx(id)?.join(kept::MODIFIED);
+        durable::create_new(&path, &names).context("cannot keep the names of modified files")?;
+        Ok(Some(KeptPart::Modified))
     }
 
     fn save_sections(&self, id: TxId, seen: &Observed) -> anyhow::Result<Option<KeptPart>> {
@@ -187,6 +218,14 @@ impl Call<'_> {
     fn last_index(&self) -> PathBuf {
         kept::last_index(&self.state, self.repo.worktree_name())
     }
+}
+
+fn is_stash(change: &RefChange) -> bool {
+    change.name.as_bytes() == b"refs/stash"
+}
+
+fn comes_to_stash(change: &RefChange) -> bool {
+    is_stash(change) && change.after != Value::Absent
 }
 
 /// Copies state files as long as they are small. Are they kept?

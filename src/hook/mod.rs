@@ -22,6 +22,7 @@ pub(crate) mod dispatch;
 mod ended;
 mod keep;
 mod markers;
+mod modified;
 mod nested;
 mod post_checkout;
 mod prepared;

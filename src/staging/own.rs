@@ -1,20 +1,24 @@
-//! The index of a worktree, its HEAD and the configuration, replaced as whole files.
+//! The index of a worktree, its HEAD, the configuration and the log of refs/stash, replaced as whole files.
 //!
 //! ```text
 //!  .jin/tx/<id>/index.new   the new one. Its second name is `index.lock`: whoever holds that lock holds it by this file
 //!  .jin/tx/<id>/index.old   a second name of the one that it replaces
 //!  .jin/tx/<id>/config.new, config.old   the same of the configuration
+//!  .jin/tx/<id>/stash.new, stash.old     the same of the log of refs/stash. `stash.old` is a copy: git appends in place
 //! ```
 //! It is put into place by a rename of the first name, so that what is staged is what is not in place yet.
+//!
+//! The log of refs/stash is the list of stashes. Who drops entries locks it by `logs/refs/stash.lock`, as we do; who adds one
+//! moves refs/stash, and then the log goes on behind what the transaction found, and stays.
 //!
 //! Of a configuration only what it says of branches is ever replaced, whatever was staged.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{FileId, durable, named as fs, with_suffix};
+use crate::fs::{FileId, absent_is_none, durable, named as fs, with_suffix};
 use crate::git::index::has_same_entries;
-use crate::git::{Git, Repository, Value, branch_config};
+use crate::git::{Git, Repository, Value, branch_config, reflog};
 use crate::staging::place::Placed;
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId};
@@ -25,10 +29,20 @@ use crate::wal::{Begin, NewFile, RefChange};
 pub(crate) enum Whole {
     Index,
     Config,
+    StashLog,
 }
 
 /// The name under which the configuration that was replaced is kept.
 pub(crate) const OLD_CONFIG: &str = "config.old";
+
+/// The same of the index.
+pub(crate) const OLD_INDEX: &str = "index.old";
+
+/// The same of the log of refs/stash.
+pub(crate) const OLD_STASH_LOG: &str = "stash.old";
+
+/// The most that a log of refs/stash may have, in bytes.
+const LARGEST_LOG: u64 = 64 << 20;
 
 impl Whole {
     /// Where it is: the index of the worktree with this git directory.
@@ -36,6 +50,7 @@ impl Whole {
         match self {
             Whole::Index => git_dir.join("index"),
             Whole::Config => repo.common_dir.join("config"),
+            Whole::StashLog => repo.common_dir.join("logs/refs/stash"),
         }
     }
 
@@ -49,37 +64,36 @@ impl Whole {
         state.tx(id).join(match self {
             Whole::Index => "index.new",
             Whole::Config => "config.new",
+            Whole::StashLog => "stash.new",
         })
     }
 
     fn old(self, state: &StateDir, id: TxId) -> PathBuf {
         state.tx(id).join(match self {
-            Whole::Index => "index.old",
+            Whole::Index => OLD_INDEX,
             Whole::Config => OLD_CONFIG,
+            Whole::StashLog => OLD_STASH_LOG,
         })
-    }
-
-    fn is_unchanged(self, git: &Git, now: &Path, old: &Path) -> anyhow::Result<bool> {
-        match self {
-            Whole::Index => has_same_entries(git, now, old),
-            Whole::Config => Ok(durable::read_own(now, SMALL)? == durable::read_own(old, SMALL)?),
-        }
     }
 }
 
 /// The files that a transaction replaces as a whole, in the order in which they are put into place.
 pub(crate) fn whole_files(begin: &Begin) -> impl Iterator<Item = (Whole, NewFile)> {
+    let stash = begin.new_stash_log.map(|log| (Whole::StashLog, log));
     let config = begin.new_config.map(|config| (Whole::Config, config));
-    config.into_iter().chain(begin.new_index.map(|index| (Whole::Index, index)))
+    stash.into_iter().chain(config).chain(begin.new_index.map(|index| (Whole::Index, index)))
 }
 
 /// Stages the new content of `whole`, which is at `path`.
 pub(crate) fn stage(state: &StateDir, id: TxId, whole: Whole, path: &Path, content: &[u8]) -> io::Result<FileId> {
     let staged = whole.staged(state, id);
     fs::sync_data(&staged, &durable::create_for(path, &staged, content)?)?;
-    match durable::keep_second(path, &whole.old(state, id)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        kept => kept?,
+    // Of the log that is kept on which the transaction was planned.
+    if whole != Whole::StashLog {
+        match durable::keep_second(path, &whole.old(state, id)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            kept => kept?,
+        }
     }
     FileId::at(&staged)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
@@ -97,18 +111,10 @@ pub(crate) fn place(
     if !FileId::at(&staged)?.is_some_and(|staged| staged.is_same_file(&change.after)) {
         return Ok(Placed::Already);
     }
-    let now = FileId::at(path)?;
-    let is_same = match (&now, &change.before) {
-        (None, None) => true,
-        (Some(now), Some(before)) => {
-            let old = whole.old(state, id);
-            // A second name of what was written in place says what that says now.
-            let is_in_place = whole == Whole::Config
-                && (now.ino == before.ino
-                    || FileId::at(&old)?.is_some_and(|old| old.ino == before.ino && !old.is_same_file(before)));
-            now.is_same_file(before) || (!is_in_place && whole.is_unchanged(git, path, &old)?)
-        }
-        _ => false,
+    let old = whole.old(state, id);
+    let is_same = match whole {
+        Whole::StashLog => is_log_as_found(path, &old, refs)?,
+        Whole::Index | Whole::Config => is_as_found(git, (whole, path), &old, change.before)?,
     };
     if !is_same {
         return Ok(Placed::Left("another process has changed it".to_owned()));
@@ -125,6 +131,52 @@ pub(crate) fn place(
     }
     durable::rename(&staged, path)?;
     Ok(Placed::Now)
+}
+
+/// Is index or configuration still the one that the new one was made of, or one that says the same?
+fn is_as_found(git: &Git, (whole, path): (Whole, &Path), old: &Path, before: Option<FileId>) -> anyhow::Result<bool> {
+    let (now, before) = match (FileId::at(path)?, before) {
+        (None, None) => return Ok(true),
+        (Some(now), Some(before)) => (now, before),
+        _ => return Ok(false),
+    };
+    if now.is_same_file(&before) {
+        return Ok(true);
+    }
+    if whole == Whole::Index {
+        return has_same_entries(git, path, old);
+    }
+    // A second name of what was written in place says what that says now.
+    let is_in_place = now.ino == before.ino
+        || FileId::at(old)?.is_some_and(|old| old.ino == before.ino && !old.is_same_file(&before));
+    Ok(!is_in_place && durable::read_own(path, SMALL)? == durable::read_own(old, SMALL)?)
+}
+
+/// Has the log of refs/stash what the transaction found, and behind it nothing but the line of its own change of the ref?
+fn is_log_as_found(path: &Path, old: &Path, refs: &[RefChange]) -> io::Result<bool> {
+    let (was, now) = (read_stash_log(old)?.unwrap_or_default(), read_stash_log(path)?.unwrap_or_default());
+    let change = refs.iter().find(|change| change.name.as_bytes() == b"refs/stash");
+    let change = change.and_then(|change| change.before.as_ref().zip(Some(&change.after)));
+    Ok(now.strip_prefix(was.as_slice()).is_some_and(|rest| {
+        rest.is_empty() || change.is_some_and(|(before, after)| reflog::is_one_line(rest, before, after))
+    }))
+}
+
+/// Is the log of refs/stash the one that the transaction was planned on?
+pub(crate) fn is_stash_log_unchanged(state: &StateDir, id: TxId, repo: &Repository) -> io::Result<bool> {
+    is_log_as_found(&Whole::StashLog.path(repo, &repo.git_dir), &Whole::StashLog.old(state, id), &[])
+}
+
+/// A log of refs/stash; `None` when there is none.
+pub(crate) fn read_stash_log(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    absent_is_none(durable::read_own(path, LARGEST_LOG))
+}
+
+/// Keeps the log of refs/stash on which the transaction was planned.
+pub(crate) fn keep_stash_log(state: &StateDir, id: TxId, repo: &Repository, before: &[u8]) -> io::Result<()> {
+    let old = Whole::StashLog.old(state, id);
+    let file = durable::create_for(&Whole::StashLog.path(repo, &repo.git_dir), &old, before)?;
+    fs::sync_data(&old, &file)
 }
 
 /// A git directory with the same common directory, in which branches are changed while somebody holds the real HEAD.

@@ -26,6 +26,12 @@ pub(crate) const LAST_INDEX: &str = "index.last";
 /// The configuration sections of branches that the operation made, deleted or renamed, as it found them.
 pub(crate) const SECTIONS: &str = "config.sections";
 
+/// A second name of the log of refs/stash as the operation found it that deleted that.
+pub(crate) const STASH_LOG: &str = "stash.log";
+
+/// The names of files that were not as the index had them, before a stash was made.
+pub(crate) const MODIFIED: &str = "modified";
+
 /// The index of a worktree as its last operation left it, and the mark of that operation: one file for each worktree.
 const STANDING: [&str; 2] = ["last.index", "last.kept"];
 

@@ -30,6 +30,7 @@ use crate::process::operation::{command_of, words_of};
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, TxKind, kept};
 use crate::undo::kept::Kept;
+use crate::undo::stash;
 use crate::wal::{Begin, Body, Operations, Record, RefChange};
 
 /// Something changed behind the last operation, and no hook saw it.
@@ -52,7 +53,7 @@ pub(crate) enum Difference {
 }
 
 /// Commands that go on behind their last hook: what they leave in index and state files is not known.
-const GO_ON: [&str; 8] = ["am", "bisect", "cherry-pick", "merge", "pull", "rebase", "revert", "stash"];
+const GO_ON: [&str; 7] = ["am", "bisect", "cherry-pick", "merge", "pull", "rebase", "revert"];
 
 /// Commands that end what was in progress.
 const END: [&str; 4] = ["checkout", "commit", "reset", "switch"];
@@ -86,10 +87,14 @@ pub(crate) fn differences(
 }
 
 impl End<'_> {
-    fn command(&self) -> String {
+    /// The command line.
+    fn operation(&self) -> &str {
         let first = self.begins.first();
-        let line = first.map_or("", |begin| begin.root.as_ref().map_or(&begin.operation, |root| &root.operation));
-        command_of(line).unwrap_or_default()
+        first.map_or("", |begin| begin.root.as_ref().map_or(&begin.operation, |root| &root.operation))
+    }
+
+    fn command(&self) -> String {
+        command_of(self.operation()).unwrap_or_default()
     }
 
     fn is_run(&self) -> bool {
@@ -190,7 +195,9 @@ impl End<'_> {
 
     fn index(&self) -> anyhow::Result<Option<Difference>> {
         let moved = self.begins.iter().any(|begin| begin.refs.iter().any(|change| !change.name.is_note()));
-        if !moved || self.is_run() || self.command() == "stash" {
+        // What else `git stash` leaves in the index is compared when it is undone.
+        let stashes = self.command() == "stash" && !stash::is_of_list_only(self.operation());
+        if !moved || self.is_run() || stashes {
             return Ok(None);
         }
         let (standing, now) =
@@ -300,7 +307,7 @@ impl End<'_> {
         if GO_ON.iter().chain(&END).any(|it| *it == command) || self.is_run() {
             return Ok(None);
         }
-        let before = match Kept::of(&self.state, self.records, &self.transactions)?.state_files {
+        let before = match Kept::of(&self.state, &self.transactions)?.state_files {
             Some(dir) => states_in(&dir)?,
             None => Vec::new(),
         };

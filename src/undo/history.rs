@@ -9,6 +9,7 @@ use crate::run::child_transactions::{self, Move};
 use crate::state::{TxId, TxKind};
 use crate::undo::goes_on_by_itself;
 use crate::undo::refusal::Refusal;
+use crate::undo::stash::{self, Kind, StashStep};
 use crate::wal::{Begin, Body, Checkout, Doer, FileChange, Operations, Outcome, Place, Record, Reversal};
 
 /// Refs that `doctor` makes and deletes again: nobody's work, so never the newest transaction to take back.
@@ -53,6 +54,7 @@ pub(super) struct Changes<'l> {
     pub(super) files: &'l [FileChange],
     /// The moves of the worktree's HEAD, oldest first.
     pub(super) heads: Vec<HeadRecord>,
+    pub(super) stash: Option<StashStep>,
 }
 
 /// One transaction that moved HEAD, or the branch that HEAD meant.
@@ -82,7 +84,7 @@ impl<'l> Changes<'l> {
     /// Of an operation that has no transaction.
     fn of_checkout(by: &'l Doer) -> Changes<'l> {
         let operation = by.root.as_ref().map_or(&by.operation, |root| &root.operation);
-        Changes { worktree: &by.worktree, operation, refs: Vec::new(), files: &[], heads: Vec::new() }
+        Changes { worktree: &by.worktree, operation, refs: Vec::new(), files: &[], heads: Vec::new(), stash: None }
     }
 
     /// HEAD has moved as well, outside of any transaction.
@@ -251,6 +253,8 @@ impl<'l> History<'l> {
         for checkout in &self.operations.checkouts {
             let id = checkout.operation;
             match &checkout.what {
+                // `stash -k` checks out what was staged.
+                Place::Files if self.keeps_index(id) => {}
                 Place::Files => drop(self.steps.insert(id, Err(not_reversible(id, FILES)))),
                 Place::Head { name, before: Some(before), after } => {
                     let step = self.steps.remove(&id).filter(|step| !is_without_refs(step));
@@ -262,6 +266,12 @@ impl<'l> History<'l> {
                 }
             }
         }
+    }
+
+    fn keeps_index(&self, operation: TxId) -> bool {
+        let keeps = |stash: StashStep| matches!(stash.kind, Kind::Push { keeps_index: true, .. });
+        let step = self.steps.get(&operation).and_then(|step| step.as_ref().ok());
+        step.and_then(|changes| changes.stash).is_some_and(keeps)
     }
 
     /// The newest operation of this worktree that came behind the undo of `undone` and still is done, but for those that go on by
@@ -329,11 +339,12 @@ fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>,
         let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
         refs.extend(change_of(&change.name, before, &change.after)?);
     }
+    let stash = stash::of(&[begin])?;
     let (files, heads) = (begin.files.as_slice(), head_record(begin, settled).into_iter().collect());
     if refs.is_empty() && files.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files, heads })
+        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files, heads, stash })
     }
 }
 
@@ -369,6 +380,8 @@ fn changes_of_all<'l>(
             Part::Reversal(_) => {}
         }
     }
+    let made = parts.iter().filter_map(|part| if let Part::Made { begin, .. } = part { Some(*begin) } else { None });
+    let stash = stash::of(&made.collect::<Vec<_>>())?;
     let mut refs = Vec::new();
     let is_back = |name: &RefName, before: &Value| head.is_some_and(|now| now.name == *name && now.value == *before);
     for (name, (before, after)) in heads.into_iter().filter(|(_, (before, after))| before != after) {
@@ -385,7 +398,8 @@ fn changes_of_all<'l>(
     if refs.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files: &[], heads: moves_of_head })
+        let (worktree, operation) = (begin.worktree.as_str(), command(begin));
+        Ok(Changes { worktree, operation, refs, files: &[], heads: moves_of_head, stash })
     }
 }
 
@@ -398,9 +412,6 @@ fn change_of(name: &RefName, before: &Value, after: &Value) -> Result<Option<(Re
     let is_note = !name.is_below_refs() && !name.is_head();
     match (before, after) {
         _ if is_note => Ok(None),
-        _ if name.as_bytes() == b"refs/stash" => {
-            Err("the list of stashes is in the reflog, which no ref update brings back".to_owned())
-        }
         (Value::Symref(_), Value::Symref(_) | Value::Oid(_)) | (Value::Oid(_), Value::Symref(_)) if name.is_head() => {
             Ok(Some((name.clone(), before.clone(), after.clone())))
         }

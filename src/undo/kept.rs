@@ -3,17 +3,20 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{FileId, absent_is_none, durable, named as fs};
+use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::Value;
 use crate::git::branch_config::{self, Section};
 use crate::process::git_argv;
 use crate::process::operation::words_of;
-use crate::staging::own::OLD_CONFIG;
+use crate::staging::own::{OLD_CONFIG, OLD_INDEX, OLD_STASH_LOG};
 use crate::staging::stage;
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, kept};
 use crate::undo::{Direction, Step};
 use crate::wal::{Begin, Body, KeptPart, Outcome, Record, RefChange, Reversal};
+
+/// The most that the names of modified files may have, in bytes.
+const LARGEST_LIST: u64 = 1 << 28;
 
 /// What is kept of one operation. Everything is as its first transaction found it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -37,25 +40,28 @@ pub(crate) struct Kept {
     pub config_undone_lost: bool,
     /// Branches whose configuration a part of it may have changed.
     pub branches: Vec<Vec<u8>>,
-    /// The log of refs/stash.
-    pub stash_log: Option<KeptLog>,
-}
-
-/// A log that git only appends to, or replaces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeptLog {
-    /// A second name of the file as it is, or was before it was replaced.
-    pub path: PathBuf,
-    /// Its size before the operation.
-    pub len: u64,
+    /// The log of refs/stash, which the operation deleted.
+    pub stash_log: Option<PathBuf>,
+    /// Files that were not as the index had them, before a stash was made.
+    pub modified: Option<Vec<Vec<u8>>>,
+    /// Index and log of refs/stash as the last undo of it found them.
+    pub index_undone: Option<PathBuf>,
+    pub stash_log_undone: Option<PathBuf>,
+    /// The last undo of it replaced the index, and what that was is gone.
+    pub index_undone_lost: bool,
 }
 
 impl Kept {
     /// What is kept of the operation that has these `transactions`, oldest first.
-    pub(crate) fn of(state: &StateDir, records: &[Record], transactions: &[TxId]) -> io::Result<Kept> {
-        let mut found = Kept { stash_log: stash_log(state, records, transactions)?, ..Kept::default() };
+    pub(crate) fn of(state: &StateDir, transactions: &[TxId]) -> io::Result<Kept> {
+        let mut found = Kept::default();
         for dir in kept::find(state, transactions)? {
             found.state_files = found.state_files.or(existing(&dir, kept::STATE)?);
+            found.stash_log = found.stash_log.or(existing(&dir, kept::STASH_LOG)?);
+            if let Some(path) = existing(&dir, kept::MODIFIED)? {
+                let names = durable::read_own(&path, LARGEST_LIST)?;
+                found.modified = Some(names.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect());
+            }
             let before = existing(&dir, kept::INDEX)?;
             if found.index_last_known.is_none() && found.index_before.is_none() {
                 found.index_before = before;
@@ -70,7 +76,7 @@ impl Kept {
         let mut ids = [&step.transactions[..], &step.parts].concat();
         ids.sort_unstable();
         ids.dedup();
-        let mut found = Kept::of(state, records, &ids)?;
+        let mut found = Kept::of(state, &ids)?;
         found.config_sections.clear();
         for record in records {
             if let (Body::Begin(begin), Some(id)) = (&record.body, record.tx)
@@ -81,15 +87,19 @@ impl Kept {
         }
         if let Some(undo) = last_undo(records, step.id) {
             let files = stage::kept(state, undo)?;
-            let dirs = kept::find(state, &[undo])?.into_iter().chain(files);
-            let existing = |dir: PathBuf| existing(&dir, OLD_CONFIG).transpose();
-            let config = dirs.filter_map(existing).next().transpose()?;
-            found.config_undone = config.map(|path| durable::read_own(&path, SMALL)).transpose()?;
-            let has_changed = |record: &Record| match &record.body {
-                Body::Begin(begin) | Body::Decided(begin) => record.tx == Some(undo) && begin.new_config.is_some(),
-                _ => false,
+            let dirs: Vec<PathBuf> = kept::find(state, &[undo])?.into_iter().chain(files).collect();
+            let undone = |name| dirs.iter().find_map(|dir| existing(dir, name).transpose()).transpose();
+            found.config_undone = undone(OLD_CONFIG)?.map(|path| durable::read_own(&path, SMALL)).transpose()?;
+            found.index_undone = undone(OLD_INDEX)?;
+            found.stash_log_undone = undone(OLD_STASH_LOG)?;
+            let has_changed = |is_it: fn(&Begin) -> bool| {
+                records.iter().any(|record| match &record.body {
+                    Body::Begin(begin) | Body::Decided(begin) => record.tx == Some(undo) && is_it(begin),
+                    _ => false,
+                })
             };
-            found.config_undone_lost = found.config_undone.is_none() && records.iter().any(has_changed);
+            found.config_undone_lost = found.config_undone.is_none() && has_changed(|begin| begin.new_config.is_some());
+            found.index_undone_lost = found.index_undone.is_none() && has_changed(|begin| begin.new_index.is_some());
         }
         Ok(found)
     }
@@ -115,6 +125,8 @@ impl Kept {
                 KeptPart::Index => kept::INDEX,
                 KeptPart::LastIndex => kept::LAST_INDEX,
                 KeptPart::Sections => kept::SECTIONS,
+                KeptPart::StashLog => kept::STASH_LOG,
+                KeptPart::Modified => kept::MODIFIED,
                 KeptPart::StatesOfItself => {
                     self.is_of_itself = true;
                     continue;
@@ -142,6 +154,8 @@ impl Kept {
             KeptPart::States => Some("the state files of what was in progress before it are not kept any more"),
             KeptPart::StatesLost if is_undo => Some("the state files of what was in progress before it were not kept"),
             KeptPart::Sections => Some("the configuration of its branches is not kept any more"),
+            KeptPart::Modified => Some("which files were not as staged before it is not kept any more"),
+            KeptPart::StashLog => Some("the log of refs/stash before it is not kept any more"),
             KeptPart::SectionsLost if is_undo => {
                 Some("the configuration of its branches was not kept: it is not written as git writes it")
             }
@@ -192,30 +206,14 @@ fn last_undo(records: &[Record], operation: TxId) -> Option<TxId> {
 impl Kept {
     /// What there is, for people.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let stash = self.stash_log.as_ref().map(|log| format!("the log of refs/stash, which had {} bytes", log.len));
         let line = |is_there: bool, line: &str| is_there.then(|| line.to_owned());
         let lines = [
             line(self.state_files.is_some(), "the state files of what was in progress"),
             line(self.index_before.is_some(), "the index before it"),
             line(self.index_last_known.is_some(), "the index that the operation before it left"),
             line(!self.config_sections.is_empty(), "the configuration of branches"),
-            stash,
+            line(self.stash_log.is_some(), "the log of refs/stash"),
         ];
         lines.into_iter().flatten().collect()
     }
-}
-
-fn stash_log(state: &StateDir, records: &[Record], transactions: &[TxId]) -> io::Result<Option<KeptLog>> {
-    let size = |record: &Record| match &record.body {
-        Body::Begin(begin) if record.tx.is_some_and(|id| transactions.contains(&id)) => {
-            begin.refs.iter().find(|change| change.name.as_bytes() == b"refs/stash").map(|change| change.log)
-        }
-        _ => None,
-    };
-    let path = kept::last_stash(state);
-    let len = match records.iter().find_map(size) {
-        Some(len) => len.unwrap_or(0),
-        None => return Ok(None),
-    };
-    Ok(FileId::at(&path)?.map(|_| KeptLog { path, len }))
 }

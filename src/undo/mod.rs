@@ -12,14 +12,15 @@
 //! Refs move, with index, files and HEAD as far as the operation took those along ([`restore`]), and the files of a transaction
 //! that declared some: those go back to what the transaction that replaced them has kept.
 //!
-//! Limit: what has no value to go back to in the log (reftables) and what is more than a value (the stash, whose list is
-//! its reflog) is not reversed.
+//! Limit: what has no value to go back to in the log (reftables) and what is more than a value (the list of stashes, but for
+//! [`stash`]) is not reversed.
 
 mod end_state;
 mod history;
 pub(crate) mod kept;
 mod refusal;
 pub(crate) mod restore;
+mod stash;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ use crate::wal::{Body, FileChange, FileImage, Record, Reversal};
 
 use history::{HeadRecord, History};
 use restore::{Head, Restore};
+use stash::StashStep;
 
 pub(crate) use refusal::{Direction, Refusal};
 
@@ -57,6 +59,8 @@ pub(crate) struct Step {
     pub files: Vec<FileStep>,
     /// The moves of HEAD that are reversed, or made again, in this order.
     pub heads: Vec<HeadRecord>,
+    /// What it did to the list of stashes.
+    pub stash: Option<StashStep>,
     /// Its transactions, oldest first.
     pub transactions: Vec<TxId>,
     /// Those of its command, if it is a run.
@@ -70,7 +74,7 @@ pub(crate) struct Step {
 impl Step {
     /// Is it more than one session of git can do: are there files, or refs that have to go before others can come?
     fn is_ours(&self) -> bool {
-        !self.files.is_empty() || update_refs::are_in_each_others_way(&self.writes)
+        !self.files.is_empty() || self.stash.is_some() || update_refs::are_in_each_others_way(&self.writes)
     }
 }
 
@@ -143,7 +147,8 @@ pub(crate) fn plan(
     transactions.dedup();
     let is_part = |record: &&Record| matches!(&record.body, Body::Begin(begin) if begin.part_of == Some(id));
     let parts = records.iter().filter(is_part).filter_map(|record| record.tx).collect();
-    Ok(Step { id, operation, direction, writes, files, heads, transactions, parts, worktree, part_of: None })
+    let stash = changes.stash;
+    Ok(Step { id, operation, direction, writes, files, heads, stash, transactions, parts, worktree, part_of: None })
 }
 
 /// What takes a push back in the other repository, as long as that still has what was pushed.
@@ -397,6 +402,9 @@ fn queue(transaction: &mut Transaction, restore: &Restore) {
     }
     if let Some(config) = &restore.config {
         transaction.replace_config(FileSwap { before: Some(config.before), content: config.content.clone() });
+    }
+    if let Some(log) = restore.stash_log.clone() {
+        transaction.replace_stash_log(log);
     }
     transaction.replace_states(restore.states.clone());
     if let Some(head) = restore.head_now.clone() {

@@ -21,4 +21,8 @@ pub enum KeptPart {
     Sections,
     /// There may have been some, and they could not be kept.
     SectionsLost,
+    /// The log of refs/stash before it.
+    StashLog,
+    /// The names of files that were not as the index had them.
+    Modified,
 }

@@ -156,7 +156,7 @@ pub struct Checkout {
     pub by: Option<Box<Doer>>,
 }
 
-/// A file that a transaction of ours replaces as a whole: the index of a worktree, the configuration.
+/// A file that a transaction of ours replaces as a whole: the index of a worktree, the configuration, the log of refs/stash.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NewFile {
     /// The file that it replaces; `None` where there was none.
@@ -259,6 +259,9 @@ pub struct Begin {
     /// The new configuration, of a transaction of ours with which sections of branches come or go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_config: Option<NewFile>,
+    /// The new log of refs/stash, of a transaction of ours with which entries of the list of stashes come or go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_stash_log: Option<NewFile>,
     /// State files of what is in progress in the worktree, of a transaction of ours with which they come or go.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "of_a_commit")]
     pub states: Vec<StateChange>,
@@ -311,6 +314,7 @@ impl Begin {
             files: Vec::new(),
             new_index: None,
             new_config: None,
+            new_stash_log: None,
             states: Vec::new(),
             new_head: None,
             message: String::new(),

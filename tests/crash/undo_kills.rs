@@ -132,6 +132,36 @@ fn a_redo_of_the_end_of_a_merge_that_is_killed_leaves_it_in_progress_or_not() {
     kill_everywhere_in(&ended_merge(), "the end of a merge", "redo");
 }
 
+/// A repository with a stash of all kinds of changes, or two of them.
+fn stashed(count: usize) -> Repo {
+    let repo = scene(&["tag", "unrelated"]);
+    for n in 0..count {
+        repo.write("file", &format!("staged {n}\n"));
+        repo.git(["add", "file"]);
+        repo.write("file", &format!("work {n}\n"));
+        repo.write("untracked/file", "mine\n");
+        repo.git(["stash", "push", "-q", "-u"]);
+    }
+    repo
+}
+
+#[test]
+fn an_undo_of_a_stash_that_is_killed_leaves_list_index_and_files_wholly_before_or_after() {
+    kill_everywhere_in(&stashed(2), "a stash", "undo");
+}
+
+#[test]
+fn a_redo_of_a_stash_that_is_killed_leaves_list_index_and_files_wholly_before_or_after() {
+    kill_everywhere_in(&stashed(1), "a stash", "redo");
+}
+
+#[test]
+fn an_undo_of_a_pop_that_is_killed_leaves_list_and_files_wholly_before_or_after() {
+    let repo = stashed(1);
+    repo.git(["stash", "pop", "-q"]);
+    kill_everywhere_in(&repo, "a pop", "undo");
+}
+
 /// A hook that dies at the end of a transaction has logged it, or leaves that to recovery: in both cases the index is the one that
 /// the commit left, and no difference to it.
 #[test]

@@ -2,6 +2,7 @@
 
 mod attacked;
 mod every_command;
+mod every_stash;
 mod keeping;
 
 use insta::assert_snapshot;
@@ -166,7 +167,9 @@ fn what_is_more_than_values_of_refs_is_refused_and_nothing_older_is_taken_back_i
         }
     };
     repo.write("file", "stashed\n");
-    refused(&["stash", "push", "-q"], "the list of stashes is in the reflog");
+    repo.git(["add", "file"]);
+    repo.git(["update-ref", "-m", "words", "--create-reflog", "refs/stash", "HEAD"]);
+    refused(&["update-ref", "-d", "refs/stash"], "the list of stashes is in the reflog");
     refused(&["branch", "-m", "main", "renamed"], "`git branch -m` renames it back");
     let tagged =
         transactions(&repo).iter().find(|t| t["operation"] == "git tag v1").expect("it is logged")["id"].clone();

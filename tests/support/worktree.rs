@@ -11,6 +11,7 @@ use super::repo::Repo;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whole {
     pub refs: Vec<String>,
+    pub stashes: String,
     pub head: String,
     pub index: Vec<String>,
     pub files: BTreeMap<String, String>,
@@ -32,6 +33,7 @@ impl Whole {
         let configuration = repo.try_git(["config", "--get-regexp", r"^branch\."]);
         Whole {
             refs: lines(repo.read(["for-each-ref"])),
+            stashes: fs::read_to_string(repo.git_dir().join("logs/refs/stash")).unwrap_or_default(),
             head: String::from_utf8_lossy(&head.stdout).trim().to_owned(),
             index: lines(repo.read(["ls-files", "-s", "-v"])),
             files,

@@ -13,9 +13,10 @@ mod config;
 mod effect;
 mod paths;
 mod staged;
+mod stash;
 mod states;
 
-use crate::apply::swap::StateSwap;
+use crate::apply::swap::{LogSwap, StateSwap};
 use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
 use crate::git::filtered::ATTRIBUTES_OF_A_COMMIT;
@@ -44,6 +45,8 @@ pub(crate) struct Restore {
     pub states: Vec<StateSwap>,
     /// The new configuration.
     pub config: Option<NewConfig>,
+    /// The log of refs/stash, where entries of it come or go.
+    pub stash_log: Option<LogSwap>,
     /// HEAD, where it is not one of the refs that git writes.
     pub head: Option<Head>,
     /// What HEAD is, on which all of it was planned.
@@ -58,6 +61,7 @@ impl Restore {
         self.index.is_none()
             && self.states.is_empty()
             && self.config.is_none()
+            && self.stash_log.is_none()
             && self.files.is_empty()
             && self.head.is_none()
     }
@@ -104,7 +108,10 @@ pub(crate) enum Follow {
 
 /// Plans it, and changes nothing.
 pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
-    let worktree = of_worktree(repo, git, step, kept, follow)?;
+    let worktree = match step.stash {
+        Some(stash) => stash::plan(repo, git, (step, stash), kept, follow)?,
+        None => of_worktree(repo, git, step, kept, follow)?,
+    };
     let with_index = follow == Follow::AsMade && worktree.head_now.is_some();
     if let Some(why) = kept.why_not(step.direction, with_index) {
         return Err(Refusal::NotReversible(step.id, why.to_owned()).into());

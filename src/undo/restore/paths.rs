@@ -36,6 +36,10 @@ impl Trees {
         self.from.get(path) != self.to.get(path)
     }
 
+    fn differing(&self) -> BTreeSet<&Vec<u8>> {
+        self.from.keys().chain(self.to.keys()).filter(|path| self.differ_at(path)).collect()
+    }
+
     /// Does a file with attributes change?
     pub(super) fn have_other_attributes(&self) -> bool {
         let is_one = |path: &&Vec<u8>| path.rsplit(|b| *b == b'/').next() == Some(b".gitattributes");
@@ -61,23 +65,36 @@ pub(super) fn plan(
     trees: &Trees,
     effect: Effect,
 ) -> anyhow::Result<(Option<NewIndex>, Vec<FileRestore>)> {
-    let all: BTreeSet<&Vec<u8>> = trees.from.keys().chain(trees.to.keys()).collect();
-    let differing: BTreeSet<&Vec<u8>> =
-        all.into_iter().filter(|path| trees.from.get(*path) != trees.to.get(*path)).collect();
-    if differing.is_empty() {
-        return Ok((None, Vec::new()));
-    }
+    let same = Trees { from: Tree::new(), to: Tree::new() };
+    plan_apart(repo, git, worktree, step, trees, if effect == Effect::Follows { trees } else { &same })
+}
+
+/// The same where the files come from other trees than the index, and go to others.
+pub(super) fn plan_apart(
+    repo: &Repository,
+    git: &Git,
+    worktree: &Worktree,
+    step: &Step,
+    index: &Trees,
+    files: &Trees,
+) -> anyhow::Result<(Option<NewIndex>, Vec<FileRestore>)> {
     let mut obstacles = Vec::new();
-    let index = new_index(repo, worktree, step, trees, &differing, &mut obstacles)?;
-    let mut files = Vec::new();
-    if effect == Effect::Follows {
+    let differing = index.differing();
+    let index = match differing.is_empty() {
+        true => None,
+        false => new_index(repo, worktree, step, index, &differing, &mut obstacles)?,
+    };
+    let differing = files.differing();
+    let files = if differing.is_empty() {
+        Vec::new()
+    } else {
         let look = Looking {
             worktree,
             checked_out: CheckedOut::new(git, worktree, None),
             modes_are_kept: git.config("core.fileMode")?.as_deref() != Some("false"),
         };
-        files = look.files(trees, &differing, &mut obstacles)?;
-    }
+        look.files(files, &differing, &mut obstacles)?
+    };
     if obstacles.is_empty() { Ok((index, files)) } else { Err(Refusal::Worktree(step.id, obstacles).into()) }
 }
 
