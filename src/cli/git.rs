@@ -1,6 +1,7 @@
 //! `jin-txn git`, the function that `shell-init` defines, and the shim that is called under the name `git`.
 
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -14,7 +15,7 @@ use crate::git::repository::Found;
 use crate::recovery::{self, Options};
 use crate::setup::path;
 use crate::setup::shim::{CGI, SERVER_PROGRAMS};
-use crate::state::{Busy, Wait};
+use crate::state::{Busy, StateDir, Wait, told};
 use crate::util::text::{one_line, shown};
 
 /// Check, recover if need be, then run git with these arguments
@@ -130,6 +131,10 @@ fn recover_before_locking(here: &Path, args: &[OsString]) -> anyhow::Result<u8> 
         }
         Standing::None => return Ok(exit::DONE),
     };
+    let state = StateDir::of(&found.repo);
+    if std::io::stderr().is_terminal() {
+        told::take(state.path()).iter().for_each(|line| tell(line));
+    }
     if !recovery::needs_recovery(&found.repo)? || unasked::is_refused(&found)? {
         return Ok(exit::DONE);
     }

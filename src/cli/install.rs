@@ -156,7 +156,7 @@ fn tell_of_watch(session: &Session, repo: &Repository) {
             session.say("jin-txn: the watch recovers by itself when a git is killed (`jin-txn watch --status`)");
         }
         Some(Standing::NotYet) => {
-            watch::start(set);
+            watch::start(set, &repo.common_dir);
             session.say("jin-txn: a watch is started: when a git is killed, it recovers by itself");
             session.say("hint: `jin-txn watch --status` says whether it runs");
         }

@@ -4,7 +4,6 @@
 pub(crate) mod apply;
 pub(crate) mod check;
 mod color;
-mod date;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod entry;
@@ -47,7 +46,7 @@ use crate::setup::path;
 use crate::trust::{Notes, User};
 use crate::util::text::shown;
 
-pub(crate) use date::utc;
+pub(crate) use crate::util::date::utc;
 pub(crate) use session::Session;
 use session::print_error;
 

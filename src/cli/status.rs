@@ -1,5 +1,6 @@
 //! `jin-txn status`
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use crate::cli::{Session, everywhere, exit, exit_code, notes, progress, real_git
 use crate::git::Repository;
 use crate::recovery::{self, Finding, Report};
 use crate::setup::{fsync, hooks};
-use crate::state::{Durability, StateDir};
+use crate::state::{Durability, StateDir, told};
 use crate::util::text::shown;
 
 /// Say whether the repository is protected, and what is unfinished
@@ -145,6 +146,9 @@ fn show(session: &Session, repo: &Repository, status: &Status, report: &Report) 
         session.print_unless_quiet(
             "  prompt, shell function and shim do not recover by themselves here: `jin-txn install` allows it",
         );
+    }
+    if status.protected && std::io::stderr().is_terminal() {
+        told::take(StateDir::of(repo).path()).iter().for_each(|line| session.say(line));
     }
     let watch = watch::standing(StateDir::of(repo).settings().watch).filter(|_| status.protected);
     for line in watch.iter().flat_map(Standing::describe) {

@@ -1,6 +1,8 @@
 //! `jin-txn watch`
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -11,7 +13,7 @@ use crate::setup::watch_unit::Unit;
 use crate::state::WatchMode;
 use crate::util::text::{counted, shown};
 use crate::watch::status::Status;
-use crate::watch::{self, Request};
+use crate::watch::{self, Request, Term};
 
 /// Recover by itself when a git dies
 ///
@@ -36,9 +38,17 @@ pub(crate) struct Args {
     #[arg(long, group = "what")]
     uninstall: bool,
 
+    /// End when no git has been at work for so long
+    #[arg(long, value_name = "SECONDS", conflicts_with = "what")]
+    until_idle: Option<u64>,
+
     /// As the hook with this process ID starts it
     #[arg(long, hide = true, value_name = "PID")]
     started: Option<u32>,
+
+    /// Only the repository with this common directory, and those whose gits tell of themselves
+    #[arg(long, hide = true, value_name = "DIR")]
+    of: Option<PathBuf>,
 
     /// Recover what stdin names
     #[arg(long, hide = true)]
@@ -68,7 +78,9 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
             session.say(&format!("jin-txn: watching (pid {}); ^C ends it", status.pid));
         }
     };
-    if watch::serve(&address, &notes, args.started, ready)? || args.started.is_some() {
+    let until_idle = args.until_idle.map(Duration::from_secs);
+    let term = Term { hook: args.started, common_dir: args.of.clone(), until_idle };
+    if watch::serve(&address, &notes, term, ready)? || args.started.is_some() {
         return Ok(exit::DONE);
     }
     anyhow::bail!("the watch runs already: `jin-txn watch --status` says more")
@@ -78,7 +90,7 @@ fn caller() -> Caller {
     Caller::of(|name| std::env::var_os(name))
 }
 
-const NO_PLACE: &str = "there is no place for the watch: neither XDG_RUNTIME_DIR nor /tmp can be used";
+const NO_PLACE: &str = "there is no place for the watch: it needs HOME, and XDG_RUNTIME_DIR or /tmp";
 
 fn address() -> anyhow::Result<Address> {
     caller().address().context(NO_PLACE)
@@ -111,15 +123,14 @@ pub(super) fn standing(set: WatchMode) -> Option<Standing> {
     if let Some(status) = Status::read(&address) {
         return Some(Standing::Runs(status));
     }
-    let adopted = || Tried::read(&address).filter(Tried::is_adopted).map(|_| Tried::ADOPTED);
-    Some(caller.hindrance(set).or_else(adopted).map_or(Standing::NotYet, Standing::Hindered))
+    Some(caller.hindrance(&address, set).map_or(Standing::NotYet, Standing::Hindered))
 }
 
-/// Starts the watch as a hook would.
-pub(super) fn start(set: WatchMode) {
+/// Starts the watch as a hook of this repository would.
+pub(super) fn start(set: WatchMode, common_dir: &Path) {
     let caller = caller();
     if let Some(address) = caller.address().filter(|address| !caller.is_silent() && Status::read(address).is_none()) {
-        start_if_wanted(&caller, &address, set);
+        start_if_wanted(&caller, &address, set, common_dir);
     }
 }
 

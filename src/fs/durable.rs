@@ -255,6 +255,12 @@ pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     create(path, Purpose::State, bytes)
 }
 
+/// The same for this user alone, whoever else may use the repository.
+pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = place(path)?.create(0o600)?;
+    at(path, file.write_all(bytes))
+}
+
 /// Creates the file `path`, which must not exist, with `bytes`. It is made in the state directory and about to get the name
 /// `target` in the git directory: with the access that what it replaces there has, or else that its directory gives.
 pub(crate) fn create_for(target: &Path, path: &Path, bytes: &[u8]) -> io::Result<File> {

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 
 use anyhow::Context;
 
@@ -13,7 +13,7 @@ use crate::observe::payload::Payload;
 use crate::process::owner;
 use crate::run::{guard, mark};
 use crate::state::marker::{Entry, Listing, State};
-use crate::state::{StateDir, Wait};
+use crate::state::{StateDir, Wait, told};
 use crate::util::text::shown;
 use crate::wal::Log;
 
@@ -96,6 +96,9 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
         Event::Committed => call.committed(),
         Event::Aborted => call.aborted(),
     }?;
+    if call.listing.untold && std::io::stderr().is_terminal() {
+        told.extend(told::take(call.state.path()));
+    }
     reply.messages.splice(0..0, told);
     Ok(reply)
 }

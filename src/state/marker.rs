@@ -145,6 +145,8 @@ pub(crate) struct Listing {
     pub temporary: Vec<Temporary>,
     /// The note that this boot has looked after what the one before left.
     pub verified: Option<String>,
+    /// Something was recovered that its user has not been told ([`crate::state::told`]).
+    pub untold: bool,
 }
 
 impl Listing {
@@ -162,6 +164,8 @@ impl Listing {
                 listing.markers.push(Entry { id, state, path: state_dir.join(name) });
             } else if name.starts_with(crate::state::identity::VERIFIED) {
                 listing.verified = Some(name.to_owned());
+            } else if crate::state::told::is_one(name) {
+                listing.untold = true;
             } else {
                 listing.temporary.extend(Temporary::parse(name, || state_dir.join(name)));
             }

@@ -11,6 +11,7 @@ mod mend;
 pub(crate) mod notes;
 pub(crate) mod quarantine;
 pub(crate) mod settings;
+pub(crate) mod told;
 
 pub(crate) use directory::StateDir;
 pub(crate) use flock::{Busy, Wait};

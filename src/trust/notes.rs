@@ -85,6 +85,11 @@ impl Notes {
         fits
     }
 
+    /// The same as the environment names it, for whoever only compares.
+    pub(crate) fn named_directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The directory that has them.
     pub(crate) fn directory(&self) -> PathBuf {
         durable::real(&self.directory)

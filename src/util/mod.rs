@@ -2,5 +2,6 @@
 
 pub(crate) mod checksum;
 pub(crate) mod clock;
+pub(crate) mod date;
 pub(crate) mod env;
 pub(crate) mod text;

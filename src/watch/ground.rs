@@ -6,8 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Without a directory that ends with the user's session it ends itself so long after the last announcement.
-pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+/// How a watch was started.
+#[derive(Default)]
+pub(crate) struct Term {
+    /// The process of the hook that has started it.
+    pub(crate) hook: Option<u32>,
+    /// Only the repository with this common directory, and those whose gits tell of themselves; `None` for all of the user.
+    pub(crate) common_dir: Option<PathBuf>,
+    /// How long it stays when no git is at work any more; `None` for ever.
+    pub(crate) until_idle: Option<Duration>,
+}
 
 /// What the watch stands on.
 pub(super) struct Ground {
@@ -18,13 +26,14 @@ pub(super) struct Ground {
     file: Option<(u64, u64)>,
     /// The hook that has started it, until that has ended.
     pub(super) started_by: Option<u32>,
+    pub(super) term: Term,
 }
 
 impl Ground {
-    pub(super) fn new(lock: File, started_by: Option<u32>) -> io::Result<Ground> {
+    pub(super) fn new(lock: File, term: Term) -> io::Result<Ground> {
         let program = std::env::current_exe()?;
         let file = identity(&program);
-        Ok(Ground { lock, program, file, started_by })
+        Ok(Ground { lock, program, file, started_by: term.hook, term })
     }
 
     /// Is the lock file still the one at `path`?

@@ -20,8 +20,10 @@ use crate::hook::announce::start::VARIABLES;
 use crate::locks::{Seen, SeenLock};
 use crate::process::owner::{Process, Stat};
 use crate::recovery::{self, Mode, Options, Report};
-use crate::state::StateDir;
+use crate::state::{StateDir, told};
 use crate::trust::{Notes, ownership};
+use crate::util::clock::unix_time;
+use crate::util::date::utc;
 use crate::util::text::{escape, unescape};
 use crate::watch::repositories::Key;
 
@@ -39,12 +41,22 @@ pub(crate) enum Priority {
 pub(crate) struct Request {
     common_dir: String,
     seen: Vec<SeenLock>,
+    /// Command lines of the dead, as far as they were seen.
+    commands: Vec<String>,
     priority: Priority,
 }
 
 impl Request {
-    pub(crate) fn new(common_dir: &Path, seen: Vec<SeenLock>, priority: Priority) -> Request {
-        Request { common_dir: escape(common_dir.as_os_str().as_bytes()).into_owned(), seen, priority }
+    pub(crate) fn new(common_dir: &Path, priority: Priority) -> Request {
+        let common_dir = escape(common_dir.as_os_str().as_bytes()).into_owned();
+        Request { common_dir, seen: Vec::new(), commands: Vec::new(), priority }
+    }
+
+    /// The same with locks that were seen, and the commands that held them.
+    pub(crate) fn with(mut self, seen: Vec<SeenLock>, mut commands: Vec<String>) -> Request {
+        commands.dedup();
+        (self.seen, self.commands) = (seen, commands);
+        self
     }
 
     fn common_dir(&self) -> Option<PathBuf> {
@@ -124,7 +136,25 @@ pub(crate) fn recover(request: &Request, notes: &Notes, git: PathBuf) -> anyhow:
     }
     be_as_open_as(&repo.common_dir)?;
     let options = Options { mode: Mode::AfterTransaction, seen: Some(Seen(request.seen.clone())), ..Options::new(git) };
-    recovery::recover(&repo, &options).map(Some)
+    let report = recovery::recover(&repo, &options)?;
+    if told::leave(&StateDir::of(&repo), &lines_for_user(request, &report)).is_err() {
+        // The log has it.
+    }
+    Ok(Some(report))
+}
+
+/// What the user is told at the next occasion: what was killed, whether it happened, what to do.
+fn lines_for_user(request: &Request, report: &Report) -> Vec<String> {
+    let mut lines = report.headlines();
+    // Of a transaction its line says all that.
+    let is_named = report.transactions.iter().any(|it| !it.quiet);
+    if !lines.is_empty() && !is_named {
+        let killed = request.commands.iter().map(|command| {
+            format!("jin-txn: `{command}` was killed before it was done, at {}: run it again", utc(unix_time()))
+        });
+        lines.splice(0..0, killed);
+    }
+    lines
 }
 
 /// The first git that started the watch may have had any umask: what is made here is as open as the repository is.

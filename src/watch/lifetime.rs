@@ -1,14 +1,14 @@
-//! When the watch ends by itself: its place goes, its program is replaced, somebody else would wait for it, nobody speaks to it.
+//! When the watch ends by itself: its place goes, its program is replaced, somebody else would wait for it, its last git is gone.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Instant;
 
 use crate::fs::durable;
 use crate::hook::announce::start::Tried;
 use crate::process::owner::{self, Stat};
 use crate::watch::events::Happened;
-use crate::watch::ground::LONGEST_SILENCE;
 use crate::watch::server::Server;
 
 impl Server<'_> {
@@ -41,15 +41,29 @@ impl Server<'_> {
         of_own && !is_there()
     }
 
-    /// Nothing is in work, and nobody has said anything for long.
-    pub(super) fn is_forgotten(&self) -> bool {
-        !self.address.ends_with_session && self.heard.elapsed() >= LONGEST_SILENCE && self.job.is_none()
+    /// When it is to end if nothing happens until then.
+    pub(super) fn end(&self) -> Option<Instant> {
+        let until_idle = self.ground.term.until_idle?;
+        // Of a process that could not be waited for the end is not told: it is looked at now and then.
+        Some(if self.is_idle() { self.heard } else { Instant::now() } + until_idle)
+    }
+
+    /// Have all gits ended long ago?
+    pub(super) fn is_forgotten(&mut self) -> bool {
+        if self.ground.term.until_idle.is_none_or(|until_idle| self.heard.elapsed() < until_idle) {
+            return false;
+        }
+        self.at_work.retain(|process, _| Stat::may_live(*process));
+        self.is_idle()
     }
 
     /// Has the program been replaced, or removed, while nothing is in work?
     pub(super) fn is_outdated(&self) -> bool {
-        let is_idle = self.job.is_none() && self.at_work.is_empty() && self.unchecked.is_empty();
-        is_idle && self.ground.is_replaced()
+        self.is_idle() && self.ground.is_replaced()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.job.is_none() && self.at_work.is_empty() && self.unchecked.is_empty()
     }
 
     /// Becomes the new program, with the same arguments; ends where there is none. The lock goes with this one.

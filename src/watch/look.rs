@@ -67,6 +67,8 @@ pub(crate) struct Orphan {
     id: FileId,
     holders: Vec<Process>,
     doubtful: bool,
+    /// The command line of its holder.
+    pub(crate) command: Option<String>,
 }
 
 /// The locks that were seen in the hands of processes which are all dead, as they are now.
@@ -81,6 +83,7 @@ pub(crate) fn orphans(repo: &Repo) -> Vec<Orphan> {
             id,
             holders: lock.holders.clone(),
             doubtful: lock.doubtful,
+            command: lock.command.clone(),
         })
     });
     with_identity.collect()
@@ -137,7 +140,7 @@ pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Ve
             if std::mem::take(&mut lock.doubtful) {
                 lock.holders.clear();
             }
-            lock.holders.push(holder);
+            lock.hold(holder);
             found.push((*key, holder));
         }
     }

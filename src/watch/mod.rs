@@ -14,6 +14,11 @@
 //! - Recovery runs in a child: it may be killed anywhere, and is when a hook asks for the lock that a check after a reboot holds.
 //! - It keeps nothing open in a repository, and while nothing happens it makes no system call.
 //! - It is needed for nothing: without it, everything else holds as before.
+//! - *One that a hook has started is short-lived and belongs to its surroundings*: it looks after the repositories whose gits have
+//!   spoken to it, in the namespaces and with the rights of that hook ([`crate::hook::announce::address`]), and it ends soon after
+//!   the last of these gits. Whoever waits until it is gone (the first process of a container, the end of a session, an unmount of
+//!   its program) waits no longer than that. One that a person or systemd has started stays, and looks after every repository that
+//!   the user has protected.
 //!
 //! Limits: a holder that opened and closed its lock before anybody looked is not seen, and its lock stays, as it would without the
 //! watch. Repositories on network file systems are not watched. Files of a run or of an `apply` are left to a command.
@@ -30,5 +35,6 @@ mod server;
 pub(crate) mod status;
 
 pub(crate) use detach::detach;
+pub(crate) use ground::Term;
 pub(crate) use job::{Request, recover};
 pub(crate) use server::serve;

@@ -19,7 +19,8 @@ use crate::fs::{Birth, FileId, durable};
 use crate::git::Repository;
 use crate::locks::find;
 use crate::locks::seen::Inode;
-use crate::process::owner::Process;
+use crate::process::operation;
+use crate::process::owner::{self, Process};
 use crate::state::StateDir;
 use crate::watch::events::{Events, Watched};
 
@@ -44,6 +45,8 @@ pub(crate) struct Lock {
     pub(crate) number: u64,
     /// Who was seen to hold it.
     pub(crate) holders: Vec<Process>,
+    /// The command line of the outermost of them, for people.
+    pub(crate) command: Option<String>,
     /// That is said of a batched update only.
     pub(crate) doubtful: bool,
     /// When its holders are looked for.
@@ -198,8 +201,8 @@ impl Repositories {
         self.numbers += 1;
         let now = Instant::now();
         let looks = std::iter::once(now).chain(LOOKS.map(|after| now + after)).collect();
-        repo.locks
-            .insert(path, Lock { inode, birth, number: self.numbers, holders: Vec::new(), doubtful: false, looks });
+        let (number, holders, command) = (self.numbers, Vec::new(), None);
+        repo.locks.insert(path, Lock { inode, birth, number, holders, command, doubtful: false, looks });
     }
 
     /// A hook says that its git holds these locks: those that are the very files which it names.
@@ -211,7 +214,7 @@ impl Repositories {
             if let Some(lock) = known {
                 lock.doubtful = doubtful && (lock.doubtful || lock.holders.is_empty());
                 if !lock.holders.contains(&git) {
-                    lock.holders.push(git);
+                    lock.hold(git);
                 }
             }
         }
@@ -237,6 +240,14 @@ impl Repo {
 }
 
 impl Lock {
+    /// This process holds it, too. Those above a holder come after it.
+    pub(crate) fn hold(&mut self, holder: Process) {
+        self.holders.push(holder);
+        if let Some(argv) = owner::argv(holder.pid).filter(|argv| !argv.is_empty()) {
+            self.command = Some(operation::command_line(&argv, ""));
+        }
+    }
+
     /// Is the file at `path` this lock?
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         let same = std::fs::symlink_metadata(path).is_ok_and(|found| key_of(&found) == self.inode);

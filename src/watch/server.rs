@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use crate::fs::durable;
 use crate::git::Repository;
+use crate::hook::announce::start::Tried;
 use crate::hook::announce::{Address, Announcement, Kind};
 use crate::locks::at_work::gits_at_work;
 use crate::process::owner::{self, ExecContext, Process};
@@ -21,7 +22,7 @@ use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::watch::detach;
 use crate::watch::events::{Events, Happened, Watched};
-use crate::watch::ground::{Ground, LONGEST_SILENCE};
+use crate::watch::ground::{Ground, Term};
 use crate::watch::job::{Job, Priority, Request};
 use crate::watch::look;
 use crate::watch::repositories::{Key, Repositories};
@@ -55,24 +56,20 @@ pub(super) struct Server<'s> {
     paused_until: Option<Instant>,
     pub(super) own_directory: Watched,
     pub(super) notes_directory: Option<Watched>,
+    /// When a git last did something that this has seen.
     pub(super) heard: Instant,
     status: Status,
     told: Status,
 }
 
 /// Runs the watch until its place goes, or it is not needed any more. False when there is one already. `ready` is called when it
-/// listens; `started_by` is the hook that has started this process.
-pub(crate) fn serve(
-    address: &Address,
-    notes: &Notes,
-    started_by: Option<u32>,
-    ready: impl FnOnce(&Status),
-) -> anyhow::Result<bool> {
+/// listens.
+pub(crate) fn serve(address: &Address, notes: &Notes, term: Term, ready: impl FnOnce(&Status)) -> anyhow::Result<bool> {
     let cannot = || format!("cannot use {} for the watch", shown(address.directory()));
     address.prepare().with_context(cannot)?;
     // Before the socket: two that start at once would take it from each other.
     let Some(lock) = flock::try_hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
-    let ground = Ground::new(lock, started_by)?;
+    let ground = Ground::new(lock, term)?;
     detach::hear_of_children()?;
     detach::raise_limit();
     durable::remove_file(&address.socket()).with_context(cannot)?;
@@ -81,6 +78,7 @@ pub(crate) fn serve(
     let mut server = Server::new(address, notes, ground, events)?;
     server.first_round();
     server.status.write(address).with_context(cannot)?;
+    Tried::forget(address).with_context(cannot)?;
     ready(&server.status);
     server.run()?;
     Ok(true)
@@ -110,17 +108,20 @@ impl<'s> Server<'s> {
         })
     }
 
-    /// Every repository that this user has a note for.
+    /// Every repository that this user has a note for, or the only one that this was started for.
     fn first_round(&mut self) {
         self.watch_notes();
-        for (_, path) in self.notes.all() {
+        let only = self.ground.term.common_dir.as_ref();
+        let only = only.map(|common_dir| vec![common_dir.join(crate::state::directory::NAME)]);
+        for path in only.unwrap_or_else(|| self.notes.all().into_iter().map(|(_, path)| path).collect()) {
             self.know(&path);
         }
         self.look_for_holders();
     }
 
+    /// A new note names a repository to look after: for one that was not started for some of them only.
     fn watch_notes(&mut self) {
-        if self.notes_directory.is_none() {
+        if self.notes_directory.is_none() && self.ground.term.common_dir.is_none() {
             self.notes_directory = self.events.watch(&self.notes.directory()).ok();
         }
     }
@@ -169,6 +170,9 @@ impl<'s> Server<'s> {
 
     fn handle(&mut self, happened: Happened) {
         let overflow = happened.overflow;
+        if !(happened.files.is_empty() && happened.announced.is_empty() && happened.ended.is_empty()) {
+            self.heard = Instant::now();
+        }
         self.handle_files(happened.files);
         self.look_for_holders();
         if overflow {
@@ -179,7 +183,6 @@ impl<'s> Server<'s> {
             self.look_for_holders();
         }
         for announcement in happened.announced {
-            self.heard = Instant::now();
             self.hear(&announcement);
         }
         for process in happened.ended {
@@ -302,8 +305,9 @@ impl<'s> Server<'s> {
             }
             return;
         }
+        let commands = orphans.iter().filter_map(|orphan| orphan.command.clone()).collect();
         let seen = orphans.into_iter().filter_map(|orphan| orphan.seen(repo)).collect();
-        let request = Request::new(&repo.repo.common_dir, seen, Priority::Now);
+        let request = Request::new(&repo.repo.common_dir, Priority::Now).with(seen, commands);
         self.start(key, &request, work);
     }
 
@@ -390,7 +394,7 @@ impl<'s> Server<'s> {
             if listing.is_ok_and(|listing| recovery::is_verified(&listing, &state).unwrap_or(true)) {
                 continue;
             }
-            let request = Request::new(&repo.repo.common_dir, Vec::new(), Priority::Idle);
+            let request = Request::new(&repo.repo.common_dir, Priority::Idle);
             self.start(key, &request, Vec::new());
             return;
         }
@@ -417,10 +421,9 @@ impl<'s> Server<'s> {
         let repos = self.repositories.all.values();
         let looks = repos.clone().flat_map(|repo| repo.locks.values().flat_map(|lock| lock.looks.iter().copied()));
         let due = repos.filter_map(|repo| repo.due);
-        let silence = (!self.address.ends_with_session).then(|| self.heard + LONGEST_SILENCE);
         let checks = self.paused_until.filter(|_| self.job.is_none() && !self.unchecked.is_empty());
         let overdue = self.job.as_ref().map(Job::deadline);
-        let next = looks.chain(due).chain(silence).chain(checks).chain(overdue).min()?;
+        let next = looks.chain(due).chain(self.end()).chain(checks).chain(overdue).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 

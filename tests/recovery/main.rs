@@ -16,6 +16,7 @@ mod run;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 mod traps;
 mod undo;
 mod watch;

@@ -101,12 +101,16 @@ fn a_lock_that_nobody_was_seen_to_hold_stays_when_those_of_a_dead_git_go() {
 
 #[test]
 fn in_a_container_where_recover_has_to_leave_a_lock_the_watch_takes_it() {
-    for (is_watched, then) in [(false, "jin-txn recover -q; test -e .git/index.lock"), (true, WATCHED)] {
+    const LEFT: &str = "jin-txn recover -q; test -e .git/index.lock";
+    for (is_watched, command, then) in
+        [(false, "commit -qam two", LEFT), (true, "commit -qam two", WATCHED), (true, "add f", WATCHED)]
+    {
         let repo = scene();
         let script = repo.scratch().join("inside");
         let watch =
             if is_watched { "jin-txn watch -q & until jin-txn watch --status; do sleep 0.02; done" } else { "" };
-        fs::write(&script, format!("cd {}\n{watch}\n{KILLED}\n{then}\n", repo.path().display()))
+        let killed = KILLED.replace("COMMAND", command);
+        fs::write(&script, format!("cd {}\n{watch}\n{killed}\n{then}\n", repo.path().display()))
             .expect("it is written");
         let mut command = with_watch(&repo, repo.command("unshare".as_ref()));
         let path =
@@ -125,11 +129,11 @@ fn in_a_container_where_recover_has_to_leave_a_lock_the_watch_takes_it() {
     }
 }
 
-/// A commit that is killed while it reads a file, with all that it has started: it has its lock open.
+/// A git that is killed while it reads a file, with all that it has started: it has its lock open.
 const KILLED: &str = r#"
 mkdir -p .git/info; echo 'f filter=slow' >.git/info/attributes
 git config filter.slow.clean 'touch began; exec sleep 1000'
-setsid git commit -qam two & git=$!
+setsid git COMMAND & git=$!
 until test -e began; do sleep 0.02; done
 git config --unset filter.slow.clean
 sleep 0.2

@@ -49,6 +49,15 @@ pub enum After {
     Watch,
     /// The watch is there, and git is as fast as it is.
     WatchAtSpeed,
+    /// The watch is killed moments after git is, with the child that recovers, and `jin-txn recover` comes then.
+    WatchKilled,
+}
+
+impl After {
+    /// Is a watch there when git is killed?
+    fn is_watched(self) -> bool {
+        matches!(self, After::Watch | After::WatchAtSpeed | After::WatchKilled)
+    }
 }
 
 /// One crash. Written and parsed as `commit-a:tree:recover:37`.
@@ -78,6 +87,7 @@ impl fmt::Display for Point {
             After::PlainGit => "plain-git".to_owned(),
             After::Watch => "watch".to_owned(),
             After::WatchAtSpeed => "watch-at-speed".to_owned(),
+            After::WatchKilled => "watch-killed".to_owned(),
         };
         write!(f, "{}:{victim}:{after}:{}", self.operation, self.n)
     }
@@ -88,6 +98,8 @@ pub struct Report {
     pub point: Point,
     /// The call at which it was killed; `None` when the run ended before.
     pub killed: Option<Event>,
+    /// What had happened until then.
+    pub before: Vec<Event>,
     pub violations: Vec<Violation>,
     /// Why the point says nothing.
     pub skipped: Option<&'static str>,
@@ -157,19 +169,30 @@ impl Bench {
     pub fn run(&self, point: Point) -> Report {
         let repo = self.fresh();
         let subject = repo.sibling(self.operation.subject);
-        let mut report =
-            Report { point, killed: None, violations: Vec::new(), skipped: None, directory: repo.scratch().to_owned() };
-        let is_watched = matches!(point.after, After::Watch | After::WatchAtSpeed);
-        let watch = is_watched.then(|| Watch::start(&repo));
-        match kill(self.operation, &repo, point) {
+        let mut report = Report {
+            point,
+            killed: None,
+            before: Vec::new(),
+            violations: Vec::new(),
+            skipped: None,
+            directory: repo.scratch().to_owned(),
+        };
+        let watch = point.after.is_watched().then(|| Watch::start(&repo));
+        match kill(self.operation, &repo, point, watch.as_ref(), &mut report.before) {
             Ok(outcome) => report.killed = outcome.killed,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 report.skipped = Some("no right to make a pid namespace");
             }
             Err(error) => panic!("{point}: {error}"),
         }
-        if let Some(watch) = watch {
-            watch.wait_until_idle();
+        match watch {
+            Some(watch) if point.after == After::WatchKilled => {
+                // At another moment of its work each time.
+                thread::sleep(Duration::from_millis(point.n as u64 % 8));
+                watch.kill_with_children();
+            }
+            Some(watch) => watch.wait_until_idle(),
+            None => {}
         }
         // A signal between the making of a lock and git's note of it leaves the lock, as SIGKILL does.
         let is_told = matches!(point.victim, Victim::Told(_) | Victim::AllTold(_));
@@ -192,7 +215,7 @@ impl Bench {
     fn judge(&self, repo: &Repo, after: After) -> Vec<Violation> {
         match after {
             After::Nothing | After::Watch | After::WatchAtSpeed => self.judge_directly(repo),
-            After::Recover => {
+            After::Recover | After::WatchKilled => {
                 let mut violations = invariants::judge_recovery(repo);
                 violations.extend(self.judge_directly(repo));
                 violations
@@ -277,7 +300,13 @@ impl Drop for Bench {
     }
 }
 
-fn kill(operation: &Operation, repo: &Repo, point: Point) -> io::Result<Outcome> {
+fn kill(
+    operation: &Operation,
+    repo: &Repo,
+    point: Point,
+    watch: Option<&Watch>,
+    before: &mut Vec<Event>,
+) -> io::Result<Outcome> {
     let (action, isolation) = match point.victim {
         Victim::Tree => (Action::KillTree, Isolation::None),
         Victim::Git => (Action::KillGit, Isolation::None),
@@ -286,20 +315,22 @@ fn kill(operation: &Operation, repo: &Repo, point: Point) -> io::Result<Outcome>
         Victim::Told(signal) => (Action::SignalGit(signal), Isolation::None),
         Victim::AllTold(signal) => (Action::SignalTree(signal), Isolation::None),
     };
-    /// As long as a git works that has much to do, and longer than the watch needs.
+    /// As long as a git works that has much to do.
     const HELD: Duration = Duration::from_millis(100);
-    let is_slow = point.after == After::Watch;
+    let slow_for = watch.filter(|_| point.after == After::Watch);
     let mut took_lock = false;
     let mut decide = |event: &Event| {
         // The lock that the event before has made is there now.
-        if is_slow && (event.n == point.n || took_lock) {
+        if let Some(watch) = slow_for.filter(|_| event.n == point.n || took_lock) {
             thread::sleep(HELD);
+            watch.wait_until_it_has_looked();
         }
         took_lock = event.role == tracer::Role::Git && event.takes_lock();
+        before.push(event.clone());
         if event.n == point.n { action } else { Action::Continue }
     };
     let mut command = command(operation, repo);
-    if matches!(point.after, After::Watch | After::WatchAtSpeed) {
+    if point.after.is_watched() {
         command = with_watch(repo, command);
     }
     run(command, repo, isolation, &mut decide)

@@ -283,6 +283,7 @@ fn table_file(after: After) -> PathBuf {
         After::PlainGit => "plain-git",
         After::Watch => "watch",
         After::WatchAtSpeed => "watch-at-speed",
+        After::WatchKilled => "watch-killed",
     };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory has a tmp in it");
     target.join(format!("kill-table-{}-{mode}.md", Git::under_test().version))

@@ -71,6 +71,25 @@ impl Watch {
         });
     }
 
+    /// Waits until it has seen what has happened up to now: it waits again, for whatever time. A busy machine only makes that later.
+    pub fn wait_until_it_has_looked(&self) {
+        const LOOKS: usize = 3;
+        let mut waiting = 0;
+        wait_until("the watch has looked", || {
+            let syscall = fs::read_to_string(format!("/proc/{}/syscall", self.pid)).unwrap_or_default();
+            waiting = if syscall.starts_with("281 ") { waiting + 1 } else { 0 };
+            waiting >= LOOKS
+        });
+    }
+
+    /// Kills it, and the child that recovers, if there is one.
+    pub fn kill_with_children(&self) {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
+        for pid in std::iter::once(self.pid.to_string()).chain(children.split_whitespace().map(str::to_owned)) {
+            Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status().expect("kill runs");
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         let process = PathBuf::from(format!("/proc/{}", self.pid));
         let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();

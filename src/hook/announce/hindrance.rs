@@ -9,16 +9,19 @@
 use std::fs;
 
 use rustix::process::Resource;
+use serde::Deserialize;
 
-use crate::process::owner::{self, ExecContext};
+use crate::fs::durable;
+use crate::hook::announce::Address;
+use crate::process::owner::{self, ExecContext, Stat};
 
 /// Why this process must not start a watch, for people. `is_auto`: nobody has said that it is wanted in any case.
 pub(super) fn of_this_process(is_auto: bool) -> Option<&'static str> {
     if is_traced() {
         return Some("a tracer or debugger follows this process, and would wait for it");
     }
-    if rustix::process::getrlimit(Resource::Cpu).current.is_some() {
-        return Some("the processor time of this process is limited (`ulimit -t`)");
+    if [Resource::Cpu, Resource::Fsize, Resource::As].into_iter().any(is_limited) {
+        return Some("processor time, file size or memory of this process is limited (`ulimit -t`, `-f`, `-v`)");
     }
     if rustix::process::getpriority_process(None).is_ok_and(|niceness| niceness > 0) {
         return Some("this process has a low priority (`nice`)");
@@ -29,6 +32,26 @@ pub(super) fn of_this_process(is_auto: bool) -> Option<&'static str> {
         );
     }
     (is_auto && is_sandboxed()).then_some("this process is in a sandbox (`jin.watch=on` starts it there, too)")
+}
+
+/// Why another watch must not follow the last one, for people: it has ended, and its first process has not taken note of that. Each
+/// further one would leave a zombie, too.
+pub(super) fn of_the_last(address: &Address) -> Option<&'static str> {
+    const LONGEST: u64 = 64 << 10;
+    /// The part of [`crate::watch::status::Status`] that says which process it was.
+    #[derive(Deserialize)]
+    struct Last {
+        pid: u32,
+        start: u64,
+    }
+    let text = durable::read_own(&address.status(), LONGEST).ok()?;
+    let last: Last = serde_json::from_slice(&text).ok()?;
+    let stat = Stat::of(last.pid).filter(|stat| stat.start == last.start && stat.state == 'Z')?;
+    (stat.parent == 1).then_some("the first process here does not collect orphaned processes that have ended")
+}
+
+fn is_limited(resource: Resource) -> bool {
+    rustix::process::getrlimit(resource).current.is_some()
 }
 
 /// Is this process, or one above it, traced?

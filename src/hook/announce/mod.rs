@@ -118,7 +118,7 @@ fn announce(caller: &Caller, repo: &Repository, said: &Announcement) {
     match said.send(&address) {
         // Nobody listens: there is no watch, or none any more.
         Err(e) if said.kind == Kind::AtWork && is_unheard(&e) => {
-            start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch);
+            start::start_if_wanted(caller, &address, StateDir::of(repo).settings().watch, &repo.common_dir);
         }
         // It has not read thousands of others yet, and looks at everything when it has.
         _ => {}
