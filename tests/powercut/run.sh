@@ -9,8 +9,8 @@ source=$(cd "$here/../.." && pwd)
 
 usage() {
     cat <<'USAGE'
-usage: tests/powercut/run.sh [--fs ext4,xfs,btrfs] [--cuts N] [--unguarded] [--double]
-                             [--seed S] [--binary PATH]
+usage: tests/powercut/run.sh [--fs ext4,xfs,btrfs] [--cuts N] [--unguarded | --rescue]
+                             [--double] [--seed S] [--binary PATH]
 
 Cuts the power N times on each file system and prints a table of what was left.
 Exit code 0: nothing bad (--unguarded: whatever the table says); 1: something bad;
@@ -19,6 +19,8 @@ Exit code 0: nothing bad (--unguarded: whatever the table says); 1: something ba
   --fs LIST       file systems; default: ext4,xfs,btrfs
   --cuts N        cuts on each; default: 5
   --unguarded     without jin-txn
+  --rescue        without jin-txn until the cut, then `jin-txn rescue --yes`; lost work and
+                  torn updates are counted, and are not bad
   --double        cuts the recovery, too
   --seed S        of the random moments; default: 1
   --binary PATH   the jin-txn to test; default: the release build of this checkout
@@ -41,12 +43,12 @@ main() {
     parse "$@"
     need_tools
     find_kernel
-    [[ $guarded == no ]] || find_binary
+    [[ $guarded == no && $rescue == no ]] || find_binary
     find_accelerator
     make_initramfs
     mkdir -p "$logs"
     printf 'kernel %s, git %s, %s, seed %s, %s\n\n' "$kernel" "$(git --version | sed 's/^git version //')" \
-        "$accelerator" "$seed" "$([[ $guarded == yes ]] && echo "guarded by $binary" || echo unguarded)"
+        "$accelerator" "$seed" "$(describe_guard)"
 
     local fs any_bad=no
     rows=()
@@ -54,15 +56,24 @@ main() {
         run_file_system "$fs"
     done
     table
-    [[ $any_bad == no || $guarded == no ]]
+    [[ $any_bad == no || $guarded == no && $rescue == no ]]
+}
+
+describe_guard() {
+    case $guarded$rescue in
+        yes*) echo "guarded by $binary" ;;
+        noyes) echo "unguarded, rescued by $binary" ;;
+        *) echo unguarded ;;
+    esac
 }
 
 parse() {
-    file_systems=(ext4 xfs btrfs) cuts=5 guarded=yes double=no seed=1 binary=''
+    file_systems=(ext4 xfs btrfs) cuts=5 guarded=yes rescue=no double=no seed=1 binary=''
     while [[ $# -gt 0 ]]; do
         case $1 in
             -h | --help) usage; exit 0 ;;
             --unguarded) guarded=no ;;
+            --rescue) guarded=no rescue=yes ;;
             --double) double=yes ;;
             --fs | --cuts | --seed | --binary)
                 [[ $# -ge 2 ]] || usage_error "$1 needs a value"
@@ -83,6 +94,11 @@ parse() {
     for fs in "${file_systems[@]}"; do
         [[ $fs == ext4 || $fs == xfs || $fs == btrfs ]] || usage_error "unknown file system \`$fs\`"
     done
+    if [[ $rescue == yes ]]; then
+        [[ $double == no ]] || usage_error '--rescue and --double exclude each other'
+        # What git never made durable nobody can have again.
+        bad_classes=(lock unusable) classes+=(before)
+    fi
     target=${CARGO_TARGET_DIR:-$source/target}
     logs=$target/powercut
 }
@@ -162,7 +178,7 @@ make_initramfs() {
         ln -s "$exec_path/git" "$root/usr/bin/$name"
         ln -s git "$root$exec_path/$name"
     done
-    [[ $guarded == no ]] || put_program "$binary" /usr/bin/jin-txn
+    [[ $guarded == no && $rescue == no ]] || put_program "$binary" /usr/bin/jin-txn
 
     for fs in "${file_systems[@]}"; do
         for name in virtio_pci virtio_blk virtio_console virtio_rng "$fs"; do
@@ -232,8 +248,10 @@ is_bad() {
 }
 
 table() {
-    printf '\n| file system | cuts | bad | lost acknowledged work | torn update | lock left | git unusable | fsck complains | stale index | stale HEAD |\n'
-    printf '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n'
+    local head='| file system | cuts | bad | lost acknowledged work | torn update | lock left | git unusable | fsck complains | stale index | stale HEAD |'
+    local line='| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |'
+    [[ $rescue == no ]] || head+=' unusable before the rescue |' line+=' ---: |'
+    printf '\n%s\n%s\n' "$head" "$line"
     printf '%s\n' "${rows[@]}"
 }
 
@@ -329,7 +347,7 @@ boot() {
     : >"$directory/$role.report"
     qemu-system-x86_64 "${machine[@]}" -smp 1 -m 768 -nodefaults -no-user-config -display none -no-reboot \
         -kernel "/boot/vmlinuz-$kernel" -initrd "$scratch/initramfs" \
-        -append "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off powercut.fs=$fs powercut.role=$role powercut.guarded=$guarded powercut.offset=$offset powercut.options=${POWERCUT_MOUNT:-}" \
+        -append "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off powercut.fs=$fs powercut.role=$role powercut.guarded=$guarded powercut.rescue=$rescue powercut.offset=$offset powercut.options=${POWERCUT_MOUNT:-}" \
         -serial "file:$directory/$role.console" \
         -drive "file=$disk,format=raw,if=virtio,cache=unsafe" "${acks[@]}" \
         -device virtio-rng-pci -device virtio-serial-pci \

@@ -15,6 +15,11 @@ main() {
         for repository in "$work" "$bare"; do recover "$repository"; done
     fi
 
+    if [ "$rescue" = yes ]; then
+        explain "== rescue"
+        for repository in "$work" "$bare"; do rescue "$repository"; done
+    fi
+
     explain "== examination"
     expectations >/tmp/expected
     for which in work bare; do
@@ -45,6 +50,22 @@ recover() {
         report "note recover in $1: exit code 0, $(grep -c . /tmp/out) lines"
     else
         bad unusable "$1: \`jin-txn recover\` ends with exit code $rc: $(first_line)"
+    fi
+}
+
+# What git says to the repository before it is rescued, and what the rescue comes to: whole (0), or something is named as lost (4).
+rescue() {
+    if ! try git -C "$1" rev-parse --verify 'HEAD^{commit}' || ! try git -C "$1" for-each-ref ||
+        { [ "$1" = "$work" ] && ! try git -C "$1" --no-optional-locks status --porcelain; } ||
+        ! try git -C "$1" fsck --full --no-dangling --no-progress; then
+        bad before "$1: $(first_line)"
+    fi
+    if try jin-txn rescue --yes "$1" || [ "$rc" -eq 4 ]; then
+        cp /tmp/out "/tmp/rescue"
+        note "rescue of $1: exit code $rc, $(sed -n '/^jin-txn: lost:/,/^jin-txn/p' /tmp/rescue | grep -c '^  ') things are named as lost"
+        sed 's/^/rescue says: /' /tmp/rescue >&4
+    else
+        bad unusable "$1: \`jin-txn rescue\` ends with exit code $rc: $(first_line)"
     fi
 }
 
@@ -110,7 +131,7 @@ check_five() {
 }
 
 check_locks() {
-    find "$(git_directory "$1")" -name '*.lock' -not -path '*/.jin/*' >/tmp/locks
+    find "$(git_directory "$1")" -name '*.lock' -not -path '*/.jin/*' -not -path '*/jin-rescue/*' >/tmp/locks
     while read -r lock; do bad lock "$lock"; done </tmp/locks
 }
 

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# What the scripts of the guest share. `init` sets these two.
-: "${guarded:?}" "${offset:?}"
+# What the scripts of the guest share. `init` sets these.
+: "${guarded:?}" "${rescue:?}" "${offset:?}"
 
 # shellcheck disable=SC2034 # for those who read this
 work=/mnt/work worktree=/mnt/worktree bare=/mnt/bare.git second=/second
