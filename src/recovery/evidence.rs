@@ -191,11 +191,11 @@ fn authorship(
 
 /// The file that pack-refs took into `packed-refs` last was this transaction's lock.
 fn was_moved(change: &RefChange, later: &[&Record]) -> bool {
-    let moved = later.iter().filter_map(|record| match &record.body {
+    let mut moved = later.iter().filter_map(|record| match &record.body {
         Body::Moved { refs } => refs.iter().find(|moved| moved.name == change.name),
         _ => None,
     });
-    moved.last().is_some_and(|moved| {
+    moved.next_back().is_some_and(|moved| {
         let is_lock = moved.file.zip(change.lock).is_some_and(|(file, lock)| file.is_same_file(&lock));
         moved.value == change.after && is_lock
     })

@@ -342,18 +342,17 @@ fn a_value_that_somebody_packed_stays_theirs_although_the_dead_transaction_had_i
 
 #[test]
 fn a_transaction_and_its_recovery_that_are_cut_at_each_of_their_writes_end_as_the_model_says() {
-    let kinds = [None, Some((None, Some(0))), Some((Some(0), Some(1))), Some((Some(0), None))];
+    let kinds = [None, Some([None, Some(0)]), Some([Some(0), Some(1)]), Some([Some(0), None])];
     for (case, cuts) in (0..64).flat_map(|case| (0..16).map(move |cuts| (case, cuts))) {
-        let changes = (0..3).filter_map(|n| Some((n, kinds[(case >> (2 * n)) % 4]?)));
-        let changes: Vec<(usize, (Option<usize>, Option<usize>))> = changes.collect();
+        let changes: Vec<_> = (0..3).filter_map(|n| Some((n, kinds[(case >> (2 * n)) % 4]?))).collect();
         let (first, second) = (cuts / 4, cuts % 4);
         if first > changes.len() || second > first {
             continue;
         }
         let mut world = World::new();
-        let there = changes.iter().filter(|(_, (from, _))| from.is_some()).map(|(n, (from, _))| (*n, *from)).collect();
+        let there = changes.iter().filter(|(_, [from, _])| from.is_some()).map(|(n, [from, _])| (*n, *from)).collect();
         world.logged(&there, None);
-        world.logged(&changes.iter().map(|(n, (_, to))| (*n, *to)).collect(), Some(first));
+        world.logged(&changes.iter().map(|(n, [_, to])| (*n, *to)).collect(), Some(first));
         let ended = world.recover(Some(second)).and_then(|_| world.recover(None));
         assert!(ended.is_ok_and(|ended| ended), "{changes:?} cut at {first}, recovery at {second}");
     }

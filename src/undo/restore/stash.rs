@@ -328,6 +328,6 @@ fn plain(entries: Vec<Entry>) -> Option<Tree> {
     entries.iter().all(is_plain).then(|| entries.into_iter().map(|e| (e.path, (e.mode, e.oid))).collect())
 }
 
-fn paths_of<'t, const N: usize>(trees: [&'t Tree; N]) -> BTreeSet<&'t Vec<u8>> {
+fn paths_of<const N: usize>(trees: [&Tree; N]) -> BTreeSet<&Vec<u8>> {
     trees.into_iter().flat_map(|tree| tree.keys()).collect()
 }
