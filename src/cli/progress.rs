@@ -1,4 +1,5 @@
-//! One line on the terminal while the first look after a reboot takes long: it reads every ref that the log names.
+//! One line on the terminal while something takes long: the first look after a reboot, which reads every ref that the log names, and a
+//! rescue, which reads every object.
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,6 +13,9 @@ use crate::state::marker::Listing;
 /// Nobody wonders before that.
 const LONG: Duration = Duration::from_secs(1);
 
+/// So often a line is written anew.
+const STEP: Duration = Duration::from_millis(200);
+
 const LINE: &str = "jin-txn: looking after what the last boot left ...";
 
 /// The cursor to the first column, and the line away.
@@ -19,16 +23,29 @@ const CLEAR: &str = "\r\x1b[K";
 
 /// Does `work`, which recovers or looks, with the line when it is `wanted`, due and somebody sees it.
 pub(super) fn while_recovering<T>(wanted: bool, repo: &Repository, work: impl FnOnce() -> T) -> T {
-    if !wanted || !std::io::stderr().is_terminal() || !is_first_look(repo) {
+    while_working(wanted && std::io::stderr().is_terminal() && is_first_look(repo), || LINE.to_owned(), work)
+}
+
+/// Does `work`, with the line as it is right then, when it is `wanted`, due and somebody sees it.
+pub(super) fn while_working<T>(wanted: bool, line: impl Fn() -> String + Send, work: impl FnOnce() -> T) -> T {
+    if !wanted || !std::io::stderr().is_terminal() {
         return work();
     }
     std::thread::scope(|scope| {
         let (working, ended) = mpsc::channel::<()>();
         scope.spawn(move || {
-            if ended.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
-                show(LINE);
-                // Nothing is ever sent: the other end goes when the work is done, or panics.
-                ended.recv().unwrap_or(());
+            // Nothing is ever sent: the other end goes when the work is done, or panics.
+            let is_due = |after| ended.recv_timeout(after) == Err(RecvTimeoutError::Timeout);
+            let (mut after, mut shown) = (LONG, String::new());
+            while is_due(after) {
+                let now = line();
+                if now != shown {
+                    show(&format!("{CLEAR}{now}"));
+                    shown = now;
+                }
+                after = STEP;
+            }
+            if !shown.is_empty() {
                 show(CLEAR);
             }
         });

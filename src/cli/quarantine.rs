@@ -64,7 +64,8 @@ struct List {
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let start: &PathBuf = session.git_dir.as_ref().unwrap_or(&session.directory);
     let found = rescue::find(start, session.git_dir.is_some())?;
-    let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: None };
+    let (git_program, scratch) = (real_git()?, std::env::temp_dir());
+    let request = Request { git_program, scratch, fetch: None, stage: crate::rescue::Stage::default() };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let repo = &found.repo;
     let items = quarantined::items(repo)?;

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use serde::Serialize;
 
+use crate::cli::progress::while_working;
 use crate::cli::{Session, exit, real_git, user};
 use crate::fs::durable;
 use crate::git::repository::Found;
@@ -15,14 +16,14 @@ use crate::recovery::{self, Options, Report};
 use crate::rescue::{self, Plan, Problem, Request};
 use crate::state::StateDir;
 use crate::trust::ownership;
-use crate::util::text::shown;
+use crate::util::text::{counted, one_line, shown};
 
 /// Make a damaged repository work again, also one that was never protected
 ///
 /// Finds the repository where git does not (an empty HEAD, a damaged configuration), says what is wrong, what would be done
 /// and what is lost, and does it when you say so. Everything that is replaced is kept, in .git/jin-rescue/quarantine, or in
 /// .git/.jin/quarantine of a protected repository. The worktree is not touched, and no branch is removed. Exits with 0 when all is
-/// whole, 4 when something is lost, 1 when something could not be done, 3 when it waits for your word.
+/// whole, 4 when something is lost, 1 when something could not be done, 3 when nothing was done because nobody answered.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The repository: its worktree, or its git directory
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     yes: bool,
 }
 
+/// Was anything carried out, what could not be, what does git still fail at, and where is what was replaced?
+type Done = (bool, Vec<String>, Vec<String>, Option<String>);
+
 /// What was found, and what was done.
 #[derive(Serialize)]
 struct Told<'t> {
@@ -56,6 +60,7 @@ struct Told<'t> {
     notes: &'t [String],
     done: bool,
     failures: Vec<String>,
+    fails: Vec<String>,
     quarantine: Option<String>,
     exit_code: u8,
 }
@@ -63,15 +68,15 @@ struct Told<'t> {
 pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let named = args.repo.as_ref().map(|path| session.directory.join(path)).or_else(|| session.git_dir.clone());
     let found = rescue::find(named.as_ref().unwrap_or(&session.directory), named.is_some())?;
-    let request = Request { git_program: real_git()?, scratch: std::env::temp_dir(), fetch: args.fetch.clone() };
+    let (git_program, scratch, fetch) = (real_git()?, std::env::temp_dir(), args.fetch.clone());
+    let request = Request { git_program, scratch, fetch, stage: rescue::Stage::default() };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let found = match &args.to {
         Some(to) => copied(&found, &session.directory.join(to))?,
         None => found,
     };
     openable::require_objects(&found.repo)?;
-    let rescue = Rescue { session, args, repo: &found.repo, request };
-    rescue.run()
+    Rescue { session, args, repo: &found.repo, request }.run()
 }
 
 /// A copy of the repository with its worktree. Linked worktrees stay where they are, and belong to the original.
@@ -93,7 +98,9 @@ fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
     );
     durable::create_dirs(to, 0o777)?;
     durable::copy_tree(from, to).with_context(|| format!("cannot copy {} to {}", shown(from), shown(to)))?;
-    rescue::find(to, true)
+    let copy = rescue::find(to, true)?;
+    rescue::borrow_the_same(&found.repo, &copy.repo)?;
+    Ok(copy)
 }
 
 struct Rescue<'r> {
@@ -130,7 +137,7 @@ impl Rescue<'_> {
         Ok(report)
     }
 
-    fn run(&self) -> anyhow::Result<u8> {
+    fn run(mut self) -> anyhow::Result<u8> {
         match self.look_and_mend() {
             Err(error) if error.is::<rescue::Changed>() => Ok(self.busy(&format!("{error:#}"))),
             done => done,
@@ -143,9 +150,15 @@ impl Rescue<'_> {
         exit::BUSY
     }
 
-    fn look_and_mend(&self) -> anyhow::Result<u8> {
+    fn look_and_mend(&mut self) -> anyhow::Result<u8> {
         let locks = self.look()?;
-        let plan = rescue::diagnose(self.repo, &self.request)?;
+        let mut plan = self.diagnose()?;
+        if let Some(url) = plan.remote.take_if(|_| plan.missing > 0 && self.request.fetch.is_none())
+            && self.may_fetch(plan.missing, &url)
+        {
+            self.request.fetch = Some(url);
+            plan = self.diagnose()?;
+        }
         if let Some(holder) = holder_of(&locks) {
             return Ok(self.busy(&holder));
         }
@@ -161,7 +174,7 @@ impl Rescue<'_> {
                 (true, _) | (_, true) => exit::NEEDS_HUMAN,
                 _ => exit::INTERRUPTED,
             };
-            return self.end(&plan.problems, &plan.notes, &locks, (false, Vec::new(), None), code);
+            return self.end(&plan.problems, &plan.notes, &locks, Done::default(), code);
         }
         // The answer may have taken its time.
         plan.require_unchanged(self.repo)?;
@@ -174,7 +187,7 @@ impl Rescue<'_> {
 
     /// Recovery has changed what the plan was made from: what is to be done now. No loss that was not told is carried out.
     fn look_again(&self, told: &Plan) -> anyhow::Result<Plan> {
-        let plan = rescue::diagnose(self.repo, &self.request)?;
+        let plan = self.diagnose()?;
         let is_new = |problem: &&Problem| problem.loss.is_some() && !told.problems.contains(problem);
         match plan.problems.iter().find(is_new) {
             Some(problem) if !self.args.yes => {
@@ -202,6 +215,10 @@ impl Rescue<'_> {
         // A hole that stays is found again, and is told already.
         let is_new = |problem: &&Problem| problem.loss.is_none() && !problems.contains(problem);
         failures.extend(left.problems.iter().filter(is_new).map(|problem| format!("{} still", problem.what)));
+        let broken = rescue::trial(self.repo, &self.request, left.all_here)?;
+        if !loses {
+            failures.extend(broken.iter().cloned());
+        }
         let code = match (failures.is_empty(), loses) {
             (false, _) => exit::FAILED,
             (true, true) => exit::NEEDS_HUMAN,
@@ -218,12 +235,45 @@ impl Rescue<'_> {
             }
             match code {
                 exit::DONE => say(format!("{} is whole again", self.shown())),
-                exit::NEEDS_HUMAN => say("git works again; what is lost is named above".to_owned()),
+                exit::NEEDS_HUMAN if broken.is_empty() => {
+                    say("git works again; what is lost is named above".to_owned())
+                }
+                exit::NEEDS_HUMAN => say(format!("git does not work yet: {}", broken.join("; "))),
                 _ => say("not everything could be done: see above, then run `jin-txn rescue` again".to_owned()),
             }
         }
         let quarantine = outcome.quarantine.as_deref().map(shown);
-        self.end(&problems, &notes, locks, (true, failures, quarantine), code)
+        self.end(&problems, &notes, locks, (true, failures, broken, quarantine), code)
+    }
+
+    /// Looks at everything; that can take long.
+    fn diagnose(&self) -> anyhow::Result<Plan> {
+        let stage = self.request.stage.clone();
+        let is_shown = !self.session.json && !self.session.quiet;
+        let line = move || format!("jin-txn: {} ...", stage.now());
+        while_working(is_shown, line, || rescue::diagnose(self.repo, &self.request))
+    }
+
+    /// Can somebody answer?
+    fn can_ask(&self) -> bool {
+        !self.session.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    fn ask(&self, question: &str) -> bool {
+        self.session.say(&format!("jin-txn: {question} [y/N]"));
+        let mut answer = String::new();
+        let is_read = std::io::stdin().lock().read_line(&mut answer).is_ok();
+        is_read && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
+    /// May this repository, which the configuration names, be asked for what is missing? `--yes` alone says nothing of that.
+    fn may_fetch(&self, missing: usize, url: &str) -> bool {
+        if self.args.yes || self.args.dry_run || !self.can_ask() {
+            return false;
+        }
+        let missing = counted(u64::try_from(missing).unwrap_or(u64::MAX), "object");
+        self.session.say(&format!("jin-txn: missing or damaged: {missing}; the configuration names {}", one_line(url)));
+        self.ask("fetch missing objects from it?")
     }
 
     /// Asks, where somebody can answer.
@@ -231,15 +281,11 @@ impl Rescue<'_> {
         if self.args.yes {
             return true;
         }
-        if self.session.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        if !self.can_ask() {
             self.session.say("hint: `jin-txn rescue --yes` does it");
             return false;
         }
-        let grave = if plan.loses() { " Something is lost, see above." } else { "" };
-        self.session.say(&format!("jin-txn: Do it?{grave} [y/N]"));
-        let mut answer = String::new();
-        let is_read = std::io::stdin().lock().read_line(&mut answer).is_ok();
-        is_read && matches!(answer.trim(), "y" | "Y" | "yes")
+        self.ask(if plan.loses() { "Do it? Something is lost, see above." } else { "Do it?" })
     }
 
     fn tell(&self, plan: &Plan, locks: &Report, is_fine: bool) {
@@ -267,12 +313,13 @@ impl Rescue<'_> {
         problems: &[Problem],
         notes: &[String],
         locks: &Report,
-        (done, failures, quarantine): (bool, Vec<String>, Option<String>),
+        (done, failures, fails, quarantine): Done,
         exit_code: u8,
     ) -> anyhow::Result<u8> {
         if self.session.json {
             let (repository, locks) = (self.shown(), lines_of(locks));
-            let told = Told { version: 1, repository, problems, locks, notes, done, failures, quarantine, exit_code };
+            let told =
+                Told { version: 1, repository, problems, locks, notes, done, failures, fails, quarantine, exit_code };
             self.session.print_json(&told)?;
         }
         Ok(exit_code)

@@ -119,6 +119,8 @@ pub(crate) enum Plumbing<'a> {
     Ignored,
     /// Writes the trees that an index of ours stands for.
     WriteTree,
+    /// Writes a commit of this tree.
+    CommitTree { tree: &'a str, parent: Option<&'a str> },
     /// Makes an index of ours of this tree (none: an empty one).
     ReadTree(Option<&'a str>),
     /// Adds the entries on stdin to an index of ours.
@@ -221,6 +223,10 @@ impl Plumbing<'_> {
             Plumbing::Untracked => words(&["ls-files", "-z", "-o", "--exclude-standard"]),
             Plumbing::Ignored => words(&["ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory"]),
             Plumbing::WriteTree => words(&["write-tree"]),
+            Plumbing::CommitTree { tree, parent } => {
+                let parent = parent.iter().flat_map(|parent| ["-p", *parent]);
+                words(&["commit-tree", "-m", "x", tree].into_iter().chain(parent).collect::<Vec<_>>())
+            }
             Plumbing::ReadTree(Some(tree)) => words(&["read-tree", tree]),
             Plumbing::ReadTree(None) => words(&["read-tree", "--empty"]),
             Plumbing::FillIndex => words(&["update-index", "-z", "--index-info"]),

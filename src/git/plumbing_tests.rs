@@ -53,6 +53,7 @@ fn every<'a>(file: &'a str, oid: &'a str) -> Vec<Plumbing<'a>> {
         Plumbing::Untracked,
         Plumbing::Ignored,
         Plumbing::WriteTree,
+        Plumbing::CommitTree { tree: oid, parent: None },
         Plumbing::ReadTree(Some("HEAD")),
         Plumbing::ReadTree(None),
         Plumbing::FillIndex,

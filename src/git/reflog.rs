@@ -214,8 +214,13 @@ pub(crate) fn size_without_last(
 
 /// Did recovery write the last complete entry?
 pub(crate) fn ends_with_ours(log: &Path) -> io::Result<bool> {
+    ends_with(log, |line| line.is_ours())
+}
+
+/// Is this the last entry? What is behind the last line feed is none.
+pub(crate) fn ends_with(log: &Path, wanted: impl Fn(&LogLine<'_>) -> bool) -> io::Result<bool> {
     let Some(content) = content(log)? else { return Ok(false) };
-    Ok(last_line(&content).is_some_and(|l| l.is_ours()))
+    Ok(last_line(&content).is_some_and(|line| wanted(&line)))
 }
 
 fn last_line(content: &[u8]) -> Option<LogLine<'_>> {

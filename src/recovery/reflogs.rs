@@ -235,6 +235,10 @@ pub(crate) fn trim_unfinished_move(site: &Site<'_>, lock: &LockFile) -> anyhow::
     let never_came = |line: &LogLine<'_>| {
         reflog::moved_to(line).is_some_and(|to| now != Value::Symref(to.clone()) && was_to_be(&to))
     };
+    // A tail that is no entry is not this git's: the file system may have made it.
+    if !reflog::ends_with(&log, never_came)? {
+        return Ok(None);
+    }
     let Some(size) = reflog::size_without_last(&log, 1, never_came)? else { return Ok(None) };
     Ok(cut_tail(site, &name, &log, Some(size), never_came)?.then(|| trimmed_line(&name)))
 }

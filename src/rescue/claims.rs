@@ -130,8 +130,9 @@ impl Claims {
         let mut found: Vec<Oid> = self.visible(name).oid().copied().into_iter().collect();
         // Where nobody can read what the ref says, what its reflog says last is what it was.
         found.extend(self.logs.get(name).into_iter().flat_map(Log::newest_first));
-        found.extend(self.packed.entries.get(name));
+        // What `packed-refs` says is older than a file that cannot be read.
         found.extend(head.and_then(|head| self.logs.get(head)).and_then(Log::newest));
+        found.extend(self.packed.entries.get(name));
         let mut seen = BTreeSet::new();
         found.retain(|oid| Hash::of(oid) == self.hash && seen.insert(*oid));
         found

@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) is_bare: bool,
     /// The remotes of branches, as `branch.<name>.remote` says.
     pub(crate) upstreams: BTreeMap<String, String>,
+    /// The remote, `origin` before others, that may be asked for missing objects.
+    pub(crate) remote: Option<String>,
 }
 
 /// Keys with values, as `git config --list` tells them.
@@ -59,7 +61,9 @@ impl Settings {
         };
         let hash = told.or(hash_on_disk(repo)?).unwrap_or(Hash::Sha1);
         let has_worktree = has_worktree(repo);
-        let is_bare = get("core.bare").map_or(!has_worktree, is_true);
+        let has_own = get("extensions.worktreeconfig").is_some_and(is_true);
+        let of_worktree = if has_own { of_worktrees(repo, &git, plan)? } else { None };
+        let is_bare = of_worktree.or(get("core.bare").map(is_true)).unwrap_or(!has_worktree);
         let is_partial = pairs.iter().any(|(key, _)| {
             key == "extensions.partialclone" || key.starts_with("remote.") && key.ends_with(".promisor")
         });
@@ -69,6 +73,7 @@ impl Settings {
         };
         let upstreams = pairs.iter().filter_map(upstream).collect();
         let lacks_format = hash == Hash::Sha256 && told != Some(Hash::Sha256);
+        let remote = remote(&pairs);
         if is_damaged || lacks_format {
             if !is_damaged {
                 text = found.unwrap_or_default();
@@ -77,8 +82,48 @@ impl Settings {
             tell(plan, repo, is_damaged, &pairs);
             plan.put_locked(path, text);
         }
-        Ok(Settings { hash, is_partial, is_bare, upstreams })
+        Ok(Settings { hash, is_partial, is_bare, upstreams, remote })
     }
+}
+
+/// The configurations that worktrees have of their own: damaged ones are made again from their readable lines. Returns what that of the
+/// main one says of `core.bare`.
+fn of_worktrees(repo: &Repository, git: &Git, plan: &mut Plan) -> anyhow::Result<Option<bool>> {
+    let mut is_bare = None;
+    for git_dir in repo.all_git_dirs() {
+        let path = git_dir.join("config.worktree");
+        let Some(text) = absent_is_none(durable::read_own(&path, MOST))? else { continue };
+        let whole = if text.contains(&0) { None } else { parse(git, &text)? };
+        let pairs = match whole {
+            Some(pairs) => pairs,
+            None => {
+                let (text, pairs) = readable(git, &text)?;
+                let what = format!("{} is damaged", repo.relative(&path));
+                plan.lost(what, "it is made again from what can be read of it", "settings of that worktree");
+                plan.put_locked(path, text);
+                pairs
+            }
+        };
+        let bare = pairs.iter().rev().find(|(name, _)| name == "core.bare").map(|(_, value)| is_true(value));
+        is_bare = is_bare.or(bare.filter(|_| git_dir == repo.common_dir));
+    }
+    Ok(is_bare)
+}
+
+fn remote(pairs: &Pairs) -> Option<String> {
+    let url = |(key, value): &(String, String)| {
+        let name = key.strip_prefix("remote.")?.strip_suffix(".url")?;
+        may_be_asked(value).then(|| (name != "origin", value.clone()))
+    };
+    pairs.iter().filter_map(url).min_by_key(|(is_other, _)| *is_other).map(|(_, url)| url)
+}
+
+/// Is it https, ssh, or a file? A name of another transport may run a program.
+fn may_be_asked(url: &str) -> bool {
+    let is_scp = url.split_once(':').is_some_and(|(host, path)| {
+        !host.is_empty() && !host.contains('/') && !host.starts_with('-') && !path.starts_with([':', '/'])
+    });
+    ["https://", "ssh://", "file://", "/"].iter().any(|start| url.starts_with(start)) || is_scp
 }
 
 /// As git reads it.

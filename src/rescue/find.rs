@@ -116,7 +116,10 @@ fn open(git_dir: &Path) -> anyhow::Result<Repository> {
     let is_stub = fs::symlink_metadata(common_dir.join("refs/heads")).is_ok_and(|found| found.is_file());
     anyhow::ensure!(
         !has_tables && !is_stub,
-        "{} keeps its refs in a reftable, which rescue does not read\nhint: `jin-txn recover` removes stale locks there",
+        "{0} keeps its refs in a reftable, which rescue does not read: nothing was changed\n\
+         hint: `jin-txn recover` removes stale locks there; where git still lists the refs, `git refs migrate --ref-format=files` in a \
+         copy makes it one that rescue reads; the objects alone are had by `git init NEW`, the path {0}/objects in \
+         NEW/.git/objects/info/alternates, and `git fsck --lost-found` there",
         shown(&common_dir)
     );
     Ok(Repository { git_dir: common_dir.clone(), common_dir, ref_format: RefFormat::Files })

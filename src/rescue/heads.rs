@@ -75,16 +75,25 @@ impl Heads {
         }
     }
 
-    /// A commit that can be worked with: that of the main HEAD, or else any branch's.
-    pub(crate) fn newest(&self, claims: &Claims, histories: &mut Histories) -> anyhow::Result<Option<Oid>> {
+    /// A commit that can be worked with, and what it is: that of the main HEAD, or else the newest one that nothing names, or else any
+    /// branch's.
+    pub(crate) fn newest(
+        &self,
+        claims: &Claims,
+        unnamed: &[Oid],
+        histories: &mut Histories,
+    ) -> anyhow::Result<Option<(Oid, &'static str)>> {
         if let Some(head) = self.0.first()
             && let Some(commit) = self.commit(&head.git_dir, claims, histories)?
         {
-            return Ok(Some(commit));
+            return Ok(Some((commit, "HEAD")));
+        }
+        if let Some(commit) = histories.latest(unnamed)? {
+            return Ok(Some((commit, "the newest commit that nothing names")));
         }
         for branch in claims.branches() {
             if let Some(found) = histories.newest(&claims.candidates(branch, None))? {
-                return Ok(Some(found));
+                return Ok(Some((found, "the commit of another branch")));
             }
         }
         Ok(None)

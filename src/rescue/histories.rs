@@ -129,6 +129,19 @@ impl Histories {
         Ok(None)
     }
 
+    /// The commit of these that was made last, of those that are whole.
+    pub(crate) fn latest(&mut self, commits: &[Oid]) -> anyhow::Result<Option<Oid>> {
+        let mut latest = None;
+        for commit in commits {
+            if self.is_whole(commit)?
+                && let Some(content) = self.object(commit)?
+            {
+                latest = latest.max(Some((time(&content), *commit)));
+            }
+        }
+        Ok(latest.map(|(_, commit)| commit))
+    }
+
     /// May a ref stay at this value? It is whole, or its own files are all there.
     pub(crate) fn may_stay(&mut self, oid: &Oid) -> anyhow::Result<bool> {
         if self.is_whole(oid)? {
@@ -178,6 +191,13 @@ impl Histories {
         }
         Ok(content.ok())
     }
+}
+
+/// When a commit was made, in seconds since the epoch.
+fn time(commit: &[u8]) -> i64 {
+    let line = commit.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"committer ")).unwrap_or_default();
+    let words = String::from_utf8_lossy(line).into_owned();
+    words.split(' ').rev().nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
 }
 
 fn parents(commit: &[u8]) -> Vec<Oid> {

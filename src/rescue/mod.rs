@@ -20,6 +20,7 @@
 //! not there, are not looked for.
 
 mod adopt;
+mod alternates;
 mod carry_out;
 mod claims;
 mod config;
@@ -36,17 +37,23 @@ mod reflogs;
 mod refs;
 mod renamed;
 mod salvage;
+mod scratch;
 mod seen;
+mod stage;
+mod trial;
 mod view;
 
 use std::path::PathBuf;
 
 use crate::git::Repository;
 
+pub(crate) use alternates::borrow_the_same;
 pub(crate) use carry_out::{carry_out, locks};
 pub(crate) use find::find;
 pub(crate) use plan::{Plan, Problem};
 pub(crate) use seen::Changed;
+pub(crate) use stage::Stage;
+pub(crate) use trial::trial;
 
 use claims::Claims;
 use config::Settings;
@@ -66,6 +73,8 @@ pub(crate) struct Request {
     pub(crate) scratch: PathBuf,
     /// Where missing objects may be fetched from.
     pub(crate) fetch: Option<String>,
+    /// What is being done.
+    pub(crate) stage: Stage,
 }
 
 /// Finds out what is wrong, and what is to be done about it.
@@ -98,9 +107,10 @@ fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
     plan.make_directories(repo);
     let settings = Settings::read(repo, &request.git_program, &mut plan)?;
+    request.stage.begin("reading loose objects");
     let objects = Objects::look(repo)?;
     let mut view = View::make(repo, request, &settings, objects)?;
-    salvage::packs(&mut view, &mut plan)?;
+    salvage::packs(&mut view, &request.stage, &mut plan)?;
     view.take_shallow(&mut plan)?;
     let claims = Claims::read(repo, &settings)?;
     plan.lost_loose = claims.lost_loose;
@@ -108,7 +118,10 @@ fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
         plan.found("a rescue that made lost files of refs again was killed", "it is ended");
     }
     let indexes = Indexes::read(repo, &settings)?;
-    let reach = salvage::salvage(repo, &view, &claims, &indexes, request.fetch.as_deref(), &mut plan)?;
+    let reach = salvage::salvage(repo, &view, &claims, &indexes, request, &mut plan)?;
+    plan.missing = reach.missing.len();
+    plan.remote.clone_from(&settings.remote);
+    request.stage.begin("finding out which values are whole");
     let mut histories = Histories::new(&view, &settings);
     histories.judge(&claims.values())?;
     let heads = Heads::decide(repo, &claims, &mut histories, &mut plan)?;
@@ -119,6 +132,7 @@ fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
     heads::set_notes_aside(&claims, &mut histories, &mut plan)?;
     salvage::name_dangling(&reach, &mut plan);
     salvage::keep_loose(&view, &mut plan)?;
-    adopt::adopt(&view, &mut plan)?;
+    adopt::adopt(&view, &reach, &mut plan)?;
+    plan.all_here = histories.all_here();
     Ok(plan)
 }

@@ -9,9 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::fs::door::{self, Kind};
-use crate::fs::{absent_is_none, named as fs};
+use crate::fs::named as fs;
 use crate::git::hash::Hash;
 use crate::git::{Git, Plumbing, Repository, objects};
+use crate::rescue::alternates;
+use crate::rescue::stage::Stage;
 use crate::util::text::shown;
 
 /// A pack, by the files that there are of it.
@@ -88,9 +90,7 @@ impl Objects {
     }
 
     fn read_alternates(&mut self) -> anyhow::Result<()> {
-        let text = absent_is_none(fs::read(self.dir.join("info/alternates")))?.unwrap_or_default();
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
-            let path = self.dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
+        for path in alternates::read(&self.dir)? {
             match fs::canonicalize(&path) {
                 Ok(real) if real.is_dir() => {
                     refuse_what_waits(&real, 0)?;
@@ -103,8 +103,10 @@ impl Objects {
     }
 
     /// Compares every pack with its checksums.
-    pub(crate) fn verify(&mut self, git: &Git) -> anyhow::Result<()> {
-        for pack in self.packs.iter_mut().filter(|pack| pack.state == PackState::Whole) {
+    pub(crate) fn verify(&mut self, git: &Git, stage: &Stage) -> anyhow::Result<()> {
+        let count = self.packs.len();
+        for (number, pack) in self.packs.iter_mut().enumerate().filter(|(_, pack)| pack.state == PackState::Whole) {
+            stage.begin(format!("checking pack {} of {count}", number + 1));
             let index = pack.stem.with_extension("idx");
             if !git.run(Plumbing::VerifyPack(&index.to_string_lossy()))?.success {
                 pack.state = PackState::Corrupt;
@@ -114,25 +116,24 @@ impl Objects {
     }
 
     /// The files that are in git's way, or name objects that cannot be read.
-    pub(crate) fn bad_files(&self) -> impl Iterator<Item = PathBuf> {
+    /// `is_stale`: objects that were there are not.
+    pub(crate) fn bad_files(&self, is_stale: bool) -> impl Iterator<Item = PathBuf> {
         let of_pack = |pack: &Pack| {
             let named =
                 |extensions: &[&str]| extensions.iter().map(|e| pack.stem.with_extension(e)).collect::<Vec<_>>();
             let files = match pack.state {
                 PackState::Whole => Vec::new(),
                 // The index first: without one git does not look at the pack.
-                PackState::Corrupt => named(&["idx", "rev", "bitmap", "pack"]),
+                PackState::Corrupt => named(&["idx", "rev", "bitmap", "pack", "promisor", "mtimes"]),
                 PackState::NoIndex | PackState::NoPack => named(&["idx", "rev", "bitmap"]),
             };
             files.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect::<Vec<_>>()
         };
         let of_packs: Vec<PathBuf> = self.packs.iter().flat_map(of_pack).collect();
         // These name packs and objects that go.
-        let caches = if self.packs.iter().all(|pack| pack.state == PackState::Whole) && self.bad_loose.is_empty() {
-            self.bad_caches.clone()
-        } else {
-            caches(&self.dir).unwrap_or_default()
-        };
+        let is_whole = self.packs.iter().all(|pack| pack.state == PackState::Whole) && self.bad_loose.is_empty();
+        let caches =
+            if is_whole && !is_stale { self.bad_caches.clone() } else { caches(&self.dir).unwrap_or_default() };
         let mut all = [self.bad_loose.clone(), of_packs, caches].concat();
         all.dedup();
         all.into_iter()
@@ -174,9 +175,7 @@ fn refuse_what_waits(dir: &Path, depth: usize) -> anyhow::Result<()> {
             anyhow::ensure!(!waits, "{} is no file: git would wait for it", shown(&path));
         }
     }
-    let text = absent_is_none(fs::read(dir.join("info/alternates")))?.unwrap_or_default();
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#")) {
-        let path = dir.join(Path::new(std::ffi::OsStr::from_bytes(line)));
+    for path in alternates::read(dir)? {
         if let Some(real) = fs::canonicalize(&path).ok().filter(|real| depth < DEEPEST && real.is_dir()) {
             refuse_what_waits(&real, depth + 1)?;
         }

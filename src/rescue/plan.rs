@@ -54,6 +54,12 @@ pub(crate) struct Plan {
     pub(crate) seen: Seen,
     /// The files of refs were lost, and what `packed-refs` says is older.
     pub(crate) lost_loose: bool,
+    /// So many objects are missing.
+    pub(crate) missing: usize,
+    /// A remote that may have them, by the configuration of the repository.
+    pub(crate) remote: Option<String>,
+    /// No object is on a server, or in an alternate that is not there.
+    pub(crate) all_here: bool,
 }
 
 impl Plan {

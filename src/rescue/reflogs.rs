@@ -49,7 +49,7 @@ fn told(name: &RefName, unreadable: usize, lost: usize) -> String {
 
 /// What stays of a reflog, how many lines cannot be read, and how many are about lost objects. An entry from a lost value to one that is
 /// there stays, and begins with the value before.
-fn kept(log: &Log, histories: &mut Histories) -> anyhow::Result<(Vec<u8>, usize, usize)> {
+pub(crate) fn kept(log: &Log, histories: &mut Histories) -> anyhow::Result<(Vec<u8>, usize, usize)> {
     let (mut content, mut unreadable, mut lost) = (Vec::new(), 0, 0);
     let mut last: Option<Oid> = None;
     for line in log.lines() {

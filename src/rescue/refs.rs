@@ -27,6 +27,8 @@ struct Search<'s> {
     repo: &'s Repository,
     claims: &'s Claims,
     heads: &'s Heads,
+    /// Commits that nothing names.
+    unnamed: &'s [Oid],
 }
 
 /// Plans what becomes of every ref. Returns those of which the ref and its reflog go to quarantine.
@@ -39,10 +41,13 @@ pub(crate) fn decide(
     plan: &mut Plan,
 ) -> anyhow::Result<BTreeSet<RefName>> {
     let mut given_up = BTreeSet::new();
-    let search = Search { repo, claims, heads };
+    let search = Search { repo, claims, heads, unnamed: &reach.dangling_commits };
     let mut packed = claims.packed.entries.clone();
     let mut names: BTreeSet<&RefName> = claims.loose.keys().chain(claims.packed.entries.keys()).collect();
     names.extend(claims.logs.keys().filter(|name| search.is_lost(name)));
+    // Of a branch without a reflog `packed-refs` was the only trace.
+    let may_be_lost = claims.packed.is_damaged || claims.lost_loose;
+    names.extend(heads.branches().filter(|name| may_be_lost && !claims.knows(name)));
     for name in names {
         let now = claims.visible(name);
         match &now {
@@ -67,15 +72,17 @@ pub(crate) fn decide(
             candidates.rotate_left(packed);
         }
         let last = candidates.first().copied();
+        let is_older = now == Value::Broken && last.is_some() && !search.is_logged(name);
         // What a remote-tracking branch says is no value that the branch itself had.
         candidates.extend(claims.copies(name));
         let is_branch = name.as_bytes().starts_with(b"refs/heads/");
         // What a tag or a stash is built on is another thing than the tag or the stash.
         let to = if is_branch { histories.newest(&candidates)? } else { histories.first_whole(&candidates)? };
         match to {
+            Some(to) if is_older && last == Some(to) && histories.is_whole(&to)? => search.write_older(name, to, plan),
             Some(to) if histories.is_whole(&to)? => search.write(name, &now, last.as_ref(), to, plan),
             Some(to) => search.leave(name, &now, to, last.as_ref(), plan),
-            None if is_branch => search.keep_name(name, &now, last.as_ref(), histories, plan)?,
+            None if is_branch && search.keep_name(name, &now, last.as_ref(), histories, plan)? => {}
             None => {
                 search.give_up(name, &now, last.as_ref(), plan);
                 packed.remove(name);
@@ -97,6 +104,12 @@ impl Search<'_> {
     fn is_outdated(&self, name: &RefName, packed: &Oid) -> bool {
         let newest = self.claims.logs.get(name).and_then(Log::newest);
         self.hides_older(name) && newest.is_some_and(|newest| newest != *packed)
+    }
+
+    /// Does a reflog say its newest value?
+    fn is_logged(&self, name: &RefName) -> bool {
+        let logs = [Some(name), self.heads.of_branch(name)].into_iter().flatten();
+        logs.filter_map(|name| self.claims.logs.get(name)).any(|log| log.newest().is_some())
     }
 
     /// The file of this ref may be among those that are lost.
@@ -143,6 +156,13 @@ impl Search<'_> {
         }
     }
 
+    /// `packed-refs` has a value, and the file that is damaged was written after that.
+    fn write_older(&self, name: &RefName, to: Oid, plan: &mut Plan) {
+        self.put(name, to, plan);
+        let repair = format!("it gets {}, which packed-refs says", short(&to));
+        plan.lost(wrong(name, &Value::Broken), repair, format!("{name}: its value, if that was newer than {to}"));
+    }
+
     /// There is a hole in its history.
     fn leave(&self, name: &RefName, now: &Value, to: Oid, last: Option<&Oid>, plan: &mut Plan) {
         let repair = if now.oid() == Some(&to) {
@@ -157,7 +177,8 @@ impl Search<'_> {
         plan.lost(wrong(name, now), repair, loss);
     }
 
-    /// Nothing of a branch is known: its name stays, at HEAD. Where nothing is known of HEAD either it is left as it is.
+    /// Nothing of a branch is known: its name stays, at a commit that can be worked with. Where there is no such, it is left as it is;
+    /// but for the branch of a HEAD, which goes on without commits (`false`).
     fn keep_name(
         &self,
         name: &RefName,
@@ -165,16 +186,19 @@ impl Search<'_> {
         last: Option<&Oid>,
         histories: &mut Histories,
         plan: &mut Plan,
-    ) -> anyhow::Result<()> {
-        let repair = match self.heads.newest(self.claims, histories)? {
-            Some(head) => {
-                self.put(name, head, plan);
-                format!("nothing whole is known of it: the name stays, at HEAD ({})", short(&head))
+    ) -> anyhow::Result<bool> {
+        let means_it = self.heads.of_branch(name).is_some();
+        let repair = match self.heads.newest(self.claims, self.unnamed, histories)? {
+            Some((commit, what)) => {
+                self.put(name, commit, plan);
+                format!("nothing whole is known of it: the name stays, at {what} ({})", short(&commit))
             }
-            None => "nothing whole is known of it, nor of HEAD: it is left as it is".to_owned(),
+            // A repository without any commit.
+            None if means_it => return Ok(!self.claims.knows(name)),
+            None => "nothing whole is known of it, nor of any commit: it is left as it is".to_owned(),
         };
         plan.lost(wrong(name, now), repair, format!("{name}: {}", was(last)));
-        Ok(())
+        Ok(true)
     }
 
     /// Nothing whole is known: what names it goes to quarantine.
@@ -186,7 +210,11 @@ impl Search<'_> {
             // A new ref of that name would begin with it.
             plan.set_name_aside(log_path(&self.repo.common_dir, name));
         }
-        let repair = "nothing whole is known of it: what names it goes to quarantine";
+        let repair = if name.as_bytes().starts_with(b"refs/heads/") {
+            "nothing whole is known of it, nor of any commit: what names it goes to quarantine, and HEAD means it as one without commits"
+        } else {
+            "nothing whole is known of it: what names it goes to quarantine"
+        };
         plan.lost(wrong(name, now), repair, format!("{name}: {}", was(last)));
     }
 }
@@ -199,7 +227,7 @@ fn was(last: Option<&Oid>) -> String {
 fn wrong(name: &RefName, now: &Value) -> String {
     match now {
         Value::Oid(oid) => format!("{name} is {}, of which objects are missing", short(oid)),
-        Value::Absent => format!("{name} is missing, and its reflog is there"),
+        Value::Absent => format!("{name} is missing"),
         _ => format!("{name} is empty or damaged"),
     }
 }

@@ -18,10 +18,12 @@ use crate::fs::{durable, named as fs};
 use crate::git::cat_file::{Batch, present};
 use crate::git::hash::Hash;
 use crate::git::{Git, Oid, Plumbing, Repository};
+use crate::rescue::Request;
 use crate::rescue::claims::Claims;
 use crate::rescue::index::{Index, Indexes};
 use crate::rescue::objects::{Pack, PackState, ends_with_sum};
 use crate::rescue::plan::Plan;
+use crate::rescue::stage::Stage;
 use crate::rescue::view::View;
 
 /// So many objects of a damaged pack are given up before the rest of it is.
@@ -41,6 +43,8 @@ const LARGEST: u64 = 1 << 30;
 pub(crate) struct Reach {
     /// Objects that something names, and that are not there.
     pub(crate) missing: BTreeSet<Oid>,
+    /// Some were missing at first: what git keeps beside packs to be faster may name those.
+    pub(crate) is_stale: bool,
     /// Commits that nothing names.
     pub(crate) dangling_commits: Vec<Oid>,
     /// Annotated tags that nothing names.
@@ -48,7 +52,7 @@ pub(crate) struct Reach {
 }
 
 /// Reads what can be read of damaged packs.
-pub(crate) fn packs(view: &mut View, plan: &mut Plan) -> anyhow::Result<()> {
+pub(crate) fn packs(view: &mut View, stage: &Stage, plan: &mut Plan) -> anyhow::Result<()> {
     for number in 0..view.objects.packs.len() {
         let pack = view.objects.packs[number].clone();
         let name = pack.stem.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -56,22 +60,21 @@ pub(crate) fn packs(view: &mut View, plan: &mut Plan) -> anyhow::Result<()> {
             PackState::Whole => {}
             PackState::NoPack => plan.found(format!("{name}.pack is missing"), "its index goes to quarantine"),
             PackState::NoIndex | PackState::Corrupt => {
+                stage.begin(format!("reading what can be read of {name}.pack"));
                 if index_again(view, &pack, &name)? {
                     view.objects.packs[number].state = PackState::NoIndex;
                     plan.found(format!("{name}.idx is missing or damaged"), "it is made again");
                 } else {
                     view.objects.packs[number].state = PackState::Corrupt;
-                    let count = unpack(view, &pack)?;
-                    let repair = format!("the {count} objects that can be read are kept, the pack goes to quarantine");
-                    let what = format!("{name}.pack is damaged");
+                    let before = view.own_loose()?;
+                    unpack(view, &pack)?;
+                    let mut had = view.own_loose()?;
+                    had.retain(|oid| !before.contains(oid));
+                    let repair =
+                        format!("the {} objects that can be read are kept, the pack goes to quarantine", had.len());
+                    plan.found(format!("{name}.pack is damaged"), repair);
                     if fs::symlink_metadata(pack.stem.with_extension("promisor")).is_ok() {
-                        plan.lost(
-                            what,
-                            repair,
-                            "which objects the server of this partial clone has: `git fetch --refetch`",
-                        );
-                    } else {
-                        plan.found(what, repair);
+                        pack_promised(view, had)?;
                     }
                 }
             }
@@ -95,23 +98,24 @@ fn index_again(view: &View, pack: &Pack, name: &str) -> anyhow::Result<bool> {
 
 /// Stores what can be read of a damaged pack. By its index each object is read by itself; without one the pack is read from its
 /// beginning as far as that goes.
-fn unpack(view: &View, pack: &Pack) -> anyhow::Result<usize> {
+fn unpack(view: &View, pack: &Pack) -> anyhow::Result<()> {
     let names = fs::read(pack.stem.with_extension("idx")).map(|index| names_in(&index)).unwrap_or_default();
     if names.is_empty() {
         let content = fs::read(pack.stem.with_extension("pack"))?;
-        view.git.command(Plumbing::Unpack).stdin(content).run()?;
-        return view.count_own();
+        return view.git.command(Plumbing::Unpack).stdin(content).run().map(|_| ());
     }
     let there = present(&view.git, &names)?.unwrap_or_default();
     let damaged = view.with_pack(pack)?;
-    let (mut count, mut unreadable, mut batch) = (0, 0, None);
+    let (mut unreadable, mut batch) = (0, None);
     for oid in names.iter().filter(|oid| !there.contains(oid)) {
         let reader = match batch.take() {
             Some(reader) => reader,
             None => Batch::start(&damaged)?,
         };
         match batch.insert(reader).content(&oid.hex()) {
-            Ok(content) => count += usize::from(store(view, oid, &content)?),
+            Ok(content) => {
+                store(view, oid, &content)?;
+            }
             Err(_) if unreadable < MOST_UNREADABLE => {
                 // git has died of it.
                 (batch, unreadable) = (None, unreadable + 1);
@@ -119,7 +123,17 @@ fn unpack(view: &View, pack: &Pack) -> anyhow::Result<usize> {
             Err(_) => break,
         }
     }
-    Ok(count)
+    Ok(())
+}
+
+/// What was had again of a pack from the server of a partial clone is a pack that says so: what is missing the server has.
+fn pack_promised(view: &View, had: BTreeSet<Oid>) -> anyhow::Result<()> {
+    let before = view.own_packs()?;
+    pack(view, &view.git, had.iter().map(|oid| format!("{oid}\n")).collect())?;
+    for made in view.own_packs()?.difference(&before) {
+        durable::create_new(&made.with_extension("promisor"), b"")?;
+    }
+    had.iter().try_for_each(|oid| view.remove_loose(oid))
 }
 
 /// The names in the index of a pack; none when it is damaged.
@@ -172,9 +186,10 @@ pub(crate) fn salvage(
     view: &View,
     claims: &Claims,
     indexes: &Indexes,
-    url: Option<&str>,
+    request: &Request,
     plan: &mut Plan,
 ) -> anyhow::Result<Reach> {
+    request.stage.begin("following what refs, reflogs and indexes name");
     let mut roots = claims.values();
     roots.extend(indexes.objects());
     let mut reach = look(view, &roots)?;
@@ -192,23 +207,25 @@ pub(crate) fn salvage(
         return Ok(reach);
     }
     let before = reach.missing.len();
+    request.stage.begin("looking for missing objects in the worktree");
     for index in indexes.iter() {
         let mut wanted = Wanted { view, missing: &reach.missing, found: HashSet::new() };
         wanted.look_below(&index.worktree, 0)?;
         trees_of(view, index)?;
     }
-    reach = look(view, &roots)?;
+    reach = Reach { is_stale: true, ..look(view, &roots)? };
     let found = before.saturating_sub(reach.missing.len());
     if found > 0 {
         let repair = "the files and the index of the worktree have them";
         plan.found(format!("{found} objects are missing or damaged"), repair);
     }
     let before = reach.missing.len();
-    match url {
+    match request.fetch.as_deref() {
         _ if before == 0 => {}
         Some(url) => {
+            request.stage.begin("fetching missing objects");
             fetch(view, url, &reach.missing)?;
-            reach = look(view, &roots)?;
+            reach = Reach { is_stale: true, ..look(view, &roots)? };
             let found = before.saturating_sub(reach.missing.len());
             plan.found(format!("{before} objects are missing"), format!("{found} of them come from {url}"));
         }

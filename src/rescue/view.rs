@@ -6,12 +6,11 @@
 //!     info/alternates ─────▶ <scratch>/whole/    links to whole loose objects and packs
 //!                            and the alternates of the damaged repository
 //! ```
-//! It lies outside of the damaged repository, is readable for this user alone, and is removed at the end.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 use flate2::Compression;
@@ -25,25 +24,18 @@ use crate::rescue::Request;
 use crate::rescue::config::Settings;
 use crate::rescue::objects::{Objects, Pack, PackState, ends_with_sum};
 use crate::rescue::plan::Plan;
-use crate::util::text::shown;
+use crate::rescue::scratch::Scratch;
 
 /// The scratch repository.
 #[derive(Debug)]
 pub(crate) struct View {
-    root: PathBuf,
+    scratch: Scratch,
+    hash: Hash,
     /// The object directory of the damaged repository.
     pub(crate) objects: Objects,
     /// git, in the scratch repository.
     pub(crate) git: Git,
     common_dir: PathBuf,
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if durable::remove_tree(&self.root).is_err() {
-            // It lies among temporary files.
-        }
-    }
 }
 
 impl View {
@@ -54,32 +46,22 @@ impl View {
         settings: &Settings,
         objects: Objects,
     ) -> anyhow::Result<View> {
-        let root = new_directory(&request.scratch)?;
-        let git_dir = root.join("git");
-        let common_dir = repo.common_dir.clone();
-        let mut view = View { git: Git::new(&request.git_program).at(&git_dir), root, objects, common_dir };
-        for dir in ["git", "git/objects", "git/objects/info", "git/objects/pack", "git/refs", "whole", "whole/pack"] {
-            view.make_dir(dir)?;
-        }
-        let (version, extension) = match settings.hash {
-            Hash::Sha1 => (0, ""),
-            Hash::Sha256 => (1, "[extensions]\n\tobjectformat = sha256\n"),
-        };
-        let config = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}");
-        durable::create_new(&git_dir.join("config"), config.as_bytes())?;
-        durable::create_new(&git_dir.join("HEAD"), b"ref: refs/heads/none\n")?;
-        view.objects.verify(&view.git)?;
+        let scratch = Scratch::make(&request.scratch)?;
+        let whole = scratch.path("whole");
+        let borrowed: Vec<PathBuf> = std::iter::once(whole).chain(objects.alternates.iter().cloned()).collect();
+        let git = scratch.repository(&Git::new(&request.git_program), "git", settings.hash, &borrowed)?;
+        let (hash, common_dir) = (settings.hash, repo.common_dir.clone());
+        let mut view = View { scratch, hash, objects, git, common_dir };
+        view.scratch.make_dir("whole")?;
+        view.scratch.make_dir("whole/pack")?;
+        view.objects.verify(&view.git, &request.stage)?;
         view.borrow()?;
         Ok(view)
     }
 
-    fn make_dir(&self, name: &str) -> anyhow::Result<()> {
-        Ok(door::place(&self.root.join(name))?.make_dir(0o700)?)
-    }
-
     /// Links what is whole.
     fn borrow(&self) -> anyhow::Result<()> {
-        let whole = self.root.join("whole");
+        let whole = self.file("whole");
         let link = |to: &Path, at: PathBuf| door::place(&at)?.symlink(to);
         for name in &self.objects.fan_out {
             let dir = self.objects.dir.join(name);
@@ -101,18 +83,12 @@ impl View {
                 link(&file, whole.join("pack").join(name))?;
             }
         }
-        let mut alternates = [whole.as_os_str().as_bytes(), b"\n"].concat();
-        for other in &self.objects.alternates {
-            alternates.extend_from_slice(other.as_os_str().as_bytes());
-            alternates.push(b'\n');
-        }
-        durable::create_new(&self.own_objects().join("info/alternates"), &alternates)?;
         Ok(())
     }
 
     /// Its own objects: what was salvaged.
     pub(crate) fn own_objects(&self) -> PathBuf {
-        self.root.join("git/objects")
+        self.file("git/objects")
     }
 
     /// Stores a loose object.
@@ -132,24 +108,38 @@ impl View {
         }
     }
 
-    /// How many loose objects it has of its own.
-    pub(crate) fn count_own(&self) -> anyhow::Result<usize> {
-        let mut count = 0;
-        for (dir, _) in door::entries(&self.own_objects())?.unwrap_or_default().iter().filter(|(dir, _)| dir.len() == 2)
-        {
-            count += door::entries(&self.own_objects().join(dir))?.unwrap_or_default().len();
+    /// The loose objects that it has of its own.
+    pub(crate) fn own_loose(&self) -> anyhow::Result<BTreeSet<Oid>> {
+        let (mut found, own) = (BTreeSet::new(), self.own_objects());
+        for (dir, _) in door::entries(&own)?.unwrap_or_default().iter().filter(|(dir, _)| dir.len() == 2) {
+            let names = door::entries(&own.join(dir))?.unwrap_or_default().into_iter();
+            found.extend(names.filter_map(|(name, _)| Oid::parse(&[dir.as_bytes(), name.as_bytes()].concat())));
         }
-        Ok(count)
+        Ok(found)
+    }
+
+    /// Removes one of them.
+    pub(crate) fn remove_loose(&self, oid: &Oid) -> anyhow::Result<()> {
+        let hex = oid.hex();
+        Ok(durable::remove_file(&self.own_objects().join(&hex[..2]).join(&hex[2..]))?)
+    }
+
+    /// The packs that it has of its own.
+    pub(crate) fn own_packs(&self) -> anyhow::Result<BTreeSet<PathBuf>> {
+        let dir = self.own_objects().join("pack");
+        let entries = door::entries(&dir)?.unwrap_or_default().into_iter();
+        Ok(entries
+            .map(|(name, _)| dir.join(name))
+            .filter(|path| path.extension().is_some_and(|e| e == "pack"))
+            .collect())
     }
 
     /// Another scratch repository, which borrows from this one, and from a damaged pack.
     pub(crate) fn with_pack(&self, pack: &Pack) -> anyhow::Result<Git> {
         let name = pack.stem.file_name().context("a pack has a name")?.to_string_lossy();
         let name = format!("damaged-{name}");
-        let git = self.another(&name)?;
-        let objects = self.root.join(&name).join("objects");
-        let alternate = [self.own_objects().as_os_str().as_bytes(), b"\n"].concat();
-        durable::create_new(&objects.join("info/alternates"), &alternate)?;
+        let git = self.scratch.repository(&self.git, &name, self.hash, &[self.own_objects()])?;
+        let objects = self.file(&name).join("objects");
         let copy = |extension: &str| objects.join("pack").join(format!("{name}.{extension}"));
         let index = fs::read(pack.stem.with_extension("idx"))?;
         durable::create_new(&copy("pack"), &framed(fs::read(pack.stem.with_extension("pack"))?, &index))?;
@@ -159,13 +149,7 @@ impl View {
 
     /// Another scratch repository, an empty one.
     pub(crate) fn another(&self, name: &str) -> anyhow::Result<Git> {
-        for part in ["", "/objects", "/objects/info", "/objects/pack", "/refs"] {
-            self.make_dir(&format!("{name}{part}"))?;
-        }
-        let git_dir = self.root.join(name);
-        durable::create_new(&git_dir.join("config"), &fs::read(self.root.join("git/config"))?)?;
-        durable::create_new(&git_dir.join("HEAD"), b"ref: refs/heads/none\n")?;
-        Ok(self.git.at(&git_dir))
+        self.scratch.repository(&self.git, name, self.hash, &[])
     }
 
     /// The names of all loose objects that are whole.
@@ -197,7 +181,7 @@ impl View {
 
     /// A path for a file of ours.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        self.scratch.path(name)
     }
 
     /// The roots, as refs of the scratch repository.
@@ -206,7 +190,7 @@ impl View {
         for (number, root) in roots.enumerate() {
             text.push_str(&format!("{root} refs/roots/{number:08}\n"));
         }
-        let path = self.root.join("git/packed-refs");
+        let path = self.file("git/packed-refs");
         durable::remove_file(&path)?;
         durable::create_new(&path, text.as_bytes())?;
         Ok(())
@@ -220,7 +204,7 @@ impl View {
         // Where a line of it cannot be read git ends; an empty one it reads as none.
         let is_sound = |line: &[u8]| line.is_empty() || Oid::parse(line).is_some();
         if text.split(|byte| *byte == b'\n').all(is_sound) {
-            return Ok(durable::create_new(&self.root.join("git/shallow"), &text).map(|_| ())?);
+            return Ok(durable::create_new(&self.file("git/shallow"), &text).map(|_| ())?);
         }
         plan.set_name_aside(path);
         let repair = "it goes to quarantine, and no other is made";
@@ -245,18 +229,4 @@ fn framed(mut content: Vec<u8>, index: &[u8]) -> Vec<u8> {
         }
     }
     content
-}
-
-/// A new directory for this user alone.
-fn new_directory(parent: &Path) -> anyhow::Result<PathBuf> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let parent = fs::canonicalize(parent).with_context(|| format!("cannot use {}", shown(parent)))?;
-    loop {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("jin-rescue.{}.{number}", std::process::id()));
-        match door::place(&path)?.make_dir(0o700) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| path.clone()).with_context(|| format!("cannot make {}", shown(&path))),
-        }
-    }
 }

@@ -34,6 +34,7 @@ use crate::recovery::site::{Mode, Site};
 use crate::recovery::{ending, reflog_plan};
 use crate::state::marker::{Listing, Marker, Phase, State};
 use crate::state::{TxId, quarantine};
+use crate::util::text::shell_quoted;
 use crate::wal::{Begin, Outcome};
 
 use look::{LogPlace, Situation};
@@ -272,17 +273,21 @@ pub(crate) fn mend_stray_log(
     let aside = quarantine::free_path(site.state, "renamed-reflog")?;
     report.notes.push(match (&home, &lost) {
         (Some(name), _) => format!("put the reflog of {name} back, which a rename had moved away"),
-        (None, Some((Some(name), _))) => format!("{name} is back: a rename died when neither name was there"),
-        (None, Some((None, oid))) => format!(
-            "a rename of a branch died when neither name was there: it was {oid}, `git branch NAME {oid}` brings it back; its reflog \
-             is in quarantine"
+        (None, Some(Lost { name: Some(name), .. })) => {
+            format!("{name} is back: a rename died when neither name was there")
+        }
+        (None, Some(Lost { oid, likely, .. })) => format!(
+            "a rename of a branch died when neither name was there: {}it was {oid}, `git branch {} {oid}` brings it back; its reflog \
+             is in quarantine",
+            likely.as_ref().map(|name| format!("HEAD means {name}, which is missing: if that is the one, ")).unwrap_or_default(),
+            likely.as_ref().map_or_else(|| "NAME".to_owned(), |name| short_name(name)),
         ),
         (None, None) => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
     });
-    let name = home.or_else(|| lost.as_ref().and_then(|(name, _)| name.clone()));
+    let name = home.or_else(|| lost.as_ref().and_then(|lost| lost.name.clone()));
     let to = name.as_ref().map_or(aside, |name| RefStore::new(site.repo).log(name));
     let mut actions = vec![Action::MoveReflog { from: path, ino: id.ino, to }];
-    if let Some((Some(name), oid)) = lost {
+    if let Some(Lost { name: Some(name), oid, .. }) = lost {
         let message = format!("{}a rename died", reflog::OUR_MESSAGE);
         let writes = vec![RefWrite { name, from: Value::Absent, to: Value::Oid(oid) }];
         actions.push(Action::WriteRefs { git_dir: site.repo.common_dir.clone(), writes, message, verb: Verb::Back });
@@ -296,9 +301,23 @@ pub(crate) fn mend_stray_log(
     }
 }
 
+/// A branch of which a rename has left nothing but the reflog.
+struct Lost {
+    /// Its name, where that is proved.
+    name: Option<RefName>,
+    /// Its last value.
+    oid: Oid,
+    /// What else it may have been called.
+    likely: Option<RefName>,
+}
+
+fn short_name(branch: &RefName) -> String {
+    shell_quoted(branch.to_string().trim_start_matches("refs/heads/")).into_owned()
+}
+
 /// The branch that had this reflog, where no ref has its value: the one that a HEAD means and that is not there, if HEAD's own reflog
 /// proves it. A HEAD without a branch alone proves nothing: a new history may be beginning there.
-fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<(Option<RefName>, Oid)>> {
+fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<Lost>> {
     let newest = reflog::newest_value(log)?.and_then(|hex| Oid::parse(hex.as_bytes()));
     let Some(oid) = newest.filter(|oid| !oid.is_null()) else { return Ok(None) };
     let hex = oid.hex();
@@ -307,17 +326,25 @@ fn lost_branch(site: &Site<'_>, log: &Path) -> anyhow::Result<Option<(Option<Ref
         return Ok(None);
     }
     let refs = RefStore::new(site.repo);
+    let mut likely = None;
     for git_dir in site.repo.all_git_dirs() {
         if let Some(Value::Symref(branch)) = read_ref(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text))
             && branch.as_bytes().starts_with(b"refs/heads/")
             && refs.read(&branch)?.value == Value::Absent
             && FileId::at(&refs.log(&branch))?.is_none()
-            && reflog::proves_branch(&git_dir.join("logs/HEAD"), &branch, &oid)?
         {
-            return Ok(Some((Some(branch), oid)));
+            let head_log = git_dir.join("logs/HEAD");
+            if reflog::proves_branch(&head_log, &branch, &oid)? {
+                return Ok(Some(Lost { name: Some(branch), oid, likely: None }));
+            }
+            // Without a logged move only what HEAD says now speaks for it.
+            let is_there = reflog::newest_value(&head_log)?.is_some_and(|newest| newest == *oid.hex());
+            if is_there && reflog::newest_branch(&head_log)?.is_none() {
+                likely = Some(branch);
+            }
         }
     }
-    Ok(Some((None, oid)))
+    Ok(Some(Lost { name: None, oid, likely }))
 }
 
 /// Is there a transaction that may be half of a rename, and of which somebody is still alive? Its git may be dead, and its hook

@@ -79,11 +79,11 @@ fn git_dir(repo: &Repo, name: &str) -> PathBuf {
     repo.git_dir().join(name)
 }
 
-/// Makes a file what it may be after a power cut: of the same size, or as it says.
+/// Makes a file what it may be after a power cut: of the same size, or as it says. What another damage has put there goes.
 pub fn write(repo: &Repo, name: &str, content: &[u8]) {
     let path = git_dir(repo, name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::remove_file(&path).ok();
+    remove(repo, name);
     fs::write(path, content).unwrap();
 }
 

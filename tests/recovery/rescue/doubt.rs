@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::damage::{empty, named, object, remove, rescue, write};
+use super::damage::{cut, empty, named, object, remove, rescue, write};
 use super::judge::everything;
 use crate::support::repo::{Options, Repo};
 
@@ -114,14 +114,61 @@ fn a_pack_of_any_name_is_read() {
 }
 
 #[test]
-fn a_branch_of_which_nothing_is_known_is_left_as_it_is() {
+fn where_every_commit_is_lost_the_branch_of_head_goes_on_without_commits_and_the_others_stay() {
+    let repo = history(1);
+    let (tip, value) = (object(&repo, "HEAD"), repo.read(["rev-parse", "HEAD"]));
+    empty(&repo, &tip);
+    let (code, said) = rescue(&repo, &[]);
+    assert!(code == 4 && said.contains(&format!("refs/heads/main: it was {value}")), "{code}: {said}");
+    assert!(said.contains("git works again"), "{said}");
+    assert_eq!(repo.read(["status", "--porcelain"]), "A  file", "the index is what it was: {said}");
+    repo.commit_all("again");
+    repo.git(["fsck"]);
+
     let repo = history(1);
     let tip = object(&repo, "HEAD");
+    repo.git(["branch", "other"]);
     empty(&repo, &tip);
-    let value = fs::read(repo.git_dir().join("refs/heads/main")).unwrap();
     let (code, said) = rescue(&repo, &[]);
-    assert_eq!(code, 4, "{said}");
-    assert_eq!(fs::read(repo.git_dir().join("refs/heads/main")).unwrap(), value, "{said}");
+    assert!(code == 4 && said.contains("git does not work yet: git for-each-ref fails"), "{code}: {said}");
+    assert_eq!(fs::read_to_string(repo.git_dir().join("refs/heads/other")).unwrap().trim(), value, "{said}");
+}
+
+#[test]
+fn a_server_has_no_reflogs_and_its_branches_go_to_the_newest_commit_that_nothing_names() {
+    type Damage = fn(&Repo);
+    let rows: [(&str, Damage, usize); 2] = [
+        (
+            "packed-refs is empty",
+            |bare| {
+                bare.git(["pack-refs", "--all"]);
+                empty(bare, "packed-refs");
+            },
+            0,
+        ),
+        (
+            "the last commit is empty",
+            |bare| {
+                let tip = object(bare, "main");
+                empty(bare, &tip);
+            },
+            1,
+        ),
+    ];
+    for (what, damage, lost) in rows {
+        let repo = history(3);
+        let bare = repo.new_sibling("bare.git", Options { bare: true, ..Options::default() });
+        bare.git(["config", "receive.unpackLimit", "100"]);
+        repo.git(["push", "-q", "../bare.git", "main"]);
+        damage(&bare);
+        let (code, said) = rescue(&bare, &[]);
+        assert!(code == 4 && said.contains("git works again"), "{what}: {code}: {said}");
+        let wanted = repo.read(["rev-parse", &format!("main~{lost}")]);
+        assert_eq!(bare.read(["rev-parse", "HEAD"]), wanted, "{what}: {said}");
+        repo.git(["push", "-q", "../bare.git", "main"]);
+        bare.git(["gc", "-q"]);
+        bare.git(["fsck"]);
+    }
 }
 
 #[test]
@@ -248,6 +295,51 @@ fn a_commit_that_a_partial_clone_lacks_is_told() {
     let (code, said) = rescue(&repo, &[]);
     assert!(code == 4 && said.contains(&format!("refs/heads/main: it is {tip}, which is not here")), "{said}");
     assert_eq!(fs::read_to_string(repo.git_dir().join("refs/heads/main")).unwrap().trim(), tip);
+}
+
+#[test]
+fn what_is_had_again_of_a_pack_from_the_server_of_a_partial_clone_says_so() {
+    let upstream = history(3);
+    upstream.git(["config", "uploadpack.allowFilter", "true"]);
+    let repo = upstream.sibling("partial");
+    let url = format!("file://{}", upstream.path().display());
+    upstream.git(["clone", "-q", "--filter=blob:none", &url, repo.path().to_str().unwrap()]);
+    // Every object of it can be read.
+    named(&repo, "objects/pack", ".pack").iter().for_each(|pack| cut(&repo, pack, 99));
+    let (code, said) = rescue(&repo, &[]);
+    assert_eq!(code, 0, "{said}");
+    for pack in named(&repo, "objects/pack", ".pack") {
+        let marker = repo.git_dir().join(&pack).with_extension("promisor");
+        assert!(marker.exists(), "{pack}: otherwise what the server has would count as missing");
+    }
+    repo.git(["fsck"]);
+}
+
+#[test]
+fn a_commit_graph_that_names_lost_commits_goes() {
+    let repo = history(5);
+    repo.git(["commit-graph", "write", "--reachable"]);
+    let commit = object(&repo, "HEAD~2");
+    remove(&repo, &commit);
+    let (code, said) = rescue(&repo, &[]);
+    assert_eq!(code, 4, "{said}");
+    assert!(!repo.git_dir().join("objects/info/commit-graph").exists(), "{said}");
+}
+
+#[test]
+fn the_configuration_of_a_worktree_is_read_and_made_again() {
+    let repo = history(2);
+    repo.git(["config", "extensions.worktreeConfig", "true"]);
+    repo.git(["config", "--unset", "core.bare"]);
+    repo.git(["config", "--worktree", "core.bare", "true"]);
+    remove(&repo, "index");
+    let (code, said) = rescue(&repo, &[]);
+    assert!(code == 0 && said.contains("nothing is wrong"), "a bare repository has no index: {code}: {said}");
+    write(&repo, "config.worktree", b"[core]\n\tbare = false\n[core\0\0\0");
+    let (code, said) = rescue(&repo, &[]);
+    assert!(code == 4 && said.contains("config.worktree is damaged"), "{code}: {said}");
+    assert_eq!(repo.read(["config", "core.bare"]), "false");
+    repo.git(["status"]);
 }
 
 #[test]

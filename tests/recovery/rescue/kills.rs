@@ -9,8 +9,8 @@ use crate::support::snapshot::parse_refs;
 use crate::support::table::{start, stride};
 use crate::support::tracer::{self, Action, Event, Isolation};
 
-/// Points by default; `JIN_KILL=all` takes all.
-const SAMPLE: usize = 9;
+/// Points of each damage by default; `JIN_KILL=all` takes all.
+const SAMPLE: usize = 6;
 
 fn break_it(repo: &Repo) {
     let (tip, file) = (object(repo, "HEAD"), object(repo, ":staged"));
@@ -55,6 +55,17 @@ fn cut_rename(repo: &Repo) {
     remove(repo, "refs/heads/side");
 }
 
+/// The reflog on its way has a lost object in it, and what says the name is damaged at its end.
+fn cut_rename_of_what_is_lost(repo: &Repo) {
+    let (logs, tip) = (repo.git_dir().join("logs/refs"), object(repo, "HEAD"));
+    std::fs::rename(logs.join("heads/main"), logs.join(".tmp-renamed-log")).unwrap();
+    for name in ["HEAD", &tip] {
+        empty(repo, name);
+    }
+    append(repo, "logs/HEAD", &[0; 100]);
+    remove(repo, "refs/heads/main");
+}
+
 #[test]
 fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
     kill_everywhere(true, break_it, 4);
@@ -68,6 +79,7 @@ fn a_rescue_of_lost_refs_that_is_killed_anywhere_and_run_again_comes_to_the_same
 #[test]
 fn a_rescue_of_a_cut_rename_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
     kill_everywhere(false, cut_rename, 4);
+    kill_everywhere(false, cut_rename_of_what_is_lost, 4);
 }
 
 fn kill_everywhere(packed: bool, break_it: fn(&Repo), expected: i32) {

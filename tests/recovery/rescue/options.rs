@@ -3,7 +3,8 @@
 use super::damage::{empty, named, object, remove, rescue, template};
 use super::judge::everything;
 use crate::support::crash::run_jin;
-use crate::support::repo::{Options, Repo};
+use crate::support::repo::{Git, Options, Repo, jin_txn, write_file};
+use crate::support::terminal::Terminal;
 
 fn fetch_head(repo: &Repo) -> Vec<u8> {
     std::fs::read(repo.git_dir().join("FETCH_HEAD")).unwrap_or_default()
@@ -78,6 +79,104 @@ fn a_rescue_of_a_copy_leaves_the_original_as_it_is() {
     assert_eq!(rescue(&repo, &["--to", repo.scratch().join("copy").to_str().unwrap()]).0, 1);
     let (code, said) = rescue(&repo, &["--to", repo.path().join("inside").to_str().unwrap()]);
     assert!(code == 1 && !repo.path().join("inside").exists(), "a copy does not go into itself: {said}");
+}
+
+#[test]
+fn a_copy_borrows_from_the_same_directories_also_by_a_relative_path_in_quotes() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    let (objects, lent) = (repo.git_dir().join("objects"), repo.scratch().join("le\"nt"));
+    std::fs::rename(&objects, &lent).unwrap();
+    std::fs::create_dir_all(objects.join("info")).unwrap();
+    std::fs::write(objects.join("info/alternates"), "# a comment\n\"../../../le\\\"nt\"\n").unwrap();
+    repo.git(["fsck"]);
+    let (code, said) = rescue(&repo, &[]);
+    assert!(code == 0 && said.contains("nothing is wrong"), "{code}: {said}");
+    empty(&repo, "HEAD");
+    let copy = repo.scratch().join("deep/down/copy");
+    let (code, said) = rescue(&repo, &["--to", copy.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    repo.sibling("deep/down/copy").git(["fsck"]);
+}
+
+#[test]
+fn the_url_in_the_configuration_is_shown_and_asked_for_and_only_at_a_terminal() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    // It speaks to the terminal.
+    let other = repo.scratch().join("other\u{1b}[2J");
+    std::fs::rename(repo.copy_as_it_is().path(), &other).unwrap();
+    repo.git(["remote", "add", "origin", other.to_str().unwrap()]);
+    let tip = object(&repo, "HEAD");
+    remove(&repo, &tip);
+    let damaged = everything(&repo);
+    let start = || {
+        let mut command = repo.command(jin_txn().as_os_str());
+        command.arg("rescue").env("TERM", "xterm");
+        let mut terminal = Terminal::start(command);
+        terminal.wait_for("missing or damaged: 1 object; the configuration names");
+        terminal.wait_for("other\\u{1b}[2J");
+        terminal.wait_for("fetch missing objects from it? [y/N]");
+        terminal
+    };
+    let mut terminal = start();
+    terminal.type_line("");
+    terminal.wait_for("Do it? Something is lost, see above. [y/N]");
+    terminal.type_line("n");
+    assert_eq!(terminal.ended().code(), Some(4));
+    assert!(everything(&repo) == damaged, "nothing was said yes to");
+    let (code, said) = rescue(&repo.copy_as_it_is(), &[]);
+    assert!(code == 4 && !said.contains("fetch missing objects from it"), "`--yes` alone says nothing of it: {said}");
+    let mut terminal = start();
+    terminal.type_line("y");
+    terminal.wait_for("Do it? [y/N]");
+    terminal.type_line("y");
+    terminal.wait_for("is whole again");
+    assert!(terminal.ended().success());
+    repo.git(["fsck"]);
+}
+
+#[test]
+fn a_rescue_that_takes_long_says_at_a_terminal_what_it_is_doing() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    repo.git(["repack", "-a", "-d", "-q"]);
+    let (bin, held) = (repo.scratch().join("bin"), repo.scratch().join("held"));
+    nix::unistd::mkfifo(&held, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(&bin).unwrap();
+    let git = Git::under_test();
+    // One git waits until this test has seen what is shown.
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *verify-pack*) read -r _ <'{}';; esac\nexec '{}' \"$@\"\n",
+        held.display(),
+        git.program.display()
+    );
+    write_file(&bin.join("git"), &script, 0o755);
+    let mut path = bin.into_os_string();
+    path.push(":");
+    path.push(git.path_variable());
+    let mut command = repo.command(jin_txn().as_os_str());
+    command.arg("rescue").env("TERM", "xterm").env("PATH", path);
+    let mut terminal = Terminal::start(command);
+    terminal.wait_for("jin-txn: checking pack 1 of 1 ...");
+    std::fs::write(&held, "go\n").unwrap();
+    terminal.wait_for("nothing is wrong");
+    assert!(terminal.ended().success());
+}
+
+#[test]
+fn a_reftable_is_refused_with_what_can_be_done() {
+    if !Git::under_test().is_at_least(2, 45) {
+        return;
+    }
+    let repo = Repo::new(Options { ref_format: Some("reftable"), ..Options::default() });
+    repo.commit_all("one");
+    let before = everything(&repo);
+    let (code, said) = rescue(&repo, &[]);
+    let said = said.replace(repo.path().to_str().unwrap(), "<repo>");
+    assert_eq!(code, 1, "{said}");
+    insta::assert_snapshot!(said);
+    assert!(everything(&repo) == before);
 }
 
 #[test]
