@@ -117,8 +117,8 @@ fn open(git_dir: &Path) -> anyhow::Result<Repository> {
     anyhow::ensure!(
         !has_tables && !is_stub,
         "{0} keeps its refs in a reftable, which rescue does not read: nothing was changed\n\
-         hint: `jin-txn recover` removes stale locks there; where git still lists the refs, `git refs migrate --ref-format=files` in a \
-         copy makes it one that rescue reads; the objects alone are had by `git init NEW`, the path {0}/objects in \
+         hint: `jin-txn recover` removes stale locks there; where git still lists the refs, `git refs migrate --ref-format=files` \
+         (2.48) in a copy makes it one that rescue reads; the objects alone are had by `git init NEW`, the path {0}/objects in \
          NEW/.git/objects/info/alternates, and `git fsck --lost-found` there",
         shown(&common_dir)
     );

@@ -2,7 +2,8 @@
 //!
 //! A HEAD that says nothing is taken from its reflog: the last checkout names the branch, or the branch whose reflog ends with the very
 //! line that HEAD's own ends with; in a rebase HEAD is detached. Whatever else it may have meant is told as a loss: the only branch it
-//! can be, or else HEAD is detached at its last value, so that nothing moves a branch. Where there is no such it is left as it is.
+//! can be, or else HEAD is detached at its last value, so that nothing moves a branch; where nobody knows that, at the newest commit that
+//! there is. A HEAD is never left as git cannot read it: without one git finds no repository.
 
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ impl Heads {
     pub(crate) fn decide(
         repo: &Repository,
         claims: &Claims,
+        unnamed: &[Oid],
         histories: &mut Histories,
         plan: &mut Plan,
     ) -> anyhow::Result<Heads> {
@@ -44,7 +46,7 @@ impl Heads {
             if is_linked {
                 mend_links(&git_dir, &name, plan)?;
             }
-            let value = decide_one(claims, &git_dir, &name, histories, plan)?;
+            let value = decide_one(claims, (&git_dir, &name), unnamed, histories, plan)?;
             heads.0.push(Head { name, git_dir, value });
         }
         Ok(heads)
@@ -102,8 +104,8 @@ impl Heads {
 
 fn decide_one(
     claims: &Claims,
-    git_dir: &std::path::Path,
-    name: &RefName,
+    (git_dir, name): (&std::path::Path, &RefName),
+    unnamed: &[Oid],
     histories: &mut Histories,
     plan: &mut Plan,
 ) -> anyhow::Result<Value> {
@@ -111,7 +113,7 @@ fn decide_one(
     let now = found.map_or(Value::Absent, |loose| loose.value.clone());
     let is_file = found.is_none_or(|loose| loose.is_file);
     let path = git_dir.join("HEAD");
-    let (value, is_proved) = match &now {
+    let (mut value, mut is_proved) = match &now {
         Value::Symref(_) if is_file => return Ok(now),
         Value::Oid(oid) if is_file && histories.is_whole(oid)? => return Ok(now),
         Value::Oid(_) => {
@@ -120,17 +122,28 @@ fn decide_one(
         }
         _ => from_reflog(claims, git_dir, name, histories)?,
     };
+    if matches!(value, Value::Absent | Value::Broken) {
+        (value, is_proved) = (anything(claims, unnamed, histories)?, false);
+    }
     tell(plan, name, &now, &value, is_proved);
     let text = match &value {
         Value::Oid(oid) => format!("{oid}\n").into_bytes(),
         Value::Symref(branch) => [b"ref: ", branch.as_bytes(), b"\n"].concat(),
-        Value::Absent | Value::Broken => return Ok(Value::Absent),
+        Value::Absent | Value::Broken => return Ok(value),
     };
     if !is_file {
         plan.set_name_aside(path.clone());
     }
     plan.put_locked(path, text);
     Ok(value)
+}
+
+/// What git can work with, where nothing is known of a HEAD: the newest commit of all; a branch without commits where there is none.
+fn anything(claims: &Claims, unnamed: &[Oid], histories: &mut Histories) -> anyhow::Result<Value> {
+    let of_branches = claims.branches().into_iter().filter_map(|name| claims.visible(name).oid().copied());
+    let commits: Vec<Oid> = of_branches.chain(unnamed.iter().copied()).collect();
+    let first = || RefName::parse(FIRST.as_bytes()).map(Value::Symref);
+    Ok(histories.latest(&commits)?.map_or_else(first, |commit| Ok(Value::Oid(commit)))?)
 }
 
 /// Says what becomes of a HEAD.
@@ -141,13 +154,10 @@ fn tell(plan: &mut Plan, name: &RefName, now: &Value, value: &Value, is_proved: 
     };
     let damaged = format!("{name} is missing, empty or damaged");
     match (now.oid(), value) {
-        (Some(lost), Value::Absent) => {
+        (Some(lost), _) if !is_proved => {
             let what = format!("{name} is detached at {}, of which objects are missing", short(lost));
-            plan.lost(what, "nothing whole is known of it: it is left as it is", format!("{name} was {lost}"));
-        }
-        (None, Value::Absent) => {
-            let repair = "nothing says which branch it meant: write `ref: refs/heads/NAME` into it";
-            plan.lost(damaged, repair, format!("which branch {name} meant"));
+            let repair = format!("nothing whole is known of it: it is put at {shown}");
+            plan.lost(what, repair, format!("{name} was {lost}"));
         }
         (Some(lost), _) if value.oid() == Some(lost) => {
             let what =

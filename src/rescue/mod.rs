@@ -124,7 +124,7 @@ fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
     request.stage.begin("finding out which values are whole");
     let mut histories = Histories::new(&view, &settings);
     histories.judge(&claims.values())?;
-    let heads = Heads::decide(repo, &claims, &mut histories, &mut plan)?;
+    let heads = Heads::decide(repo, &claims, &reach.dangling_commits, &mut histories, &mut plan)?;
     let given_up = refs::decide(repo, &claims, &heads, &reach, &mut histories, &mut plan)?;
     renamed::decide(repo, &claims, &heads, &mut histories, &mut plan)?;
     reflogs::decide(repo, &claims, &given_up, &mut histories, &mut plan)?;

@@ -280,7 +280,7 @@ pub(crate) fn mend_stray_log(
             "a rename of a branch died when neither name was there: {}it was {oid}, `git branch {} {oid}` brings it back; its reflog \
              is in quarantine",
             likely.as_ref().map(|name| format!("HEAD means {name}, which is missing: if that is the one, ")).unwrap_or_default(),
-            likely.as_ref().map_or_else(|| "NAME".to_owned(), |name| short_name(name)),
+            likely.as_ref().map_or_else(|| "NAME".to_owned(), short_name),
         ),
         (None, None) => format!("moved a reflog that a rename left behind to quarantine: {RENAMED_LOG}"),
     });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::damage::{cut, empty, named, object, remove, rescue, write};
+use super::damage::{cut, empty, named, object, remove, rescue, write, zero};
 use super::judge::everything;
 use crate::support::repo::{Options, Repo};
 
@@ -91,7 +91,8 @@ fn what_git_reads_through_links_is_refused() {
         }
         let before = refs(&repo);
         paths(&repo).iter().for_each(|path| link(&repo, path));
-        repo.git(["fsck"]);
+        // (fsck of newer gits complains of the links.)
+        repo.git(["rev-list", "--objects", "--all"]);
         let (code, said) = rescue(&repo, &[]);
         assert!(code == 1 && said.contains("is a link"), "{what}: {said}");
         assert_eq!(refs(&repo), before, "{what}");
@@ -194,10 +195,25 @@ fn head_is_taken_with_proof_or_told_or_left() {
 
     let repo = history(2);
     repo.git(["branch", "backup"]);
+    let tip = repo.read(["rev-parse", "main"]);
     remove(&repo, "logs");
     empty(&repo, "HEAD");
     let (code, said) = rescue(&repo, &[]);
-    assert_eq!((code, head(&repo).as_str()), (4, ""), "nothing says what it meant: {said}");
+    assert_eq!((code, head(&repo)), (4, format!("{tip}\n")), "nothing says what it meant, and git has to work: {said}");
+
+    // As XFS leaves it: nothing but objects is left.
+    let repo = history(2);
+    let tip = repo.read(["rev-parse", "main"]);
+    repo.git(["pack-refs", "--all"]);
+    for name in
+        ["HEAD", "packed-refs", "refs/heads/main", "refs/heads/other", "logs/HEAD", "logs/refs/heads/main", "index"]
+    {
+        zero(&repo, name);
+    }
+    let (code, said) = rescue(&repo, &[]);
+    assert!(code == 4 && said.contains("git works again"), "{code}: {said}");
+    assert_eq!(repo.read(["rev-parse", "HEAD", "main", "other"]), format!("{tip}\n{tip}\n{tip}"), "{said}");
+    assert_eq!(repo.read(["status", "--porcelain"]), "", "{said}");
 
     let repo = history(2);
     repo.git(["branch", "backup"]);

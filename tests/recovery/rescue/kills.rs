@@ -117,5 +117,6 @@ fn kill_everywhere(packed: bool, break_it: fn(&Repo), expected: i32) {
         }
         repo.discard();
     }
+    println!("{count} points, {} bad", bad.len());
     assert!(bad.is_empty(), "{} of {count} points:\n{}", bad.len(), bad.join("\n\n"));
 }
