@@ -68,7 +68,14 @@ const EXAMPLES: [(&str, &[Example]); 17] = [
         ],
     ),
     ("show", &[("git txn show", "the newest operation"), ("git txn show tx-7", "that one")]),
-    ("undo", &[("git txn undo --dry-run", "say what would change"), ("git txn undo tx-7", "take that one back")]),
+    (
+        "undo",
+        &[
+            ("git txn undo --dry-run", "say what would change"),
+            ("git txn undo tx-7", "take that one back"),
+            ("git txn undo --to tx-7", "and this all that is newer"),
+        ],
+    ),
     ("redo", &[("git txn redo", "do again what was undone last")]),
     (
         "run",

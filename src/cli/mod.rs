@@ -56,6 +56,8 @@ pub(crate) mod exit {
     pub(crate) const DONE: u8 = 0;
     /// The command failed.
     pub(crate) const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub(crate) const USAGE: u8 = 2;
     /// An interrupted transaction or a stale lock waits for recovery.
     pub(crate) const INTERRUPTED: u8 = 3;
     /// A human has to decide.

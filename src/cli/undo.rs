@@ -1,9 +1,12 @@
 //! `jin-txn undo` and `jin-txn redo`
 
+use std::io::{BufRead, IsTerminal};
+
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::cli::{Session, exit, real_git};
-use crate::git::{Git, RefStore, Value};
+use crate::git::{Git, RefStore, Repository, Value};
 use crate::process::owner;
 use crate::recovery;
 use crate::setup::hooks;
@@ -25,6 +28,17 @@ use crate::wal::{Body, Log, Outcome, Record, Reversal};
 pub(crate) struct UndoArgs {
     #[command(flatten)]
     args: Args,
+
+    /// Take back everything that is newer than this operation, one after the other
+    ///
+    /// Nothing is changed when the log says that one of them cannot be taken back. Stops at the first one of which index or files
+    /// are not as it left them, and says what is done by then.
+    #[arg(long, value_name = "ID", conflicts_with = "id")]
+    to: Option<TxId>,
+
+    /// Choose at the terminal how many to take back
+    #[arg(short, long, conflicts_with_all = ["id", "to"])]
+    interactive: bool,
 }
 
 /// Do again what was undone last, or one that you name
@@ -72,7 +86,71 @@ struct Moved {
 }
 
 pub(super) fn undo(session: &Session, args: &UndoArgs) -> anyhow::Result<u8> {
-    run(session, &args.args, Direction::Undo)
+    let are_several = args.to.is_some() || args.interactive;
+    if are_several && session.json {
+        anyhow::bail!(
+            "`--to` and `--interactive` take back several operations, and have no JSON\nhint: `git txn undo --json` takes back one"
+        );
+    }
+    if args.interactive && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        session.say("error: `--interactive` needs a terminal");
+        session.say("hint: nothing was changed; `git txn log` lists operations, and `git txn undo --to ID` takes back what is newer than one");
+        return Ok(exit::USAGE);
+    }
+    if are_several { several(session, args) } else { run(session, &args.args, Direction::Undo) }
+}
+
+/// Takes back the newest operations, one after the other.
+fn several(session: &Session, args: &UndoArgs) -> anyhow::Result<u8> {
+    let mut ready = Ready::get(session, args.args.dry_run)?;
+    ready.require_no_rest()?;
+    let (repo, head) = (ready.repo.clone(), RefStore::new(&ready.repo).head()?);
+    let operations = match args.to {
+        Some(to) => undo::several::newer_than(&repo, &ready.records, head.as_ref(), to)?,
+        None => choose(session, &undo::several::done(&repo, &ready.records, head.as_ref()))?,
+    };
+    if operations.is_empty() {
+        anyhow::ensure!(args.interactive, "there is nothing newer than that to undo");
+        session.say("nothing was changed");
+        return Ok(exit::DONE);
+    }
+    let steps = undo::several::chain(&repo, &ready.records, head.as_ref(), &operations)?;
+    if args.args.dry_run {
+        one(session, &ready, &args.args, Direction::Undo)?;
+        for step in &steps[1..] {
+            tell(session, step, &Restore::default(), true)?;
+        }
+        if steps.len() > 1 {
+            session.say("  index and files of the older ones are looked at when the newer ones are undone");
+        }
+        return Ok(exit::DONE);
+    }
+    for (done, step) in steps.iter().enumerate() {
+        let stopped = || format!("{done} of {} operations are undone, and {} is not", steps.len(), step.id);
+        if done > 0 {
+            ready = Ready::get(session, false).with_context(stopped)?;
+        }
+        ready
+            .require_newest_is(step.id)
+            .and_then(|()| one(session, &ready, &args.args, Direction::Undo))
+            .with_context(stopped)?;
+    }
+    Ok(exit::DONE)
+}
+
+/// Asks how many of these operations, from the newest, are to be taken back.
+fn choose(session: &Session, done: &[(TxId, String)]) -> anyhow::Result<Vec<TxId>> {
+    const MOST: usize = 20;
+    let shown = &done[..done.len().min(MOST)];
+    anyhow::ensure!(!shown.is_empty(), "there is nothing to undo in the log");
+    for (at, (id, operation)) in shown.iter().enumerate() {
+        session.say(&format!("{:>4}  {id}  {operation}", at + 1));
+    }
+    session.say(&format!("jin-txn: Undo 1 to which? [1-{}, else nothing]", shown.len()));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    let count = answer.trim().parse().ok().filter(|count| *count <= shown.len()).unwrap_or(0);
+    Ok(shown[..count].iter().map(|(id, _)| *id).collect())
 }
 
 pub(super) fn redo(session: &Session, args: &RedoArgs) -> anyhow::Result<u8> {
@@ -80,57 +158,96 @@ pub(super) fn redo(session: &Session, args: &RedoArgs) -> anyhow::Result<u8> {
 }
 
 fn run(session: &Session, args: &Args, direction: Direction) -> anyhow::Result<u8> {
-    let repo = session.repository()?;
-    if let Some(problem) = hooks::why_unprotected(&real_git()?, &repo)?.into_iter().next() {
-        anyhow::bail!("{} is not protected, so this would not be logged: {problem}", shown(&repo.common_dir));
+    let ready = Ready::get(session, args.dry_run)?;
+    if args.id.is_none() {
+        ready.require_no_rest()?;
     }
-    // What is unfinished is settled first: only what has ended can be reversed.
-    let options = session.recovery_options()?;
-    let state = StateDir::of(&repo);
-    let joined = crate::cli::run::joined(&state);
-    let mut recovered: Vec<TxId> = Vec::new();
-    if args.dry_run {
-        let report = recovery::check(&repo, &options)?;
-        let waits = report.has_work() || report.needs_human();
-        anyhow::ensure!(!waits, "something is unfinished\nhint: run `git txn recover` first");
-        // Those who are at work stop the real one no more than this one.
-        if joined.is_none() {
-            report.busy.iter().for_each(|line| session.say(&format!("jin-txn: {line}")));
-            if !report.busy.is_empty() {
-                session.say("hint: only what has ended is undone; to take that back, wait until it has");
+    one(session, &ready, args, direction)?;
+    Ok(exit::DONE)
+}
+
+/// A repository in which nothing is unfinished, and its log.
+struct Ready {
+    repo: Repository,
+    state: StateDir,
+    git: Git,
+    records: Vec<Record>,
+    /// The run that this is part of.
+    joined: Option<TxId>,
+    /// What recovery has ended just now.
+    recovered: Vec<TxId>,
+}
+
+impl Ready {
+    /// What is unfinished is settled first: only what has ended can be reversed.
+    fn get(session: &Session, dry_run: bool) -> anyhow::Result<Ready> {
+        let repo = session.repository()?;
+        if let Some(problem) = hooks::why_unprotected(&real_git()?, &repo)?.into_iter().next() {
+            anyhow::bail!("{} is not protected, so this would not be logged: {problem}", shown(&repo.common_dir));
+        }
+        let options = session.recovery_options()?;
+        let state = StateDir::of(&repo);
+        let joined = crate::cli::run::joined(&state);
+        let mut recovered: Vec<TxId> = Vec::new();
+        if dry_run {
+            let report = recovery::check(&repo, &options)?;
+            let waits = report.has_work() || report.needs_human();
+            anyhow::ensure!(!waits, "something is unfinished\nhint: run `git txn recover` first");
+            // Those who are at work stop the real one no more than this one.
+            if joined.is_none() {
+                report.busy.iter().for_each(|line| session.say(&format!("jin-txn: {line}")));
+                if !report.busy.is_empty() {
+                    session.say("hint: only what has ended is undone; to take that back, wait until it has");
+                }
             }
+        } else {
+            let report = recovery::recover(&repo, &options)?;
+            for line in report.headlines() {
+                session.say(&line);
+            }
+            recovered.extend(report.transactions.iter().map(|found| found.id));
         }
-    } else {
-        let report = recovery::recover(&repo, &options)?;
-        for line in report.headlines() {
-            session.say(&line);
-        }
-        recovered.extend(report.transactions.iter().map(|found| found.id));
+        let records = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?.records;
+        Ok(Ready { repo, state, git: Git::new(&real_git()?), records, joined, recovered })
     }
-    let scan = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?;
-    if let Some(done) = completed(&scan.records, &recovered).filter(|_| args.id.is_none()) {
-        // Whoever repeats an undo that was killed does not want two.
+
+    /// Whoever repeats an undo that was killed does not want two.
+    fn require_no_rest(&self) -> anyhow::Result<()> {
+        let Some(done) = completed(&self.records, &self.recovered) else { return Ok(()) };
         let hint = "nothing else was changed; the same command again takes the next step";
         anyhow::bail!("an interrupted {done} has just been completed\nhint: {hint}");
     }
-    let head = RefStore::new(&repo).head()?;
-    let mut step = undo::plan(&repo, &scan.records, head.as_ref(), direction, args.id)?;
-    step.part_of = joined;
-    let git = Git::new(&real_git()?);
-    undo::check(&repo, &git, &step)?;
+
+    fn require_newest_is(&self, id: TxId) -> anyhow::Result<()> {
+        let head = RefStore::new(&self.repo).head()?;
+        let newest = undo::several::done(&self.repo, &self.records, head.as_ref()).into_iter().next();
+        match newest {
+            Some((newest, _)) if newest == id => Ok(()),
+            Some((newest, operation)) => anyhow::bail!("{newest} (`{operation}`) was done meanwhile"),
+            None => anyhow::bail!("it was undone meanwhile"),
+        }
+    }
+}
+
+/// Reverses the operation that `args` names, or else the newest.
+fn one(session: &Session, ready: &Ready, args: &Args, direction: Direction) -> anyhow::Result<()> {
+    let Ready { repo, state, git, records, joined, .. } = ready;
+    let head = RefStore::new(repo).head()?;
+    let mut step = undo::plan(repo, records, head.as_ref(), direction, args.id)?;
+    step.part_of = *joined;
+    undo::check(repo, git, &step)?;
     if args.id.is_none() && direction == Direction::Undo && joined.is_none() {
-        undo::require_newest(&repo, &git, &scan.records, &step)?;
+        undo::require_newest(repo, git, records, &step)?;
     }
-    let kept = Kept::of_step(&state, &scan.records, &step)?;
+    let kept = Kept::of_step(state, records, &step)?;
     let follow = if args.keep_worktree { Follow::RefsOnly } else { Follow::AsMade };
-    let restore = restore::plan(&repo, &git, &step, &kept, follow)?;
+    let restore = restore::plan(repo, git, &step, &kept, follow)?;
     if args.dry_run {
-        undo::check_files(&repo, &git, &step)?;
+        undo::check_files(repo, git, &step)?;
     } else {
-        undo::carry_out(&repo, &git, &step, &restore)?;
+        undo::carry_out(repo, git, &step, &restore)?;
     }
-    tell(session, &step, &restore, args.dry_run)?;
-    Ok(exit::DONE)
+    tell(session, &step, &restore, args.dry_run)
 }
 
 /// The undo or redo that recovery has just completed.

@@ -5,7 +5,8 @@
 //! a file with the stat data of its entry has its content. Where a file may have changed within the tick of the clock in which
 //! the index was written, the contents are compared.
 //!
-//! Limit: of more than [`MOST`] entries nothing is kept, and undo refuses where it would need it.
+//! Limit: of more than [`MOST`] entries nothing is kept, and undo refuses; so it does when git works in another worktree than that of the
+//! repository.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -18,12 +19,11 @@ use crate::git::index_file::{self, Entry, Found};
 use crate::state::directory::SMALL;
 
 /// The most entries that are compared.
-const MOST: usize = 50_000;
+const MOST: usize = 500_000;
 
 /// The paths of the index whose files are not as it has them, each with a NUL behind it; `None` where that is unknown.
 pub(super) fn list(git_dir: &Path) -> io::Result<Option<Vec<u8>>> {
-    // git calls its hooks at the root of the worktree.
-    if fs::symlink_metadata(".git").is_err() {
+    if !is_root_of(git_dir)? {
         return Ok(None);
     }
     let Some((content, index)) = index_file::content(&git_dir.join("index"))? else { return Ok(None) };
@@ -39,6 +39,25 @@ pub(super) fn list(git_dir: &Path) -> io::Result<Option<Vec<u8>>> {
         }
     }
     Ok(Some(found))
+}
+
+/// Does this process run at the root of the worktree with this git directory? git calls its hooks at the root of the one that it works
+/// in, which may be another one (`GIT_WORK_TREE`).
+fn is_root_of(git_dir: &Path) -> io::Result<bool> {
+    let dot_git = Path::new(".git");
+    let Some(found) = absent_is_none(fs::symlink_metadata(dot_git))? else { return Ok(false) };
+    let inode =
+        |path: &Path| Ok::<_, io::Error>(absent_is_none(fs::metadata(path))?.map(|found| (found.dev(), found.ino())));
+    if found.is_dir() {
+        return Ok(inode(dot_git)? == inode(git_dir)?);
+    }
+    let text = durable::read_own(dot_git, SMALL)?;
+    let named =
+        text.strip_prefix(b"gitdir: ").map(|path| Path::new(std::ffi::OsStr::from_bytes(path.trim_ascii_end())));
+    Ok(match named {
+        Some(named) => inode(named)? == inode(git_dir)?,
+        None => false,
+    })
 }
 
 fn is_as_staged(entry: &Entry, index: &FileId) -> io::Result<bool> {

@@ -20,6 +20,7 @@ mod history;
 pub(crate) mod kept;
 mod refusal;
 pub(crate) mod restore;
+pub(crate) mod several;
 mod stash;
 
 use std::collections::HashSet;

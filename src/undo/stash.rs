@@ -2,7 +2,7 @@
 //!
 //! | operation | files and index |
 //! | --- | --- |
-//! | `stash`, `stash push`, `stash save`, but for `--patch` and `--staged` | go into the stash, which has all of it |
+//! | `stash`, `stash push`, `stash save`, but for `--patch`, `--staged`, and `--keep-index` of some paths | go into the stash, which has all of it |
 //! | `stash pop` of the last entry, without `--index` | come out of it |
 //! | `stash drop` of the last entry, `stash clear` | stay |
 //!
@@ -120,7 +120,8 @@ fn push(words: &[&str], words_are_message: bool) -> Option<Kind> {
             _ => some |= !words_are_message,
         }
     }
-    Some(Kind::Push { keeps_index, some })
+    // There git may stop halfway: it checks the paths out of what was staged, which need not have them.
+    (!(keeps_index && some)).then_some(Kind::Push { keeps_index, some })
 }
 
 #[cfg(test)]
@@ -143,6 +144,7 @@ mod tests {
             ("git stash push one", pushed(false, true)),
             ("git stash save words of mine", pushed(false, false)),
             ("git stash -- one", pushed(false, true)),
+            ("git stash push -k -- one", None),
             ("git stash push -p", None),
             ("git stash -qp", None),
             ("git stash push --staged", None),

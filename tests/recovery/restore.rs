@@ -1,6 +1,7 @@
 //! Undo and redo put back index, files and HEAD together with the refs, or change nothing.
 
 mod attacked;
+mod several;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

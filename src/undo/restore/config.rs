@@ -128,7 +128,8 @@ fn is_as_left(step: &Step, branch: &Branch<'_>, now: &[Setting], found: &[Settin
     let (now, found) = (of(now, branch.name), of(found, branch.name));
     match (step.direction, branch.is_made) {
         (Direction::Redo, _) => now == found,
-        (Direction::Undo, false) => now.is_empty(),
+        // `update-ref -d` leaves it.
+        (Direction::Undo, false) => now.is_empty() || now == found,
         (Direction::Undo, true) => now == found || has_got_upstream(step, &now, &found),
     }
 }

@@ -251,7 +251,11 @@ impl Place<'_> {
             let is_touched = keeps_index || left.get(*path) != staged;
             is_touched && staged != head_tree.get(*path) && staged == work.get(*path)
         };
-        let is_unknown = |path: &&Vec<u8>| kept.modified.as_ref().is_none_or(|names| names.contains(path));
+        // The hook keeps it only in this very worktree.
+        let Some(modified) = &kept.modified else {
+            return refused(self.step, "which files were not as staged is not kept, or they were elsewhere");
+        };
+        let is_unknown = |path: &&Vec<u8>| modified.contains(path);
         let unknown = index.keys().filter(is_asked).filter(is_unknown);
         let why = |path: &Vec<u8>| {
             (escape(path).into_owned(), "the file was not as staged, and is not in the stash".to_owned())

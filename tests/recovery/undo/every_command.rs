@@ -24,7 +24,7 @@ use Verdict::{Exact, Refused};
 /// The name of a row, what is done before, the command, and the least that undo does.
 pub(super) type Row = (&'static str, &'static str, &'static str, Verdict);
 
-const REFS: [Row; 28] = [
+const REFS: [Row; 29] = [
     ("branch", "", "git branch new", Exact),
     ("branch -f", "", "git branch -f topic main", Exact),
     ("branch -D", "", "git branch -q -D clash", Exact),
@@ -45,6 +45,7 @@ const REFS: [Row; 28] = [
     ("branch with a description", "", "git branch new; git config branch.new.description x", Refused),
     ("branch with another upstream", "", "git branch new; git branch -q -u origin/topic new", Refused),
     ("update-ref -d", "", "git update-ref -d refs/tags/v1", Exact),
+    ("update-ref -d of a branch with a configuration", "", "git update-ref -d refs/heads/topic", Exact),
     ("notes remove", "git notes add -m note HEAD", "git notes remove HEAD", Exact),
     ("commit --fixup", "echo x > file; git add file", "git commit -q --fixup HEAD", Exact),
     ("commit --amend of what is staged", "echo x > file; git add file", "git commit -q --amend --no-edit", Exact),

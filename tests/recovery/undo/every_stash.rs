@@ -3,7 +3,7 @@
 use super::every_command::Verdict::{Exact, Refused};
 use super::every_command::{Row, check};
 
-const PUSH: [Row; 29] = [
+const PUSH: [Row; 30] = [
     ("push", "echo x > file", "git stash push -q", Exact),
     ("push of all kinds", "all_kinds", "git stash -q -u", Exact),
     ("push of what is tracked", "all_kinds", "git stash -q", Exact),
@@ -12,7 +12,7 @@ const PUSH: [Row; 29] = [
     ("push -a", "echo ignored > .gitignore; git add .gitignore; echo i > ignored", "git stash push -q -a", Exact),
     ("push of paths", "all_kinds", "git stash push -q -m words -- file one", Exact),
     ("push of untracked paths", "all_kinds", "git stash push -q -u -- file dir", Exact),
-    ("push -k of paths", "all_kinds", "git stash push -q -k -- file one", Exact),
+    ("push -k of paths", "all_kinds", "git stash push -q -k -- file one", Refused),
     ("push of a second one", "two_stashes; echo x > file", "git stash", Exact),
     ("push with save", "echo x > file", "git stash save -q words of mine", Exact),
     ("push of a packed list", "two_stashes; git pack-refs --all; echo x > file", "git stash -q", Exact),
@@ -30,6 +30,12 @@ const PUSH: [Row; 29] = [
         "push of another index",
         "cp .git/index ../other; echo x > file",
         "export GIT_INDEX_FILE=$PWD/../other; git add file; git stash -q",
+        Refused,
+    ),
+    (
+        "push in another worktree",
+        "mkdir ../other; cp -r [a-z]* ../other; echo x > ../other/file",
+        "repo=$PWD; cd ../other; GIT_DIR=$repo/.git GIT_WORK_TREE=. git stash -q",
         Refused,
     ),
     ("push by an alias", "echo x > file; git config alias.st '!git stash -q'", "git st", Refused),
