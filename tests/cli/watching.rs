@@ -262,7 +262,7 @@ fn what_a_git_has_inherited_is_closed_when_it_ends_although_it_has_started_the_w
     let repo = scene();
     let lock = repo.scratch().join("a lock");
     let script = "(flock 9; \"$@\") 9>\"$LOCK\"; flock -n \"$LOCK\" true";
-    for round in 0..5 {
+    for round in 0..2 {
         repo.write("f", &format!("{round}"));
         let inner = git(&repo, &["commit", "-qam", "next"]);
         let mut command = with_watch(&repo, repo.command("bash".as_ref()));
