@@ -1,6 +1,6 @@
 //! What a process that a hook has started must not keep of git's: descriptors, ignored signals, the session.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +17,8 @@ pub(crate) fn detach() -> io::Result<()> {
     if rustix::process::setsid().is_err() {
         // It leads a process group, and so a session of its own or a shell's job: a person has started it.
     }
+    // The last that is left: whoever has started this waits for it.
+    rustix::stdio::dup2_stdout(OpenOptions::new().write(true).open("/dev/null")?)?;
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
     }

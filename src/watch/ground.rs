@@ -6,6 +6,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::state::flock;
+
+/// The lock of the watch; `None` when there is one already. Whoever asks whether one runs has the lock for a moment, too, and one
+/// that is about to end for a few more.
+pub(super) fn hold(path: &Path) -> io::Result<Option<File>> {
+    const TRIES: u32 = 25;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 0..TRIES {
+        if let Some(lock) = flock::try_hold(path)? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(None)
+}
+
 /// How a watch was started.
 #[derive(Default)]
 pub(crate) struct Term {

@@ -2,10 +2,11 @@
 //!
 //! The only evidence that it makes is who was seen with which lock. Everything else is read again by recovery.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::fs::FileId;
+use crate::fs::{FileId, read_small, unreadable_is_none};
 use crate::git::reflog::RENAMED_LOG;
 use crate::locks::SeenLock;
 use crate::locks::seen::{Hurry, Inode, holders_of, waiting_holder};
@@ -72,7 +73,9 @@ pub(crate) struct Orphan {
 }
 
 /// The locks that were seen in the hands of processes which are all dead, as they are now.
-pub(crate) fn orphans(repo: &Repo) -> Vec<Orphan> {
+pub(crate) fn orphans(repo: &mut Repo) -> Vec<Orphan> {
+    let unknown = repo.locks.iter().filter(|(_, lock)| lock.holders.is_empty()).map(|(path, _)| path.clone());
+    unknown.collect::<Vec<_>>().iter().for_each(|path| know_writer_of_note(repo, path));
     let dead = |holders: &[Process]| !holders.is_empty() && !holders.iter().any(|holder| Stat::may_live(*holder));
     let locks = repo.locks.iter().filter(|(path, lock)| dead(&lock.holders) && lock.is_at(path));
     let with_identity = locks.filter_map(|(path, lock)| {
@@ -145,4 +148,18 @@ pub(crate) fn find_holders(repositories: &mut Repositories, first: &[u32]) -> Ve
         }
     }
     found
+}
+
+/// `X~pid.lock` (`core.lockfilePid`), which git closes at once, is of those who were seen with `X.lock` if it has the pid of one.
+fn know_writer_of_note(repo: &mut Repo, note: &Path) {
+    let base = note.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix("~pid.lock"));
+    let Some(lock) = base.and_then(|base| repo.locks.get(&note.with_file_name(format!("{base}.lock")))) else { return };
+    let Ok(Some((text, _))) = unreadable_is_none(read_small(note)) else { return };
+    let pid = std::str::from_utf8(&text).ok().and_then(|text| text.trim().strip_prefix("pid ")?.parse::<u32>().ok());
+    let holders = lock.holders.clone();
+    if holders.iter().any(|holder| Some(holder.pid) == pid)
+        && let Some(lock) = repo.locks.get_mut(note).filter(|lock| lock.holders.is_empty() && lock.is_at(note))
+    {
+        holders.into_iter().for_each(|holder| lock.hold(holder));
+    }
 }

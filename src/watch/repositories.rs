@@ -30,7 +30,7 @@ const MOST_DIRECTORIES: usize = 500;
 /// The part of what the kernel lets this user watch that is used for all repositories: one of so many.
 const SHARE: usize = 4;
 
-/// When a lock is looked at after it has appeared, and at once.
+/// When a lock is looked at after it has appeared; at once, too, where git keeps it open.
 const LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// Device and inode of the common directory.
@@ -200,7 +200,9 @@ impl Repositories {
         }
         self.numbers += 1;
         let now = Instant::now();
-        let looks = std::iter::once(now).chain(LOOKS.map(|after| now + after)).collect();
+        // git closes the lock of a ref at once: who looks at once finds nobody, and asks every process of the machine for that.
+        let at_once = Some(now).filter(|_| !is_of_ref(&repo.repo, dir, name));
+        let looks = at_once.into_iter().chain(LOOKS.map(|after| now + after)).collect();
         let (number, holders, command) = (self.numbers, Vec::new(), None);
         repo.locks.insert(path, Lock { inode, birth, number, holders, command, doubtful: false, looks });
     }
@@ -253,6 +255,10 @@ impl Lock {
         let same = std::fs::symlink_metadata(path).is_ok_and(|found| key_of(&found) == self.inode);
         same && Birth::at(path).is_ok_and(|birth| birth == self.birth)
     }
+}
+
+fn is_of_ref(repo: &Repository, dir: &Path, name: &OsStr) -> bool {
+    name == "HEAD.lock" || dir.strip_prefix(&repo.common_dir).is_ok_and(|below| below.starts_with("refs"))
 }
 
 /// The most directories that are watched in all repositories: other programs of the user need some, too.

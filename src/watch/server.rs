@@ -16,13 +16,13 @@ use crate::locks::at_work::gits_at_work;
 use crate::process::owner::{self, ExecContext, Process};
 use crate::recovery;
 use crate::state::marker::Listing;
-use crate::state::{StateDir, WatchMode, flock};
+use crate::state::{StateDir, WatchMode};
 use crate::trust::{Notes, ownership};
 use crate::util::clock::unix_time;
 use crate::util::text::shown;
 use crate::watch::detach;
 use crate::watch::events::{Events, Happened, Watched};
-use crate::watch::ground::{Ground, Term};
+use crate::watch::ground::{self, Ground, Term};
 use crate::watch::job::{Job, Priority, Request};
 use crate::watch::look;
 use crate::watch::repositories::{Key, Repositories};
@@ -68,7 +68,7 @@ pub(crate) fn serve(address: &Address, notes: &Notes, term: Term, ready: impl Fn
     let cannot = || format!("cannot use {} for the watch", shown(address.directory()));
     address.prepare().with_context(cannot)?;
     // Before the socket: two that start at once would take it from each other.
-    let Some(lock) = flock::try_hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
+    let Some(lock) = ground::hold(&address.lock()).with_context(cannot)? else { return Ok(false) };
     let ground = Ground::new(lock, term)?;
     detach::hear_of_children()?;
     detach::raise_limit();

@@ -255,3 +255,25 @@ def state(pid):
     return open(f'/proc/{pid}/stat').read().rsplit(') ')[1][0]
 print(sum(state(pid) == 'Z' for pid in os.listdir('/proc') if pid.isdigit()))
 ";
+
+/// A script whose lock is a descriptor that git has inherited: with the end of git it is free.
+#[test]
+fn what_a_git_has_inherited_is_closed_when_it_ends_although_it_has_started_the_watch() {
+    let repo = scene();
+    let lock = repo.scratch().join("a lock");
+    let script = "(flock 9; \"$@\") 9>\"$LOCK\"; flock -n \"$LOCK\" true";
+    for round in 0..2 {
+        repo.write("f", &format!("{round}"));
+        let inner = git(&repo, &["commit", "-qam", "next"]);
+        let mut command = with_watch(&repo, repo.command("bash".as_ref()));
+        command.args(["-c", script, "bash"]).arg(inner.get_program()).args(inner.get_args()).env("LOCK", &lock);
+        let done = command.output().expect("the shell starts");
+        assert!(done.status.success(), "{round}: the lock is held still");
+        wait_until("the watch runs", || !status(&repo).starts_with("no watch runs"));
+        let pid =
+            text(status(&repo).as_bytes()).split("pid ").nth(1).and_then(|it| it.split(' ').next().map(str::to_owned));
+        let process = Path::new("/proc").join(pid.expect("it says"));
+        stop_all(&repo);
+        wait_until("the watch has ended, and its first process has seen that", || !process.exists());
+    }
+}

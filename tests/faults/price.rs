@@ -3,13 +3,17 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::support::count::{Depth, HookCall, hook_calls};
 use crate::support::repo::{Git, Options, Repo};
+use crate::support::watch::{Watch, with_watch};
 
 /// The most system calls that a call may make beyond those of a process that does nothing, by git's argument.
 const NOTHING_CHANGES: [(&str, usize); 4] = [("preparing", 58), ("prepared", 45), ("committed", 20), ("aborted", 30)];
 const ONE_REF_CHANGES: [(&str, usize); 3] = [("preparing", 90), ("prepared", 132), ("committed", 84)];
+/// And where it tells a watch that runs.
+const TOLD: usize = 12;
 /// And for each further ref.
 const A_REF: [(&str, usize); 3] = [("preparing", 6), ("prepared", 7), ("committed", 5)];
 
@@ -27,6 +31,20 @@ fn a_logged_call_makes_few_system_calls() {
     let calls = bench.update("other", bench.lines(0..1, "side"), Depth::Syscalls);
     bench.check(&calls, &ONE_REF_CHANGES);
     assert!(calls.iter().any(|c| c.state == "committed"), "the hook was called to the end: {calls:?}");
+}
+
+#[test]
+fn telling_the_watch_makes_few_system_calls() {
+    let bench = Bench::new(1);
+    let silent = bench.update("silent", bench.lines(0..1, "side"), Depth::Syscalls);
+    let _watch = Watch::start(&bench.repo);
+    let told = bench.update_by(&|command| with_watch(&bench.repo, command), bench.lines(0..1, "main"));
+    let cost = |state| Some(of(&told, state)?.syscalls.saturating_sub(of(&silent, state)?.syscalls));
+    let costs: Vec<_> =
+        ["preparing", "prepared", "committed"].into_iter().filter_map(|it| Some((it, cost(it)?))).collect();
+    println!("{costs:?}");
+    assert!(costs.iter().any(|(_, cost)| *cost > 2), "some of them tell it: {costs:?}");
+    assert!(costs.iter().all(|(_, cost)| *cost <= TOLD), "at most {TOLD} are planned: {costs:?}");
 }
 
 #[test]
@@ -137,11 +155,20 @@ impl Bench {
     }
 
     fn update(&self, name: &str, lines: String, depth: Depth) -> Vec<HookCall> {
+        self.calls(&|command| command, name, lines, depth)
+    }
+
+    /// By a command with another environment.
+    fn update_by(&self, adapt: &dyn Fn(Command) -> Command, lines: String) -> Vec<HookCall> {
+        self.calls(adapt, "adapted", lines, Depth::Syscalls)
+    }
+
+    fn calls(&self, adapt: &dyn Fn(Command) -> Command, name: &str, lines: String, depth: Depth) -> Vec<HookCall> {
         let input: PathBuf = self.repo.scratch().join(name);
         fs::write(&input, lines).expect("the input can be written");
         let mut command = self.repo.command(Git::under_test().program.as_os_str());
         command.args(["update-ref", "--stdin"]);
-        let calls = hook_calls(command, &input, depth);
+        let calls = hook_calls(adapt(command), &input, depth);
         assert!(!calls.is_empty(), "git has called the hook");
         calls
     }

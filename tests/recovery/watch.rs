@@ -352,9 +352,9 @@ fn a_unit_for_systemd_comes_and_goes() {
 
 #[test]
 fn after_a_reboot_no_git_is_refused_because_the_watch_checks() {
-    const REPOSITORIES: usize = 12;
+    let repositories = if std::env::var("JIN_KILL").is_ok_and(|it| it == "all") { 50 } else { 6 };
     let repo = scene();
-    let repos: Vec<Repo> = (0..REPOSITORIES)
+    let repos: Vec<Repo> = (0..repositories)
         .map(|number| {
             let one = repo.new_sibling(&format!("r{number}"), Options { guarded: true, ..Options::default() });
             one.write("f", "one\n");

@@ -34,8 +34,8 @@ pub(super) fn of_this_process(is_auto: bool) -> Option<&'static str> {
     (is_auto && is_sandboxed()).then_some("this process is in a sandbox (`jin.watch=on` starts it there, too)")
 }
 
-/// Why another watch must not follow the last one, for people: it has ended, and its first process has not taken note of that. Each
-/// further one would leave a zombie, too.
+/// Why another watch must not follow the last one in a container, for people: it has ended, and the first process has not taken note
+/// of that. Each further one would leave a zombie, too.
 pub(super) fn of_the_last(address: &Address) -> Option<&'static str> {
     const LONGEST: u64 = 64 << 10;
     /// The part of [`crate::watch::status::Status`] that says which process it was.
@@ -43,6 +43,10 @@ pub(super) fn of_the_last(address: &Address) -> Option<&'static str> {
     struct Last {
         pid: u32,
         start: u64,
+    }
+    // The machine's own first process collects all of them, if late.
+    if ExecContext::here().is_ok_and(|here| here.sees_everything()) {
+        return None;
     }
     let text = durable::read_own(&address.status(), LONGEST).ok()?;
     let last: Last = serde_json::from_slice(&text).ok()?;

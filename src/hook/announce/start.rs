@@ -8,9 +8,12 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::fs::{durable, named as fs};
 use crate::hook::announce::{Address, hindrance};
@@ -151,6 +154,14 @@ fn start(address: &Address, common_dir: &Path) -> io::Result<()> {
     command.args(["watch", "--started", &hook, "--until-idle", &until_idle, "--of"]).arg(common_dir);
     command.current_dir("/").env_clear();
     command.envs(VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map(|_| ())
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn()?.stdout.map_or(Ok(()), |pipe| wait_until_detached(&pipe))
+}
+
+/// Waits until it has closed its end of `pipe`: then it has closed all that it has inherited, too. A script that gives up a lock with
+/// the end of its git finds it free. On a machine that is too busy for that git does not wait.
+fn wait_until_detached(pipe: &impl AsFd) -> io::Result<()> {
+    const LONGEST: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    rustix::event::poll(&mut [PollFd::new(pipe, PollFlags::empty())], Some(&LONGEST))?;
+    Ok(())
 }
