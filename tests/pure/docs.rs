@@ -115,6 +115,7 @@ fn every_mutation_is_in_the_table_and_names_a_test_that_exists() {
         if !document.lines().any(|line| line.starts_with("| I") && line.contains(&format!("`{name}`"))) {
             wrong.push(format!("{name} belongs to no invariant"));
         }
+        wrong.extend(does_not_apply(&patch).map(|file| format!("{name} does not apply to {file}")));
         names.push(name);
     }
     let (_, behind) = document.split_once("\n## Mutations\n").expect("the section is there");
@@ -123,6 +124,21 @@ fn every_mutation_is_in_the_table_and_names_a_test_that_exists() {
     wrong.extend(rows.filter(|(name, _)| !names.iter().any(|it| it == name)).map(|(n, _)| n.to_owned()));
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(!names.is_empty());
+}
+
+/// The first file in which the lines of a hunk, those of the context and those that go, are not found together.
+fn does_not_apply(patch: &str) -> Option<String> {
+    let (_, diff) = patch.split_once("\ndiff --git ").expect("there is a patch");
+    diff.split("\ndiff --git ").find_map(|part| {
+        let file = part.lines().find_map(|line| line.strip_prefix("+++ b/")).expect("it names a file");
+        let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+        let old = |hunk: &str| -> String {
+            let lines = hunk.lines().skip(1).filter(|line| !line.starts_with('+') && !line.starts_with('\\'));
+            lines.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect()
+        };
+        let mut hunks = part.split("\n@@ ").skip(1);
+        hunks.any(|hunk| !text.contains(&old(hunk))).then(|| file.to_owned())
+    })
 }
 
 /// The public fields of a struct in the sources.
