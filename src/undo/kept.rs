@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fs::beneath::RelPath;
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::Value;
 use crate::git::branch_config::{self, Section};
@@ -47,6 +48,8 @@ pub(crate) struct Kept {
     /// Index and log of refs/stash as the last undo of it found them.
     pub index_undone: Option<PathBuf>,
     pub stash_log_undone: Option<PathBuf>,
+    /// The files that the last undo of it changed, sorted.
+    pub files_undone: Option<Vec<RelPath>>,
     /// The last undo of it replaced the index, and what that was is gone.
     pub index_undone_lost: bool,
 }
@@ -91,6 +94,14 @@ impl Kept {
             let undone = |name| dirs.iter().find_map(|dir| existing(dir, name).transpose()).transpose();
             found.config_undone = undone(OLD_CONFIG)?.map(|path| durable::read_own(&path, SMALL)).transpose()?;
             found.index_undone = undone(OLD_INDEX)?;
+            found.files_undone = records.iter().find_map(|record| match &record.body {
+                Body::Decided(begin) if record.tx == Some(undo) => {
+                    let mut files: Vec<RelPath> = begin.files.iter().map(|file| file.path.clone()).collect();
+                    files.sort();
+                    Some(files)
+                }
+                _ => None,
+            });
             found.stash_log_undone = undone(OLD_STASH_LOG)?;
             let has_changed = |is_it: fn(&Begin) -> bool| {
                 records.iter().any(|record| match &record.body {

@@ -76,6 +76,12 @@ pub(super) fn plan(
     }
     place.require_plain(&files)?;
     let (index, files) = paths::plan_apart(repo, &git, &worktree, step, &index, &files)?;
+    let mut changed: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
+    changed.sort();
+    // git may have stopped halfway: what its undo found as it was before stays so.
+    if !is_undo && kept.files_undone.as_ref() != Some(&changed) {
+        return refused(step, "its undo has changed other files than it would");
+    }
     let head_now = RefStore::new(repo).head()?.map(|head| head.value);
     Ok(Restore { index, files, stash_log, head_now, ..Restore::default() })
 }
