@@ -293,7 +293,8 @@ fn log_lists_what_moves_no_ref_too_and_finds_operations_by_ref_command_and_time(
     assert_eq!(list(&["--since", "1999-01-01"]).len(), 4);
     assert_eq!(list(&["--since", "2999-01-01"]).len(), 0);
     let relative = text(&case.repo.jin_txn(["log", "--date", "relative"]).stdout).into_owned();
-    assert!(relative.lines().all(|line| line.contains(" ago  committed ")), "{relative}");
+    // The columns are aligned: one second is shorter than two seconds.
+    assert!(relative.lines().all(|line| line.contains(" ago  ") && line.contains("  committed ")), "{relative}");
     let listed = json(&case.repo.jin_txn(["log", "--json", "--ref", "refs/heads/one"]));
     assert_eq!(listed["operations"][0]["moves"][0]["ref"], "refs/heads/one", "{listed:#}");
     assert_eq!(listed["operations"][0]["moves"][0]["before"], "absent", "{listed:#}");
