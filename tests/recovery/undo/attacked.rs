@@ -56,6 +56,20 @@ fn a_directory_that_is_named_as_a_command_is_not_taken_for_it() {
 }
 
 #[test]
+fn what_was_done_in_another_worktree_by_the_environment_is_not_taken_back_here() {
+    let repo = guarded();
+    fs::create_dir(repo.path().join("../other")).expect("it can be made");
+    fs::copy(repo.path().join("file"), repo.path().join("../other/file")).expect("it can be copied");
+    let git = &crate::support::repo::Git::under_test().program;
+    let git = git.to_str().expect("it is text");
+    let place = format!("GIT_WORK_TREE={}/../other", repo.path().display());
+    let reset = [place.as_str(), git, "reset", "-q", "--hard", "HEAD~1"];
+    let (done, said) = in_directory(&repo, repo.path(), Path::new("/usr/bin/env"), &reset);
+    assert!(done, "{said}");
+    assert_refuses(&repo, "in another worktree");
+}
+
+#[test]
 fn a_pull_is_undone_though_it_fetches() {
     let repo = guarded();
     repo.git(["init", "-q", "--bare", "../upstream.git"]);
