@@ -11,6 +11,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -78,6 +79,12 @@ impl Call<'_> {
         if !uses_index && in_progress.is_empty() {
             return Ok(parts);
         }
+        if self.has_put_away(in_progress)? {
+            parts.push(KeptPart::Autostash);
+        }
+        if uses_index && modified::is_elsewhere(&self.repo.git_dir)? {
+            parts.push(KeptPart::Elsewhere);
+        }
         let process = root.map_or_else(|| git.process(), |root| root.process);
         let began = owner::realtime_of_start(
             self.start_of_run(run.filter(|_| !in_progress.is_empty()))?.unwrap_or(process.start),
@@ -104,6 +111,18 @@ impl Call<'_> {
             parts.push(if is_kept { KeptPart::States } else { KeptPart::StatesLost });
         }
         Ok(parts)
+    }
+
+    /// Has git put changes away, to take them out again at the end? Then the index is without what was staged.
+    fn has_put_away(&self, in_progress: &[StateFile]) -> io::Result<bool> {
+        for file in in_progress {
+            let may_have = file.kind == Kind::Directory && file.name.as_bytes().starts_with(b"rebase-");
+            let autostash = self.repo.git_dir.join(&file.name).join("autostash");
+            if file.name == kept::AUTOSTASH || (may_have && FileId::at(&autostash)?.is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// When the run began that this is part of.

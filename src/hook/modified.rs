@@ -23,7 +23,7 @@ const MOST: usize = 500_000;
 
 /// The paths of the index whose files are not as it has them, each with a NUL behind it; `None` where that is unknown.
 pub(super) fn list(git_dir: &Path) -> io::Result<Option<Vec<u8>>> {
-    if !is_root_of(git_dir)? {
+    if !is_root_of(Path::new(""), git_dir)? {
         return Ok(None);
     }
     let Some((content, index)) = index_file::content(&git_dir.join("index"))? else { return Ok(None) };
@@ -41,10 +41,20 @@ pub(super) fn list(git_dir: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(found))
 }
 
-/// Does this process run at the root of the worktree with this git directory? git calls its hooks at the root of the one that it works
-/// in, which may be another one (`GIT_WORK_TREE`).
-fn is_root_of(git_dir: &Path) -> io::Result<bool> {
-    let dot_git = Path::new(".git");
+/// Does git work in another worktree than that of this git directory? Only the environment sends it there. It calls its hooks at
+/// the root of the worktree.
+pub(super) fn is_elsewhere(git_dir: &Path) -> io::Result<bool> {
+    let root = match (std::env::var_os("GIT_WORK_TREE"), std::env::var_os("GIT_DIR")) {
+        (Some(root), _) => root,
+        (None, Some(named)) if named != ".git" => ".".into(),
+        (None, _) => return Ok(false),
+    };
+    Ok(!is_root_of(Path::new(&root), git_dir)?)
+}
+
+/// Is this the root of the worktree with this git directory?
+fn is_root_of(root: &Path, git_dir: &Path) -> io::Result<bool> {
+    let dot_git = &root.join(".git");
     let Some(found) = absent_is_none(fs::symlink_metadata(dot_git))? else { return Ok(false) };
     let inode =
         |path: &Path| Ok::<_, io::Error>(absent_is_none(fs::metadata(path))?.map(|found| (found.dev(), found.ino())));
@@ -55,7 +65,7 @@ fn is_root_of(git_dir: &Path) -> io::Result<bool> {
     let named =
         text.strip_prefix(b"gitdir: ").map(|path| Path::new(std::ffi::OsStr::from_bytes(path.trim_ascii_end())));
     Ok(match named {
-        Some(named) => inode(named)? == inode(git_dir)?,
+        Some(named) => inode(&root.join(named))? == inode(git_dir)?,
         None => false,
     })
 }

@@ -9,7 +9,7 @@
 //! It is put into place by a rename of the first name, so that what is staged is what is not in place yet.
 //!
 //! The log of refs/stash is the list of stashes. Who drops entries locks it by `logs/refs/stash.lock`, as we do; who adds one
-//! moves refs/stash, and then the log goes on behind what the transaction found, and stays.
+//! moves refs/stash: behind the change of that by the transaction such entries stay, behind those that it puts into place.
 //!
 //! Of a configuration only what it says of branches is ever replaced, whatever was staged.
 
@@ -112,11 +112,10 @@ pub(crate) fn place(
         return Ok(Placed::Already);
     }
     let old = whole.old(state, id);
-    let is_same = match whole {
-        Whole::StashLog => is_log_as_found(path, &old, refs)?,
-        Whole::Index | Whole::Config => is_as_found(git, (whole, path), &old, change.before)?,
-    };
-    if !is_same {
+    if whole == Whole::StashLog {
+        return Ok(place_log(path, &old, &staged, refs)?);
+    }
+    if !is_as_found(git, (whole, path), &old, change.before)? {
         return Ok(Placed::Left("another process has changed it".to_owned()));
     }
     if whole == Whole::Config {
@@ -152,19 +151,64 @@ fn is_as_found(git: &Git, (whole, path): (Whole, &Path), old: &Path, before: Opt
     Ok(!is_in_place && durable::read_own(path, SMALL)? == durable::read_own(old, SMALL)?)
 }
 
-/// Has the log of refs/stash what the transaction found, and behind it nothing but the line of its own change of the ref?
-fn is_log_as_found(path: &Path, old: &Path, refs: &[RefChange]) -> io::Result<bool> {
-    let (was, now) = (read_stash_log(old)?.unwrap_or_default(), read_stash_log(path)?.unwrap_or_default());
-    let change = refs.iter().find(|change| change.name.as_bytes() == b"refs/stash");
-    let change = change.and_then(|change| change.before.as_ref().zip(Some(&change.after)));
-    Ok(now.strip_prefix(was.as_slice()).is_some_and(|rest| {
-        rest.is_empty() || change.is_some_and(|(before, after)| reflog::is_one_line(rest, before, after))
-    }))
+/// Puts the log of refs/stash into place. Another worktree may have made a stash since the ref moved: its entry stays, behind ours.
+fn place_log(path: &Path, old: &Path, staged: &Path, refs: &[RefChange]) -> io::Result<Placed> {
+    let [was, now, new] =
+        [read_stash_log(old)?, read_stash_log(path)?, read_stash_log(staged)?].map(Option::unwrap_or_default);
+    let Some(change) = refs.iter().find(|change| change.name.as_bytes() == b"refs/stash") else {
+        return Ok(Placed::Left("its ref was not changed".to_owned()));
+    };
+    let Some(since) = since_change(&now, &was, change) else {
+        // A kill between the two steps below leaves this.
+        let is_there = now.strip_prefix(new.as_slice()).is_some_and(|since| goes_on(since, &change.after));
+        let left = || Placed::Left("another process has changed it".to_owned());
+        return Ok(if is_there { Placed::Already } else { left() });
+    };
+    if since.is_empty() {
+        durable::rename(staged, path)?;
+        return Ok(Placed::Now);
+    }
+    let both = with_suffix(staged.to_owned(), ".both");
+    durable::remove_file(&both)?;
+    fs::sync_data(&both, &durable::create_for(path, &both, &[new, since].concat())?)?;
+    durable::rename(&both, path)?;
+    durable::remove_file(staged)?;
+    Ok(Placed::Now)
+}
+
+/// What was added to the log behind the line of the transaction's own change; `None` where anything else is in it.
+fn since_change(now: &[u8], was: &[u8], change: &RefChange) -> Option<Vec<u8>> {
+    let rest = now.strip_prefix(was)?;
+    let (own, since) = rest.split_at(rest.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+    let is_own = change.before.as_ref().is_some_and(|before| reflog::is_one_line(own, before, &change.after));
+    let mut since = if is_own { since.to_vec() } else { rest.to_vec() };
+    // Where there was no log git makes none for the change, and `git stash` then begins a new list.
+    if let (Value::Oid(after), true) = (&change.after, now.len() == since.len()) {
+        let old = since.split_at_mut_checked(after.hex().len()).map(|(old, _)| old);
+        let old = old.filter(|old| old.iter().all(|digit| *digit == b'0'));
+        old.into_iter().for_each(|old| old.copy_from_slice(after.hex().as_bytes()));
+    }
+    goes_on(&since, &change.after).then_some(since)
+}
+
+/// Is this whole lines of a log, of which the first goes on from this value, and each other one from the line before?
+fn goes_on(lines: &[u8], from: &Value) -> bool {
+    let Some(text) = lines.strip_suffix(b"\n") else { return lines.is_empty() };
+    let mut at = match from {
+        Value::Oid(oid) => oid.hex().as_bytes().to_vec(),
+        _ => return false,
+    };
+    text.split(|byte| *byte == b'\n').all(|line| {
+        let Some(line) = reflog::LogLine::parse(line) else { return false };
+        std::mem::replace(&mut at, line.new.to_vec()) == line.old
+    })
 }
 
 /// Is the log of refs/stash the one that the transaction was planned on?
 pub(crate) fn is_stash_log_unchanged(state: &StateDir, id: TxId, repo: &Repository) -> io::Result<bool> {
-    is_log_as_found(&Whole::StashLog.path(repo, &repo.git_dir), &Whole::StashLog.old(state, id), &[])
+    let found = [Whole::StashLog.path(repo, &repo.git_dir), Whole::StashLog.old(state, id)];
+    let [now, was] = found.map(|path| read_stash_log(&path));
+    Ok(now?.unwrap_or_default() == was?.unwrap_or_default())
 }
 
 /// A log of refs/stash; `None` when there is none.

@@ -42,8 +42,11 @@ const OF_RECOVERY: [&str; 2] = ["index", "index.replaced"];
 pub(crate) const SEQUENCES: [&str; 4] = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
 
 /// Other state files.
-const STATES: [&str; 7] =
-    ["AUTO_MERGE", "CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
+const STATES: [&str; 8] =
+    ["AUTO_MERGE", "CHERRY_PICK_HEAD", AUTOSTASH, "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD", "SQUASH_MSG"];
+
+/// The stash of `git merge --autostash`.
+pub(crate) const AUTOSTASH: &str = "MERGE_AUTOSTASH";
 
 /// Those that a single merge, cherry-pick or revert has, and the commit that ends it takes away.
 pub(crate) const OF_A_COMMIT: [&str; 5] = ["CHERRY_PICK_HEAD", "MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "REVERT_HEAD"];

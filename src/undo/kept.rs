@@ -37,6 +37,8 @@ pub(crate) struct Kept {
     pub lost: Vec<KeptPart>,
     /// Had it made what was in progress itself?
     pub is_of_itself: bool,
+    /// Had git put changes away, or did it work in another worktree? Then the index that it found is not known.
+    pub unknown_index: Option<KeptPart>,
     /// The last undo of it changed the configuration, and what that was is gone.
     pub config_undone_lost: bool,
     /// Branches whose configuration a part of it may have changed.
@@ -142,6 +144,10 @@ impl Kept {
                     self.is_of_itself = true;
                     continue;
                 }
+                KeptPart::Autostash | KeptPart::Elsewhere => {
+                    self.unknown_index = Some(*part);
+                    continue;
+                }
                 KeptPart::StatesLost | KeptPart::SectionsLost => {
                     self.lost.push(*part);
                     continue;
@@ -173,11 +179,19 @@ impl Kept {
             KeptPart::Index | KeptPart::LastIndex if is_undo && with_index => Some(
                 "the index before it is not kept any more: `--keep-worktree` takes back the refs alone, where they suffice",
             ),
+            KeptPart::Autostash if with_index => Some(
+                "git put changes away before it (`--autostash`), and what was staged of them is unknown: `--keep-worktree` \
+                 takes back the refs alone",
+            ),
+            KeptPart::Elsewhere if with_index => Some(
+                "it was done in another worktree than that of the repository (`GIT_WORK_TREE`): `--keep-worktree` takes back \
+                 the refs alone",
+            ),
             _ => None,
         };
         let undone = (!is_undo && self.config_undone_lost)
             .then_some("the configuration that its undo replaced is not kept any more");
-        self.lost.iter().find_map(why).or(undone)
+        self.lost.iter().chain(&self.unknown_index).find_map(why).or(undone)
     }
 }
 

@@ -25,4 +25,8 @@ pub enum KeptPart {
     StashLog,
     /// The names of files that were not as the index had them.
     Modified,
+    /// Nothing, but git had put changes away (`--autostash`): what was staged is not in the index.
+    Autostash,
+    /// Nothing, but git worked in another worktree than that of the repository.
+    Elsewhere,
 }

@@ -158,6 +158,9 @@ fn a_redo_of_a_stash_that_is_killed_leaves_list_index_and_files_wholly_before_or
 #[test]
 fn an_undo_of_a_pop_that_is_killed_leaves_list_and_files_wholly_before_or_after() {
     let repo = stashed(1);
+    repo.git(["stash", "drop", "-q"]);
+    repo.write("new", "not tracked\n");
+    repo.git(["stash", "push", "-q", "-u"]);
     repo.git(["stash", "pop", "-q"]);
     kill_everywhere_in(&repo, "a pop", "undo");
 }

@@ -38,6 +38,8 @@ pub(super) struct Move {
     pub commits: bool,
     /// A commit that ended a merge or a cherry-pick.
     pub ends: bool,
+    /// A `git reset`: of no path it leaves what was staged.
+    pub resets: bool,
     pub from: Option<Option<Oid>>,
     pub to: Option<Option<Oid>>,
 }
@@ -62,6 +64,10 @@ pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, S
     let commits = message.as_deref().is_some_and(|message| message.starts_with("commit"));
     const ENDS: [&str; 2] = ["commit (merge)", "commit (cherry-pick)"];
     let ends = message.as_deref().is_some_and(|message| ENDS.iter().any(|it| message.starts_with(it)));
+    let resets = match message.as_deref() {
+        Some(message) => message.starts_with("reset: "),
+        None => command_of(&record.operation).as_deref() == Some("reset"),
+    };
     let effect = match (effect(message.as_deref(), record), message) {
         (Some(effect), _) => effect,
         (None, Some(message)) => return Ok(Err(format!("what `{message}` did to index and files is unknown"))),
@@ -74,7 +80,7 @@ pub(super) fn read(log: &Path, record: &HeadRecord) -> io::Result<Result<Move, S
     };
     let from = commit(&record.before, line.as_ref().map(|line| line.old));
     let to = commit(&record.after, line.as_ref().map(|line| line.new));
-    Ok(Ok(Move { effect, commits, ends, from, to }))
+    Ok(Ok(Move { effect, commits, ends, resets, from, to }))
 }
 
 /// Is the newest checkout in HEAD's reflog this one, or its reversal? Up to 2.45 the hook that is called after a checkout does not

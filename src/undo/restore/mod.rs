@@ -173,6 +173,9 @@ fn of_worktree(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: F
     let (index, files) = paths::plan(repo, &git, &worktree, step, &trees, effect)?;
     if step.direction == Direction::Undo {
         staged::require_same(repo, &git, step, &trees, kept, index.as_ref())?;
+        if moves.iter().any(|m| m.resets) {
+            staged::require_clean(&git, step, &trees, kept)?;
+        }
     }
     Ok(Restore { index, files, attributes, is_soft: false, ..soft })
 }

@@ -6,7 +6,7 @@
 //! ```
 //! Where anything else is staged by now the index stays: what was committed is staged then, and nothing is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fs::FileId;
 use crate::git::index_file::{self, Entry, Found};
@@ -142,12 +142,35 @@ pub(super) fn require_same(
         then.iter().filter(is_asked).map(|entry| (key(entry), what(entry))).collect();
     let made: BTreeMap<(&[u8], u8), Entry> =
         made.iter().filter(is_asked).map(|entry| (key(entry), what(entry))).collect();
-    let others = then.iter().filter(|(key, entry)| made.get(*key) != Some(*entry)).map(|(key, _)| key.0);
-    let mut names: Vec<String> = others.map(|path| escape(path).into_owned()).collect();
-    names.dedup();
-    if names.is_empty() {
+    let is_too_much = |(key, _): &(&(&[u8], u8), &Entry)| trees.differ_at(key.0) && !then.contains_key(*key);
+    let others = then.iter().filter(|(key, entry)| made.get(*key) != Some(*entry));
+    refuse(step, others.chain(made.iter().filter(is_too_much)).map(|(key, _)| key.0).collect())
+}
+
+/// Refuses an undo of `git reset` when the last index that is known was not that of the commit: of no path a reset leaves what was
+/// staged.
+pub(super) fn require_clean(git: &Git, step: &Step, trees: &Trees, kept: &Kept) -> anyhow::Result<()> {
+    let known = kept.index_before.as_ref().or(kept.index_last_known.as_ref());
+    let then = known.map(|path| index::read(git, path)).transpose()?.flatten();
+    let Some((then, _)) = then else {
+        let why = "what was staged before it is unknown: `--keep-worktree` takes back the refs alone";
+        return Err(Refusal::NotReversible(step.id, why.to_owned()).into());
+    };
+    let then = by_path(&then);
+    let is_clean = |path: &&[u8]| {
+        let entries = then.get(*path).map_or(&[][..], Vec::as_slice);
+        is_leaf(entries, trees.to.get(*path)) && entries.iter().all(|entry| !entry.intent_to_add)
+    };
+    let paths = then.keys().copied().chain(trees.to.keys().map(Vec::as_slice));
+    refuse(step, paths.filter(|path| !is_clean(path)).collect())
+}
+
+/// Refuses when there are such paths.
+fn refuse(step: &Step, paths: BTreeSet<&[u8]>) -> anyhow::Result<()> {
+    if paths.is_empty() {
         return Ok(());
     }
+    let names: Vec<String> = paths.into_iter().map(|path| escape(path).into_owned()).collect();
     let why = format!("what was staged before it would not come back: {}", names.join(", "));
     Err(Refusal::NotReversible(step.id, why).into())
 }

@@ -6,15 +6,15 @@
 //! ```text
 //!            index                                          files that differ, and those that were not tracked
 //!  push      before: W^2    after: HEAD, with -k: W^2       before: W, W^3   after: as the index then
-//!  pop       before: HEAD   after: HEAD                     before: HEAD     after: W, W^3
+//!  pop       stays; only where W and W^2 are as HEAD        before: none     after: W^3
 //! ```
 //! The list is the log of refs/stash. It has to be the one that the operation, or its undo, left, to the last byte.
 //!
 //! Of a file that was as in HEAD, or gone, while something else was staged, `W` says what was staged: so the hook keeps the names of
 //! the files that are not as staged.
 //!
-//! Limits: a pop onto anything but a clean index, or of files that HEAD does not have, is not reversed: what was staged before it is
-//! unknown.
+//! Limits: a pop of files that are tracked is not reversed. No hook is called before it: of such a file it is unknown whether it was
+//! there, as a sparse checkout or a deletion leaves it, and what was staged for it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,9 +23,9 @@ use crate::apply::swap::LogSwap;
 use crate::git::cat_file::Batch;
 use crate::git::index::{self, Tree};
 use crate::git::index_file::Entry;
-use crate::git::reflog::is_one_line;
+use crate::git::reflog::{LogLine, is_one_line};
 use crate::git::update_refs::RefWrite;
-use crate::git::{Git, Oid, RefStore, Repository, Value};
+use crate::git::{Git, Oid, Plumbing, RefStore, Repository, Value};
 use crate::staging::own::{Whole, read_stash_log};
 use crate::staging::worktree::Worktree;
 use crate::undo::kept::Kept;
@@ -47,6 +47,7 @@ pub(super) fn plan(
     let git = git.at(&repo.git_dir);
     let [write] = step.writes.as_slice() else { return refused(step, "it changed more than the list of stashes") };
     let stash_log = Some(log(repo, step, stash, write, kept)?);
+    require_whole(repo, &git, step, stash_log.as_ref().and_then(|log| log.after.as_deref()))?;
     if stash.kind == Kind::Drop {
         return Ok(Restore { stash_log, ..Restore::default() });
     }
@@ -74,7 +75,6 @@ pub(super) fn plan(
     if files.have_other_attributes() {
         return refused(step, "`.gitattributes` changes with the files");
     }
-    place.require_plain(&files)?;
     let (index, files) = paths::plan_apart(repo, &git, &worktree, step, &index, &files)?;
     let mut changed: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
     changed.sort();
@@ -125,10 +125,38 @@ fn log(repo: &Repository, step: &Step, stash: StashStep, write: &RefWrite, kept:
     Ok(LogSwap { before: now, after: (write.to != Value::Absent).then_some(after) })
 }
 
+/// Refuses when commits of the list that comes back are gone, or what belongs to them: no ref keeps what was dropped.
+fn require_whole(repo: &Repository, git: &Git, step: &Step, list: Option<&[u8]>) -> anyhow::Result<()> {
+    let lines = list.unwrap_or_default().split(|byte| *byte == b'\n').filter_map(LogLine::parse);
+    let entries: Vec<Oid> = lines.filter_map(|line| Oid::parse(line.new)).collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let there = head(repo)?.map(|head| format!("^{head}\n"));
+    let stdin: String = entries.iter().map(|oid| format!("{oid}\n")).chain(there).collect();
+    // A commit-graph may know commits whose objects are gone.
+    let walk = git.command(Plumbing::Walk).config("core.commitGraph", "false").stdin(stdin).run()?;
+    if walk.success {
+        return Ok(());
+    }
+    refused(step, "commits of the list of stashes that would come back are gone, as `git gc` removes what was dropped")
+}
+
+/// HEAD's commit.
+fn head(repo: &Repository) -> anyhow::Result<Option<Oid>> {
+    let refs = RefStore::new(repo);
+    let value = match refs.head()?.map(|head| head.value) {
+        Some(Value::Symref(branch)) => refs.read(&branch)?.value,
+        Some(value) => value,
+        None => return Ok(None),
+    };
+    Ok(value.oid().copied())
+}
+
 /// Is the newest entry of the log this value? No entry is none.
 fn ends_with(log: &[u8], value: &Value) -> bool {
     let newest = log.strip_suffix(b"\n").and_then(|log| log.rsplit(|byte| *byte == b'\n').next());
-    let newest = newest.and_then(crate::git::reflog::LogLine::parse);
+    let newest = newest.and_then(LogLine::parse);
     match value {
         Value::Oid(oid) => newest.is_some_and(|line| line.new == oid.hex().as_bytes()),
         _ => log.is_empty(),
@@ -199,10 +227,11 @@ struct Place<'p> {
 impl Place<'_> {
     fn push(&self, kept: &Kept, keeps_index: bool, some: bool) -> anyhow::Result<Changes> {
         let Stash { head, index, work, untracked, .. } = self.stash;
-        if self.head()?.as_ref() != Some(head) {
+        if self::head(self.repo)?.as_ref() != Some(head) {
             return refused(self.step, "HEAD is another commit than that on which it was made");
         }
         let before = kept.index_before.as_deref().map(|path| staged(self.git, self.step, path)).transpose()?;
+        self.require_no_flags(before.iter().flatten().chain(&self.now))?;
         if before.map(plain).as_ref() != Some(&Some(index.clone())) {
             return refused(self.step, "the index that it found is not the one that the stash has");
         }
@@ -272,40 +301,20 @@ impl Place<'_> {
     }
 
     fn pop(&self) -> anyhow::Result<Changes> {
-        let Stash { head_tree, work, untracked, .. } = self.stash;
-        let Some(head) = self.head()? else { return refused(self.step, "HEAD has no commit") };
+        let Stash { head_tree, index, work, untracked, .. } = self.stash;
+        if work != head_tree || index != head_tree {
+            let why = "files that are tracked came out of the stash: whether these were there before it is unknown";
+            return refused(self.step, why);
+        }
+        let Some(head) = head(self.repo)? else { return refused(self.step, "HEAD has no commit") };
         let Some(tree) = index::tree(self.git, &head)? else {
             return refused(self.step, "git cannot read HEAD's tree");
         };
         let Some(now) = plain(self.now.clone()) else { return refused(self.step, "the index has conflicts") };
         self.require(paths_of([&tree, &now]).into_iter().filter(|path| now.get(*path) != tree.get(*path)))?;
-        let mut files = Trees { from: Tree::new(), to: Tree::new() };
-        for path in paths_of([head_tree, work]) {
-            let (was, is) = (head_tree.get(path), work.get(path));
-            if was == is {
-                continue;
-            }
-            if tree.get(path) != was || was.is_none() {
-                let name = escape(path);
-                let why = format!("`{name}` was merged or added, and what was staged there before it is unknown");
-                return refused(self.step, &why);
-            }
-            files.from.extend(is.map(|leaf| (path.clone(), *leaf)));
-            files.to.extend(was.map(|leaf| (path.clone(), *leaf)));
-        }
-        files.from.extend(untracked.iter().map(|(path, leaf)| (path.clone(), *leaf)));
-        Ok(Changes { index: Trees { from: now, to: tree }, files })
-    }
-
-    /// HEAD's commit.
-    fn head(&self) -> anyhow::Result<Option<Oid>> {
-        let refs = RefStore::new(self.repo);
-        let value = match refs.head()?.map(|head| head.value) {
-            Some(Value::Symref(branch)) => refs.read(&branch)?.value,
-            Some(value) => value,
-            None => return Ok(None),
-        };
-        Ok(value.oid().copied())
+        let from = untracked.clone();
+        let same = Trees { from: Tree::new(), to: Tree::new() };
+        Ok(Changes { index: same, files: Trees { from, to: Tree::new() } })
     }
 
     /// Refuses when there are such paths: their entries in the index are not as they were left.
@@ -315,12 +324,12 @@ impl Place<'_> {
         if others.is_empty() { Ok(()) } else { Err(Refusal::Worktree(self.step.id, others).into()) }
     }
 
-    /// Files whose entries have a flag are not looked at by git, so a stash says nothing of them.
-    fn require_plain(&self, files: &Trees) -> anyhow::Result<()> {
-        let is_touched = |entry: &&Entry| files.differ_at(&entry.path);
-        let flagged = self.now.iter().filter(|entry| entry.skip_worktree || entry.assume_valid || entry.intent_to_add);
-        let why = |entry: &Entry| (escape(&entry.path).into_owned(), "it has a flag in the index".to_owned());
-        let flagged: Vec<_> = flagged.filter(is_touched).map(why).collect();
+    /// Refuses when entries have a flag: git looks at none of these files when it makes the stash, and writes them all the same.
+    fn require_no_flags<'e>(&'e self, entries: impl Iterator<Item = &'e Entry>) -> anyhow::Result<()> {
+        let has_one = |entry: &&Entry| entry.skip_worktree || entry.assume_valid || entry.intent_to_add;
+        let flagged: BTreeSet<&Vec<u8>> = entries.filter(has_one).map(|entry| &entry.path).collect();
+        let why = |path: &Vec<u8>| (escape(path).into_owned(), "it has a flag in the index".to_owned());
+        let flagged: Vec<_> = flagged.into_iter().map(why).collect();
         if flagged.is_empty() { Ok(()) } else { Err(Refusal::Worktree(self.step.id, flagged).into()) }
     }
 }

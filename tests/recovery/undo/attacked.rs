@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::guarded;
 use crate::support::crash::{run_jin, transactions, unseen_git, value};
 use crate::support::point::let_the_clock_tick;
-use crate::support::repo::{Repo, text};
+use crate::support::repo::{Options, Repo, text};
 
 /// A bare undo refuses, with these words, and moves no ref.
 fn assert_refuses(repo: &Repo, words: &str) {
@@ -53,6 +53,51 @@ fn a_directory_that_is_named_as_a_command_is_not_taken_for_it() {
     assert_eq!((code, crate::support::worktree::Whole::of(&repo)), (0, before), "{said}");
     let (_, listed) = run_jin(&repo, &["log", "-n", "5"]);
     assert!(listed.contains("git -C 'x update-ref' merge -q ahead"), "it can be typed: {listed}");
+}
+
+#[test]
+fn what_was_done_in_another_worktree_by_the_environment_is_not_taken_back_here() {
+    let repo = guarded();
+    fs::create_dir(repo.path().join("../other")).expect("it can be made");
+    fs::copy(repo.path().join("file"), repo.path().join("../other/file")).expect("it can be copied");
+    let git = &crate::support::repo::Git::under_test().program;
+    let git = git.to_str().expect("it is text");
+    let place = format!("GIT_WORK_TREE={}/../other", repo.path().display());
+    let reset = [place.as_str(), git, "reset", "-q", "--hard", "HEAD~1"];
+    let (done, said) = in_directory(&repo, repo.path(), Path::new("/usr/bin/env"), &reset);
+    assert!(done, "{said}");
+    assert_refuses(&repo, "in another worktree");
+}
+
+#[test]
+fn a_stash_that_another_worktree_makes_while_the_list_comes_back_stays_in_it() {
+    let repo = Repo::new(Options::default());
+    repo.write("file", "one\n");
+    repo.commit_all("one");
+    repo.git(["worktree", "add", "-q", "-b", "side", "../linked"]);
+    let go = repo.path().join("../go");
+    // Behind the change of the ref, and before the list is put into place.
+    let hook = format!(
+        "#!/bin/sh\ngrep -q refs/stash && [ $1 = committed ] && rm '{}' 2> /dev/null || exit 0\n\
+         unset $(git rev-parse --local-env-vars); cd '{}' && echo other > file && git stash push -q -m other\n",
+        go.display(),
+        repo.path().join("../linked").display()
+    );
+    let path = repo.git_dir().join("hooks/reference-transaction");
+    fs::create_dir_all(path.parent().expect("it lies in a directory")).expect("it can be made");
+    fs::write(&path, hook).expect("it can be written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    repo.install_guard();
+    for name in ["first", "second"] {
+        repo.write("file", name);
+        repo.git(["stash", "push", "-q", "-m", name]);
+    }
+    repo.git(["stash", "clear"]);
+    fs::write(&go, "").expect("it can be written");
+    let (code, said) = run_jin(&repo, &["undo"]);
+    let listed = repo.read(["stash", "list", "--format=%gs"]);
+    assert!(!go.exists(), "another worktree has made a stash: {said}");
+    assert_eq!((code, listed.trim()), (0, "On side: other\nOn main: second\nOn main: first"), "{said}");
 }
 
 #[test]

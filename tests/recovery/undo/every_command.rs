@@ -329,6 +329,9 @@ const FUNCTIONS: &str = "
     changes() { echo changed > one; echo mine > not-tracked; }
     resolved() { git merge -q clash > /dev/null || echo both > file; git commit -q -a -m resolved; }
     all_kinds() { mkdir dir; echo u > dir/u; echo s > file; git add file; echo w > file; echo w > one; chmod +x one; ln -s one link; git add link; echo n > new; git add new; git rm -q two; }
+    on_topic() { git switch -q topic; }
+    behind() { git branch -q ahead; git reset -q --hard HEAD~1; }
+    stage_other() { echo staged > one; git add one; echo edited > one; }
     two_stashes() { echo 1 > file; git stash push -q; echo 2 > file; git stash push -q; }
 ";
 

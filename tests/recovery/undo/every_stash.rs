@@ -3,7 +3,7 @@
 use super::every_command::Verdict::{Exact, Refused};
 use super::every_command::{Row, check};
 
-const PUSH: [Row; 30] = [
+const PUSH: [Row; 34] = [
     ("push", "echo x > file", "git stash push -q", Exact),
     ("push of all kinds", "all_kinds", "git stash -q -u", Exact),
     ("push of what is tracked", "all_kinds", "git stash -q", Exact),
@@ -38,6 +38,25 @@ const PUSH: [Row; 30] = [
         "repo=$PWD; cd ../other; GIT_DIR=$repo/.git GIT_WORK_TREE=. git stash -q",
         Refused,
     ),
+    (
+        "push of an assumed file",
+        "git update-index --assume-unchanged one; echo x > one; echo x > file",
+        "git stash -q",
+        Refused,
+    ),
+    (
+        "push beside a skipped file",
+        "git update-index --skip-worktree one; echo x > one; echo x > file",
+        "git stash -q",
+        Refused,
+    ),
+    ("push in a sparse checkout", "git sparse-checkout set --no-cone /file; echo x > file", "git stash -q", Refused),
+    (
+        "push with GIT_WORK_TREE",
+        "mkdir ../other; cp -r [a-z]* ../other; echo x > ../other/file",
+        "GIT_WORK_TREE=$PWD/../other git stash -q",
+        Refused,
+    ),
     ("push by an alias", "echo x > file; git config alias.st '!git stash -q'", "git st", Refused),
     ("push by a run", "echo x > file", "git tx stash -q > /dev/null", Refused),
     ("push in a merge", "git merge -q --no-commit topic; echo x > file", "git stash -q", Refused),
@@ -46,26 +65,33 @@ const PUSH: [Row; 30] = [
     ("push and an edited list", "echo x > file", "git stash -q; sed -i s/WIP/work/ .git/logs/refs/stash", Refused),
 ];
 
-const POP: [Row; 13] = [
-    ("pop", "echo x > file; git stash -q", "git stash pop -q", Exact),
+const POP: [Row; 15] = [
+    ("pop of untracked files", "mkdir dir; echo u > dir/u; echo v > v; git stash -q -u", "git stash pop -q", Exact),
+    ("pop beside other changes", "echo u > u; git stash -q -u; changes", "git stash pop -q", Exact),
+    (
+        "pop onto another commit",
+        "echo u > u; git stash -q -u; git commit -q --allow-empty -m on",
+        "git stash pop -q",
+        Exact,
+    ),
+    ("pop over a file that is gone", "echo x > file; git stash -q; rm file", "git stash pop -q", Refused),
+    (
+        "pop in a sparse checkout",
+        "echo x > file; git stash -q; git sparse-checkout set --no-cone /one",
+        "git stash pop -q",
+        Refused,
+    ),
     (
         "pop of all but new files",
         "rm two; echo x > file; git add file; echo u > u; git stash -q -u",
         "git stash pop -q",
-        Exact,
-    ),
-    ("pop beside other changes", "echo x > file; git stash -q; changes", "git stash pop -q", Exact),
-    (
-        "pop onto another commit",
-        "echo x > file; git stash -q; git commit -q --allow-empty -m on",
-        "git stash pop -q",
-        Exact,
+        Refused,
     ),
     ("pop of a new file", "echo x > new; git add new; git stash -q", "git stash pop -q", Refused),
     ("pop --index", "echo x > file; git add file; git stash -q", "git stash pop -q --index", Refused),
-    ("pop and edit", "echo x > file; git stash -q", "git stash pop -q; echo y > file", Refused),
-    ("pop and add", "echo x > file; git stash -q", "git stash pop -q; git add file", Refused),
-    ("pop onto what is staged", "echo x > file; git stash -q; echo y > one; git add one", "git stash pop -q", Refused),
+    ("pop and edit", "echo u > u; git stash -q -u", "git stash pop -q; echo y > u", Refused),
+    ("pop and add", "echo u > u; git stash -q -u", "git stash pop -q; git add u", Refused),
+    ("pop onto what is staged", "echo u > u; git stash -q -u; echo y > one; git add one", "git stash pop -q", Refused),
     (
         "pop that merges",
         "echo x >> file; git stash -q; (echo 0; cat file) > f; mv f file; git commit -q -a -m on",
@@ -79,10 +105,10 @@ const POP: [Row; 13] = [
         Refused,
     ),
     ("pop of two", "two_stashes", "git stash pop -q", Refused),
-    ("pop by an alias", "echo x > file; git stash -q; git config alias.up '!git stash pop -q'", "git up", Refused),
+    ("pop by an alias", "echo u > u; git stash -q -u; git config alias.up '!git stash pop -q'", "git up", Refused),
 ];
 
-const DROP: [Row; 8] = [
+const DROP: [Row; 10] = [
     ("drop", "echo x > file; git stash -q", "git stash drop -q", Exact),
     ("drop beside what is staged", "all_kinds; git stash -q; echo y > new; git add new", "git stash drop -q", Exact),
     ("drop of two", "two_stashes", "git stash drop -q", Refused),
@@ -90,7 +116,27 @@ const DROP: [Row; 8] = [
     ("drop and add", "echo x > file; git stash -q", "git stash drop -q; echo y > new; git add new", Refused),
     ("clear", "two_stashes", "git stash clear", Exact),
     ("clear of a packed list", "two_stashes; git pack-refs --all", "git stash clear", Exact),
+    (
+        "clear and gc",
+        "two_stashes; git tag keeps stash",
+        "git stash clear; git -c gc.reflogExpire=now gc -q --prune=now",
+        Refused,
+    ),
+    ("drop and gc", "echo x > file; git stash -q", "git stash drop -q; git gc -q --prune=now", Refused),
     ("clear by update-ref", "two_stashes", "git update-ref -d refs/stash", Refused),
+];
+
+/// What git has put away, or thrown away, before a hook is called.
+const BEFORE_THE_HOOK: [Row; 9] = [
+    ("autostash with what is staged", "on_topic; stage_other", "git rebase -q --autostash main", Refused),
+    ("autostash, staged, by --apply", "on_topic; stage_other", "git rebase -q --apply --autostash main", Refused),
+    ("autostash, staged, by a pull", "on_topic; stage_other", "git pull -q --rebase --autostash origin main", Refused),
+    ("autostash with a staged deletion", "git rm -q one", "git merge -q --no-edit --autostash topic", Refused),
+    ("autostash, deletion, of a fast-forward", "behind; git rm -q one", "git merge -q --autostash ahead", Refused),
+    ("autostash of what comes", "behind; git show ahead:file > file", "git merge -q --autostash ahead", Refused),
+    ("reset-staged that a hook saw", "stage_other", "git reset -q HEAD~1", Refused),
+    ("reset-deletion that a hook saw", "git rm -q --cached one", "git reset -q HEAD~1", Refused),
+    ("reset-hard with a deletion", "git rm -q one", "git reset -q --hard HEAD~1", Refused),
 ];
 
 #[test]
@@ -106,4 +152,9 @@ fn what_came_out_of_the_list_of_stashes_goes_back_exactly_or_is_refused() {
 #[test]
 fn what_left_the_list_of_stashes_is_in_it_again_exactly_or_is_refused() {
     check(&DROP);
+}
+
+#[test]
+fn what_git_put_away_or_threw_away_before_a_hook_was_called_makes_undo_refuse() {
+    check(&BEFORE_THE_HOOK);
 }
