@@ -229,16 +229,11 @@ fn from_reflog(
 }
 
 /// May a HEAD whose last checkout names this branch, and whose newest value is `last`, mean it? The branch has that value, or lost its own.
-fn may_mean(
-    claims: &Claims,
-    branch: &RefName,
-    last: Option<&Oid>,
-    histories: &mut Histories,
-) -> anyhow::Result<bool> {
+fn may_mean(claims: &Claims, branch: &RefName, last: Option<&Oid>, histories: &mut Histories) -> anyhow::Result<bool> {
     if !claims.knows(branch) {
         // A rename that died leaves nothing of a branch but its reflog, under another name.
         let short = branch.as_bytes().strip_prefix(b"refs/heads/");
-        return Ok(claims.is_renaming && !short.is_some_and(|name| Oid::parse(name).is_some()));
+        return Ok(claims.is_renaming && short.is_none_or(|name| Oid::parse(name).is_none()));
     }
     let (visible, log) = (claims.visible(branch), claims.logs.get(branch));
     let logged = log.and_then(Log::newest);

@@ -114,6 +114,7 @@ fn the_url_in_the_configuration_is_shown_and_asked_for_and_only_at_a_terminal() 
         let mut command = repo.command(jin_txn().as_os_str());
         command.arg("rescue").env("TERM", "xterm");
         let mut terminal = Terminal::start(command);
+        terminal.wait_for("is damaged:");
         terminal.wait_for("missing or damaged: 1 object; the configuration names");
         terminal.wait_for("other\\u{1b}[2J");
         terminal.wait_for("fetch missing objects from it? [y/N]");
