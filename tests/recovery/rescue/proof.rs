@@ -137,14 +137,16 @@ fn several_lost_branches_get_no_commit_by_guess() {
 
 #[test]
 fn a_copy_of_what_lies_elsewhere_is_refused() {
+    /// What is elsewhere, how it gets there, and what is said.
+    type Row = (&'static str, fn(&Repo), &'static str);
     let elsewhere = |repo: &Repo| {
         let to = repo.scratch().join("elsewhere.git");
         fs::rename(repo.git_dir(), &to).unwrap();
         symlink(to, repo.path().join(".git")).unwrap();
     };
     let worktree = |repo: &Repo| drop(repo.git(["config", "core.worktree", repo.path().to_str().unwrap()]));
-    let rows: [(&str, &dyn Fn(&Repo), &str); 2] =
-        [("a link", &elsewhere, "would work on the original"), ("core.worktree", &worktree, "core.worktree is")];
+    let rows: [Row; 2] =
+        [("a link", elsewhere, "would work on the original"), ("core.worktree", worktree, "core.worktree is")];
     for (what, act, wanted) in rows {
         let repo = repository();
         act(&repo);
