@@ -12,6 +12,7 @@ use crate::cli::{Session, exit, real_git, user};
 use crate::fs::durable;
 use crate::git::repository::Found;
 use crate::git::{Repository, openable};
+use crate::process::redact;
 use crate::recovery::{self, Options, Report};
 use crate::rescue::{self, Plan, Problem, Request};
 use crate::state::StateDir;
@@ -72,7 +73,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
     let request = Request { git_program, scratch, fetch, stage: rescue::Stage::default() };
     ownership::require_trusted(&found, user(), &request.git_program)?;
     let found = match &args.to {
-        Some(to) => copied(&found, &session.directory.join(to))?,
+        Some(to) => copied(&found, &session.directory.join(to), &request.git_program)?,
         None => found,
     };
     openable::require_objects(&found.repo)?;
@@ -80,7 +81,7 @@ pub(super) fn run(session: &Session, args: &Args) -> anyhow::Result<u8> {
 }
 
 /// A copy of the repository with its worktree. Linked worktrees stay where they are, and belong to the original.
-fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
+fn copied(found: &Found, to: &Path, git_program: &Path) -> anyhow::Result<Found> {
     anyhow::ensure!(
         found.gitfile.is_none(),
         "{} is not all of the repository: name the main worktree, or the git directory",
@@ -96,11 +97,36 @@ fn copied(found: &Found, to: &Path) -> anyhow::Result<Found> {
         shown(to),
         shown(from)
     );
+    require_all_in(found, from, git_program)?;
     durable::create_dirs(to, 0o777)?;
     durable::copy_tree(from, to).with_context(|| format!("cannot copy {} to {}", shown(from), shown(to)))?;
     let copy = rescue::find(to, true)?;
+    let is_in = crate::fs::named::canonicalize(to).is_ok_and(|to| copy.repo.common_dir.starts_with(to));
+    anyhow::ensure!(is_in, "{} is no copy: its git directory is {}", shown(to), shown(&copy.repo.common_dir));
     rescue::borrow_the_same(&found.repo, &copy.repo)?;
     Ok(copy)
+}
+
+/// Refuses to copy what would go on being a part of the original: its git directory, or its worktree, lies elsewhere.
+fn require_all_in(found: &Found, from: &Path, git_program: &Path) -> anyhow::Result<()> {
+    let common = &found.repo.common_dir;
+    let is_link = |name: &&str| common.join(name).is_symlink();
+    let linked = ["worktrees", "jin-rescue", ".jin"].into_iter().find(is_link).map(|name| common.join(name));
+    if let Some(elsewhere) = linked.as_ref().or(Some(common).filter(|dir| !dir.starts_with(from))) {
+        anyhow::bail!(
+            "{} is not in {}, or a link: a copy would work on the original\nhint: name the git directory itself, or copy it yourself",
+            shown(elsewhere),
+            shown(from)
+        );
+    }
+    if let Some(worktree) = rescue::other_worktree(&found.repo, from, git_program)? {
+        anyhow::bail!(
+            "core.worktree is {}: git in a copy would work on the worktree of the original\nhint: copy it yourself, take \
+             core.worktree out of the copy's config, and rescue that",
+            one_line(&worktree)
+        );
+    }
+    Ok(())
 }
 
 struct Rescue<'r> {
@@ -153,12 +179,6 @@ impl Rescue<'_> {
     fn look_and_mend(&mut self) -> anyhow::Result<u8> {
         let locks = self.look()?;
         let mut plan = self.diagnose()?;
-        if let Some(url) = plan.remote.take_if(|_| plan.missing > 0 && self.request.fetch.is_none())
-            && self.may_fetch(plan.missing, &url)
-        {
-            self.request.fetch = Some(url);
-            plan = self.diagnose()?;
-        }
         if let Some(holder) = holder_of(&locks) {
             return Ok(self.busy(&holder));
         }
@@ -167,6 +187,10 @@ impl Rescue<'_> {
         let is_fine = plan.is_empty() && is_clean;
         if !self.session.json {
             self.tell(&plan, &locks, is_fine);
+        }
+        if !is_fine && let Some(more) = self.with_fetched(&plan)? {
+            plan = more;
+            self.tell(&plan, &locks, false);
         }
         if is_fine || self.args.dry_run || !self.is_wanted(&plan) {
             let code = match (is_fine, plan.loses()) {
@@ -266,13 +290,37 @@ impl Rescue<'_> {
         is_read && matches!(answer.trim(), "y" | "Y" | "yes")
     }
 
+    /// What is to be done with the objects that the repository has which the configuration names, if that is wanted. In a partial clone
+    /// nobody knows which objects are lost.
+    fn with_fetched(&mut self, plan: &Plan) -> anyhow::Result<Option<Plan>> {
+        let is_open = plan.all_here && plan.missing > 0 && self.request.fetch.is_none();
+        let Some(url) = plan.remote.as_ref().filter(|_| is_open) else { return Ok(None) };
+        if !self.may_fetch(plan.missing, url) {
+            return Ok(None);
+        }
+        self.request.fetch = Some(url.clone());
+        match self.diagnose() {
+            Ok(more) => Ok(Some(more)),
+            Err(error) if error.is::<rescue::Changed>() => Err(error),
+            Err(error) => {
+                self.request.fetch = None;
+                self.session.complain(&error);
+                self.session.say("jin-txn: nothing was fetched: what is said above holds");
+                Ok(None)
+            }
+        }
+    }
+
     /// May this repository, which the configuration names, be asked for what is missing? `--yes` alone says nothing of that.
     fn may_fetch(&self, missing: usize, url: &str) -> bool {
         if self.args.yes || self.args.dry_run || !self.can_ask() {
             return false;
         }
         let missing = counted(u64::try_from(missing).unwrap_or(u64::MAX), "object");
-        self.session.say(&format!("jin-txn: missing or damaged: {missing}; the configuration names {}", one_line(url)));
+        self.session.say(&format!(
+            "jin-txn: missing or damaged: {missing}; the configuration names {}",
+            one_line(&redact::text(url))
+        ));
         self.ask("fetch missing objects from it?")
     }
 

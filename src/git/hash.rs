@@ -33,7 +33,7 @@ impl Hasher {
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Sum::Sha1(sum) => sum.update(bytes),
             Sum::Sha256(sum) => sum.update(bytes),

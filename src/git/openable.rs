@@ -68,11 +68,14 @@ pub(crate) fn require(repo: &Repository) -> anyhow::Result<()> {
 /// As for [`require_start`].
 pub(crate) fn require_objects(repo: &Repository) -> anyhow::Result<()> {
     require_file(&repo.common_dir.join("objects/info/alternates"), SMALL)?;
-    let packs = repo.common_dir.join("objects/pack");
-    match door::entries(&packs)?.unwrap_or_default().iter().find(|(_, kind)| *kind == Kind::Other) {
-        Some((name, _)) => Err(refusal(&packs.join(name), "is not a regular file")),
-        None => Ok(()),
+    for below in ["pack", "pack/multi-pack-index.d", "info", "info/commit-graphs"] {
+        let dir = repo.common_dir.join("objects").join(below);
+        if let Some((name, _)) = door::entries(&dir)?.unwrap_or_default().iter().find(|(_, kind)| *kind == Kind::Other)
+        {
+            return Err(refusal(&dir.join(name), "is not a regular file"));
+        }
     }
+    Ok(())
 }
 
 /// All loose refs.

@@ -22,10 +22,12 @@ pub(crate) fn gits_at_work(repo: &Repository) -> Vec<Process> {
 fn places(repo: &Repository) -> Vec<PathBuf> {
     let main = repo.common_dir.parent().filter(|_| repo.common_dir.ends_with(".git")).map(Path::to_owned);
     let linked = fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten();
-    let linked = linked.filter_map(|entry| fs::read(entry.path().join("gitdir")).ok());
-    let linked = linked.filter_map(|path| {
-        let path = Path::new(std::ffi::OsStr::from_bytes(path.trim_ascii_end()));
-        path.parent().map(Path::to_owned)
+    let linked = linked.filter_map(|entry| {
+        let text = fs::read(entry.path().join("gitdir")).ok()?;
+        // A relative one is relative to the git directory.
+        let path = entry.path().join(std::ffi::OsStr::from_bytes(text.trim_ascii_end()));
+        let dir = path.parent()?;
+        Some(fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()))
     });
     std::iter::once(repo.common_dir.clone()).chain(main).chain(linked).collect()
 }

@@ -71,7 +71,9 @@ pub(crate) fn mend(site: &Site<'_>, judge: &mut Judge<'_>, report: &mut Report) 
         if !take_apart::is_unchanged(&lock)? {
             continue;
         }
-        let worktree = read_small(&dir.join("gitdir"))?.map(|(text, _)| worktree_of(&text));
+        let worktree = read_small(&dir.join("gitdir"))?
+            .filter(|(text, _)| !text.trim_ascii().is_empty())
+            .map(|(text, _)| dir.join(worktree_of(&text)));
         let used = worktree.as_ref().is_some_and(|path| has_content(path)) || dir.join("index").exists();
         let content = if used { WorktreeContent::Used } else { WorktreeContent::Empty };
         let (note, action) = match decide(&Evidence::WorktreeAdd { maker: Liveness::Dead, content }) {

@@ -61,7 +61,10 @@ impl Settings {
         };
         let hash = told.or(hash_on_disk(repo)?).unwrap_or(Hash::Sha1);
         let has_worktree = has_worktree(repo);
-        let has_own = get("extensions.worktreeconfig").is_some_and(is_true);
+        let says_own = get("extensions.worktreeconfig").is_some_and(is_true);
+        // git writes such a file only where this is set.
+        let lacks_own = is_damaged && !says_own && has_own_config(repo);
+        let has_own = says_own || lacks_own;
         let of_worktree = if has_own { of_worktrees(repo, &git, plan)? } else { None };
         let is_bare = of_worktree.or(get("core.bare").map(is_true)).unwrap_or(!has_worktree);
         let is_partial = pairs.iter().any(|(key, _)| {
@@ -79,11 +82,20 @@ impl Settings {
                 text = found.unwrap_or_default();
             }
             complete(&mut text, hash, is_bare, get("core.repositoryformatversion").is_some());
+            if lacks_own {
+                text.extend_from_slice(b"[extensions]\n\tworktreeConfig = true\n");
+            }
             tell(plan, repo, is_damaged, &pairs);
             plan.put_locked(path, text);
         }
         Ok(Settings { hash, is_partial, is_bare, upstreams, remote })
     }
+}
+
+/// Has a worktree a configuration of its own?
+fn has_own_config(repo: &Repository) -> bool {
+    let mut paths = repo.all_git_dirs().into_iter().map(|dir| dir.join("config.worktree"));
+    paths.any(|path| fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0))
 }
 
 /// The configurations that worktrees have of their own: damaged ones are made again from their readable lines. Returns what that of the
@@ -93,6 +105,12 @@ fn of_worktrees(repo: &Repository, git: &Git, plan: &mut Plan) -> anyhow::Result
     for git_dir in repo.all_git_dirs() {
         let path = git_dir.join("config.worktree");
         let Some(text) = absent_is_none(durable::read_own(&path, MOST))? else { continue };
+        if text.is_empty() {
+            let what = format!("{} is empty", repo.relative(&path));
+            plan.lost(what, "it goes to quarantine", "the settings of that worktree, if it had any");
+            plan.set_name_aside(path);
+            continue;
+        }
         let whole = if text.contains(&0) { None } else { parse(git, &text)? };
         let pairs = match whole {
             Some(pairs) => pairs,
@@ -108,6 +126,25 @@ fn of_worktrees(repo: &Repository, git: &Git, plan: &mut Plan) -> anyhow::Result
         is_bare = is_bare.or(bare.filter(|_| git_dir == repo.common_dir));
     }
     Ok(is_bare)
+}
+
+/// What `core.worktree` says, where that leads out of `from`, or is no relative path: in a copy it would lead to the same worktree.
+pub(crate) fn other_worktree(repo: &Repository, from: &Path, program: &Path) -> anyhow::Result<Option<String>> {
+    let git = Git::new(program);
+    for name in ["config", "config.worktree"] {
+        let Some(text) = absent_is_none(durable::read_own(&repo.common_dir.join(name), MOST))? else { continue };
+        let pairs = match parse(&git, &text)? {
+            Some(pairs) => pairs,
+            None => readable(&git, &text)?.1,
+        };
+        for (_, value) in pairs.into_iter().filter(|(key, _)| key == "core.worktree") {
+            let real = fs::canonicalize(repo.common_dir.join(&value));
+            if Path::new(&value).is_absolute() || !real.is_ok_and(|real| real.starts_with(from)) {
+                return Ok(Some(value));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn remote(pairs: &Pairs) -> Option<String> {

@@ -1,9 +1,10 @@
 //! HEAD of every worktree, and what lies beside it: which branch, or which commit, it means.
 //!
-//! A HEAD that says nothing is taken from its reflog: the last checkout names the branch, or the branch whose reflog ends with the very
-//! line that HEAD's own ends with; in a rebase HEAD is detached. Whatever else it may have meant is told as a loss: the only branch it
-//! can be, or else HEAD is detached at its last value, so that nothing moves a branch; where nobody knows that, at the newest commit that
-//! there is. A HEAD is never left as git cannot read it: without one git finds no repository.
+//! A HEAD that says nothing is taken from its reflog: it means the branch whose reflog ends with the very line that HEAD's own ends with,
+//! or the one that the last checkout names, if that has HEAD's newest value, or has lost its own; in a rebase HEAD is detached.
+//! Whatever else it may have meant is told as a loss: the only branch that has its last value, or else HEAD is detached there, so that
+//! nothing moves a branch; where nobody knows that, at the newest commit that a branch names, or another ref, or nothing. A HEAD is
+//! never left as git cannot read it: without one git finds no repository.
 
 use std::path::PathBuf;
 
@@ -90,7 +91,8 @@ impl Heads {
         {
             return Ok(Some((commit, "HEAD")));
         }
-        if let Some(commit) = histories.latest(unnamed)? {
+        let unnamed = histories.work(unnamed)?;
+        if let Some(commit) = histories.latest(&unnamed)? {
             return Ok(Some((commit, "the newest commit that nothing names")));
         }
         for branch in claims.branches() {
@@ -138,12 +140,22 @@ fn decide_one(
     Ok(value)
 }
 
-/// What git can work with, where nothing is known of a HEAD: the newest commit of all; a branch without commits where there is none.
+/// What git can work with, where nothing is known of a HEAD: the newest commit that a branch names, or else that another ref does, or else
+/// one that nothing names; a branch without commits where there is none.
 fn anything(claims: &Claims, unnamed: &[Oid], histories: &mut Histories) -> anyhow::Result<Value> {
-    let of_branches = claims.branches().into_iter().filter_map(|name| claims.visible(name).oid().copied());
-    let commits: Vec<Oid> = of_branches.chain(unnamed.iter().copied()).collect();
-    let first = || RefName::parse(FIRST.as_bytes()).map(Value::Symref);
-    Ok(histories.latest(&commits)?.map_or_else(first, |commit| Ok(Value::Oid(commit)))?)
+    let visible = |names: &mut dyn Iterator<Item = &RefName>| -> Vec<Oid> {
+        names.filter_map(|name| claims.visible(name).oid().copied()).collect()
+    };
+    let of_branches = visible(&mut claims.branches().into_iter());
+    let is_other = |name: &&RefName| name.as_bytes() != b"refs/stash" && !name.as_bytes().starts_with(b"refs/notes/");
+    let others = visible(&mut claims.loose.keys().chain(claims.packed.entries.keys()).filter(is_other));
+    for values in [&of_branches[..], &others, unnamed] {
+        let commits = histories.work(values)?;
+        if let Some(commit) = histories.latest(&commits)? {
+            return Ok(Value::Oid(commit));
+        }
+    }
+    Ok(RefName::parse(FIRST.as_bytes()).map(Value::Symref)?)
 }
 
 /// Says what becomes of a HEAD.
@@ -193,26 +205,48 @@ fn from_reflog(
     let log = claims.logs.get(name);
     // Behind what can be read another checkout may have stood.
     let is_complete = log.is_some_and(|log| log.last_line().is_some());
-    let branch = log.and_then(|log| log.entries().find_map(|line| moved_to(&line)));
-    // A rename that died leaves nothing of a branch but its reflog, under another name.
-    let may_be = |branch: &RefName| {
-        let is_commit = branch.as_bytes().strip_prefix(b"refs/heads/").is_some_and(|name| Oid::parse(name).is_some());
-        claims.knows(branch) || claims.is_renaming && !is_commit
-    };
-    let has_moved = branch.is_some();
-    if let Some(branch) = branch.filter(|branch| !is_detached && may_be(branch)) {
-        return Ok((Value::Symref(branch), is_complete));
-    }
-    if !is_detached && !has_moved {
+    let last = log.and_then(Log::newest);
+    let moved = log.and_then(|log| log.entries().find_map(|line| moved_to(&line)));
+    if !is_detached {
         if let Some(branch) = twin(claims, name) {
             return Ok((Value::Symref(branch), true));
         }
-        if let Some(branch) = only_branch(claims, name) {
+        if let Some(branch) = &moved
+            && may_mean(claims, branch, last.as_ref(), histories)?
+        {
+            return Ok((Value::Symref(branch.clone()), is_complete));
+        }
+        if moved.is_none()
+            && let Some(branch) = only_branch(claims, name, last.as_ref())
+        {
             return Ok((Value::Symref(branch), false));
         }
     }
     let newest = histories.newest(&claims.own(name, Some(name)))?;
-    Ok((newest.map_or(Value::Absent, Value::Oid), is_complete && (is_detached || has_moved)))
+    // `git switch --detach BRANCH` leaves the same entry as `git switch BRANCH`.
+    let is_no_branch = moved.is_some_and(|branch| !claims.knows(&branch));
+    Ok((newest.map_or(Value::Absent, Value::Oid), is_complete && (is_detached || is_no_branch)))
+}
+
+/// May a HEAD whose last checkout names this branch, and whose newest value is `last`, mean it? The branch has that value, or lost its own.
+fn may_mean(claims: &Claims, branch: &RefName, last: Option<&Oid>, histories: &mut Histories) -> anyhow::Result<bool> {
+    if !claims.knows(branch) {
+        // A rename that died leaves nothing of a branch but its reflog, under another name.
+        let short = branch.as_bytes().strip_prefix(b"refs/heads/");
+        return Ok(claims.is_renaming && short.is_none_or(|name| Oid::parse(name).is_none()));
+    }
+    let (visible, log) = (claims.visible(branch), claims.logs.get(branch));
+    let logged = log.and_then(Log::newest);
+    if last.is_some_and(|last| visible.oid() == Some(last) || logged.as_ref() == Some(last)) {
+        return Ok(true);
+    }
+    let is_whole = match &visible {
+        Value::Oid(oid) => histories.is_whole(oid)?,
+        Value::Symref(_) => true,
+        Value::Absent | Value::Broken => false,
+    };
+    // Where its reflog ends with a line that can be read, that says what it was.
+    Ok(!is_whole && log.and_then(Log::last_line).is_none())
 }
 
 /// Branches that no other worktree has checked out.
@@ -232,17 +266,16 @@ fn twin(claims: &Claims, head: &RefName) -> Option<RefName> {
     if let [one] = found[..] { Some(one.clone()) } else { None }
 }
 
-/// The only branch that HEAD can mean: the only one that has its last value, or the only one that there is.
-fn only_branch(claims: &Claims, head: &RefName) -> Option<RefName> {
+/// The only branch that HEAD can mean: the only one that has its last value, or, where nobody knows that, the only one that there is.
+fn only_branch(claims: &Claims, head: &RefName, last: Option<&Oid>) -> Option<RefName> {
     let branches = free_branches(claims, head);
-    let last = claims.logs.get(head).and_then(Log::newest);
-    let has_last = |name: &&&RefName| last.is_some() && claims.visible(name).oid().copied() == last;
-    let by_value: Vec<&RefName> = branches.iter().filter(has_last).copied().collect();
-    match (&by_value[..], &branches[..]) {
-        ([one], _) | ([], [one]) => Some((*one).clone()),
-        (_, []) if claims.branches().is_empty() => RefName::parse(FIRST.as_bytes()).ok(),
-        _ => None,
-    }
+    let Some(last) = last else { return if let [one] = branches[..] { Some(one.clone()) } else { None } };
+    let newest = |name: &RefName| match claims.visible(name) {
+        Value::Oid(oid) => Some(oid),
+        _ => claims.logs.get(name).and_then(Log::newest),
+    };
+    let found: Vec<&RefName> = branches.into_iter().filter(|name| newest(name).as_ref() == Some(last)).collect();
+    if let [one] = found[..] { Some(one.clone()) } else { None }
 }
 
 /// The branch of a repository that has none.

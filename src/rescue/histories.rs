@@ -142,6 +142,18 @@ impl Histories {
         Ok(latest.map(|(_, commit)| commit))
     }
 
+    /// The commits that these are, or are tags of, without those that a stash is made of: somebody worked at them.
+    pub(crate) fn work(&mut self, values: &[Oid]) -> anyhow::Result<Vec<Oid>> {
+        let mut found = Vec::new();
+        for value in values {
+            let Some(commit) = self.commit_of(value)? else { continue };
+            if !self.object(&commit)?.is_none_or(|content| is_of_stash(&content)) {
+                found.push(commit);
+            }
+        }
+        Ok(found)
+    }
+
     /// May a ref stay at this value? It is whole, or its own files are all there.
     pub(crate) fn may_stay(&mut self, oid: &Oid) -> anyhow::Result<bool> {
         if self.is_whole(oid)? {
@@ -159,18 +171,28 @@ impl Histories {
 
     /// A commit whose tree is whole, or a tag of one.
     fn is_usable(&mut self, oid: &Oid) -> anyhow::Result<bool> {
+        let Some(commit) = self.commit_of(oid)? else { return Ok(false) };
+        let content = self.object(&commit)?.unwrap_or_default();
+        match tree(&content) {
+            Some(tree) => self.is_whole(&tree),
+            None => Ok(false),
+        }
+    }
+
+    /// The commit that this is, or is a tag of.
+    fn commit_of(&mut self, oid: &Oid) -> anyhow::Result<Option<Oid>> {
         const MOST_TAGS: usize = 100;
         let mut oid = *oid;
         for _ in 0..MOST_TAGS {
-            let Some(content) = self.object(&oid)? else { return Ok(false) };
-            let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            if let Some(tree) = line.strip_prefix(b"tree ").and_then(Oid::parse) {
-                return self.is_whole(&tree);
+            let Some(content) = self.object(&oid)? else { return Ok(None) };
+            if tree(&content).is_some() {
+                return Ok(Some(oid));
             }
-            let Some(tagged) = line.strip_prefix(b"object ").and_then(Oid::parse) else { return Ok(false) };
+            let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let Some(tagged) = line.strip_prefix(b"object ").and_then(Oid::parse) else { return Ok(None) };
             oid = tagged;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The parents of a commit that can be read.
@@ -191,6 +213,19 @@ impl Histories {
         }
         Ok(content.ok())
     }
+}
+
+/// The tree of a commit.
+fn tree(commit: &[u8]) -> Option<Oid> {
+    commit.split(|byte| *byte == b'\n').next()?.strip_prefix(b"tree ").and_then(Oid::parse)
+}
+
+/// Is its message one that `git stash` gives to what it makes?
+fn is_of_stash(commit: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 4] = [b"WIP on ", b"On ", b"index on ", b"untracked files on "];
+    let message = commit.windows(2).position(|two| two == b"\n\n").map_or(&commit[..0], |at| &commit[at + 2..]);
+    let has_base = message.split(|byte| *byte == b'\n').next().is_some_and(|line| line.contains(&b':'));
+    has_base && BEGINNINGS.iter().any(|begin| message.starts_with(begin))
 }
 
 /// When a commit was made, in seconds since the epoch.

@@ -222,9 +222,10 @@ fn worktree_of(git_dir: &Path) -> Option<PathBuf> {
         return git_dir.parent().map(Path::to_owned);
     }
     let (text, _) = read_small(&git_dir.join("gitdir")).ok()??;
-    let link = Path::new(std::ffi::OsStr::from_bytes(text.trim_ascii()));
+    // A relative one is relative to the git directory (`worktree.useRelativePaths`).
+    let link = git_dir.join(std::ffi::OsStr::from_bytes(text.trim_ascii()));
     // The worktree has to name this very git directory: otherwise it is somebody else's.
-    let back = crate::git::repository::gitfile_target(link)?;
+    let back = crate::git::repository::gitfile_target(&link)?;
     let is_ours = fs::canonicalize(back).is_ok_and(|back| back == git_dir);
     link.parent().filter(|_| is_ours).and_then(|dir| fs::canonicalize(dir).ok())
 }

@@ -49,6 +49,7 @@ use crate::git::Repository;
 
 pub(crate) use alternates::borrow_the_same;
 pub(crate) use carry_out::{carry_out, locks};
+pub(crate) use config::other_worktree;
 pub(crate) use find::find;
 pub(crate) use plan::{Plan, Problem};
 pub(crate) use seen::Changed;

@@ -214,17 +214,22 @@ fn packs(dir: &Path) -> anyhow::Result<Vec<Pack>> {
     Ok(stems.into_iter().map(|stem| Pack { state: state(&stem), stem }).collect())
 }
 
+/// Where an incremental multi-pack-index lies.
+const LAYERS: &str = "pack/multi-pack-index.d";
+
 /// Everything that git has made to be faster.
 fn caches(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let named = [dir.join("info/commit-graph"), dir.join("pack/multi-pack-index")];
     let mut found: Vec<PathBuf> = named.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect();
-    for (below, extensions) in [("info/commit-graphs", &["graph"][..]), ("pack", &["bitmap", "rev"])] {
+    let below =
+        [("info/commit-graphs", &["graph"][..]), ("pack", &["bitmap", "rev"]), (LAYERS, &["midx", "bitmap", "rev"])];
+    for (below, extensions) in below {
         let entries = door::entries(&dir.join(below))?.unwrap_or_default();
         let paths = entries.into_iter().map(|(name, _)| dir.join(below).join(name));
         found.extend(paths.filter(|path| path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known))));
     }
-    let chain = dir.join("info/commit-graphs/commit-graph-chain");
-    found.extend(Some(chain).filter(|path| fs::symlink_metadata(path).is_ok()));
+    let chains = ["info/commit-graphs/commit-graph-chain", "pack/multi-pack-index.d/multi-pack-index-chain"];
+    found.extend(chains.iter().map(|chain| dir.join(chain)).filter(|path| fs::symlink_metadata(path).is_ok()));
     found.sort();
     Ok(found)
 }
@@ -232,18 +237,20 @@ fn caches(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn bad_caches(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut bad = Vec::new();
     let all = caches(dir)?;
-    let is_chain = |path: &Path| path.file_name().is_some_and(|name| name == "commit-graph-chain");
+    let is_chain = |path: &Path| path.file_name().is_some_and(|name| name.as_bytes().ends_with(b"-chain"));
     for path in all.iter().filter(|path| !is_chain(path)) {
         if !ends_with_checksum(path)? {
             bad.push(path.clone());
         }
     }
-    // A chain names graphs one after the other: all of them go together.
-    if bad.iter().any(|path| path.extension().is_some_and(|e| e == "graph")) {
-        bad.extend(all.into_iter().filter(|path| path.starts_with(dir.join("info/commit-graphs"))));
-        bad.sort();
-        bad.dedup();
+    // A chain names graphs, or layers, one after the other: all of them go together.
+    for below in ["info/commit-graphs", LAYERS].map(|below| dir.join(below)) {
+        if bad.iter().any(|path| path.starts_with(&below)) {
+            bad.extend(all.iter().filter(|path| path.starts_with(&below)).cloned());
+        }
     }
+    bad.sort();
+    bad.dedup();
     Ok(bad)
 }
 

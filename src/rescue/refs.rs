@@ -29,6 +29,8 @@ struct Search<'s> {
     heads: &'s Heads,
     /// Commits that nothing names.
     unnamed: &'s [Oid],
+    /// Of more than one branch nothing whole is known: nobody can say which commit was whose.
+    lost_many: bool,
 }
 
 /// Plans what becomes of every ref. Returns those of which the ref and its reflog go to quarantine.
@@ -41,12 +43,14 @@ pub(crate) fn decide(
     plan: &mut Plan,
 ) -> anyhow::Result<BTreeSet<RefName>> {
     let mut given_up = BTreeSet::new();
-    let search = Search { repo, claims, heads, unnamed: &reach.dangling_commits };
+    let lost_many = is_lost_many(claims, heads, histories)?;
+    let search = Search { repo, claims, heads, unnamed: &reach.dangling_commits, lost_many };
     let mut packed = claims.packed.entries.clone();
     let mut names: BTreeSet<&RefName> = claims.loose.keys().chain(claims.packed.entries.keys()).collect();
     names.extend(claims.logs.keys().filter(|name| search.is_lost(name)));
-    // Of a branch without a reflog `packed-refs` was the only trace.
-    let may_be_lost = claims.packed.is_damaged || claims.lost_loose;
+    // Of a branch without a reflog `packed-refs` was the only trace. Beside other branches it may as well have no commit yet: an empty
+    // `packed-refs` is what git reads as none.
+    let may_be_lost = (claims.packed.is_damaged || claims.lost_loose) && claims.branches().is_empty();
     names.extend(heads.branches().filter(|name| may_be_lost && !claims.knows(name)));
     for name in names {
         let now = claims.visible(name);
@@ -189,6 +193,13 @@ impl Search<'_> {
     ) -> anyhow::Result<bool> {
         let means_it = self.heads.of_branch(name).is_some();
         let repair = match self.heads.newest(self.claims, self.unnamed, histories)? {
+            Some(_) if self.lost_many && means_it => return Ok(!self.claims.knows(name)),
+            Some(_) if self.lost_many => {
+                let again = "once its file is away, `git branch NAME COMMIT` gives it one";
+                format!(
+                    "of several branches nothing whole is known, so no commit is guessed for it: it is left; {again}"
+                )
+            }
             Some((commit, what)) => {
                 self.put(name, commit, plan);
                 format!("nothing whole is known of it: the name stays, at {what} ({})", short(&commit))
@@ -211,12 +222,30 @@ impl Search<'_> {
             plan.set_name_aside(log_path(&self.repo.common_dir, name));
         }
         let repair = if name.as_bytes().starts_with(b"refs/heads/") {
-            "nothing whole is known of it, nor of any commit: what names it goes to quarantine, and HEAD means it as one without commits"
+            "nothing whole is known of it: what names it goes to quarantine, and HEAD means it as one without commits"
         } else {
             "nothing whole is known of it: what names it goes to quarantine"
         };
         plan.lost(wrong(name, now), repair, format!("{name}: {}", was(last)));
     }
+}
+
+/// Are there several branches of which nothing whole is known? That of a HEAD counts also when nothing names it (any more): a rescue
+/// that is killed and run again finds the same.
+fn is_lost_many(claims: &Claims, heads: &Heads, histories: &mut Histories) -> anyhow::Result<bool> {
+    let mut names = claims.branches();
+    names.extend(heads.branches());
+    let mut lost = 0;
+    for name in names {
+        let visible = claims.visible(name);
+        let is_elsewhere = visible.oid().map(|oid| histories.is_elsewhere(oid)).transpose()?.unwrap_or_default();
+        let is_symbolic = matches!(visible, Value::Symref(_));
+        let candidates = claims.candidates(name, heads.of_branch(name));
+        if !is_elsewhere && !is_symbolic && histories.newest(&candidates)?.is_none() {
+            lost += 1;
+        }
+    }
+    Ok(lost > 1)
 }
 
 fn was(last: Option<&Oid>) -> String {

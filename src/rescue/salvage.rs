@@ -18,6 +18,7 @@ use crate::fs::{durable, named as fs};
 use crate::git::cat_file::{Batch, present};
 use crate::git::hash::Hash;
 use crate::git::{Git, Oid, Plumbing, Repository};
+use crate::process::redact;
 use crate::rescue::Request;
 use crate::rescue::claims::Claims;
 use crate::rescue::index::{Index, Indexes};
@@ -227,7 +228,10 @@ pub(crate) fn salvage(
             fetch(view, url, &reach.missing)?;
             reach = Reach { is_stale: true, ..look(view, &roots)? };
             let found = before.saturating_sub(reach.missing.len());
-            plan.found(format!("{before} objects are missing"), format!("{found} of them come from {url}"));
+            plan.found(
+                format!("{before} objects are missing"),
+                format!("{found} of them come from {}", redact::text(url)),
+            );
         }
         None => plan.notes.push(format!(
             "{before} objects are missing: where another repository has them, `jin-txn rescue --fetch URL` gets them"
@@ -241,7 +245,7 @@ pub(crate) fn salvage(
 fn fetch(view: &View, url: &str, missing: &BTreeSet<Oid>) -> anyhow::Result<()> {
     let git = view.another("fetched")?;
     let ran = git.command(Plumbing::Fetch(url)).for_fetch().run()?;
-    anyhow::ensure!(ran.success, "cannot fetch from {url}: {}", ran.stderr);
+    anyhow::ensure!(ran.success, "cannot fetch from {}: {}", redact::text(url), redact::text(&ran.stderr));
     let wanted: Vec<Oid> = missing.iter().copied().collect();
     let there = present(&git, &wanted)?.unwrap_or_default();
     let lines: String = there.iter().map(|oid| format!("{oid}\n")).collect();
@@ -299,6 +303,13 @@ fn look(view: &View, roots: &BTreeSet<Oid>) -> anyhow::Result<Reach> {
             _ => {}
         }
     }
+    // git knows the empty tree and the empty file without having them.
+    reach.missing.retain(|oid| {
+        let hash = Hash::of(oid);
+        let mut tree = hash.start();
+        tree.update(b"tree 0\0");
+        *oid != tree.finish() && *oid != hash.blob(b"")
+    });
     Ok(reach)
 }
 

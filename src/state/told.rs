@@ -40,20 +40,38 @@ pub(crate) fn leave(state: &StateDir, lines: &[String]) -> io::Result<()> {
     }
     let now = since_epoch();
     let name = format!("{TOLD}{}.{}.{}", user(), now.as_secs(), now.subsec_nanos());
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = cut(lines);
     durable::create_private(&state.path().join(name), text.as_bytes())
+}
+
+/// What is read again: long lines are cut, and what is too much is left away.
+fn cut(lines: &[String]) -> String {
+    const LONGEST_LINE: usize = 1000;
+    let mut text = String::new();
+    for line in lines {
+        let line: String = line.chars().take(LONGEST_LINE).collect();
+        if text.len() + line.len() + "...\n\n".len() > usize::try_from(LONGEST).unwrap_or(usize::MAX) {
+            text.push_str("...\n");
+            break;
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Takes what waits for this user, in the order in which it happened. Nobody else is told the same.
 pub(crate) fn take(state: &Path) -> Vec<String> {
     let mut names = names(state).unwrap_or_default();
-    names.sort_unstable();
+    names.sort_unstable_by_key(|name| (number(name, 2), number(name, 3)));
     let of_user: Vec<_> = names.into_iter().filter(|name| is_of_user(name, TOLD)).collect();
     of_user.iter().filter_map(|name| take_one(state, name)).flatten().collect()
 }
 
 fn take_one(state: &Path, name: &str) -> Option<Vec<String>> {
     let claimed = state.join(format!("{TELLING}{}.{}", user(), std::process::id()));
+    // A directory would stay as what is being told, in the way of the others.
+    fs::symlink_metadata(state.join(name)).ok().filter(std::fs::Metadata::is_file)?;
     durable::rename_new(&state.join(name), &claimed).ok()?;
     let is_own = fs::symlink_metadata(&claimed).is_ok_and(|found| found.uid() == user());
     let text = durable::read_own(&claimed, LONGEST);
@@ -69,8 +87,12 @@ fn drop_old(state: &Path) -> io::Result<usize> {
     let mut waiting = 0;
     for name in names(state)? {
         let is_left = is_of_user(&name, TELLING) && is_older(&state.join(&name));
+        let path = state.join(&name);
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
         if is_left || (is_of_user(&name, TOLD) && is_old(&name)) {
-            durable::remove_file(&state.join(&name))?;
+            durable::remove_file(&path)?;
         } else if is_of_user(&name, TOLD) {
             waiting += 1;
         }
@@ -89,8 +111,12 @@ fn is_of_user(name: &str, prefix: &str) -> bool {
 
 /// By the time in its name.
 fn is_old(name: &str) -> bool {
-    let time = name.split('.').nth(2).and_then(|time| time.parse::<u64>().ok());
-    time.is_none_or(|time| since_epoch().as_secs().saturating_sub(time) > LONGEST_AGE)
+    number(name, 2).is_none_or(|time| since_epoch().as_secs().saturating_sub(time) > LONGEST_AGE)
+}
+
+/// A part of a name, as a number.
+fn number(name: &str, part: usize) -> Option<u64> {
+    name.split('.').nth(part)?.parse().ok()
 }
 
 fn is_older(path: &Path) -> bool {

@@ -7,4 +7,5 @@ mod judge;
 mod kills;
 mod kinds;
 mod options;
+mod proof;
 mod races;

@@ -31,11 +31,11 @@ fn began(repo: &Repo) -> PathBuf {
 }
 
 /// `git add` is killed in the middle, with all that it has started, and the watch takes its lock.
-fn kill_add(repo: &Repo, watch: &Watch) {
+fn kill_add(repo: &Repo, watch: &Watch, more: &[String]) {
     let filter = format!("filter.slow.clean={}", repo.scratch().join("filter").display());
     let mut command = with_watch(repo, repo.command("setsid".as_ref()));
     let add = git(repo, &["-c", &filter, "add", "g"]);
-    command.arg(add.get_program()).args(add.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(add.get_program()).args(add.get_args()).args(more).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().expect("git starts");
     wait_until("git reads", || began(repo).exists());
     watch.wait_until_idle();
@@ -72,7 +72,7 @@ fn what_was_killed_is_told_once_at_a_terminal() {
     for by in ["a hook", "status"] {
         let repo = scene();
         let watch = Watch::start(&repo);
-        kill_add(&repo, &watch);
+        kill_add(&repo, &watch, &[]);
         let left = waiting(&repo);
         assert_eq!(left.len(), 1, "{left:?}");
         let found = fs::metadata(&left[0]).expect("it is there");
@@ -123,4 +123,31 @@ fn only_what_is_new_and_this_users_is_told_and_only_printable_characters() {
     assert!(!shown.contains("old") && !shown.contains("another's"), "{shown}");
     let left = waiting(&repo);
     assert!(left.len() == 1 && left[0].ends_with(&rows[2].1), "{left:?}");
+}
+
+#[test]
+fn what_happened_is_told_in_its_order_and_a_directory_is_in_nobodys_way() {
+    let repo = scene();
+    let user = nix::unistd::geteuid().as_raw();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let state = repo.git_dir().join(".jin");
+    fs::create_dir(state.join(format!("told.{user}.{now}.1"))).expect("it can be made");
+    for (part, line) in [(5, "first"), (100, "second")] {
+        fs::write(state.join(format!("told.{user}.{now}.{part}")), format!("jin-txn: {line}\n"))
+            .expect("it is written");
+    }
+    let shown = at_terminal(&repo, &commit(&repo));
+    let at = |line: &str| shown.find(line).unwrap_or_else(|| panic!("{line} is not in {shown}"));
+    assert!(at("first") < at("second"), "{shown}");
+}
+
+#[test]
+fn a_command_of_many_words_that_was_killed_is_told_too() {
+    let repo = scene();
+    let watch = Watch::start(&repo);
+    let names: Vec<String> = (0..2000).map(|number| format!(":(exclude)a-file-of-many-{number}")).collect();
+    kill_add(&repo, &watch, &names);
+    let shown = at_terminal(&repo, &commit(&repo));
+    assert!(shown.contains("jin-txn: `git -c filter.slow.clean=*** add g"), "{shown}");
+    assert!(waiting(&repo).is_empty());
 }

@@ -236,5 +236,6 @@ fn worktree_of(git_dir: &Path) -> Option<PathBuf> {
         return git_dir.parent().map(Path::to_owned);
     }
     let text = fs::read_to_string(git_dir.join("gitdir")).ok()?;
-    Path::new(text.trim_end()).parent().map(Path::to_owned).filter(|dir| dir.is_dir())
+    // A relative one is relative to the git directory.
+    git_dir.join(text.trim_end()).parent().map(Path::to_owned).filter(|dir| dir.is_dir())
 }

@@ -114,6 +114,7 @@ fn the_url_in_the_configuration_is_shown_and_asked_for_and_only_at_a_terminal() 
         let mut command = repo.command(jin_txn().as_os_str());
         command.arg("rescue").env("TERM", "xterm");
         let mut terminal = Terminal::start(command);
+        terminal.wait_for("is damaged:");
         terminal.wait_for("missing or damaged: 1 object; the configuration names");
         terminal.wait_for("other\\u{1b}[2J");
         terminal.wait_for("fetch missing objects from it? [y/N]");
@@ -134,6 +135,26 @@ fn the_url_in_the_configuration_is_shown_and_asked_for_and_only_at_a_terminal() 
     terminal.wait_for("is whole again");
     assert!(terminal.ended().success());
     repo.git(["fsck"]);
+}
+
+#[test]
+fn a_fetch_that_fails_leaves_the_rest_and_no_password_is_shown() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    // Nobody listens there.
+    repo.git(["remote", "add", "origin", "https://me:secret@127.0.0.1:1/x"]);
+    let tip = object(&repo, "HEAD");
+    remove(&repo, &tip);
+    let mut command = repo.command(jin_txn().as_os_str());
+    command.arg("rescue").env("TERM", "xterm");
+    let mut terminal = Terminal::start(command);
+    let mut shown = terminal.wait_for("fetch missing objects from it? [y/N]");
+    terminal.type_line("y");
+    shown += &terminal.wait_for("nothing was fetched");
+    terminal.wait_for("Do it? Something is lost, see above. [y/N]");
+    terminal.type_line("n");
+    assert_eq!(terminal.ended().code(), Some(4));
+    assert!(!shown.contains("secret"), "{shown}");
 }
 
 #[test]
