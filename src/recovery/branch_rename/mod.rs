@@ -311,8 +311,11 @@ struct Lost {
     likely: Option<RefName>,
 }
 
+/// A branch as a word of `git branch`. One that begins with a hyphen, which git itself never makes, is no option of it.
 fn short_name(branch: &RefName) -> String {
-    shell_quoted(branch.to_string().trim_start_matches("refs/heads/")).into_owned()
+    let name = branch.to_string();
+    let name = shell_quoted(name.trim_start_matches("refs/heads/"));
+    if name.starts_with('-') { format!("-- {name}") } else { name.into_owned() }
 }
 
 /// The branch that had this reflog, where no ref has its value: the one that a HEAD means and that is not there, if HEAD's own reflog
