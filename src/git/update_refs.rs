@@ -39,8 +39,8 @@ pub(crate) fn write_refs_with_hooks(
     accepted("update-ref", session.stdin(stdin))
 }
 
-/// Writes refs without any hook: all or none, unless some of them have to go before others can come. That fails when a ref has
-/// another value by now, or somebody holds its lock.
+/// Writes refs without any hook: all or none, but for symrefs, and where some have to go before others can come. That fails when a
+/// ref has another value by now, or somebody holds its lock; who calls again finishes it.
 pub(crate) fn write_refs(git: &Git, writes: &[RefWrite], message: &str) -> anyhow::Result<()> {
     if are_in_each_others_way(writes) {
         let (gone, come): (Vec<RefWrite>, Vec<RefWrite>) = writes.iter().cloned().partition(|w| w.to == Value::Absent);
