@@ -39,7 +39,7 @@ pub(crate) enum Phantom {
 }
 
 impl Phantom {
-    fn includes(&self, line: &LogLine<'_>) -> bool {
+    pub(crate) fn includes(&self, line: &LogLine<'_>) -> bool {
         match self {
             Phantom::Update { pair, switched_to } => {
                 let switched = switched_to.is_some() && reflog::moved_to(line) == *switched_to;

@@ -124,7 +124,10 @@ impl Others {
 /// What others than the run `id` made of refs, until it ended.
 pub(crate) fn others(records: &[Record], id: TxId) -> Others {
     let mut others = Others::default();
-    let mut open: HashMap<TxId, &Begin> = HashMap::new();
+    let mut begun: HashMap<TxId, &Begin> = HashMap::new();
+    let mut open: HashSet<TxId> = HashSet::new();
+    let goes_back = |r: &&Record| matches!(r.body, Body::Recovered { outcome: Outcome::RolledBack, .. });
+    let taken_back: HashSet<TxId> = records.iter().filter(goes_back).filter_map(|r| r.tx).collect();
     let mut has_begun = false;
     for record in records {
         let is_own = record.tx == Some(id);
@@ -141,26 +144,37 @@ pub(crate) fn others(records: &[Record], id: TxId) -> Others {
         match &record.body {
             Body::Begin(begin) | Body::Decided(begin) => {
                 if let Some(tx) = record.tx.filter(|tx| *tx != id && begin.part_of != Some(id)) {
-                    open.insert(tx, begin);
+                    begun.insert(tx, begin);
+                    open.insert(tx);
                 }
             }
             Body::Baseline { refs, .. } => refs.iter().for_each(|s| say(&s.name, &s.value)),
+            // Recovery may have the last word on what the hook had seen committed: half of a rename goes back.
             Body::Committed { refs } | Body::Recovered { refs, .. } => {
-                let Some(begin) = record.tx.and_then(|tx| open.remove(&tx)) else { continue };
-                refs.iter().for_each(|s| say(&s.name, &s.value));
-                if let Some(to) = begin.rename.as_ref().and_then(|rename| rename.to.as_ref())
-                    && let Some(before) = begin.refs.first().and_then(|change| change.before.as_ref())
+                let Some((tx, begin)) = record.tx.and_then(|tx| Some((tx, begun.get(&tx)?))) else { continue };
+                open.remove(&tx);
+                let new_name = begin.rename.as_ref().and_then(|rename| rename.to.as_ref());
+                // The name that a rename overwrites is deleted, and then made again.
+                let is_made_again = |name: &RefName| Some(name) == new_name;
+                let is_seen_by_hook = matches!(record.body, Body::Committed { .. });
+                let settled = refs.iter().filter(|s| !is_seen_by_hook || !is_made_again(&s.name));
+                settled.for_each(|s| say(&s.name, &s.value));
+                let renamed = begin.refs.first().filter(|change| !is_made_again(&change.name));
+                if let (Some(to), Some(before)) = (new_name, renamed.and_then(|change| change.before.as_ref()))
+                    && !taken_back.contains(&tx)
                 {
                     say(to, before);
                 }
             }
             body if body.is_terminal() => {
-                record.tx.and_then(|tx| open.remove(&tx));
+                if let Some(tx) = record.tx {
+                    open.remove(&tx);
+                }
             }
             _ => {}
         }
     }
-    for change in open.values().flat_map(|begin| &begin.refs) {
+    for change in open.iter().flat_map(|tx| &begun[tx].refs) {
         others.open.entry(change.name.clone()).or_default().push(change.after.clone());
     }
     others

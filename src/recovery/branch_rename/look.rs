@@ -11,6 +11,7 @@ use crate::process::owner::Owner;
 use crate::recovery::branch_rename::Group;
 use crate::recovery::decide::{Decision, Evidence, RenameStage, decide};
 use crate::recovery::history::LogOutcome;
+use crate::recovery::reflogs::Phantom;
 use crate::recovery::site::Site;
 use crate::state::TxId;
 use crate::wal::{Begin, Body, Record, RefChange, Rename};
@@ -40,6 +41,8 @@ pub(crate) struct Situation<'b> {
     pub value: Value,
     /// Its reflog.
     pub log: LogPlace,
+    /// The same as a file: its inode, and the size that it had when the rename began.
+    pub log_file: Option<FileId>,
     /// The new name, where it is known.
     pub new: Option<RefName>,
     /// How far git came.
@@ -126,6 +129,7 @@ pub(crate) fn look<'b>(site: &Site<'_>, begin: &'b Begin, group: &Group<'_>) -> 
     let Some(value) = old.before.clone() else { return Ok(None) };
     let target = group.target.and_then(|t| renamed(t.begin.as_ref()?));
     let mut log = find_log(site, begin, target)?;
+    let mut log_file = begin.rename.as_ref().and_then(|r| r.log);
     let told = target.map(|t| &t.name).or(begin.rename.as_ref().and_then(|r| r.to.as_ref()));
     let elsewhere = match &log {
         LogPlace::Of(name) => (*name != old.name && told != Some(name)).then(|| refs.log(name)),
@@ -136,6 +140,12 @@ pub(crate) fn look<'b>(site: &Site<'_>, begin: &'b Begin, group: &Group<'_>) -> 
         && !notes_arrival(&path, begin, &old.name, told)?
     {
         log = LogPlace::OfAnother;
+    }
+    // Its inode is free then, and another reflog may have it.
+    if let (LogPlace::Lost | LogPlace::OfAnother, Some(told)) = (&log, told)
+        && let Some((name, file)) = rewritten(&refs, [&old.name, told])?
+    {
+        (log, log_file) = (LogPlace::Of(name), Some(file));
     }
     let new = match (&log, target) {
         (LogPlace::Of(name), None) => (*name != old.name).then(|| name.clone()),
@@ -181,7 +191,7 @@ pub(crate) fn look<'b>(site: &Site<'_>, begin: &'b Begin, group: &Group<'_>) -> 
         _ => (stage, false),
     };
     let alone = begin.rename.as_ref().is_some_and(|rename| rename.alone);
-    Ok(Some(Situation { old, value, log, new, stage, completed, alone }))
+    Ok(Some(Situation { old, value, log, log_file, new, stage, completed, alone }))
 }
 
 fn find_log(site: &Site<'_>, begin: &Begin, target: Option<&RefChange>) -> anyhow::Result<LogPlace> {
@@ -210,6 +220,24 @@ fn find_log(site: &Site<'_>, begin: &Begin, target: Option<&RefChange>) -> anyho
         }
     }
     Ok(LogPlace::Lost)
+}
+
+/// The reflog of a rename when it is another file by now: `git reflog expire` and `git gc` write each anew. While neither name is
+/// there it lies at one of them: git deletes a reflog before its ref, so that of a branch that was deleted would be gone.
+fn rewritten(refs: &RefStore<'_>, names: [&RefName; 2]) -> anyhow::Result<Option<(RefName, FileId)>> {
+    for name in names {
+        if refs.read(name)?.value != Value::Absent {
+            return Ok(None);
+        }
+    }
+    for name in names {
+        let path = refs.log(name);
+        if let Some(file) = FileId::at(&path)? {
+            let size = reflog::size_without_last(&path, usize::MAX, |line| Phantom::Renamed.includes(line))?;
+            return Ok(Some((name.clone(), FileId { size: size.unwrap_or(file.size), ..file })));
+        }
+    }
+    Ok(None)
 }
 
 /// The ref whose deletion is half of a rename.

@@ -167,8 +167,7 @@ fn go_back(
     situation: &Situation<'_>,
 ) -> anyhow::Result<Vec<Action>> {
     let refs = RefStore::new(site.repo);
-    let Situation { old, value, log, .. } = situation;
-    let recorded = begin.rename.as_ref().and_then(|r| r.log);
+    let Situation { old, value, log, log_file, .. } = situation;
     let mut actions = Vec::new();
     let from = match log {
         LogPlace::OnItsWay => Some(site.repo.common_dir.join(RENAMED_LOG)),
@@ -177,7 +176,7 @@ fn go_back(
     };
     // The reflog first: git would begin a new one.
     if let Some(from) = from {
-        let ino = recorded.map_or(0, |log| log.ino);
+        let ino = log_file.map_or(0, |log| log.ino);
         actions.push(Action::MoveReflog { from, ino, to: refs.log(&old.name) });
     }
     let mut writes = Vec::new();
@@ -205,7 +204,7 @@ fn go_back(
     actions.extend(target.iter().flat_map(|(_, begin)| &begin.refs).map(|change| trim(&change.name, change.log)));
     // What there is now has begun with us.
     let gone = matches!(log, LogPlace::Lost | LogPlace::OfAnother);
-    let size = recorded.filter(|_| !gone).map(|l| l.size);
+    let size = log_file.filter(|_| !gone).map(|l| l.size);
     // Last: while our own entry is there, the next recovery knows that this one was not done.
     actions.push(trim(&old.name, size));
     Ok(actions)

@@ -11,6 +11,7 @@ use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Repo, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::{self, Action, Event, Isolation, Role};
+use crate::support::wait::wait_until;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -112,6 +113,40 @@ fn a_cut_rename_whose_reflog_the_next_one_has_replaced_gets_its_name_back() {
     assert!(others == [before.clone(), String::new()] || others == [String::new(), before], "{others:?}");
 }
 
+/// `git reflog expire`, which `git gc` runs and which calls no hook, writes each reflog anew: the one that had arrived at the name
+/// that was never made is another file then, shorter or empty.
+#[test]
+fn a_cut_rename_whose_reflog_was_rewritten_since_gets_its_name_back() {
+    for overwrites in [false, true] {
+        for expire in ["--expire=never", "--expire=now"] {
+            let repo = guarded();
+            repo.git(["branch", "a"]);
+            let before = value(&repo, "refs/heads/a");
+            if overwrites {
+                repo.git(["branch", "b", "HEAD~0"]);
+            }
+            let mut arrived = false;
+            crash::kill_at(crash::git(&repo, &["branch", "-M", "a", "b"]), "", Action::KillTree, |event| {
+                let had_arrived = arrived;
+                arrived |= crash::is_rename_to(event, "logs/refs/heads/b");
+                had_arrived
+            });
+            assert_eq!(
+                branches(&repo, ["a", "b"]),
+                [String::new(), String::new()],
+                "without damage this proves nothing"
+            );
+            repo.git(["reflog", "expire", expire, "--all"]);
+            let_the_clock_tick(&repo.git_dir());
+            assert_recovers(&repo);
+            let b = if overwrites { before.clone() } else { String::new() };
+            assert_eq!(branches(&repo, ["a", "b"]), [before, b], "overwrites: {overwrites}, {expire}");
+            assert!(repo.git_dir().join("logs/refs/heads/a").exists(), "its reflog is back: {overwrites}, {expire}");
+            assert_eq!(repo.git_dir().join("logs/refs/heads/b").exists(), overwrites);
+        }
+    }
+}
+
 /// The log takes the reflog of the other one, which is on its way when its hook looks, for its own.
 #[test]
 fn a_cut_rename_that_met_another_one_gets_its_name_back() {
@@ -206,4 +241,48 @@ fn renaming_a_branch_away_and_back_is_no_news() {
         let rename = repo.git(["branch", "-m", old, new]);
         assert_eq!(text(&rename.stderr), "", "a healthy repository sees no output of `git branch -m {old} {new}`");
     }
+}
+
+/// Its branch had neither name when the run began, and is no work of the run.
+#[test]
+fn a_cut_rename_that_is_taken_back_while_a_run_is_at_work_stays_when_the_run_fails() {
+    let repo = guarded();
+    repo.git(["branch", "first"]);
+    repo.git(["branch", "-m", "first", "a"]);
+    let before = value(&repo, "refs/heads/a");
+    let script = "echo x >begun; while test ! -e go; do sleep 0.02; done; git commit -q --allow-empty -m x; exit 9";
+    let (code, said) = thread::scope(|scope| {
+        let mut run = None;
+        crash::kill_at(crash::git(&repo, &["branch", "-m", "a", "b"]), "", Action::KillTree, |event| {
+            let makes_b =
+                event.role == Role::Git && event.path.as_deref().is_some_and(|it| it.ends_with("heads/b.lock"));
+            if makes_b {
+                assert_eq!(branches(&repo, ["a", "b"]), [String::new(), String::new()]);
+                run = Some(scope.spawn(|| crash::run_jin(&repo, &["run", "--", "sh", "-c", script])));
+                wait_until("the run has begun", || repo.path().join("begun").exists());
+            }
+            makes_b
+        });
+        let recovered = recover(&repo);
+        assert_eq!(branches(&repo, ["a", "b"]), [before.clone(), String::new()], "{recovered:?}");
+        repo.write("go", "");
+        run.expect("it was started").join().expect("it ends")
+    });
+    assert_eq!(code, 9, "{said}");
+    assert_eq!(branches(&repo, ["a", "b"]), [before, String::new()], "{said}");
+    assert_recovers(&repo);
+}
+
+#[test]
+fn a_branch_that_somebody_else_renames_over_another_one_stays_when_a_run_fails_meanwhile() {
+    let repo = guarded();
+    repo.git(["branch", "old", "HEAD"]);
+    repo.git(["commit", "-q", "--allow-empty", "-m", "second"]);
+    repo.git(["branch", "theirs", "HEAD"]);
+    let theirs = value(&repo, "refs/heads/theirs");
+    let script = "env -u JIN_TXN_RUN git branch -M theirs old; git commit -q --allow-empty -m x; exit 9";
+    let (code, said) = crash::run_jin(&repo, &["run", "--", "sh", "-ec", script]);
+    assert_eq!(branches(&repo, ["theirs", "old"]), [String::new(), theirs], "{said}");
+    assert_eq!(code, 9, "{said}");
+    assert_recovers(&repo);
 }
