@@ -1,6 +1,7 @@
 //! Putting jin-txn into a repository and taking it out again.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -163,6 +164,54 @@ fn uninstall_says_where_the_log_stays_and_with_purge_nothing_stays() {
     error: [DIR]/repo/.git is not protected
     --- exit 1
     ");
+}
+
+/// What is there before an installation, and what the notes' directory has afterwards, if it is still there.
+type Around<'a> = (&'static str, &'a dyn Fn(&Repo, &Path), Option<usize>);
+
+#[test]
+fn uninstall_leaves_nothing_of_ours_outside_of_the_repository_but_notes_of_others() {
+    let around: [Around<'_>; 5] = [
+        ("the last repository", &|_, _| {}, None),
+        (
+            "another repository",
+            &|repo, _| drop(repo.new_sibling("other", Options { guarded: true, ..Options::default() })),
+            Some(1),
+        ),
+        (
+            "a repository that is removed",
+            &|repo, _| drop(repo.new_sibling("removed", Options { guarded: true, ..Options::default() })),
+            None,
+        ),
+        ("a file of somebody", &|_, notes| write_file(&notes.join("theirs"), "theirs", 0o600), Some(1)),
+        (
+            "a link to an empty directory",
+            &|repo, notes| {
+                let real = repo.scratch().join("elsewhere");
+                fs::create_dir(&real).expect("it can be made");
+                symlink(real, notes).expect("it can be linked");
+            },
+            Some(0),
+        ),
+    ];
+    for (what, before_install, left) in around {
+        let repo = unprotected();
+        let notes = repo.scratch().join("home/.local/state/jin-txn");
+        fs::create_dir_all(notes.parent().expect("it has one")).expect("it can be made");
+        before_install(&repo, &notes);
+        let before = tree(repo.scratch());
+        repo.install_guard();
+        fs::remove_dir_all(repo.scratch().join("removed")).ok();
+        repo.jin(&["uninstall", "--purge"]);
+        let entries = fs::read_dir(&notes).ok().map(Iterator::count);
+        assert_eq!(entries, left, "{what}");
+        let unchanged = |tree: Tree| -> Tree {
+            tree.into_iter()
+                .filter(|(path, _)| what != "a repository that is removed" || path.starts_with("repo"))
+                .collect()
+        };
+        assert_same(&unchanged(before), &unchanged(tree(repo.scratch())), what);
+    }
 }
 
 #[test]
