@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from isolated import environment
+
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 HERE = os.path.dirname(os.path.abspath(__file__))
 JIN = os.environ.get("JIN_TXN_BIN", os.path.join(HERE, "..", "target", "release", "jin-txn"))
@@ -58,16 +60,6 @@ def main():
         wall, cpu = report(kind, kinds[kind])
         # One call of such a command tells the watch: `prepared`.
         print(f"  {kind}: {(wall - without[0]) * 1e6:.0f} us more, {(cpu - without[1]) * 1e6:.0f} us of processor time")
-
-
-def environment(root):
-    for name in ("home", "run"):
-        os.mkdir(os.path.join(root, name), 0o700)
-    keep = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return keep | {
-        "HOME": os.path.join(root, "home"), "XDG_RUNTIME_DIR": os.path.join(root, "run"), "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
-    }
 
 
 def start(env, run):

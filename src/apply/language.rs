@@ -16,6 +16,7 @@
 use crate::apply::Deref;
 use crate::fs::beneath::RelPath;
 use crate::git::RefName;
+use crate::util::quoted::unquote;
 use crate::wal::FileMode;
 
 /// The longest line or field, in bytes.
@@ -291,7 +292,7 @@ fn split(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let mut rest = text;
     loop {
         let (word, behind) = if rest.starts_with(b"\"") {
-            unquote(rest)?
+            unquote(rest).map_err(|error| error.to_string())?
         } else {
             let end = rest.iter().position(|b| *b == b' ').unwrap_or(rest.len());
             (rest[..end].to_vec(), &rest[end..])
@@ -301,43 +302,6 @@ fn split(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
             None => return Ok(words),
             Some((b' ', behind)) => rest = behind,
             Some(_) => return Err("a space is missing behind a quoted word".to_owned()),
-        }
-    }
-}
-
-fn unquote(text: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
-    let mut word = Vec::new();
-    let mut at = 1;
-    let next = |at: &mut usize| {
-        let byte = text.get(*at).copied();
-        *at += 1;
-        byte.ok_or_else(|| "a quote does not end".to_owned())
-    };
-    loop {
-        match next(&mut at)? {
-            b'"' => return Ok((word, &text[at..])),
-            b'\\' => word.push(match next(&mut at)? {
-                b'a' => 7,
-                b'b' => 8,
-                b't' => b'\t',
-                b'n' => b'\n',
-                b'v' => 11,
-                b'f' => 12,
-                b'r' => b'\r',
-                c @ (b'"' | b'\\') => c,
-                first @ b'0'..=b'3' => {
-                    let mut value = first - b'0';
-                    for _ in 0..2 {
-                        match next(&mut at)? {
-                            digit @ b'0'..=b'7' => value = value * 8 + (digit - b'0'),
-                            _ => return Err("a broken escape in a quoted word".to_owned()),
-                        }
-                    }
-                    value
-                }
-                _ => return Err("a broken escape in a quoted word".to_owned()),
-            }),
-            byte => word.push(byte),
         }
     }
 }

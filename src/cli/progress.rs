@@ -1,5 +1,6 @@
 //! One line on the terminal while something takes long: the first look after a reboot, which reads every ref that the log names, and a
-//! rescue, which reads every object.
+//! rescue, which reads every object. It moves while the work goes on, and nothing of it is left in the end. A terminal that cannot
+//! move its cursor (`TERM=dumb`) shows none.
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -21,14 +22,20 @@ const LINE: &str = "jin-txn: looking after what the last boot left ...";
 /// The cursor to the first column, and the line away.
 const CLEAR: &str = "\r\x1b[K";
 
+/// Text that is cut at the edge: on two lines the first one would stay.
+const UNWRAPPED: [&str; 2] = ["\x1b[?7l", "\x1b[?7h"];
+
+/// What turns at the end of the line.
+const WHEEL: [char; 4] = ['|', '/', '-', '\\'];
+
 /// Does `work`, which recovers or looks, with the line when it is `wanted`, due and somebody sees it.
 pub(super) fn while_recovering<T>(wanted: bool, repo: &Repository, work: impl FnOnce() -> T) -> T {
-    while_working(wanted && std::io::stderr().is_terminal() && is_first_look(repo), || LINE.to_owned(), work)
+    while_working(wanted && is_seen() && is_first_look(repo), || LINE.to_owned(), work)
 }
 
 /// Does `work`, with the line as it is right then, when it is `wanted`, due and somebody sees it.
 pub(super) fn while_working<T>(wanted: bool, line: impl Fn() -> String + Send, work: impl FnOnce() -> T) -> T {
-    if !wanted || !std::io::stderr().is_terminal() {
+    if !wanted || !is_seen() {
         return work();
     }
     std::thread::scope(|scope| {
@@ -36,23 +43,27 @@ pub(super) fn while_working<T>(wanted: bool, line: impl Fn() -> String + Send, w
         scope.spawn(move || {
             // Nothing is ever sent: the other end goes when the work is done, or panics.
             let is_due = |after| ended.recv_timeout(after) == Err(RecvTimeoutError::Timeout);
-            let (mut after, mut shown) = (LONG, String::new());
-            while is_due(after) {
-                let now = line();
-                if now != shown {
-                    show(&format!("{CLEAR}{now}"));
-                    shown = now;
+            if !is_due(LONG) {
+                return;
+            }
+            let [on, off] = UNWRAPPED;
+            for spoke in WHEEL.into_iter().cycle() {
+                show(&format!("{CLEAR}{on}{} {spoke}{off}", line()));
+                if !is_due(STEP) {
+                    break;
                 }
-                after = STEP;
             }
-            if !shown.is_empty() {
-                show(CLEAR);
-            }
+            show(CLEAR);
         });
         let result = work();
         drop(working);
         result
     })
+}
+
+/// Is there a terminal that shows it?
+fn is_seen() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn is_first_look(repo: &Repository) -> bool {

@@ -227,9 +227,11 @@ impl Rescue<'_> {
 
     fn carry_out(&self, plan: Plan, locks: &Report) -> anyhow::Result<u8> {
         let (problems, notes, loses) = (plan.problems.clone(), plan.notes.clone(), plan.loses());
-        let outcome = rescue::carry_out(plan, self.repo, &self.request)?;
+        self.request.stage.begin("replacing what is damaged");
+        let outcome = self.while_shown(|| rescue::carry_out(plan, self.repo, &self.request))?;
         let mut failures = outcome.failures;
-        let left = match rescue::diagnose(self.repo, &Request { fetch: None, ..self.request.clone() }) {
+        let without_fetch = Request { fetch: None, ..self.request.clone() };
+        let left = match self.while_shown(|| rescue::diagnose(self.repo, &without_fetch)) {
             Err(error) if error.is::<rescue::Changed>() => {
                 failures.push(format!("{error:#}"));
                 Plan::default()
@@ -239,7 +241,8 @@ impl Rescue<'_> {
         // A hole that stays is found again, and is told already.
         let is_new = |problem: &&Problem| problem.loss.is_none() && !problems.contains(problem);
         failures.extend(left.problems.iter().filter(is_new).map(|problem| format!("{} still", problem.what)));
-        let broken = rescue::trial(self.repo, &self.request, left.all_here)?;
+        self.request.stage.begin("trying whether git works");
+        let broken = self.while_shown(|| rescue::trial(self.repo, &self.request, left.all_here))?;
         if !loses {
             failures.extend(broken.iter().cloned());
         }
@@ -272,10 +275,14 @@ impl Rescue<'_> {
 
     /// Looks at everything; that can take long.
     fn diagnose(&self) -> anyhow::Result<Plan> {
+        self.while_shown(|| rescue::diagnose(self.repo, &self.request))
+    }
+
+    /// Does `work`; at a terminal its stages are shown when it takes long.
+    fn while_shown<T>(&self, work: impl FnOnce() -> T) -> T {
         let stage = self.request.stage.clone();
         let is_shown = !self.session.json && !self.session.quiet;
-        let line = move || format!("jin-txn: {} ...", stage.now());
-        while_working(is_shown, line, || rescue::diagnose(self.repo, &self.request))
+        while_working(is_shown, move || format!("jin-txn: {}", stage.now()), work)
     }
 
     /// Can somebody answer?

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::cli::{notes, real_git, user};
 use crate::git::repository::{Found, NotFound};
-use crate::git::{Repository, openable};
+use crate::git::{CONFIGURATION, Repository, openable};
 use crate::locks;
 use crate::setup::hooks;
 use crate::state::StateDir;
@@ -54,7 +54,8 @@ pub(super) fn is_refused(found: &Found) -> anyhow::Result<bool> {
 
 /// Does git call our hooks? `false` when git has to be asked.
 pub(super) fn is_certainly_called(repo: &Repository) -> bool {
-    hooks::certainly_call_us(repo, &user_configuration())
+    let says = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !CONFIGURATION.into_iter().any(says) && hooks::certainly_call_us(repo, &user_configuration())
 }
 
 /// Why git does not call our hooks; empty when it does. Starts git only where that does not show without.

@@ -90,10 +90,17 @@ fn caller() -> Caller {
     Caller::of(|name| std::env::var_os(name))
 }
 
-const NO_PLACE: &str = "there is no place for the watch: it needs HOME, and XDG_RUNTIME_DIR or /tmp";
+/// Why nobody could reach a watch.
+const NO_PLACE: &str = "HOME is not set, XDG_RUNTIME_DIR is too long for a socket, or /proc is not mounted";
 
 fn address() -> anyhow::Result<Address> {
-    caller().address().context(NO_PLACE)
+    caller().address().with_context(|| {
+        format!(
+            "no watch can run here, and nothing was changed: {NO_PLACE}\n\
+             hint: set HOME, or a shorter XDG_RUNTIME_DIR, then run this again\n\
+             hint: repositories are protected without a watch, too: after a git was killed, `git txn recover` recovers"
+        )
+    })
 }
 
 fn unit(session: &Session, install: bool) -> anyhow::Result<u8> {

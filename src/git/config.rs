@@ -1,11 +1,14 @@
 //! The configuration that holds for a repository, read at once.
 
+use crate::git::exec::Ran;
 use crate::git::{ConfigQuery, Git, Plumbing};
 
 /// Every setting that git knows for a repository, in the order in which it reads them: a later one wins.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
     settings: Vec<Setting>,
+    /// What the environment adds is part of it.
+    with_environment: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -21,7 +24,7 @@ struct Setting {
 enum Scope {
     /// In the repository's own configuration, or in what it includes.
     Local,
-    /// On the command line of the git that we asked: ours.
+    /// On the command line of the git that we asked, or in its environment: ours, or the user's.
     Command,
     Elsewhere,
 }
@@ -29,9 +32,22 @@ enum Scope {
 impl Config {
     /// Asks git.
     pub(crate) fn read(git: &Git) -> anyhow::Result<Config> {
-        let ran = git.run(Plumbing::Config(ConfigQuery::All))?;
+        Config::of(&git.run(Plumbing::Config(ConfigQuery::All))?)
+    }
+
+    /// Asks git, with what the environment adds for the user's own git.
+    pub(crate) fn read_as_user(git: &Git) -> anyhow::Result<Config> {
+        Ok(Config { with_environment: true, ..Config::of(&git.ask_as_user(ConfigQuery::All)?)? })
+    }
+
+    fn of(ran: &Ran) -> anyhow::Result<Config> {
         anyhow::ensure!(ran.success, "git cannot read its configuration: {}", ran.stderr.trim());
         Ok(Config::parse(&ran.stdout))
+    }
+
+    /// Is what the environment adds part of it?
+    pub(crate) fn has_environment(&self) -> bool {
+        self.with_environment
     }
 
     fn parse(listed: &[u8]) -> Config {
@@ -48,7 +64,7 @@ impl Config {
             let (key, value) = end.map_or((setting, b"true".as_slice()), |end| (&setting[..end], &setting[end + 1..]));
             settings.push(Setting { scope, key: String::from_utf8_lossy(key).into_owned(), value: value.to_vec() });
         }
-        Config { settings }
+        Config { settings, with_environment: false }
     }
 
     fn last(&self, key: &str, counts: impl Fn(Scope) -> bool) -> Option<String> {
@@ -58,7 +74,7 @@ impl Config {
 
     /// The value of `key`, whose section and name are in lower case.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
-        self.last(key, |scope| scope != Scope::Command)
+        self.last(key, |scope| self.with_environment || scope != Scope::Command)
     }
 
     /// Every setting of the repository's own configuration whose key is wanted, in order, as `key=value`.

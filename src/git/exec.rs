@@ -12,6 +12,9 @@
 //! a fetch     removed                hooks and gc off; prompts and transports           not taken
 //!                                    as the user has them, but for `ext` and the like
 //! the user    kept                   as the user has them                               as the user has them
+//! a question  removed, but for       none is called by `git config`                     none is taken by `git config`
+//!   of the    configuration
+//!   user's
 //! ```
 //!
 //! Configuration goes through `GIT_CONFIG_COUNT`: `-c` ends a key at its first `=`, and a hook may have one in its name.
@@ -37,7 +40,7 @@ use anyhow::Context;
 
 use crate::git::plumbing::{self, ConfigQuery, Plumbing};
 use crate::git::switched_off::{
-    FETCH, FETCH_CONFIG, NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY,
+    CONFIGURATION, FETCH, FETCH_CONFIG, NO_REPLACE_OBJECTS, OFF, OFF_IN_CONFIG, OURS, PATHSPECS, REPOSITORY,
 };
 use crate::git::{Oid, Repository, config_files};
 use crate::util::text::{counted, shown};
@@ -109,6 +112,13 @@ impl Git {
         self.command(plumbing).run()
     }
 
+    /// Asks what the configuration says, with what the environment adds to it (`git -c`, `GIT_CONFIG_COUNT`): the answer is that
+    /// of the user's own git.
+    pub(crate) fn ask_as_user(&self, query: ConfigQuery<'_>) -> anyhow::Result<Ran> {
+        let command = self.command(Plumbing::Config(query));
+        Command { started_for: StartedFor::Question, ..command }.run()
+    }
+
     /// The value of a configuration setting, `None` when it is not set.
     pub(crate) fn config(&self, key: &str) -> anyhow::Result<Option<String>> {
         let ran = self.run(Plumbing::Config(ConfigQuery::Value(key)))?;
@@ -156,6 +166,8 @@ enum StartedFor {
     /// A fetch into a repository of ours.
     Fetch,
     User,
+    /// What the configuration says for the user's own git.
+    Question,
 }
 
 /// A git that has not been started.
@@ -259,6 +271,10 @@ impl Command {
         let removed = |names: &[&str]| names.iter().map(|name| (name.into(), None)).collect::<Vec<_>>();
         match &self.started_for {
             StartedFor::User => {}
+            StartedFor::Question => {
+                let is_local = |name: &&&str| !CONFIGURATION.contains(*name);
+                environment.extend(REPOSITORY.iter().filter(is_local).map(|name| (name.into(), None)));
+            }
             StartedFor::WatchedWrite(variable, value) => {
                 environment.extend(removed(&REPOSITORY));
                 environment.extend(removed(&OURS));
@@ -421,34 +437,5 @@ pub(super) fn kill_group(leader: u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-
-    use crate::fs::durable;
-
-    #[test]
-    fn a_git_that_hangs_is_killed_with_what_it_has_started() {
-        use std::os::unix::fs::PermissionsExt;
-        let scratch = tempfile::tempdir().unwrap();
-        let (program, pids) = (scratch.path().join("git"), scratch.path().join("pids"));
-        let script = format!("#!/bin/sh\nsleep 600 &\necho $$ $! >'{}'\nwait\n", pids.display());
-        durable::create_new(&program, script.as_bytes()).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = Git::new(&program).command(Plumbing::Version);
-        command.limit = Duration::from_secs(2);
-        let error = command.run().unwrap_err().root_cause().to_string();
-        assert!(error.contains("git version did not end within 2 seconds in /"), "{error}");
-        let pids = std::fs::read_to_string(pids).unwrap();
-        for pid in pids.split_whitespace() {
-            let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let is_gone = || stat().is_empty() || stat().contains(") Z ");
-            // A signal is sent at once, and followed when the process is next run.
-            let until = Instant::now() + Duration::from_secs(20);
-            while !is_gone() && Instant::now() < until {
-                std::thread::yield_now();
-            }
-            assert!(is_gone(), "{pid} lives: {}", stat());
-        }
-    }
-}
+#[path = "exec_tests.rs"]
+mod tests;

@@ -31,3 +31,4 @@ pub(crate) use oid::Oid;
 pub(crate) use plumbing::{ConfigQuery, Plumbing};
 pub(crate) use refs::{RefName, RefStore, Value};
 pub(crate) use repository::{RefFormat, Repository};
+pub(crate) use switched_off::CONFIGURATION;

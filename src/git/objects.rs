@@ -17,8 +17,8 @@ use crate::git::{ConfigQuery, Git, Oid, Plumbing};
 use flate2::read::ZlibDecoder;
 
 /// The loose objects below `common_dir` that came (or were renewed) at `since` (Unix seconds) or later and do not
-/// inflate to what their name says.
-pub(crate) fn corrupt_loose(common_dir: &Path, since: u64) -> io::Result<Vec<PathBuf>> {
+/// inflate to what their name says. Calls `each` for every directory of objects that has been read.
+pub(crate) fn corrupt_loose(common_dir: &Path, since: u64, each: impl Fn()) -> io::Result<Vec<PathBuf>> {
     let since = i64::try_from(since).unwrap_or(i64::MAX);
     let mut corrupt = Vec::new();
     let Some(fan_out) = absent_is_none(fs::read_dir(common_dir.join("objects")))? else { return Ok(corrupt) };
@@ -41,6 +41,7 @@ pub(crate) fn corrupt_loose(common_dir: &Path, since: u64) -> io::Result<Vec<Pat
                 }
             }
         }
+        each();
     }
     corrupt.sort();
     Ok(corrupt)
@@ -182,7 +183,7 @@ mod tests {
         put("aetmp_obj_x", b"no object");
         let mut bad = bad.to_vec();
         bad.sort();
-        assert_eq!(corrupt_loose(dir.path(), 0).unwrap(), bad);
-        assert_eq!(corrupt_loose(dir.path(), u64::MAX).unwrap(), Vec::<PathBuf>::new(), "all of them are older");
+        assert_eq!(corrupt_loose(dir.path(), 0, || ()).unwrap(), bad);
+        assert_eq!(corrupt_loose(dir.path(), u64::MAX, || ()).unwrap(), Vec::<PathBuf>::new(), "all of them are older");
     }
 }

@@ -26,6 +26,9 @@ pub(super) const REPOSITORY: [&str; 19] = [
     "GIT_WORK_TREE",
 ];
 
+/// Those of them that add to the configuration: `git -c`, and whoever sets them.
+pub(crate) const CONFIGURATION: [&str; 2] = ["GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"];
+
 /// These change what our pathspecs mean.
 pub(super) const PATHSPECS: [&str; 4] =
     ["GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS", "GIT_NOGLOB_PATHSPECS"];

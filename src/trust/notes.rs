@@ -119,17 +119,29 @@ impl Notes {
 
     /// Writes the note for a repository, where it can be. Drops notes of repositories that are gone.
     pub(crate) fn remember(&self, state: &StateDir) {
-        if self.try_remember(state).is_err() {
+        // Once more: another process may have dropped the last note, and the empty directory with it, in between.
+        if self.try_remember(state).is_err() && self.try_remember(state).is_err() {
             // No note: the surfaces ask for a command then, and the hooks go on as before.
         }
     }
 
-    /// Drops the note for a repository.
+    /// Drops the note for a repository, and notes of repositories that are gone. The directory goes with the last note.
     pub(crate) fn forget(&self, state: &StateDir) {
-        let Some(id) = RepositoryId::read(state) else { return };
-        if self.is_own() && durable::remove_file(&durable::real(&self.directory).join(id.to_string())).is_err() {
+        if self.try_forget(state).is_err() {
             // It names a directory that is no repository of ours any more: the next note that is written drops it.
         }
+    }
+
+    fn try_forget(&self, state: &StateDir) -> io::Result<()> {
+        if !self.is_own() {
+            return Ok(());
+        }
+        let directory = self.directory();
+        if let Some(id) = RepositoryId::read(state) {
+            durable::remove_file(&directory.join(id.to_string()))?;
+        }
+        self.drop_old("", &escape(path_bytes(state.path())))?;
+        durable::remove_dir_if_empty(&directory).map(drop)
     }
 
     fn try_remember(&self, state: &StateDir) -> io::Result<()> {

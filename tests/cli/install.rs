@@ -1,6 +1,7 @@
 //! Putting jin-txn into a repository and taking it out again.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -163,6 +164,40 @@ fn uninstall_says_where_the_log_stays_and_with_purge_nothing_stays() {
     error: [DIR]/repo/.git is not protected
     --- exit 1
     ");
+}
+
+/// What is there before an installation, and how many entries the notes' directory has afterwards, if it is still there.
+type Around<'a> = (&'static str, &'a dyn Fn(&Repo, &Path), Option<usize>);
+
+#[test]
+fn uninstall_leaves_nothing_of_ours_outside_of_the_repository_but_notes_of_others() {
+    let guarded =
+        |repo: &Repo, name: &str| drop(repo.new_sibling(name, Options { guarded: true, ..Options::default() }));
+    let linked = |notes: &Path| {
+        let elsewhere = notes.with_file_name("elsewhere");
+        fs::create_dir(&elsewhere).and_then(|()| symlink(elsewhere, notes)).expect("they can be made");
+    };
+    let around: [Around<'_>; 5] = [
+        ("the last repository", &|_, _| {}, None),
+        ("another repository", &|repo, _| guarded(repo, "other"), Some(1)),
+        ("a repository that is removed", &|repo, _| guarded(repo, "removed"), None),
+        ("a file of somebody", &|_, notes| write_file(&notes.join("theirs"), "theirs", 0o600), Some(1)),
+        ("a link to an empty directory", &|_, notes| linked(notes), Some(0)),
+    ];
+    for (what, before_install, left) in around {
+        let repo = unprotected();
+        let notes = repo.scratch().join("home/.local/state/jin-txn");
+        fs::create_dir_all(notes.parent().expect("it has one")).expect("it can be made");
+        before_install(&repo, &notes);
+        let before = tree(repo.scratch());
+        repo.install_guard();
+        let is_removed = fs::remove_dir_all(repo.scratch().join("removed")).is_ok();
+        repo.jin(&["uninstall", "--purge"]);
+        assert_eq!(fs::read_dir(&notes).ok().map(Iterator::count), left, "{what}");
+        if !is_removed {
+            assert_same(&before, &tree(repo.scratch()), what);
+        }
+    }
 }
 
 #[test]

@@ -118,3 +118,58 @@ fn a_repository_from_a_template_is_protected_before_its_first_transaction_and_an
     assert!(!made.try_git(["rev-parse", "-q", "--verify", "HEAD"]).status.success(), "it was taken back");
     assert_eq!(made.read(["diff", "--cached", "--name-only"]), "file");
 }
+
+/// What is in the environment, where, and what `check` answers there.
+type Asked<'a> = (&'static str, &'a [(&'static str, &'a str)], &'a Repo, i32);
+
+/// git looks for hooks where this worktree and this environment say, and nowhere else.
+#[test]
+fn what_git_would_answer_in_this_worktree_and_this_environment_decides() {
+    let repo = guarded();
+    repo.git(["config", "extensions.worktreeConfig", "true"]);
+    for name in ["usual", "elsewhere"] {
+        repo.git(["worktree", "add", "-q", &format!("../{name}")]);
+    }
+    let (usual, elsewhere) = (repo.sibling("usual"), repo.sibling("elsewhere"));
+    elsewhere.git(["config", "--worktree", "core.hooksPath", "/nowhere"]);
+    let hooks = repo.git_dir().join("hooks").display().to_string();
+    let counted =
+        |value| [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "core.hooksPath"), ("GIT_CONFIG_VALUE_0", value)];
+    let included = repo.scratch().join("included");
+    fs::write(&included, "[core]\n\thooksPath = /nowhere\n").expect("it can be written");
+    let included = format!("'include.path={}'", included.display());
+    let asked: [Asked<'_>; 9] = [
+        ("the main worktree", &[], &repo, 0),
+        ("a worktree without a setting", &[], &usual, 0),
+        ("a worktree with its own setting", &[], &elsewhere, 6),
+        ("GIT_CONFIG_COUNT", &counted("/nowhere"), &repo, 6),
+        ("git -c", &[("GIT_CONFIG_PARAMETERS", "'core.hooksPath=/nowhere'")], &repo, 6),
+        ("an include of git -c", &[("GIT_CONFIG_PARAMETERS", &included)], &usual, 6),
+        ("the environment wins", &counted(&hooks), &elsewhere, 0),
+        ("another setting", &[("GIT_CONFIG_PARAMETERS", "'core.pager=cat'")], &repo, 0),
+        ("a variable for `git config` alone", &[("GIT_CONFIG", "/nowhere")], &repo, 0),
+    ];
+    for (what, variables, asked, code) in asked {
+        let run = |program: &std::ffi::OsStr, arguments: &[&str]| {
+            let mut command = asked.command(program);
+            command.envs(variables.iter().copied()).args(arguments).output().expect("it runs")
+        };
+        let check = run(jin_txn().as_os_str(), &["check"]);
+        assert_eq!(check.status.code(), Some(code), "{what}: {}", shown(asked, &check));
+        let prompt = run(jin_txn().as_os_str(), &["check", "--prompt"]);
+        assert_eq!(text(&prompt.stdout), if code == 0 { "" } else { "jin:unprotected" }, "{what}");
+        // git is of the same opinion.
+        let before = asked.logged().len();
+        let tag = run(Git::under_test().program.as_os_str(), &["tag", "-f", "made", "HEAD"]);
+        assert!(tag.status.success(), "{what}: {}", text(&tag.stderr));
+        run(Git::under_test().program.as_os_str(), &["tag", "-d", "made"]);
+        assert_eq!(asked.logged().len() > before, code == 0, "{what}");
+    }
+    // Whoever looks at the repository is told of the other worktree as well.
+    let hindrance =
+        "the worktree `elsewhere` is not protected: core.hooksPath is set to `/nowhere` (worktree configuration)";
+    for asked in ["status", "doctor"] {
+        let said = shown(&repo, &repo.jin_txn([asked]));
+        assert!(said.contains(hindrance), "{asked}: {said}");
+    }
+}

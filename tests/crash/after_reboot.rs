@@ -5,6 +5,7 @@
 
 mod faults;
 mod hostile;
+mod other_files;
 mod repairs;
 mod unseen;
 
@@ -13,8 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use crate::support::repo::{Options, Repo};
+use crate::support::repo::{Options, Repo, text};
+use crate::support::snapshot::Snapshot;
 use crate::support::{crash, observe, reboot};
+
+const MAIN: &str = "refs/heads/main";
 
 /// A guarded repository whose main branch has two commits, the second made under guard.
 fn guarded() -> Repo {
@@ -97,4 +101,20 @@ fn quarantined(repo: &Repo) -> Vec<String> {
     let mut names: Vec<_> = names.map(|name| name.split_once('-').expect("time, then name").1.to_owned()).collect();
     names.sort();
     names
+}
+
+/// Asserts that git is content and that a second recovery, in the same boot or the next, has nothing to do.
+#[track_caller]
+fn assert_settled(repo: &Repo) {
+    crash::assert_fsck(repo);
+    let before = Snapshot::of(repo);
+    for _ in 0..2 {
+        let output = run_after_reboot(repo, &["recover"]);
+        assert_eq!(output.status.code(), Some(0), "recovery again: {}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), "jin-txn: nothing to recover\n");
+    }
+    assert_eq!(Snapshot::of(repo), before, "a second recovery changes nothing");
+    let status = repo.try_git(["status", "--porcelain"]);
+    assert!(status.status.success(), "git status: {}", text(&status.stderr));
+    repo.commit_all("the next commit");
 }

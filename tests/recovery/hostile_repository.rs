@@ -1,42 +1,20 @@
-//! Repositories that somebody prepared: parts of the state directory that are something else, snapshots and environments
-//! that lie. Nothing outside of the repository is read into it or written, nothing is executed, nothing hangs.
+//! Repositories that somebody prepared: parts of the state directory that are something else, environments that lie. Nothing outside of the repository is read into it or written, nothing is executed, nothing hangs.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+
+use nix::sys::stat::Mode;
+use serde_json::Value;
 
 use crate::support::crash::{git, is_ref_rename, jin, kill_at, nth};
 use crate::support::hanging::Case;
-use crate::support::observe::{Tree, assert_same, calm, shown, tree};
+use crate::support::hostile::{outside, protected, replace, run, victims};
+use crate::support::observe::{assert_same, shown, tree};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{NOBODY, Options, Repo, give_to, jin_txn, text};
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::Action;
-use crate::support::wait::{comes_true, wait_until};
-use nix::sys::stat::Mode;
-use serde_json::{Value, json};
-
-fn protected() -> Repo {
-    let repo = Repo::new(Options { guarded: true, ..Options::default() });
-    repo.write("file", "one\n");
-    repo.commit_all("one");
-    repo.commit_all("two");
-    repo
-}
-
-/// Runs to the end, which has to come soon.
-fn run(mut command: Command, what: &str) -> Output {
-    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("the program starts");
-    if !comes_true(|| child.try_wait().expect("it can be asked").is_some()) {
-        child.kill().ok();
-        panic!("{what}: it hangs");
-    }
-    let output = child.wait_with_output().expect("it can be waited for");
-    calm(&output);
-    output
-}
 
 #[test]
 fn a_lock_with_a_line_feed_in_its_name_prints_no_line_of_its_own() {
@@ -76,34 +54,8 @@ fn use_everything(repo: &Repo, what: &str) {
     }
 }
 
-/// What lies outside of the repository, in the scratch directory.
-fn outside(repo: &Repo) -> Tree {
-    tree(repo.scratch())
-        .into_iter()
-        .filter(|(path, _)| !path.starts_with("repo") && !path.starts_with("home"))
-        .collect()
-}
-
-/// Files and directories outside, as a hostile link would like to reach them.
-fn victims(repo: &Repo) -> (PathBuf, PathBuf) {
-    let (file, dir) = (repo.scratch().join("victim"), repo.scratch().join("victims"));
-    fs::write(&file, "precious\n").expect("a file can be made");
-    fs::create_dir(&dir).expect("a directory can be made");
-    fs::write(dir.join("00000000000000000001.wal"), "precious, too\n").expect("a file can be made");
-    (file, dir)
-}
-
-fn replace(path: &Path, with: impl FnOnce(&Path)) {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path).expect("it can be removed"),
-        Ok(_) => fs::remove_file(path).expect("it can be removed"),
-        Err(_) => {}
-    }
-    with(path);
-}
-
 /// The files and directories of a state directory, with its newest segment and a marker of an open transaction.
-fn parts(repo: &Repo) -> Vec<PathBuf> {
+pub fn parts(repo: &Repo) -> Vec<PathBuf> {
     let state = repo.git_dir().join(".jin");
     let mut parts = vec![state.clone()];
     parts.extend(["wal", "quarantine", "tx"].map(|name| state.join(name)));
@@ -256,161 +208,6 @@ fn a_repository_of_somebody_else_is_not_touched_by_root() {
     assert!(!trap.exists(), "nothing of theirs was executed");
 }
 
-/// A run that was killed: its runner first, then whatever is left of it.
-fn killed_run() -> Repo {
-    let repo = protected();
-    repo.write("untracked", "mine\n");
-    let script = "echo changed >file; echo more >new; git tag by-the-run; kill -9 $PPID; exit 1";
-    let mut child = jin(&repo, &["run", "--", "sh", "-c", script]).spawn().expect("the program starts");
-    child.wait().expect("it can be waited for");
-    // The shell outlives its runner by a moment.
-    wait_until("the shell has ended", || repo.jin_txn(["check"]).status.code() != Some(5));
-    repo
-}
-
-fn tx_of_run(repo: &Repo) -> PathBuf {
-    let entries = fs::read_dir(repo.git_dir().join(".jin/tx")).expect("it is there").flatten().map(|e| e.path());
-    entries.filter(|path| path.join("snapshot.json").exists()).min().expect("a run has a snapshot")
-}
-
-#[test]
-fn a_killed_run_goes_back_when_nobody_interferes() {
-    let repo = killed_run();
-    let output = run(jin(&repo, &["recover"]), "recover");
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&repo, &output));
-    assert_eq!(fs::read_to_string(repo.path().join("file")).expect("it is there"), "one\n");
-    assert!(!repo.path().join("new").exists() && repo.try_git(["rev-parse", "by-the-run"]).status.code() != Some(0));
-}
-
-#[test]
-fn a_snapshot_that_names_other_places_is_refused_or_stays_inside() {
-    type Change = fn(&mut Value, &Repo);
-    fn kept(path: &str) -> Value {
-        json!({ "path": path, "content": { "file": { "mode": 0o755, "copy": 1 } } })
-    }
-    let changes: [(&str, Change); 12] = [
-        ("a path above", |s, _| s["files"] = json!([kept("../victim")])),
-        ("an absolute path", |s, repo| {
-            s["files"] = json!([kept(&repo.scratch().join("victim").display().to_string())]);
-        }),
-        ("a hook of git", |s, _| s["files"] = json!([kept(".git/hooks/pre-commit")])),
-        ("a hook of git, spelt otherwise", |s, _| s["files"] = json!([kept(".GIT/hooks/pre-commit")])),
-        ("a hook by the files of the git directory", |s, _| s["own"] = json!([kept("hooks/pre-commit")])),
-        ("a path through a link", |s, _| s["files"] = json!([kept("way/victim")])),
-        ("a path that the snapshot itself makes a link", |s, repo| {
-            let target = repo.scratch().display().to_string();
-            let link = json!({ "path": "door", "content": { "link": { "target": target } } });
-            s["files"] = json!([link, kept("door/victim")]);
-        }),
-        ("an escaped path", |s, _| s["files"] = json!([kept("\\x2e\\x2e/victim")])),
-        ("another worktree", |s, repo| s["worktree"] = json!(repo.scratch().display().to_string())),
-        ("another worktree with its inode", |s, repo| {
-            s["worktree"] = json!(repo.scratch().display().to_string());
-            s["root"] = json!(fs::metadata(repo.scratch()).expect("it is there").ino());
-            s["files"] = json!([kept("victim")]);
-        }),
-        ("a linked worktree above", |s, _| s["linked"] = json!(["../../..", "/etc"])),
-        (
-            "a huge number",
-            |s, _| s["files"] = json!([{ "path": "file", "content": { "file": { "mode": 4294967295_u32, "copy": 18446744073709551615_u64 } } }]),
-        ),
-    ];
-    for (what, change) in changes {
-        let repo = killed_run();
-        victims(&repo);
-        symlink("..", repo.path().join("way")).expect("a link can be made");
-        let tx = tx_of_run(&repo);
-        fs::write(tx.join("copies/1"), "#!/bin/sh\ntouch sprung\n").expect("it can be written");
-        let path = tx.join("snapshot.json");
-        let mut snapshot: Value = serde_json::from_slice(&fs::read(&path).expect("it is there")).expect("it is JSON");
-        change(&mut snapshot, &repo);
-        // Who can write the log as well makes it fit: what is named has to lead nowhere all the same.
-        seal(&repo, &tx, snapshot);
-        let before = outside(&repo);
-        let hooks = tree(&repo.git_dir().join("hooks"));
-        let id = tx.file_name().and_then(|n| n.to_str()).expect("a transaction").to_owned();
-        for arguments in [&["recover"][..], &["recover", "--take-back", &id]] {
-            run(jin(&repo, arguments), what);
-        }
-        assert_same(&before, &outside(&repo), what);
-        assert_same(&hooks, &tree(&repo.git_dir().join("hooks")), what);
-        run(git(&repo, &["commit", "-q", "--allow-empty", "-m", "next"]), what);
-        assert!(!repo.path().join("sprung").exists(), "{what}: nothing of it was executed");
-    }
-}
-
-/// Writes a snapshot with a record that names it, and copies that are those which it names.
-fn seal(repo: &Repo, tx: &Path, mut snapshot: Value) {
-    use sha2::Digest;
-    for list in ["files", "own", "shared"] {
-        for kept in snapshot[list].as_array_mut().into_iter().flatten() {
-            let Some(copy) = kept["content"]["file"]["copy"].as_u64() else { continue };
-            let Ok(found) = fs::metadata(tx.join("copies").join(copy.to_string())) else { continue };
-            let modified = found.mtime() * 1_000_000_000 + found.mtime_nsec();
-            kept["content"]["file"]["identity"] = json!([found.ino(), found.len(), modified, 0]);
-        }
-    }
-    // The index is the first copy.
-    snapshot["index"] = json!(null);
-    let text = snapshot.to_string();
-    let sum: String = sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(tx.join("snapshot.json"), text).expect("it can be written");
-    let path = parts(repo).pop().expect("there is a segment");
-    let log = fs::read_to_string(&path).expect("the log is text");
-    let sealed = log.lines().map(|line| {
-        let mut record: Value = serde_json::from_str(&line[9..]).expect("a record is JSON");
-        if record["data"]["snapshot"].is_null() {
-            return format!("{line}\n");
-        }
-        record["data"]["snapshot"]["sha256"] = json!(sum);
-        let json = record.to_string();
-        format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
-    });
-    fs::write(&path, sealed.collect::<String>()).expect("it can be written");
-}
-
-#[test]
-fn a_copy_of_a_run_that_is_a_link_brings_nothing_in_from_outside() {
-    let repo = killed_run();
-    victims(&repo);
-    let copies = tx_of_run(&repo).join("copies");
-    let copies = fs::read_dir(copies).expect("it has copies").flatten().map(|copy| copy.path());
-    let is_mine = |copy: &PathBuf| fs::read(copy).is_ok_and(|content| content == b"mine\n");
-    let mine = copies.into_iter().find(is_mine).expect("the untracked file is kept");
-    replace(&mine, |path| symlink(repo.scratch().join("victim"), path).expect("a link can be made"));
-    fs::write(repo.path().join("untracked"), "changed\n").expect("it can be written");
-    run(jin(&repo, &["recover"]), "recover");
-    let inside = tree(repo.path())
-        .into_values()
-        .filter(|(mode, content)| mode & 0o170_000 == 0o100_000 && content == b"precious\n");
-    assert_eq!(inside.count(), 0, "nothing from outside has come in");
-}
-
-#[test]
-fn a_marker_of_a_run_that_is_damaged_does_not_cost_its_snapshot() {
-    for (what, from, to) in [
-        ("its origin is gone", "\"origin\":\"run\"", "\"nrigin\":\"run\""),
-        ("it is no JSON", "{", "["),
-        ("it is another process", "\"pid\":", "\"pid\":1"),
-        ("it is of another time", "\"timestamp\":1", "\"timestamp\":9"),
-        ("it is of another boot", "\"boot\":\"", "\"boot\":\"0"),
-    ] {
-        let repo = killed_run();
-        let marker =
-            crate::support::snapshot::walk(&repo.git_dir().join(".jin"), &|dir| dir.ends_with(Path::new(".jin")));
-        let marker = marker.into_iter().find(|p| p.display().to_string().contains(".transaction_")).expect("a marker");
-        let content = fs::read_to_string(&marker).expect("it can be read");
-        fs::write(&marker, content.replacen(from, to, 1)).expect("it can be written");
-        assert_ne!(content, fs::read_to_string(&marker).expect("it can be read"), "{what}");
-        let output = run(jin(&repo, &["recover"]), what);
-        let file = fs::read_to_string(repo.path().join("file")).expect("it is there");
-        let tag = repo.try_git(["rev-parse", "-q", "--verify", "by-the-run"]).status.success();
-        let went_back = file == "one\n" && !tag;
-        let waits = file == "changed\n" && tag && output.status.code() != Some(0) && tx_of_run(&repo).exists();
-        assert!(went_back || waits, "{what}: neither back nor waiting: {file:?} {tag} {}", shown(&repo, &output));
-    }
-}
-
 #[test]
 fn a_marker_that_is_damaged_while_its_git_lives_costs_that_git_nothing() {
     for (what, from, to) in [
@@ -481,22 +278,6 @@ fn an_environment_that_lies_changes_nothing_elsewhere() {
     assert!(run(command, "GIT_DIR").status.success());
     assert_eq!((Snapshot::of(&repo), repo.logged()), before, "GIT_DIR elsewhere: this one is not touched");
     assert_eq!(other.logged().len(), 2, "and that one logs it");
-}
-
-#[test]
-fn a_run_of_another_kind_of_transaction_is_not_believed() {
-    // A live transaction of git, which is no run: a forged variable makes nothing a part of it.
-    let case = Case::new();
-    let hanging = case.hang();
-    let ino = fs::metadata(case.repo.git_dir().join(".jin")).expect("it is there").ino();
-    let id = case.repo.logged()[0].split(' ').next().expect("an id").to_owned();
-    let mut command = git(&case.repo, &["update-ref", "refs/tags/t", "HEAD"]);
-    command.env("JIN_TXN_RUN", format!("{id}@{ino}"));
-    assert!(run(command, "JIN_TXN_RUN").status.success());
-    let newest = case.repo.logged()[0].split(' ').next().expect("an id").to_owned();
-    let told: Value = serde_json::from_slice(&case.repo.jin_txn(["show", &newest, "--json"]).stdout).expect("JSON");
-    assert!(told["begin"].get("part_of").is_none(), "it is part of nothing: {told:#}");
-    hanging.let_go();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod apply;
 mod hostile_log;
 mod hostile_repository;
+mod hostile_run;
 mod log_damage;
 mod looking;
 mod receiving;

@@ -18,8 +18,11 @@ pub struct Terminal {
     program: Child,
     keyboard: File,
     screen: Receiver<Vec<u8>>,
+    /// What was shown, without what moves the cursor.
     shown: String,
     seen: usize,
+    /// The same as it came.
+    raw: String,
 }
 
 impl Terminal {
@@ -51,7 +54,7 @@ impl Terminal {
                 }
             }
         });
-        Self { program, keyboard, screen, shown: String::new(), seen: 0 }
+        Self { program, keyboard, screen, shown: String::new(), seen: 0, raw: String::new() }
     }
 
     /// Types a line and the return key.
@@ -79,13 +82,27 @@ impl Terminal {
             }
             let left = PATIENCE.saturating_sub(start.elapsed());
             match self.screen.recv_timeout(left) {
-                Ok(bytes) => self.shown.push_str(&plain(&bytes)),
+                Ok(bytes) => self.show(&bytes),
                 Err(RecvTimeoutError::Timeout) => panic!("`{text}` is not shown: {}", &self.shown[self.seen..]),
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("it ended without `{text}`: {}", &self.shown[self.seen..])
                 }
             }
         }
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        self.shown.push_str(&plain(bytes));
+        self.raw.push_str(&String::from_utf8_lossy(bytes));
+    }
+
+    /// Waits for the program's end; returns its exit code, what is left on the screen, and everything that was on it at any time.
+    pub fn left(mut self) -> (Option<i32>, String, String) {
+        let status = self.program.wait().expect("the program can be waited for");
+        while let Ok(bytes) = self.screen.recv_timeout(PATIENCE) {
+            self.show(&bytes);
+        }
+        (status.code(), screen(&self.raw), std::mem::take(&mut self.shown))
     }
 
     /// Waits for the program's end.
@@ -100,6 +117,34 @@ impl Drop for Terminal {
         self.program.kill().ok();
         self.program.wait().ok();
     }
+}
+
+/// The lines that are left when a wide terminal has shown `raw`, which moves the cursor to the first column and clears lines.
+fn screen(raw: &str) -> String {
+    let (mut lines, mut column) = (vec![Vec::new()], 0);
+    let mut chars = raw.chars();
+    while let Some(c) = chars.next() {
+        let line = lines.last_mut().expect("there is one at least");
+        match c {
+            '\u{1b}' => {
+                chars.next();
+                if chars.by_ref().find(|c| ('@'..='~').contains(c)) == Some('K') {
+                    line.truncate(column);
+                }
+            }
+            '\r' => column = 0,
+            '\n' => {
+                lines.push(Vec::new());
+                column = 0;
+            }
+            c => {
+                line.truncate(column);
+                line.push(c);
+                column += 1;
+            }
+        }
+    }
+    lines.into_iter().map(String::from_iter).collect::<Vec<_>>().join("\n")
 }
 
 /// Without the sequences that move the cursor and colour, and without carriage returns.

@@ -22,6 +22,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "benches"))
+from isolated import environment  # noqa: E402
+
 SECONDS, WRITERS = (int(value) for value in (sys.argv[1:] + ["60", "16"][len(sys.argv) - 1:]))
 JIN = os.environ.get("JIN_TXN_BIN", "jin-txn")
 PATIENCE = 10
@@ -72,7 +75,7 @@ class Writer(threading.Thread):
 def main():
     random.seed(7)
     with tempfile.TemporaryDirectory(prefix="jin-soak-") as root:
-        env = environment(root)
+        env = environment(root, JIN_WATCH="on")
         repo = os.path.join(root, "repo")
         run = lambda *command, at=repo, **options: subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, **options)
         os.mkdir(repo)
@@ -94,17 +97,6 @@ def main():
         bad = judge(writers, run)
         report(writers, kills)
         sys.exit("\n".join(bad) if bad else 0)
-
-
-def environment(root):
-    for name in ("home", "run"):
-        os.mkdir(os.path.join(root, name), 0o700)
-    keep = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return keep | {
-        "HOME": os.path.join(root, "home"), "XDG_RUNTIME_DIR": os.path.join(root, "run"), "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
-        "JIN_WATCH": "on",
-    }
 
 
 def soak(writers):

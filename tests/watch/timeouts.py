@@ -20,6 +20,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "benches"))
+from isolated import environment  # noqa: E402
+
 ROUNDS, FILES, PAUSE_MS = (int(value) for value in (sys.argv[1:] + ["100", "20000", "0"][len(sys.argv) - 1:]))
 JIN = os.environ.get("JIN_TXN_BIN", "jin-txn")
 WITHOUT = bool(os.environ.get("WITHOUT"))
@@ -28,7 +31,7 @@ WITHOUT = bool(os.environ.get("WITHOUT"))
 def main():
     random.seed(7)
     with tempfile.TemporaryDirectory(prefix="jin-timeouts-") as root:
-        env = environment(root)
+        env = environment(root, JIN_WATCH="off" if WITHOUT else "on", GIT_EDITOR="true")
         repo = os.path.join(root, "repo")
         build(repo, env)
         run = Runner(repo, env)
@@ -38,17 +41,6 @@ def main():
         finally:
             run([JIN, "watch", "--stop"], check=False)
         run(["git", "fsck", "--no-progress", "--connectivity-only"])
-
-
-def environment(root):
-    for name in ("home", "run"):
-        os.mkdir(os.path.join(root, name), 0o700)
-    keep = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return keep | {
-        "HOME": os.path.join(root, "home"), "XDG_RUNTIME_DIR": os.path.join(root, "run"), "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
-        "JIN_WATCH": "off" if WITHOUT else "on", "GIT_EDITOR": "true",
-    }
 
 
 class Runner:

@@ -41,7 +41,7 @@ pub(crate) fn make_readable(
         mend_packed_refs(site, expected, report)?;
     }
     let since = if expected.clock_is_steady { expected.durable_until.saturating_sub(MARGIN) } else { 0 };
-    let corrupt = objects::corrupt_loose(&site.repo.common_dir, since)?;
+    let corrupt = objects::corrupt_loose(&site.repo.common_dir, since, || ())?;
     let (mut moved, mut left) = (0, Vec::new());
     for object in corrupt {
         let done = perform(site, vec![Action::SetAside(object)])?;

@@ -1,9 +1,13 @@
 //! What else a rescue can be asked for: objects from elsewhere, work on a copy, what was replaced.
 
+use std::fs::File;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use super::damage::{empty, named, object, remove, rescue, template};
 use super::judge::everything;
 use crate::support::crash::run_jin;
-use crate::support::repo::{Git, Options, Repo, jin_txn, write_file};
+use crate::support::repo::{Git, Options, Repo, jin_txn, text, write_file};
 use crate::support::terminal::Terminal;
 
 fn fetch_head(repo: &Repo) -> Vec<u8> {
@@ -157,32 +161,67 @@ fn a_fetch_that_fails_leaves_the_rest_and_no_password_is_shown() {
     assert!(!shown.contains("secret"), "{shown}");
 }
 
-#[test]
-fn a_rescue_that_takes_long_says_at_a_terminal_what_it_is_doing() {
-    let repo = Repo::new(Options::default());
-    repo.commit_all("one");
-    repo.git(["repack", "-a", "-d", "-q"]);
-    let (bin, held) = (repo.scratch().join("bin"), repo.scratch().join("held"));
-    nix::unistd::mkfifo(&held, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    std::fs::create_dir(&bin).unwrap();
-    let git = Git::under_test();
-    // One git waits until this test has seen what is shown.
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *verify-pack*) read -r _ <'{}';; esac\nexec '{}' \"$@\"\n",
-        held.display(),
-        git.program.display()
-    );
-    write_file(&bin.join("git"), &script, 0o755);
+/// A rescue whose gits that check packs each wait for a line in a FIFO.
+fn held(repo: &Repo, arguments: &[&str], term: &str) -> (Command, File) {
+    let (bin, git) = (repo.scratch().join("bin"), Git::under_test());
+    let fifo = repo.scratch().join(format!("{term}{}", arguments.concat()));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = "#!/bin/sh\ncase \"$*\" in *verify-pack*) read -r _ <\"$HELD\";; esac\n";
+    write_file(&bin.join("git"), &format!("{script}exec '{}' \"$@\"\n", git.program.display()), 0o755);
     let mut path = bin.into_os_string();
     path.push(":");
     path.push(git.path_variable());
     let mut command = repo.command(jin_txn().as_os_str());
-    command.arg("rescue").env("TERM", "xterm").env("PATH", path);
+    command.arg("rescue").args(arguments).env("TERM", term).env("PATH", path).env("HELD", &fifo);
+    (command, File::options().read(true).write(true).open(fifo).unwrap())
+}
+
+#[test]
+fn a_rescue_that_takes_long_says_at_a_terminal_what_it_is_doing_and_leaves_nothing_of_that() {
+    let repo = Repo::new(Options::default());
+    repo.commit_all("one");
+    repo.git(["repack", "-a", "-d", "-q"]);
+    empty(&repo, "HEAD");
+    let damaged = repo.copy_as_it_is();
+    // Whoever shows nothing has been at work for longer than the one that shows something.
+    let (mut piped, pipe_waits) = held(&repo, &["--dry-run"], "xterm");
+    let piped = piped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let unmoved = [(&["--dry-run"][..], "dumb"), (&["--dry-run", "-q"], "xterm")].map(|(arguments, term)| {
+        let (command, waits) = held(&repo, arguments, term);
+        (Terminal::start(command), waits)
+    });
+    let (command, mut waits) = held(&damaged, &["--yes"], "xterm");
     let mut terminal = Terminal::start(command);
-    terminal.wait_for("jin-txn: checking pack 1 of 1 ...");
-    std::fs::write(&held, "go\n").unwrap();
-    terminal.wait_for("nothing is wrong");
-    assert!(terminal.ended().success());
+    const STAGE: &str = "jin-txn: checking pack 1 of 1 ... ";
+    terminal.wait_for(&format!("{STAGE}|"));
+    terminal.wait_for(&format!("{STAGE}/"));
+    let names = |text: &str, repo: &Repo| text.replace(&repo.scratch().display().to_string(), "[DIR]");
+    const FOUND: &str = "jin-txn: [DIR]/repo/.git is damaged:\n  HEAD is missing, empty or damaged: by its reflog it means refs/heads/main\n";
+    (&pipe_waits).write_all(b"go\n").unwrap();
+    let piped = piped.wait_with_output().unwrap();
+    let mut quiet = vec![(piped.status.code(), text(&piped.stderr).into_owned(), String::new())];
+    for (terminal, mut waits) in unmoved {
+        waits.write_all(b"go\n").unwrap();
+        quiet.push(terminal.left());
+    }
+    let quiet = quiet.into_iter().map(|(code, left, shown)| {
+        assert!(!shown.contains("checking pack"), "{shown}");
+        (code, names(&left, &repo))
+    });
+    assert_eq!(quiet.collect::<Vec<_>>(), [FOUND, FOUND, ""].map(|said| (Some(3), said.to_owned())));
+    // What is looked at again in the end takes as long.
+    waits.write_all(b"go\n").unwrap();
+    terminal.wait_for("HEAD");
+    terminal.wait_for(STAGE);
+    waits.write_all(b"go\n").unwrap();
+    let (code, left, _) = terminal.left();
+    assert_eq!(code, Some(0), "{left}");
+    insta::assert_snapshot!(names(&left, &damaged), @r"
+    jin-txn: [DIR]/repo/.git is damaged:
+      HEAD is missing, empty or damaged: by its reflog it means refs/heads/main
+    jin-txn: what was replaced is in [DIR]/repo/.git/jin-rescue/quarantine
+    jin-txn: [DIR]/repo/.git is whole again
+    ");
 }
 
 #[test]

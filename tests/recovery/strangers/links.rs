@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::crash::{git, jin, kill_at, nth, path_of};
+use crate::support::hostile::protected;
 use crate::support::observe::{Tree, assert_same, calm, shown, tree};
 use crate::support::point::let_the_clock_tick;
 use crate::support::reboot;
@@ -21,14 +22,6 @@ use crate::support::wait::wait_until;
 
 /// Longer than any command here takes that does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn protected() -> Repo {
-    let repo = Repo::new(Options { guarded: true, ..Options::default() });
-    repo.write("file", "one\n");
-    repo.commit_all("one");
-    repo.commit_all("two");
-    repo
-}
 
 /// Runs to the end, which has to come soon, with at most 64 MiB of its own.
 fn run(repo: &Repo, program: &Path, arguments: &[&str], input: &str, what: &str) -> Output {
