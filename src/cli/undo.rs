@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::cli::{Session, exit, real_git};
-use crate::git::{Git, RefStore, Repository, Value};
+use crate::git::{Config, Git, RefStore, Repository, Value};
 use crate::process::owner;
 use crate::recovery;
 use crate::setup::hooks;
@@ -182,7 +182,10 @@ impl Ready {
     /// What is unfinished is settled first: only what has ended can be reversed.
     fn get(session: &Session, dry_run: bool) -> anyhow::Result<Ready> {
         let repo = session.repository()?;
-        if let Some(problem) = hooks::why_unprotected(&real_git()?, &repo)?.into_iter().next() {
+        // What it writes it writes with the hooks of the repository, whatever this environment says of other gits.
+        let git = real_git()?;
+        let config = Config::read(&Git::new(&git).at(&repo.git_dir))?;
+        if let Some(problem) = hooks::why_unprotected_by(&git, &repo, &config)?.into_iter().next() {
             anyhow::bail!("{} is not protected, so this would not be logged: {problem}", shown(&repo.common_dir));
         }
         let options = session.recovery_options()?;
@@ -208,7 +211,7 @@ impl Ready {
             recovered.extend(report.transactions.iter().map(|found| found.id));
         }
         let records = Log::new(&state, &owner::boot_id()?, Wait::UpTo(super::PATIENCE)).scan()?.records;
-        Ok(Ready { repo, state, git: Git::new(&real_git()?), records, joined, recovered })
+        Ok(Ready { repo, state, git: Git::new(&git), records, joined, recovered })
     }
 
     /// Whoever repeats an undo that was killed does not want two.

@@ -138,11 +138,21 @@ fn with_no_repository_and_no_place_for_notes_that_is_what_is_said() {
     jin-txn: no repository is protected by you; `jin-txn install` in one protects it
     --- exit 0
     ");
-    let mut homeless = repo.command(crate::support::repo::jin_txn().as_os_str());
-    homeless.arg("list").env_remove("HOME").env_remove("XDG_STATE_HOME");
-    insta::assert_snapshot!(shown(&repo, &homeless.output().expect("it starts")), @"
+    let homeless = |arguments: &[&str]| {
+        let mut command = repo.command(crate::support::repo::jin_txn().as_os_str());
+        command.args(arguments).env_remove("HOME").env_remove("XDG_STATE_HOME");
+        shown(&repo, &command.output().expect("it starts"))
+    };
+    insta::assert_snapshot!(homeless(&["list"]), @"
     --- stderr
     error: there is no HOME, and no XDG_STATE_HOME: without one of them there are no notes
+    --- exit 1
+    ");
+    insta::assert_snapshot!(homeless(&["watch", "--status"]), @"
+    --- stderr
+    error: no watch can run here, and nothing was changed: HOME is not set, XDG_RUNTIME_DIR is too long for a socket, or /proc is not mounted
+    hint: set HOME, or a shorter XDG_RUNTIME_DIR, then run this again
+    hint: repositories are protected without a watch, too: after a git was killed, `git txn recover` recovers
     --- exit 1
     ");
     let both = repo.jin_txn(["--git-dir", ".git", "status", "--all"]);

@@ -165,6 +165,12 @@ fn what_git_would_answer_in_this_worktree_and_this_environment_decides() {
         run(Git::under_test().program.as_os_str(), &["tag", "-d", "made"]);
         assert_eq!(asked.logged().len() > before, code == 0, "{what}");
     }
+    // What jin-txn itself writes is logged in any environment.
+    repo.git(["tag", "taken-back"]);
+    let mut undo = repo.command(jin_txn().as_os_str());
+    let undone = undo.envs(counted("/nowhere")).arg("undo").output().expect("it runs");
+    assert_eq!(undone.status.code(), Some(0), "{}", shown(&repo, &undone));
+    assert!(repo.logged()[0].contains("undo"), "{:?}", repo.logged());
     // Whoever looks at the repository is told of the other worktree as well.
     let hindrance =
         "the worktree `elsewhere` is not protected: core.hooksPath is set to `/nowhere` (worktree configuration)";
