@@ -39,6 +39,7 @@ impl Open {
 
     /// Configuration and index, the files, HEAD last.
     fn place_all(&mut self) -> anyhow::Result<()> {
+        self.place_branch_log()?;
         let git_dir = &self.repo.git_dir;
         let git = Git::new(&self.program).at(git_dir);
         for (whole, change) in own::whole_files(&self.begin) {

@@ -66,6 +66,7 @@ pub mod manifest;
 mod prepare;
 pub(crate) mod queue;
 mod refs;
+pub(crate) mod rename;
 mod session;
 mod sessions;
 pub(crate) mod swap;
@@ -93,6 +94,7 @@ pub(crate) use unmet::Unmet;
 use crate::staging::worktree::Worktree;
 use queue::{Content, FileItem, RefItem, RefTo};
 use refs::Target;
+use rename::LogMove;
 use session::GitSession;
 use swap::{FileSwap, HeadSwap, HeldLocks, LogSwap, StateSwap};
 
@@ -112,6 +114,7 @@ pub struct Transaction {
     index: Option<FileSwap>,
     config: Option<FileSwap>,
     stash_log: Option<LogSwap>,
+    branch_log: Option<LogMove>,
     states: Vec<StateSwap>,
     head: Option<HeadSwap>,
     head_now: Option<Value>,
@@ -134,6 +137,7 @@ impl Transaction {
             index: None,
             config: None,
             stash_log: None,
+            branch_log: None,
             states: Vec::new(),
             head: None,
             head_now: None,
@@ -240,6 +244,12 @@ impl Transaction {
         self
     }
 
+    /// A branch gets another name: its reflog goes along.
+    pub(crate) fn move_branch_log(&mut self, log: LogMove) -> &mut Transaction {
+        self.branch_log = Some(log);
+        self
+    }
+
     /// State files come or go. The index is replaced, too: its lock keeps others from beginning or ending anything.
     pub(crate) fn replace_states(&mut self, states: Vec<StateSwap>) -> &mut Transaction {
         self.states = states;
@@ -272,7 +282,7 @@ impl Transaction {
 
     fn is_of_refs(&self) -> bool {
         let is_whole = self.index.is_some() || self.config.is_some() || self.stash_log.is_some();
-        self.files.is_empty() && !is_whole && self.head.is_none()
+        self.files.is_empty() && !is_whole && self.head.is_none() && self.branch_log.is_none()
     }
 
     fn push(&mut self, name: RefName, to: RefTo, expected: Expected, deref: Deref) -> &mut Transaction {

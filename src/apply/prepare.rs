@@ -190,6 +190,9 @@ impl Transaction {
         let prepared = git.prepare(&targets);
         work.git = Some(git);
         prepared.map_err(|error| unmet::explain(&self.repo, &self.git, &targets, error))?;
+        if let Some(log) = &self.branch_log {
+            log.require_as_planned(&self.repo)?;
+        }
         // git holds HEAD.lock as well while it changes the branch that HEAD means.
         self.compare_head()?;
         let locked = refs::locked(&self.repo, &self.git, &targets)?;
@@ -271,6 +274,8 @@ impl Transaction {
         if let Some(log) = &self.stash_log {
             begin.new_stash_log = log.stage(&self.repo, work.state, work.id)?;
         }
+        let branch_log = self.branch_log.as_ref();
+        begin.new_branch_log = branch_log.map(|log| log.stage(&self.repo, work.state, work.id)).transpose()?;
         if let Some(head) = &self.head {
             begin.new_head = Some(head.stage(&self.repo, &self.git, work.state, work.id)?);
             begin.refs.push(head.intended(&self.repo)?);

@@ -68,6 +68,8 @@ pub(crate) struct HeadSwap {
     /// The commits that they show.
     pub from_commit: Option<Oid>,
     pub to_commit: Option<Oid>,
+    /// What HEAD's reflog says of the move.
+    pub message: String,
 }
 
 /// Locks that we hold ourselves.
@@ -76,7 +78,7 @@ pub(super) struct HeldLocks(Vec<(PathBuf, FileId)>);
 
 impl HeldLocks {
     /// Locks `file` by giving what is staged for it a second name.
-    fn take(&mut self, staged: &Path, file: &Path) -> anyhow::Result<FileId> {
+    pub(super) fn take(&mut self, staged: &Path, file: &Path) -> anyhow::Result<FileId> {
         let lock = crate::fs::with_suffix(file.to_owned(), ".lock");
         match durable::hard_link(staged, &lock) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -179,12 +181,7 @@ impl HeadSwap {
         let commit = self.from_commit.or(self.to_commit).context("neither of the two HEADs shows a commit")?;
         let from = RefName::parse(b"refs/heads/jin-txn/shadow")?;
         let detach = RefWrite { name: head_name(), from: Value::Symref(from), to: Value::Oid(commit) };
-        write_refs(&git.at(&shadow), &[detach], &self.message())
-    }
-
-    /// As `git checkout` says it, so that `git checkout -` finds its way back.
-    fn message(&self) -> String {
-        own::moving_message(&self.from, &self.to)
+        write_refs(&git.at(&shadow), &[detach], &self.message)
     }
 
     /// Logs the move, and puts the new HEAD into place.

@@ -246,7 +246,7 @@ fn one(session: &Session, ready: &Ready, args: &Args, direction: Direction) -> a
     let follow = if args.keep_worktree { Follow::RefsOnly } else { Follow::AsMade };
     let restore = restore::plan(repo, git, &step, &kept, follow)?;
     if args.dry_run {
-        undo::check_files(repo, git, &step)?;
+        undo::check_files(repo, git, &step, &restore)?;
     } else {
         undo::carry_out(repo, git, &step, &restore)?;
     }

@@ -64,6 +64,46 @@ pub(crate) fn with(mut text: Vec<u8>, sections: &[Section]) -> (Vec<u8>, bool) {
     (text, all_fit)
 }
 
+/// Are these the same sections, but for the name in their headers, and are those written as git writes them?
+pub(crate) fn is_renamed((from, sections): (&[u8], &[Section]), (to, others): (&[u8], &[Section])) -> bool {
+    let is_plain = |line: &Option<&[u8]>| line.is_none_or(|line| !line.trim_ascii_start().starts_with(b"["));
+    let is_same = |(one, other): (&Section, &Section)| {
+        let (one, other) = (without_headers(one, from), without_headers(other, to));
+        one.iter().all(is_plain) && one == other
+    };
+    sections.len() == others.len() && sections.iter().zip(others).all(is_same)
+}
+
+/// The lines of a section, with nothing for the headers of this branch.
+fn without_headers<'s>(section: &'s Section, name: &[u8]) -> Vec<Option<&'s [u8]>> {
+    let header = header(name);
+    let lines = section.lines.split_inclusive(|byte| *byte == b'\n');
+    lines.map(|line| (line != header).then_some(line)).collect()
+}
+
+/// The configuration with others in the places of these sections, which it has.
+pub(crate) fn replaced(text: &[u8], sections: &[Section], others: &[Section]) -> Vec<u8> {
+    let mut replaced = Vec::with_capacity(text.len());
+    let mut end = 0;
+    for (section, other) in sections.iter().zip(others) {
+        replaced.extend_from_slice(&text[end..section.at]);
+        replaced.extend_from_slice(&other.lines);
+        end = section.at + section.lines.len();
+    }
+    replaced.extend_from_slice(&text[end..]);
+    replaced
+}
+
+/// The line with which git begins the section of a branch.
+fn header(name: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(name.len());
+    for byte in name {
+        escaped.extend(b"\"\\".contains(byte).then_some(b'\\'));
+        escaped.push(*byte);
+    }
+    [b"[branch \"".as_slice(), &escaped, b"\"]\n"].concat()
+}
+
 fn is_start_of_line(text: &[u8], at: usize) -> bool {
     at == 0 || text.get(at - 1) == Some(&b'\n')
 }

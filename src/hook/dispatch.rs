@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use crate::git::{Git, openable};
 use crate::hook::call::{Call, Event, NoCaller};
+use crate::hook::nested::StartedBy;
 use crate::hook::{Environment, Reply, nested, post_checkout, recover};
 use crate::observe::payload::Payload;
 use crate::process::owner;
@@ -85,8 +86,13 @@ fn handle(event: Event, input: &[u8], environment: &Environment) -> anyhow::Resu
         told = recover::set_copy_aside(&repo, environment)?;
         listing = read()?;
     }
-    if nested::is_within_ours(environment, &listing)? {
-        return Ok(Reply::go());
+    match (nested::started_by(environment, &listing)?, event) {
+        (StartedBy::Ours, _) => return Ok(Reply::go()),
+        (StartedBy::OursThatDied, Event::Preparing | Event::Prepared) => {
+            let line = "jin-txn: nothing is changed: the transaction was killed for which this git was started";
+            return Ok(Reply::veto(vec![line.to_owned()]));
+        }
+        _ => {}
     }
     let call = Call { event, environment, repo, state, payload, listing, git: OnceCell::new() };
     let mut reply = match event {

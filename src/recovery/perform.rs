@@ -20,7 +20,7 @@ use crate::recovery::site::Site;
 use crate::recovery::{close, reflogs, staged, take_apart};
 use crate::state::marker::State;
 use crate::state::{kept, quarantine};
-use crate::wal::{Body, Flush, Outcome};
+use crate::wal::{Body, Flush, Outcome, rename_message};
 
 /// Performs actions one after the other, or tells them.
 pub(crate) fn perform(site: &Site<'_>, actions: Vec<Action>) -> anyhow::Result<Progress> {
@@ -192,7 +192,7 @@ impl Snapshot {
 }
 
 fn follow_rename(site: &Site<'_>, git_dir: &Path, old: &RefName, new: &RefName) -> anyhow::Result<()> {
-    let message = format!("Branch: renamed {old} to {new}");
+    let message = rename_message(old, new);
     reflogs::trim_arrival(site, git_dir, message.as_bytes())?;
     let to = Value::Symref(new.clone());
     let write = RefWrite { name: RefName::parse(b"HEAD")?, from: Value::Symref(old.clone()), to };

@@ -28,7 +28,7 @@ use crate::recovery::reflogs::Told;
 use crate::recovery::site::{Mode, Site};
 use crate::staging::own;
 use crate::state::{TxId, TxKind};
-use crate::wal::{Begin, Record, RefChange};
+use crate::wal::{Begin, BranchLog, Record, RefChange};
 
 /// What is known of a transaction that we made and that has not ended.
 pub(crate) struct Made {
@@ -122,8 +122,12 @@ fn state_of(
 
 /// A hook must not finish these: they write files.
 pub(crate) fn needs_a_command<'c>(cases: &'c [Case], mode: &Mode) -> Option<&'c Unfinished> {
-    let is_of_worktree =
-        |b: &Begin| !b.files.is_empty() || own::whole_files(b).next().is_some() || b.new_head.is_some();
+    let is_of_worktree = |b: &Begin| {
+        !b.files.is_empty()
+            || own::whole_files(b).next().is_some()
+            || b.new_head.is_some()
+            || b.new_branch_log.is_some()
+    };
     let writes_files =
         |u: &&Unfinished| u.is_to_be_finished() && u.begin.as_ref().is_some_and(|begin| is_of_worktree(begin));
     cases.iter().map(|case| &case.tx).find(writes_files).filter(|_| *mode != Mode::Command)
@@ -169,7 +173,8 @@ pub(crate) fn actions(site: &Site<'_>, case: &Case, begin: &Begin) -> anyhow::Re
     }
     actions.push(Action::PlaceFiles { id: case.tx.id(), git_dir: git_dir.clone(), begin: Box::new(begin.clone()) });
     if let [head] = heads.as_slice() {
-        let message = own::moving_message(&head.from, &head.to);
+        let moving = || own::moving_message(&head.from, &head.to);
+        let message = begin.new_branch_log.as_ref().map_or_else(moving, BranchLog::message);
         // Its name is that of this worktree there.
         let name = RefName::parse(b"HEAD").expect("git calls it so");
         let writes = vec![RefWrite { name, ..head.clone() }];

@@ -5,12 +5,13 @@ use std::path::Path;
 use crate::fs::FileId;
 use crate::git::{RefName, RefStore, Repository, Value, reflog};
 use crate::locks::{InTheWay, while_holding};
+use crate::recovery::files::while_locked;
 use crate::recovery::progress::Progress;
 use crate::recovery::site::Site;
 use crate::staging::own::{self, Whole};
 use crate::staging::place::{Placed, Placing};
 use crate::staging::worktree::Worktree;
-use crate::staging::{stage, states};
+use crate::staging::{branch_log, stage, states};
 use crate::state::{TxId, kept};
 use crate::wal::{Begin, FileChange, NewFile, RefChange};
 
@@ -44,6 +45,11 @@ pub(crate) fn place_files(
     begin: &Begin,
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
+    if let Some(log) = &begin.new_branch_log {
+        let put = || Ok(branch_log::place(site.repo, (site.state, id), begin, log)?);
+        let placed = while_locked(site, &log.to, put)?;
+        tell_placed(&format!("the reflog of {}", log.to), placed, progress);
+    }
     for (whole, change) in own::whole_files(begin) {
         place_whole(site, id, git_dir, (whole, &change), &begin.refs, progress)?;
     }
@@ -80,8 +86,13 @@ fn place_whole(
 ) -> anyhow::Result<()> {
     let path = whole.path(site.repo, git_dir);
     let put = || own::place(site.state, id, &site.git.at(git_dir), (whole, &path), change, refs);
-    let name = site.repo.relative(&path);
-    match while_holding(site.repo, &whole.lock(site.repo, git_dir), put)? {
+    let placed = while_holding(site.repo, &whole.lock(site.repo, git_dir), put)?;
+    tell_placed(&site.repo.relative(&path), placed, progress);
+    Ok(())
+}
+
+fn tell_placed(name: &str, placed: Placed, progress: &mut Progress) {
+    match placed {
         Placed::Now => progress.lines.push(format!("wrote {name}")),
         Placed::Already => {}
         Placed::Left(why) => {
@@ -89,7 +100,6 @@ fn place_whole(
             progress.lines.push(format!("{name} is left alone: {why}"));
         }
     }
-    Ok(())
 }
 
 fn redo_files<'b>(

@@ -187,11 +187,12 @@ pub(crate) fn known_dead(repo: &Repository, cases: &[Case]) -> KnownDead {
     known
 }
 
-/// `index.lock`, `config.lock` and `HEAD.lock` of a transaction of ours: second names of what it had staged. A name more or less changes the
+/// `index.lock`, `config.lock`, `HEAD.lock` and the lock of a renamed branch of a transaction of ours: second names of what it had staged. A name more or less changes the
 /// ctime of a file.
 fn own_locks(repo: &Repository, git_dir: &Path, begin: &Begin) -> Vec<(PathBuf, FileId)> {
     let whole = own::whole_files(begin).map(|(whole, change)| (whole.lock(repo, git_dir), change.after));
-    let locks = whole.chain(begin.new_head.map(|head| (git_dir.join("HEAD.lock"), head)));
+    let branch = begin.new_branch_log.as_ref().map(|log| (RefStore::new(repo).lock(&log.to), log.after));
+    let locks = whole.chain(begin.new_head.map(|head| (git_dir.join("HEAD.lock"), head))).chain(branch);
     let as_now = |(path, file): (PathBuf, FileId)| {
         let now = FileId::at(&path).ok().flatten().filter(|now| now.is_same_file(&file))?;
         Some((path, now))

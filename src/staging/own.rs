@@ -153,8 +153,7 @@ fn is_as_found(git: &Git, (whole, path): (Whole, &Path), old: &Path, before: Opt
 
 /// Puts the log of refs/stash into place. Another worktree may have made a stash since the ref moved: its entry stays, behind ours.
 fn place_log(path: &Path, old: &Path, staged: &Path, refs: &[RefChange]) -> io::Result<Placed> {
-    let [was, now, new] =
-        [read_stash_log(old)?, read_stash_log(path)?, read_stash_log(staged)?].map(Option::unwrap_or_default);
+    let [was, now, new] = [read_log(old)?, read_log(path)?, read_log(staged)?].map(Option::unwrap_or_default);
     let Some(change) = refs.iter().find(|change| change.name.as_bytes() == b"refs/stash") else {
         return Ok(Placed::Left("its ref was not changed".to_owned()));
     };
@@ -192,7 +191,7 @@ fn since_change(now: &[u8], was: &[u8], change: &RefChange) -> Option<Vec<u8>> {
 }
 
 /// Is this whole lines of a log, of which the first goes on from this value, and each other one from the line before?
-fn goes_on(lines: &[u8], from: &Value) -> bool {
+pub(crate) fn goes_on(lines: &[u8], from: &Value) -> bool {
     let Some(text) = lines.strip_suffix(b"\n") else { return lines.is_empty() };
     let mut at = match from {
         Value::Oid(oid) => oid.hex().as_bytes().to_vec(),
@@ -207,12 +206,12 @@ fn goes_on(lines: &[u8], from: &Value) -> bool {
 /// Is the log of refs/stash the one that the transaction was planned on?
 pub(crate) fn is_stash_log_unchanged(state: &StateDir, id: TxId, repo: &Repository) -> io::Result<bool> {
     let found = [Whole::StashLog.path(repo, &repo.git_dir), Whole::StashLog.old(state, id)];
-    let [now, was] = found.map(|path| read_stash_log(&path));
+    let [now, was] = found.map(|path| read_log(&path));
     Ok(now?.unwrap_or_default() == was?.unwrap_or_default())
 }
 
-/// A log of refs/stash; `None` when there is none.
-pub(crate) fn read_stash_log(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// A reflog; `None` when there is none.
+pub(crate) fn read_log(path: &Path) -> io::Result<Option<Vec<u8>>> {
     absent_is_none(durable::read_own(path, LARGEST_LOG))
 }
 

@@ -31,7 +31,7 @@ use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, TxKind, kept};
 use crate::undo::kept::Kept;
 use crate::undo::stash;
-use crate::wal::{Begin, Body, Operations, Record, RefChange};
+use crate::wal::{Begin, Body, Operations, Outcome, Record, RefChange};
 
 /// Something changed behind the last operation, and no hook saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,9 +174,9 @@ impl End<'_> {
                 Body::Committed { refs } | Body::Recovered { refs, .. } | Body::Baseline { refs, .. } => {
                     values.extend(refs.iter().map(|now| (now.name.clone(), now.value.clone())));
                     let begin = record.tx.and_then(|tx| open.remove(&tx));
-                    if let Some((to, value)) = begin.and_then(renamed) {
-                        values.insert(to, value);
-                    }
+                    let is_back =
+                        matches!(&record.body, Body::Recovered { outcome, .. } if *outcome != Outcome::Committed);
+                    values.extend(begin.filter(|_| !is_back).into_iter().flat_map(renamed));
                 }
                 Body::Checkout(checkout) => {
                     values.extend(checkout.head.iter().map(|head| (head.name.clone(), head.value.clone())));
@@ -318,9 +318,16 @@ impl End<'_> {
     }
 }
 
-fn renamed(begin: &Begin) -> Option<(RefName, Value)> {
-    let to = begin.rename.as_ref()?.to.clone()?;
-    Some((to, begin.refs.iter().find(|change| !change.name.is_head())?.before.clone()?))
+/// What a rename makes outside of its transaction: the new name, and HEAD on it.
+fn renamed(begin: &Begin) -> Vec<(RefName, Value)> {
+    let Some((rename, to)) = begin.rename.as_ref().and_then(|rename| Some((rename, rename.to.clone()?))) else {
+        return Vec::new();
+    };
+    let Some(old) = begin.refs.iter().find(|change| !change.name.is_head()) else { return Vec::new() };
+    let is_on_it = |value: &Value| !rename.alone && *value == Value::Symref(old.name.clone());
+    let head = begin.head.as_ref().filter(|head| is_on_it(&head.value));
+    let head = head.map(|head| (head.name.clone(), Value::Symref(to.clone())));
+    old.before.clone().map(|value| (to, value)).into_iter().chain(head).collect()
 }
 
 /// The names of state files, but for AUTO_MERGE, which a finished rebase leaves.

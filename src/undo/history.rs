@@ -9,6 +9,7 @@ use crate::run::child_transactions::{self, Move};
 use crate::state::{TxId, TxKind};
 use crate::undo::goes_on_by_itself;
 use crate::undo::refusal::Refusal;
+use crate::undo::rename::{self, RenameStep};
 use crate::undo::stash::{self, Kind, StashStep};
 use crate::wal::{Begin, Body, Checkout, Doer, FileChange, Operations, Outcome, Place, Record, Reversal};
 
@@ -18,8 +19,6 @@ const SCRATCH: &str = "refs/jin-txn/";
 const FILES: &str = "it replaced what index or worktree had, and no hook was called before";
 
 const HEAD_UNKNOWN: &str = "it moved HEAD, and the log does not say from where";
-
-const RENAMED: &str = "it renamed a branch, whose new name no transaction made: `git branch -m` renames it back";
 
 const OF_A_REFTABLE: &str = "the log has no earlier values of a reftable";
 
@@ -55,6 +54,7 @@ pub(super) struct Changes<'l> {
     /// The moves of the worktree's HEAD, oldest first.
     pub(super) heads: Vec<HeadRecord>,
     pub(super) stash: Option<StashStep>,
+    pub(super) rename: Option<RenameStep>,
 }
 
 /// One transaction that moved HEAD, or the branch that HEAD meant.
@@ -84,7 +84,20 @@ impl<'l> Changes<'l> {
     /// Of an operation that has no transaction.
     fn of_checkout(by: &'l Doer) -> Changes<'l> {
         let operation = by.root.as_ref().map_or(&by.operation, |root| &root.operation);
-        Changes { worktree: &by.worktree, operation, refs: Vec::new(), files: &[], heads: Vec::new(), stash: None }
+        let (refs, heads) = (Vec::new(), Vec::new());
+        Changes { worktree: &by.worktree, operation, refs, files: &[], heads, stash: None, rename: None }
+    }
+
+    /// Of a rename that these transactions made, if they did. Its new name and HEAD may have changed outside of them.
+    fn of_rename(begins: &[&'l Begin]) -> Result<Option<Changes<'l>>, String> {
+        let (Some(rename), Some(begin)) = (rename::of(begins)?, begins.first()) else { return Ok(None) };
+        let RenameStep { old, new, value, .. } = &rename;
+        let symref = |name: &RefName| Value::Symref(name.clone());
+        let mut refs = vec![(old.clone(), value.clone(), Value::Absent), (new.clone(), Value::Absent, value.clone())];
+        refs.extend(rename.head.iter().map(|head| (head.clone(), symref(old), symref(new))));
+        let (worktree, operation) = (begin.worktree.as_str(), command(begin));
+        let rename = Some(rename);
+        Ok(Some(Changes { worktree, operation, refs, files: &[], heads: Vec::new(), stash: None, rename }))
     }
 
     /// HEAD has moved as well, outside of any transaction.
@@ -326,7 +339,6 @@ fn not_reversible(id: TxId, why: &str) -> Refusal {
 fn require_known(begin: &Begin) -> Result<(), String> {
     match begin.left.first() {
         Some(name) => Err(format!("it changed `{name}`, a name that jin-txn does not write")),
-        None if begin.rename.is_some() => Err(RENAMED.to_owned()),
         None => Ok(()),
     }
 }
@@ -334,6 +346,9 @@ fn require_known(begin: &Begin) -> Result<(), String> {
 /// What a transaction changed, or why that is more than values of refs.
 fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>, String> {
     require_known(begin)?;
+    if let Some(renamed) = Changes::of_rename(&[begin])? {
+        return Ok(renamed);
+    }
     let mut refs = Vec::new();
     for change in begin.refs.iter().filter(|c| is_settled(&c.name, settled)) {
         let before = change.before.as_ref().ok_or(OF_A_REFTABLE)?;
@@ -344,7 +359,8 @@ fn changes<'l>(begin: &'l Begin, settled: &[RefSnapshot]) -> Result<Changes<'l>,
     if refs.is_empty() && files.is_empty() {
         Err(NO_REF.to_owned())
     } else {
-        Ok(Changes { worktree: &begin.worktree, operation: command(begin), refs, files, heads, stash })
+        let (worktree, operation) = (begin.worktree.as_str(), command(begin));
+        Ok(Changes { worktree, operation, refs, files, heads, stash, rename: None })
     }
 }
 
@@ -381,7 +397,11 @@ fn changes_of_all<'l>(
         }
     }
     let made = parts.iter().filter_map(|part| if let Part::Made { begin, .. } = part { Some(*begin) } else { None });
-    let stash = stash::of(&made.collect::<Vec<_>>())?;
+    let made: Vec<&Begin> = made.collect();
+    if let Some(renamed) = Changes::of_rename(&made)? {
+        return Ok(renamed);
+    }
+    let stash = stash::of(&made)?;
     let mut refs = Vec::new();
     let is_back = |name: &RefName, before: &Value| head.is_some_and(|now| now.name == *name && now.value == *before);
     for (name, (before, after)) in heads.into_iter().filter(|(_, (before, after))| before != after) {
@@ -399,7 +419,7 @@ fn changes_of_all<'l>(
         Err(NO_REF.to_owned())
     } else {
         let (worktree, operation) = (begin.worktree.as_str(), command(begin));
-        Ok(Changes { worktree, operation, refs, files: &[], heads: moves_of_head, stash })
+        Ok(Changes { worktree, operation, refs, files: &[], heads: moves_of_head, stash, rename: None })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::git::branch_config::{self, Section};
 use crate::process::git_argv;
 use crate::process::operation::words_of;
 use crate::staging::own::{OLD_CONFIG, OLD_INDEX, OLD_STASH_LOG};
-use crate::staging::stage;
+use crate::staging::{branch_log, stage};
 use crate::state::directory::SMALL;
 use crate::state::{StateDir, TxId, kept};
 use crate::undo::{Direction, Step};
@@ -50,6 +50,8 @@ pub(crate) struct Kept {
     /// Index and log of refs/stash as the last undo of it found them.
     pub index_undone: Option<PathBuf>,
     pub stash_log_undone: Option<PathBuf>,
+    /// The reflog of the new name of a branch, as the last undo of its rename found it.
+    pub branch_log_undone: Option<PathBuf>,
     /// The files that the last undo of it changed, sorted.
     pub files_undone: Option<Vec<RelPath>>,
     /// The last undo of it replaced the index, and what that was is gone.
@@ -105,6 +107,7 @@ impl Kept {
                 _ => None,
             });
             found.stash_log_undone = undone(OLD_STASH_LOG)?;
+            found.branch_log_undone = undone(branch_log::OLD)?;
             let has_changed = |is_it: fn(&Begin) -> bool| {
                 records.iter().any(|record| match &record.body {
                     Body::Begin(begin) | Body::Decided(begin) => record.tx == Some(undo) && is_it(begin),

@@ -17,14 +17,16 @@
 
 mod end_state;
 mod history;
+mod in_use;
 pub(crate) mod kept;
 mod refusal;
+mod rename;
 pub(crate) mod restore;
 pub(crate) mod several;
 mod stash;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::apply::swap::{FileSwap, HeadSwap};
 use crate::apply::{Expected, Transaction};
@@ -34,15 +36,19 @@ use crate::git::repository::NotFound;
 use crate::git::update_refs::{self, RefWrite, write_refs_with_hooks};
 use crate::git::{Git, Plumbing, RefName, RefStore, Repository, Value, name};
 use crate::process::operation::command_of;
+use crate::staging::own::moving_message;
 use crate::staging::stage::{self, Source};
 use crate::state::{StateDir, TxId};
 use crate::util::text::unescape;
 use crate::wal::{Body, FileChange, FileImage, Record, Reversal};
 
 use history::{HeadRecord, History};
+use in_use::{in_progress, used_elsewhere};
+use rename::RenameStep;
 use restore::{Head, Restore};
 use stash::StashStep;
 
+pub(crate) use in_use::checked_out;
 pub(crate) use refusal::{Direction, Refusal};
 
 /// What is to be written.
@@ -62,6 +68,8 @@ pub(crate) struct Step {
     pub heads: Vec<HeadRecord>,
     /// What it did to the list of stashes.
     pub stash: Option<StashStep>,
+    /// The branch that it renamed.
+    pub rename: Option<RenameStep>,
     /// Its transactions, oldest first.
     pub transactions: Vec<TxId>,
     /// Those of its command, if it is a run.
@@ -75,7 +83,8 @@ pub(crate) struct Step {
 impl Step {
     /// Is it more than one session of git can do: are there files, or refs that have to go before others can come?
     fn is_ours(&self) -> bool {
-        !self.files.is_empty() || self.stash.is_some() || update_refs::are_in_each_others_way(&self.writes)
+        let is_whole = self.stash.is_some() || self.rename.is_some();
+        !self.files.is_empty() || is_whole || update_refs::are_in_each_others_way(&self.writes)
     }
 }
 
@@ -148,8 +157,21 @@ pub(crate) fn plan(
     transactions.dedup();
     let is_part = |record: &&Record| matches!(&record.body, Body::Begin(begin) if begin.part_of == Some(id));
     let parts = records.iter().filter(is_part).filter_map(|record| record.tx).collect();
-    let stash = changes.stash;
-    Ok(Step { id, operation, direction, writes, files, heads, stash, transactions, parts, worktree, part_of: None })
+    let (stash, rename) = (changes.stash, changes.rename.clone());
+    Ok(Step {
+        id,
+        operation,
+        direction,
+        writes,
+        files,
+        heads,
+        stash,
+        rename,
+        transactions,
+        parts,
+        worktree,
+        part_of: None,
+    })
 }
 
 /// What takes a push back in the other repository, as long as that still has what was pushed.
@@ -221,6 +243,9 @@ pub(crate) fn check(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result
         }
     }
     // Where files are concerned the transaction itself says what has moved on, refs and files together.
+    if let Some(hint) = step.rename.as_ref().and_then(|rename| rename.way_out_of(&moved)) {
+        return Err(Refusal::MovedSince(step.id, moved, hint).into());
+    }
     if !moved.is_empty() && step.files.is_empty() {
         return Err(Refusal::Moved(step.id, moved).into());
     }
@@ -244,27 +269,6 @@ pub(crate) fn check(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result
     lost.map_or(Ok(()), |w| Err(Refusal::CheckedOut(step.id, w.name.clone()).into()))
 }
 
-/// Branches that another worktree has checked out, rebases or bisects.
-fn used_elsewhere(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
-    let mut branches = heads_of(repo, |git_dir| git_dir != repo.git_dir)?;
-    let others = repo.all_git_dirs().into_iter().filter(|git_dir| *git_dir != repo.git_dir);
-    branches.extend(others.flat_map(|git_dir| in_progress(&git_dir)).map(|(name, _)| name));
-    Ok(branches)
-}
-
-/// Branches that a worktree rebases or bisects: they are not checked out meanwhile.
-fn in_progress(git_dir: &Path) -> Vec<(RefName, &'static str)> {
-    const FILES: [(&str, &str); 3] =
-        [("rebase-merge/head-name", "a rebase"), ("rebase-apply/head-name", "a rebase"), ("BISECT_START", "a bisect")];
-    let branch = |(file, what): (&str, &'static str)| {
-        let (text, _) = crate::fs::unreadable_is_none(crate::fs::read_small(&git_dir.join(file))).ok()??;
-        let name = text.trim_ascii();
-        let full = if name.starts_with(b"refs/") { name.to_owned() } else { [b"refs/heads/", name].concat() };
-        Some((RefName::parse(&full).ok()?, what))
-    };
-    FILES.into_iter().filter_map(branch).collect()
-}
-
 /// A ref that would come, and one that keeps it from that and does not go with this step.
 fn find_in_the_way(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<Option<(RefName, RefName)>> {
     if !update_refs::are_in_each_others_way(&step.writes) {
@@ -276,22 +280,6 @@ fn find_in_the_way(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<
     let stay = there.iter().filter(|name| !written.contains(name));
     let come = step.writes.iter().filter(|write| write.to != Value::Absent).map(|write| &write.name);
     Ok(name::in_the_way(come, stay).map(|(name, other)| (name.clone(), other.clone())))
-}
-
-/// Branches that a worktree has checked out.
-pub(crate) fn checked_out(repo: &Repository) -> anyhow::Result<Vec<RefName>> {
-    heads_of(repo, |_| true)
-}
-
-fn heads_of(repo: &Repository, is_wanted: impl Fn(&Path) -> bool) -> anyhow::Result<Vec<RefName>> {
-    let mut branches = Vec::new();
-    for git_dir in repo.all_git_dirs().into_iter().filter(|git_dir| is_wanted(git_dir)) {
-        let worktree = Repository { git_dir, ..repo.clone() };
-        if let Some(Value::Symref(branch)) = RefStore::new(&worktree).head()?.map(|h| h.value) {
-            branches.push(branch);
-        }
-    }
-    Ok(branches)
 }
 
 /// Writes it, all or nothing.
@@ -333,11 +321,12 @@ fn carry_out_ours(transaction: Transaction, step: &Step) -> anyhow::Result<()> {
 }
 
 /// Could a step with files be done? Changes nothing.
-pub(crate) fn check_files(repo: &Repository, git: &Git, step: &Step) -> anyhow::Result<()> {
+pub(crate) fn check_files(repo: &Repository, git: &Git, step: &Step, restore: &Restore) -> anyhow::Result<()> {
     if !step.is_ours() {
         return Ok(());
     }
-    transaction(repo, git, step, &Restore::default(), Reversal::Undo(step.id), "")?.check().map(|_| ())
+    let head = Restore { head: restore.head.clone(), ..Restore::default() };
+    transaction(repo, git, step, &head, Reversal::Undo(step.id), "")?.check().map(|_| ())
 }
 
 fn transaction(
@@ -407,12 +396,16 @@ fn queue(transaction: &mut Transaction, restore: &Restore) {
     if let Some(log) = restore.stash_log.clone() {
         transaction.replace_stash_log(log);
     }
+    if let Some(log) = restore.branch_log.clone() {
+        transaction.move_branch_log(log);
+    }
     transaction.replace_states(restore.states.clone());
     if let Some(head) = restore.head_now.clone() {
         transaction.require_head(head);
     }
-    if let Some(Head { from, to, from_commit, to_commit }) = restore.head.clone() {
-        transaction.move_head(HeadSwap { from, to, from_commit, to_commit });
+    if let Some(Head { from, to, from_commit, to_commit, message }) = restore.head.clone() {
+        let message = message.unwrap_or_else(|| moving_message(&from, &to));
+        transaction.move_head(HeadSwap { from, to, from_commit, to_commit, message });
     }
 }
 

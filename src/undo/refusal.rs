@@ -38,6 +38,8 @@ pub(crate) enum Refusal {
     Unseen(TxId, RefName),
     /// Refs moved on since.
     Moved(TxId, Vec<(RefName, Value)>),
+    /// The new name of a branch moved on since, and how a person renames it back.
+    MovedSince(TxId, Vec<(RefName, Value)>, String),
     /// A ref would come where another one is in its way: its directory, or a ref below it.
     InTheWay(TxId, RefName, RefName),
     /// A branch would move that another worktree has checked out.
@@ -115,6 +117,9 @@ impl std::fmt::Display for Refusal {
             Refusal::Moved(id, refs) => {
                 write!(f, "{id} is not reversed, and nothing was changed: refs have moved on since")?;
                 refs.iter().try_for_each(|(name, now)| write!(f, "\n  {name} is {now} now"))
+            }
+            Refusal::MovedSince(id, refs, hint) => {
+                write!(f, "{}\nhint: {hint}", Refusal::Moved(*id, refs.clone()))
             }
             Refusal::InTheWay(id, name, other) => {
                 write!(f, "{id} is not reversed, and nothing was changed: {other} is in the way of {name}")

@@ -2,7 +2,7 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `record`, `files` | what a record says |
+//! | `record`, `files`, `kept`, `branch_log` | what a record says |
 //! | [`codec`] | a record as bytes; no I/O |
 //! | `segments` | the files of the log: naming, finding, reading, the torn tail |
 //! | [`scan`] | which records of a segment count, and what is missing; no I/O |
@@ -14,6 +14,7 @@
 //! A record counts only if its checksum matches. A bad *tail* (nothing valid behind it) is a torn write:
 //! it is cut off. A bad line with valid ones behind it is damage, and so is a number that is missing: both are reported.
 
+mod branch_log;
 pub mod codec;
 pub(crate) mod files;
 mod head;
@@ -26,6 +27,7 @@ mod rotate;
 pub(crate) mod scan;
 mod segments;
 
+pub(crate) use branch_log::{BranchLog, message as rename_message};
 pub(crate) use files::{FileChange, FileImage, FileMode};
 pub(crate) use kept::KeptPart;
 pub(crate) use log::{Flush, Log};

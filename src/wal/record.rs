@@ -12,8 +12,9 @@ use crate::process::operation::Root;
 use crate::process::owner::{Owner, Process};
 use crate::state::{TxId, TxKind, kept};
 use crate::util::text::{escape, unescape};
-use crate::wal::KeptPart;
+use crate::wal::branch_log::BranchLog;
 use crate::wal::files::FileChange;
+use crate::wal::kept::KeptPart;
 
 /// Log sequence number: the position of a record in the repository's history, counted from 1.
 pub(crate) type Lsn = u64;
@@ -262,6 +263,9 @@ pub struct Begin {
     /// The new log of refs/stash, of a transaction of ours with which entries of the list of stashes come or go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_stash_log: Option<NewFile>,
+    /// The reflog of the new name, of a transaction of ours that renames a branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_branch_log: Option<BranchLog>,
     /// State files of what is in progress in the worktree, of a transaction of ours with which they come or go.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "of_a_commit")]
     pub states: Vec<StateChange>,
@@ -315,6 +319,7 @@ impl Begin {
             new_index: None,
             new_config: None,
             new_stash_log: None,
+            new_branch_log: None,
             states: Vec::new(),
             new_head: None,
             message: String::new(),

@@ -53,14 +53,24 @@ fn kill_everywhere(operation: &[&str], direction: &str) {
 }
 
 fn kill_everywhere_in(template: &Repo, operation: &str, direction: &str) {
+    kill_everywhere_with(template, operation, direction, &[]);
+}
+
+/// Everything that a person has, and the reflogs of these branches.
+fn state(repo: &Repo, logged: &[&str]) -> (Whole, Vec<Option<String>>) {
+    let log = |name: &&str| fs::read_to_string(repo.git_dir().join("logs/refs/heads").join(name)).ok();
+    (Whole::of(repo), logged.iter().map(log).collect())
+}
+
+fn kill_everywhere_with(template: &Repo, operation: &str, direction: &str, logged: &[&str]) {
     if direction == "redo" {
         assert_eq!(run_jin(template, &["undo"]).0, 0);
     }
-    let before = Whole::of(template);
+    let before = state(template, logged);
     let model = template.copy();
     let (events, outcome) = tracer::events_of(jin(&model, &[direction]), b"").expect("it starts");
     assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
-    let after = Whole::of(&model);
+    let after = state(&model, logged);
     assert_ne!(before, after);
     let (mut ends, mut bad) = ((0, 0), Vec::new());
     for action in [Action::KillTree, Action::KillGit, Action::KillHook] {
@@ -71,7 +81,7 @@ fn kill_everywhere_in(template: &Repo, operation: &str, direction: &str) {
             let mut decide = |now: &Event| if now.n == event.n { action } else { Action::Continue };
             tracer::trace(jin(&repo, &[direction]), b"", Isolation::None, &mut decide).expect("it starts");
             let (code, said) = recover(&repo);
-            let found = Whole::of(&repo);
+            let found = state(&repo, logged);
             let mut violations = invariants::judge_recovery(&repo);
             violations.extend(invariants::judge_locks(&repo, &|_| true));
             violations.extend(invariants::judge_markers(&repo));
@@ -79,7 +89,7 @@ fn kill_everywhere_in(template: &Repo, operation: &str, direction: &str) {
                 (0, true) if found == before => ends.0 += 1,
                 (0, true) if found == after => ends.1 += 1,
                 _ => {
-                    let near = if found.refs == before.refs { &before } else { &after };
+                    let near = if found.0.refs == before.0.refs { &before } else { &after };
                     bad.push(format!(
                         "{event} ({action:?}): {code}, {said}\n{violations:?}\n{found:#?}\nnear {near:#?}"
                     ));
@@ -163,6 +173,19 @@ fn an_undo_of_a_pop_that_is_killed_leaves_list_and_files_wholly_before_or_after(
     repo.git(["stash", "push", "-q", "-u"]);
     repo.git(["stash", "pop", "-q"]);
     kill_everywhere_in(&repo, "a pop", "undo");
+}
+
+#[test]
+fn an_undo_of_a_rename_that_is_killed_leaves_head_reflog_and_configuration_wholly_before_or_after() {
+    let repo = scene(&["switch", "-q", "other"]);
+    repo.git(["branch", "-m", "deep/name"]);
+    kill_everywhere_with(&repo, "a rename", "undo", &["other", "deep/name"]);
+}
+
+#[test]
+fn a_redo_of_a_rename_to_below_its_own_name_that_is_killed_leaves_it_wholly_before_or_after() {
+    let repo = scene(&["branch", "-m", "other", "other/one"]);
+    kill_everywhere_with(&repo, "a rename below its own name", "redo", &["other", "other/one"]);
 }
 
 /// A hook that dies at the end of a transaction has logged it, or leaves that to recovery: in both cases the index is the one that

@@ -4,6 +4,7 @@ mod attacked;
 mod every_command;
 mod every_stash;
 mod keeping;
+mod renames;
 
 use insta::assert_snapshot;
 
@@ -170,7 +171,8 @@ fn what_is_more_than_values_of_refs_is_refused_and_nothing_older_is_taken_back_i
     repo.git(["add", "file"]);
     repo.git(["update-ref", "-m", "words", "--create-reflog", "refs/stash", "HEAD"]);
     refused(&["update-ref", "-d", "refs/stash"], "the list of stashes is in the reflog");
-    refused(&["branch", "-m", "main", "renamed"], "`git branch -m` renames it back");
+    repo.git(["branch", "other"]);
+    refused(&["branch", "-M", "main", "other"], "`git branch -m other main` renames it back");
     let tagged =
         transactions(&repo).iter().find(|t| t["operation"] == "git tag v1").expect("it is logged")["id"].clone();
     let (code, said) = run_jin(&repo, &["undo", tagged.as_str().expect("an id")]);

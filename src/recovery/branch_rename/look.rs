@@ -14,7 +14,7 @@ use crate::recovery::history::LogOutcome;
 use crate::recovery::reflogs::Phantom;
 use crate::recovery::site::Site;
 use crate::state::TxId;
-use crate::wal::{Begin, Body, Record, RefChange, Rename};
+use crate::wal::{Begin, Body, Record, RefChange, Rename, rename_message};
 
 /// Where the reflog is that was on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,7 +248,7 @@ pub(crate) fn renamed(begin: &Begin) -> Option<&RefChange> {
 /// Has the reflog, wherever it is by now, come from `old` by way of `new`? git notes that where it had ended.
 fn notes_arrival(log: &Path, begin: &Begin, old: &RefName, new: &RefName) -> std::io::Result<bool> {
     let size = begin.rename.as_ref().and_then(|r| r.log).map(|log| log.size);
-    let renamed = format!("Branch: renamed {old} to {new}");
+    let renamed = rename_message(old, new);
     reflog::goes_on_with(log, size, |line| line.message == renamed.as_bytes())
 }
 

@@ -12,10 +12,12 @@
 mod config;
 mod effect;
 mod paths;
+mod rename;
 mod staged;
 mod stash;
 mod states;
 
+use crate::apply::rename::LogMove;
 use crate::apply::swap::{LogSwap, StateSwap};
 use crate::fs::FileId;
 use crate::fs::beneath::RelPath;
@@ -47,6 +49,8 @@ pub(crate) struct Restore {
     pub config: Option<NewConfig>,
     /// The log of refs/stash, where entries of it come or go.
     pub stash_log: Option<LogSwap>,
+    /// The reflog of a branch that gets another name.
+    pub branch_log: Option<LogMove>,
     /// HEAD, where it is not one of the refs that git writes.
     pub head: Option<Head>,
     /// What HEAD is, on which all of it was planned.
@@ -62,6 +66,7 @@ impl Restore {
             && self.states.is_empty()
             && self.config.is_none()
             && self.stash_log.is_none()
+            && self.branch_log.is_none()
             && self.files.is_empty()
             && self.head.is_none()
     }
@@ -95,6 +100,8 @@ pub(crate) struct Head {
     pub to: Value,
     pub from_commit: Option<Oid>,
     pub to_commit: Option<Oid>,
+    /// What HEAD's reflog says of it, where that is not a switch of branches.
+    pub message: Option<String>,
 }
 
 /// How much of a worktree follows.
@@ -108,6 +115,12 @@ pub(crate) enum Follow {
 
 /// Plans it, and changes nothing.
 pub(crate) fn plan(repo: &Repository, git: &Git, step: &Step, kept: &Kept, follow: Follow) -> anyhow::Result<Restore> {
+    if let Some(rename) = &step.rename {
+        return match kept.why_not(step.direction, false) {
+            Some(why) => Err(Refusal::NotReversible(step.id, why.to_owned()).into()),
+            None => rename::plan(repo, git, (step, rename), kept),
+        };
+    }
     let worktree = match step.stash {
         Some(stash) => stash::plan(repo, git, (step, stash), kept, follow)?,
         None => of_worktree(repo, git, step, kept, follow)?,
@@ -206,7 +219,7 @@ fn head_of(repo: &Repository, step: &Step) -> anyhow::Result<Option<Head>> {
         None => now(&to)?,
     };
     let from_commit = now(&from)?;
-    Ok(Some(Head { from, to, from_commit, to_commit }))
+    Ok(Some(Head { from, to, from_commit, to_commit, message: None }))
 }
 
 impl Head {

@@ -26,7 +26,7 @@ use crate::git::index_file::Entry;
 use crate::git::reflog::{LogLine, is_one_line};
 use crate::git::update_refs::RefWrite;
 use crate::git::{Git, Oid, Plumbing, RefStore, Repository, Value};
-use crate::staging::own::{Whole, read_stash_log};
+use crate::staging::own::{Whole, read_log};
 use crate::staging::worktree::Worktree;
 use crate::undo::kept::Kept;
 use crate::undo::refusal::Refusal;
@@ -92,10 +92,10 @@ fn refused<T>(step: &Step, why: &str) -> anyhow::Result<T> {
 
 /// The log of refs/stash as it is, and as it becomes.
 fn log(repo: &Repository, step: &Step, stash: StashStep, write: &RefWrite, kept: &Kept) -> anyhow::Result<LogSwap> {
-    let now = read_stash_log(&Whole::StashLog.path(repo, &repo.git_dir))?;
+    let now = read_log(&Whole::StashLog.path(repo, &repo.git_dir))?;
     let other = || Refusal::NotReversible(step.id, "the list of stashes is not as it left it".to_owned());
     let read = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Option<Vec<u8>>> {
-        Ok(path.as_deref().map(read_stash_log).transpose()?.flatten())
+        Ok(path.as_deref().map(read_log).transpose()?.flatten())
     };
     let is_undo = step.direction == Direction::Undo;
     let after = match (stash.kind, is_undo) {

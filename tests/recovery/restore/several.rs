@@ -81,9 +81,10 @@ fn everything_newer_than_an_operation_goes_back_in_steps_or_stops_and_says_where
 #[test]
 fn what_the_log_knows_to_stay_keeps_everything_newer_from_going_back() {
     let repo = diverged();
+    repo.git(["branch", "other"]);
     repo.git(["tag", "start"]);
     let start = id_of(&repo, "git tag start");
-    repo.git(["branch", "-m", "topic", "renamed"]);
+    repo.git(["branch", "-M", "topic", "other"]);
     repo.git(["tag", "end"]);
     let (code, said) = run_jin(&repo, &["undo", "--to", &start]);
     assert_eq!(code, 1, "{said}");

@@ -56,7 +56,7 @@ const REFS: [Row; 29] = [
     ("commit of what is staged", "echo x > new; git add new", "git commit -q -m new", Exact),
     ("commit --amend", "", "git commit -q --amend -m other", Exact),
     ("reset --soft", "", "git reset -q --soft HEAD~1", Exact),
-    ("branch -m", "", "git branch -m topic renamed", Refused),
+    ("branch -m", "", "git branch -m topic renamed", Exact),
     ("fetch", "grow", "git fetch -q origin", Refused),
     ("push", "git commit -q --allow-empty -m ahead", "git push -q origin main", Refused),
 ];
@@ -108,7 +108,7 @@ const HEADS: [Row; 20] = [
     ("switch -c with an upstream", "", "git switch -q -c new origin/topic", Exact),
     ("switch -c of the same name", "git branch -q -D topic", "git switch -q topic", Exact),
     ("checkout -b with an upstream", "", "git checkout -q -b new --track topic", Exact),
-    ("branch -m of the current branch", "", "git branch -m renamed", Refused),
+    ("branch -m of the current branch", "", "git branch -m renamed", Exact),
     ("worktree add", "", "git worktree add -q ../linked -b side", Refused),
     ("bisect start", "", "git bisect start HEAD HEAD~2 > /dev/null", Refused),
 ];
@@ -337,12 +337,12 @@ const FUNCTIONS: &str = "
 
 /// Everything that a person has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Whole {
+pub(super) struct Whole {
     texts: BTreeMap<&'static str, String>,
     files: Tree,
 }
 
-fn whole(repo: &Repo) -> Whole {
+pub(super) fn whole(repo: &Repo) -> Whole {
     let read = |arguments: &[&str]| text(&repo.try_git(arguments).stdout).into_owned();
     let states =
         ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
@@ -364,7 +364,7 @@ fn whole(repo: &Repo) -> Whole {
     Whole { texts: texts.into(), files }
 }
 
-fn shell(repo: &Repo, script: &str) {
+pub(super) fn shell(repo: &Repo, script: &str) {
     let mut shell: Command = repo.command(Path::new("/bin/sh").as_os_str());
     shell.args(["-ec", &format!("{FUNCTIONS}\n{script}")]);
     let output = shell.output().expect("a shell starts");
@@ -399,7 +399,7 @@ fn judge((name, before, command, least): Row) -> Result<Verdict, String> {
 }
 
 /// Of each command one row of each verdict; `JIN_UNDO=1` takes all.
-fn sample(rows: &[Row]) -> Vec<Row> {
+pub(super) fn sample(rows: &[Row]) -> Vec<Row> {
     let is_all = std::env::var_os("JIN_UNDO").is_some();
     let mut seen = HashSet::new();
     let family = |name: &'static str| name.split([' ', ',']).next().unwrap_or_default();
