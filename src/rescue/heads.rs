@@ -64,6 +64,11 @@ impl Heads {
         self.0.iter().filter_map(|head| if let Value::Symref(branch) = &head.value { Some(branch) } else { None })
     }
 
+    /// The branch that the main HEAD means.
+    pub(crate) fn main_branch(&self) -> Option<&RefName> {
+        self.0.first().and_then(|head| if let Value::Symref(branch) = &head.value { Some(branch) } else { None })
+    }
+
     /// The commit that HEAD of this git directory will have.
     pub(crate) fn commit(
         &self,

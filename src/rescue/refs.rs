@@ -29,8 +29,9 @@ struct Search<'s> {
     heads: &'s Heads,
     /// Commits that nothing names.
     unnamed: &'s [Oid],
-    /// Of more than one branch nothing whole is known: nobody can say which commit was whose.
-    lost_many: bool,
+    /// Of more than one branch nothing whole is known, and HEAD has no commit that they could get, nor will have one: of those that
+    /// nothing names each would get another one when the rescue is killed and run again.
+    has_no_base: bool,
 }
 
 /// Plans what becomes of every ref. Returns those of which the ref and its reflog go to quarantine.
@@ -43,8 +44,7 @@ pub(crate) fn decide(
     plan: &mut Plan,
 ) -> anyhow::Result<BTreeSet<RefName>> {
     let mut given_up = BTreeSet::new();
-    let lost_many = is_lost_many(claims, heads, histories)?;
-    let search = Search { repo, claims, heads, unnamed: &reach.dangling_commits, lost_many };
+    let mut search = Search { repo, claims, heads, unnamed: &reach.dangling_commits, has_no_base: false };
     let mut packed = claims.packed.entries.clone();
     let mut names: BTreeSet<&RefName> = claims.loose.keys().chain(claims.packed.entries.keys()).collect();
     names.extend(claims.logs.keys().filter(|name| search.is_lost(name)));
@@ -52,7 +52,11 @@ pub(crate) fn decide(
     // `packed-refs` is what git reads as none.
     let may_be_lost = (claims.packed.is_damaged || claims.lost_loose) && claims.branches().is_empty();
     names.extend(heads.branches().filter(|name| may_be_lost && !claims.knows(name)));
-    for name in names {
+    let has_base = heads.main_branch().is_none_or(|branch| names.contains(branch) || claims.visible(branch).oid().is_some());
+    search.has_no_base = !has_base && is_lost_many(claims, heads, histories)?;
+    // The branch of HEAD first: the others may get its commit, also when this is killed and run again.
+    let of_heads: Vec<&RefName> = heads.branches().filter(|name| names.remove(name)).collect();
+    for name in of_heads.into_iter().chain(names) {
         let now = claims.visible(name);
         match &now {
             Value::Symref(_) => continue,
@@ -193,12 +197,10 @@ impl Search<'_> {
     ) -> anyhow::Result<bool> {
         let means_it = self.heads.of_branch(name).is_some();
         let repair = match self.heads.newest(self.claims, self.unnamed, histories)? {
-            Some(_) if self.lost_many && means_it => return Ok(!self.claims.knows(name)),
-            Some(_) if self.lost_many => {
+            Some(_) if self.has_no_base && means_it => return Ok(!self.claims.knows(name)),
+            Some(_) if self.has_no_base => {
                 let again = "once its file is away, `git branch NAME COMMIT` gives it one";
-                format!(
-                    "of several branches nothing whole is known, so no commit is guessed for it: it is left; {again}"
-                )
+                format!("HEAD has no commit that it could get: it is left; {again}")
             }
             Some((commit, what)) => {
                 self.put(name, commit, plan);

@@ -66,6 +66,14 @@ fn cut_rename_of_what_is_lost(repo: &Repo) {
     remove(repo, "refs/heads/main");
 }
 
+/// Of two branches nothing whole is known, one of them HEAD's, and the newest commits of both are named by nothing any more.
+fn lose_branches(repo: &Repo) {
+    remove(repo, "logs");
+    for name in ["refs/heads/main", "refs/heads/side"] {
+        empty(repo, name);
+    }
+}
+
 #[test]
 fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
     kill_everywhere(true, break_it, 4);
@@ -74,6 +82,7 @@ fn a_rescue_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
 #[test]
 fn a_rescue_of_lost_refs_that_is_killed_anywhere_and_run_again_comes_to_the_same_end() {
     kill_everywhere(true, lose_refs, 0);
+    kill_everywhere(false, lose_branches, 4);
 }
 
 #[test]

@@ -121,17 +121,31 @@ fn where_nothing_is_known_of_head_a_branch_comes_before_other_refs_and_no_stash_
 }
 
 #[test]
-fn several_lost_branches_get_no_commit_by_guess() {
+fn several_lost_branches_keep_their_names_and_are_told_as_lost_and_git_works() {
     let repo = repository();
     let bare = repo.new_sibling("bare.git", Options { bare: true, ..Options::default() });
     repo.git(["push", "-q", "../bare.git", "main", "side"]);
+    let newest = bare.read(["log", "-1", "--format=%H", "main", "side"]);
     empty(&bare, "refs/heads/main");
     empty(&bare, "refs/heads/side");
+    let (code, said) = rescue(&bare, &[]);
+    assert!(code == 4 && said.contains("refs/heads/side: nobody knows its value"), "{said}");
+    assert_eq!([head(&bare, "main"), head(&bare, "side")], [newest.clone(), newest], "{said}");
+    bare.git(["fsck", "--strict"]);
+    bare.git(["gc", "-q"]);
+}
+
+#[test]
+fn lost_branches_beside_a_head_without_commits_are_left() {
+    let repo = repository();
+    repo.git(["switch", "-q", "--orphan", "new"]);
+    remove(&repo, "logs");
+    empty(&repo, "refs/heads/main");
+    empty(&repo, "refs/heads/side");
     for _ in 0..2 {
-        let (code, said) = rescue(&bare, &[]);
-        assert!(code == 4 && said.contains("refs/heads/side: nobody knows its value"), "{said}");
-        assert_eq!(fs::read(bare.git_dir().join("refs/heads/side")).unwrap(), b"", "{said}");
-        assert!(!bare.git_dir().join("refs/heads/main").exists(), "HEAD means a branch without commits: {said}");
+        let (code, said) = rescue(&repo, &[]);
+        assert!(code == 4 && said.contains("HEAD has no commit that it could get: it is left"), "{code}: {said}");
+        assert_eq!(fs::read(repo.git_dir().join("refs/heads/side")).unwrap(), b"", "{said}");
     }
 }
 
