@@ -47,6 +47,10 @@ pub(super) fn of(begins: &[&Begin]) -> Result<Option<RenameStep>, String> {
     let rename = begin.rename.as_ref().ok_or("it renamed nothing")?;
     let is_gone = |it: &&RefChange| !it.name.is_head() && it.after == Value::Absent;
     let change = begin.refs.iter().find(is_gone).ok_or("it renamed a branch, and the log does not say which")?;
+    let is_branch = |name: &RefName| name.as_bytes().starts_with(b"refs/heads/");
+    if !is_branch(&change.name) {
+        return Err(format!("it renamed {}, which is no branch", change.name));
+    }
     let (Some(new), old) = (&rename.to, &change.name) else {
         return Err(format!("it renamed {}, and its new name does not follow from its command line", change.name));
     };
@@ -60,10 +64,6 @@ pub(super) fn of(begins: &[&Begin]) -> Result<Option<RenameStep>, String> {
     }
     if begins.iter().any(|begin| begin.refs.iter().any(|change| change.name == *new)) {
         return refused("it renamed a branch over another one, which would not come back");
-    }
-    let is_branch = |name: &RefName| name.as_bytes().starts_with(b"refs/heads/");
-    if !is_branch(old) || !is_branch(new) {
-        return refused("it renamed a branch in a way that jin-txn does not know");
     }
     let head = begin.head.as_ref().filter(|head| head.value == Value::Symref(old.clone()));
     let follows = |it: &RefChange| {

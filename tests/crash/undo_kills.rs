@@ -184,7 +184,8 @@ fn an_undo_of_a_rename_that_is_killed_leaves_head_reflog_and_configuration_wholl
 
 #[test]
 fn a_redo_of_a_rename_to_below_its_own_name_that_is_killed_leaves_it_wholly_before_or_after() {
-    let repo = scene(&["branch", "-m", "other", "other/one"]);
+    let repo = scene(&["switch", "-q", "other"]);
+    repo.git(["branch", "-m", "other/one"]);
     kill_everywhere_with(&repo, "a rename below its own name", "redo", &["other", "other/one"]);
 }
 
