@@ -52,7 +52,8 @@ pub(crate) fn decide(
     // `packed-refs` is what git reads as none.
     let may_be_lost = (claims.packed.is_damaged || claims.lost_loose) && claims.branches().is_empty();
     names.extend(heads.branches().filter(|name| may_be_lost && !claims.knows(name)));
-    let has_base = heads.main_branch().is_none_or(|branch| names.contains(branch) || claims.visible(branch).oid().is_some());
+    let has_base =
+        heads.main_branch().is_none_or(|branch| names.contains(branch) || claims.visible(branch).oid().is_some());
     search.has_no_base = !has_base && is_lost_many(claims, heads, histories)?;
     // The branch of HEAD first: the others may get its commit, also when this is killed and run again.
     let of_heads: Vec<&RefName> = heads.branches().filter(|name| names.remove(name)).collect();
