@@ -218,8 +218,10 @@ fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<
     }
     let mut actions = Vec::new();
     for git_dir in site.repo.all_git_dirs() {
-        let head = read_ref(&git_dir.join("HEAD"))?.map(|(text, _)| Value::of_file(&text));
-        if head == Some(Value::Symref(old.clone())) {
+        let Some((text, file)) = read_ref(&git_dir.join("HEAD"))? else { continue };
+        // One that was written since means a branch of that name that is only coming: `git checkout --orphan` calls no hook before.
+        let is_of_before = situation.old.lock.is_none_or(|lock| file.mtime <= lock.mtime);
+        if is_of_before && Value::of_file(&text) == Value::Symref(old.clone()) {
             actions.push(Action::FollowRename { git_dir, old: old.clone(), new: new.clone() });
         }
     }

@@ -286,3 +286,16 @@ fn a_branch_that_somebody_else_renames_over_another_one_stays_when_a_run_fails_m
     assert_eq!(code, 9, "{said}");
     assert_recovers(&repo);
 }
+
+/// git calls no hook behind its rename, so that recovery looks at it again with the next command.
+#[test]
+fn a_head_that_means_the_old_name_of_a_renamed_branch_since_is_left_there() {
+    for command in [&["checkout", "-q", "--orphan", "a"][..], &["symbolic-ref", "HEAD", "refs/heads/a"]] {
+        let repo = guarded();
+        repo.git(["branch", "a"]);
+        repo.git(["branch", "-m", "a", "b"]);
+        repo.git(command);
+        repo.git(["tag", "t", "main"]);
+        assert_eq!(repo.read(["symbolic-ref", "HEAD"]), "refs/heads/a", "{command:?}");
+    }
+}
