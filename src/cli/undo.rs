@@ -238,6 +238,7 @@ fn one(session: &Session, ready: &Ready, args: &Args, direction: Direction) -> a
     let head = RefStore::new(repo).head()?;
     let mut step = undo::plan(repo, records, head.as_ref(), direction, args.id)?;
     step.part_of = *joined;
+    undo::require_ended(records, &step)?;
     undo::check(repo, git, &step)?;
     if args.id.is_none() && direction == Direction::Undo && joined.is_none() {
         undo::require_newest(repo, git, records, &step)?;

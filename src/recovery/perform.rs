@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use crate::fs::FileId;
 use crate::fs::{door, durable};
 use crate::git::refs::RefSnapshot;
 use crate::git::update_refs::RefWrite;
@@ -95,10 +96,13 @@ impl Action {
             }
             Action::RenameSection { old, new } => {
                 let ran = site.git.run(Plumbing::RenameSection { old: &old, new: &new })?;
-                if !ran.success {
+                let is_locked = || FileId::at(&site.repo.common_dir.join("config.lock"));
+                if !ran.success && is_locked()?.is_some() {
                     return Err(InTheWay(format!("git config refused: {}", ran.stderr)).into());
                 }
-                progress.lines.push(section_line(&old, &new));
+                // `[Branch "old"]` is a section that git reads and does not rename: so would the command itself have left it.
+                let stays = || format!("the settings of {old} stay: {}", ran.stderr.trim());
+                progress.lines.push(if ran.success { section_line(&old, &new) } else { stays() });
             }
             Action::PlaceFiles { id, git_dir, begin } => {
                 staged::place_files(site, id, &git_dir, &begin, progress)?;

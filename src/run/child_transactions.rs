@@ -153,17 +153,14 @@ pub(crate) fn others(records: &[Record], id: TxId) -> Others {
             Body::Committed { refs } | Body::Recovered { refs, .. } => {
                 let Some((tx, begin)) = record.tx.and_then(|tx| Some((tx, begun.get(&tx)?))) else { continue };
                 open.remove(&tx);
-                let new_name = begin.rename.as_ref().and_then(|rename| rename.to.as_ref());
                 // The name that a rename overwrites is deleted, and then made again.
-                let is_made_again = |name: &RefName| Some(name) == new_name;
-                let is_seen_by_hook = matches!(record.body, Body::Committed { .. });
-                let settled = refs.iter().filter(|s| !is_seen_by_hook || !is_made_again(&s.name));
+                let made_again = begin.overwritten().filter(|_| matches!(record.body, Body::Committed { .. }));
+                let settled = refs.iter().filter(|s| made_again != Some(&s.name));
                 settled.for_each(|s| say(&s.name, &s.value));
-                let renamed = begin.refs.first().filter(|change| !is_made_again(&change.name));
-                if let (Some(to), Some(before)) = (new_name, renamed.and_then(|change| change.before.as_ref()))
-                    && !taken_back.contains(&tx)
+                if let Some((old, new)) = begin.renamed().filter(|_| !taken_back.contains(&tx))
+                    && let Some(before) = &old.before
                 {
-                    say(to, before);
+                    say(new, before);
                 }
             }
             body if body.is_terminal() => {

@@ -161,7 +161,7 @@ impl End<'_> {
 
     /// The last value of each ref that the log has.
     fn last_values(&self) -> HashMap<RefName, Value> {
-        let mut values = HashMap::new();
+        let (mut values, mut coming) = (HashMap::new(), HashMap::new());
         let mut open: HashMap<TxId, &Begin> = HashMap::new();
         for record in self.records {
             match &record.body {
@@ -176,7 +176,12 @@ impl End<'_> {
                     let begin = record.tx.and_then(|tx| open.remove(&tx));
                     let is_back =
                         matches!(&record.body, Body::Recovered { outcome, .. } if *outcome != Outcome::Committed);
-                    values.extend(begin.filter(|_| !is_back).into_iter().flat_map(renamed));
+                    let Some(begin) = begin.filter(|_| !is_back) else { continue };
+                    let made = renamed(begin);
+                    coming.extend(made.iter().cloned());
+                    values.extend(made);
+                    let again = begin.overwritten().and_then(|name| Some((name.clone(), coming.get(name)?.clone())));
+                    values.extend(again);
                 }
                 Body::Checkout(checkout) => {
                     values.extend(checkout.head.iter().map(|head| (head.name.clone(), head.value.clone())));
@@ -320,14 +325,12 @@ impl End<'_> {
 
 /// What a rename makes outside of its transaction: the new name, and HEAD on it.
 fn renamed(begin: &Begin) -> Vec<(RefName, Value)> {
-    let Some((rename, to)) = begin.rename.as_ref().and_then(|rename| Some((rename, rename.to.clone()?))) else {
-        return Vec::new();
-    };
-    let Some(old) = begin.refs.iter().find(|change| !change.name.is_head()) else { return Vec::new() };
-    let is_on_it = |value: &Value| !rename.alone && *value == Value::Symref(old.name.clone());
+    let Some((old, to)) = begin.renamed() else { return Vec::new() };
+    let alone = begin.rename.as_ref().is_some_and(|rename| rename.alone);
+    let is_on_it = |value: &Value| !alone && *value == Value::Symref(old.name.clone());
     let head = begin.head.as_ref().filter(|head| is_on_it(&head.value));
     let head = head.map(|head| (head.name.clone(), Value::Symref(to.clone())));
-    old.before.clone().map(|value| (to, value)).into_iter().chain(head).collect()
+    old.before.clone().map(|value| (to.clone(), value)).into_iter().chain(head).collect()
 }
 
 /// The names of state files, but for AUTO_MERGE, which a finished rebase leaves.

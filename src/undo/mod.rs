@@ -36,11 +36,12 @@ use crate::git::repository::NotFound;
 use crate::git::update_refs::{self, RefWrite, write_refs_with_hooks};
 use crate::git::{Git, Plumbing, RefName, RefStore, Repository, Value, name};
 use crate::process::operation::command_of;
+use crate::process::owner::{self, ExecContext, Owner, Stat};
 use crate::staging::own::moving_message;
 use crate::staging::stage::{self, Source};
 use crate::state::{StateDir, TxId};
 use crate::util::text::unescape;
-use crate::wal::{Body, FileChange, FileImage, Record, Reversal};
+use crate::wal::{Begin, Body, FileChange, FileImage, Record, Reversal};
 
 use history::{HeadRecord, History};
 use in_use::{in_progress, used_elsewhere};
@@ -190,6 +191,24 @@ fn leases(writes: &[RefWrite]) -> Vec<String> {
 fn goes_on_by_itself(operation: &str) -> bool {
     const BY_THEMSELVES: [&str; 4] = ["fetch", "maintenance", "push", "remote"];
     command_of(operation).is_some_and(|command| BY_THEMSELVES.contains(&command.as_str()))
+}
+
+/// A git whose transaction is done may be at work still: what it does next would stand on what is taken back.
+pub(crate) fn require_ended(records: &[Record], step: &Step) -> anyhow::Result<()> {
+    let (here, above) = (ExecContext::here()?, owner::ancestors()?);
+    let at_work = |begin: &Begin| {
+        let Owner { process, place } = &begin.owner;
+        let is_above = above.iter().any(|ancestor| ancestor.process() == *process);
+        place.is_same(&here) && !is_above && Stat::may_live(*process)
+    };
+    for record in records.iter().filter(|record| record.tx.is_some_and(|tx| step.transactions.contains(&tx))) {
+        if let Body::Begin(begin) = &record.body
+            && at_work(begin)
+        {
+            return Err(Refusal::StillRunning(step.id, begin.owner.process.pid).into());
+        }
+    }
+    Ok(())
 }
 
 /// May the newest operation be taken back without being named? Nothing came behind it that no hook saw, and it is not what goes

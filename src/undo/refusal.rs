@@ -48,6 +48,8 @@ pub(crate) enum Refusal {
     CheckedOut(TxId, RefName),
     /// It moved HEAD of another worktree, of this name.
     OtherWorktree(TxId, RefName),
+    /// The process that made it is at work still.
+    StillRunning(TxId, u32),
     /// A merge, a rebase or the like is in progress in this worktree.
     InProgress(TxId, &'static str),
     /// What it did to index and files is unknown: why.
@@ -146,6 +148,13 @@ impl std::fmt::Display for Refusal {
                     f,
                     "{id} is not reversed, and nothing was changed: {why}\n\
                      hint: `git txn undo --keep-worktree {id}` takes its refs back, and leaves index and files"
+                )
+            }
+            Refusal::StillRunning(id, pid) => {
+                write!(
+                    f,
+                    "{id} is not reversed, and nothing was changed: its process {pid} is still running\n\
+                     hint: wait until that has ended"
                 )
             }
             Refusal::NowCheckedOut(id, branch) => {

@@ -12,7 +12,7 @@ use crate::git::{RefName, Value};
 use crate::process::operation::{Root, command_of};
 use crate::process::owner::{Owner, Process};
 use crate::state::{TxId, TxKind};
-use crate::wal::{Begin, Body, Checkout, Doer, Record, Sequence};
+use crate::wal::{Begin, Body, Checkout, Doer, Outcome, Record, Sequence};
 
 /// So long after its last transaction a process counts as at the next operation, in seconds: one that waits for commands
 /// (an editor, a shell) has an hour.
@@ -58,6 +58,8 @@ struct Grouping<'l> {
     by_root: HashMap<Key<'l>, (TxId, u64)>,
     by_sequence: HashMap<(&'l str, &'l Sequence), TxId>,
     heads: HashMap<RefName, Value>,
+    /// Renames of branches, from and to. git takes the HEADs along outside of any transaction.
+    renames: HashMap<TxId, (Value, Value)>,
     found: Operations<'l>,
 }
 
@@ -71,6 +73,7 @@ impl<'l> Operations<'l> {
                 (Body::Committed { refs } | Body::Recovered { refs, .. } | Body::Baseline { refs, .. }, _) => {
                     let heads = refs.iter().filter(|now| now.name.is_head());
                     grouping.heads.extend(heads.map(|now| (now.name.clone(), now.value.clone())));
+                    grouping.rename(record);
                 }
                 (Body::Checkout(checkout), _) => grouping.checkout(checkout, record.time),
                 _ => {}
@@ -90,6 +93,10 @@ impl<'l> Grouping<'l> {
         if let Some(head) = &begin.head {
             self.heads.insert(head.name.clone(), head.value.clone());
         }
+        let moves_heads = begin.rename.as_ref().is_some_and(|rename| !rename.alone);
+        if let Some((old, new)) = begin.renamed().filter(|_| moves_heads) {
+            self.renames.insert(id, (Value::Symref(old.name.clone()), Value::Symref(new.clone())));
+        }
         if is_shared(begin) {
             let (operation, sequence) =
                 (begin.root.as_ref().map_or(&begin.operation, |r| &r.operation), &begin.sequence);
@@ -97,6 +104,14 @@ impl<'l> Grouping<'l> {
             let sequence = sequence.as_ref().filter(|_| is_part).map(|it| (begin.worktree.as_str(), it));
             self.group(id, key(&begin.owner, begin.root.as_ref()), sequence, time);
         }
+    }
+
+    /// A rename that was committed takes HEADs along; one that recovery took back brings them back.
+    fn rename(&mut self, record: &Record) {
+        let Some((old, new)) = record.tx.and_then(|tx| self.renames.get(&tx)) else { return };
+        let goes_back = matches!(&record.body, Body::Recovered { outcome, .. } if *outcome != Outcome::Committed);
+        let (from, to) = if goes_back { (new, old) } else { (old, new) };
+        self.heads.values_mut().filter(|head| *head == from).for_each(|head| *head = to.clone());
     }
 
     fn checkout(&mut self, checkout: &'l Checkout, time: u64) {

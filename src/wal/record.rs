@@ -288,6 +288,20 @@ fn escaped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
 }
 
 impl Begin {
+    /// The deletion of the old name of a branch that git renames, and the new name, which git makes outside of any transaction. One that
+    /// is overwritten is deleted in a transaction of its own, which is not meant here.
+    pub(crate) fn renamed(&self) -> Option<(&RefChange, &RefName)> {
+        let new = self.rename.as_ref()?.to.as_ref()?;
+        let old = self.refs.iter().find(|change| !change.name.is_head())?;
+        (old.name != *new).then_some((old, new))
+    }
+
+    /// The name that a rename overwrites: it is deleted here, and made again outside of any transaction.
+    pub(crate) fn overwritten(&self) -> Option<&RefName> {
+        let new = self.rename.as_ref()?.to.as_ref()?;
+        self.refs.iter().any(|change| change.name == *new).then_some(new)
+    }
+
     /// A transaction that changes nothing yet; everything that `origin` knows of is filled in.
     #[must_use]
     pub fn new(origin: TxKind, operation: &str, owner: Owner, hook_process: Process) -> Begin {

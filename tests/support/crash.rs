@@ -53,26 +53,37 @@ pub fn kill_at(command: Command, input: &str, action: Action, mut wanted: impl F
 
 /// Recovers and returns the exit code with what was said.
 ///
-/// A git of another test that lives in a mount namespace of its own may work anywhere, as far as anybody can tell: recovery
-/// leaves locks alone because of it, and is run again when it has ended.
+/// A git of another test may work anywhere, as far as anybody can tell, when it lives in a mount namespace of its own or names its
+/// worktree in an option: recovery leaves locks alone because of it, and is run again when it has ended.
 pub fn recover(repo: &Repo) -> (i32, String) {
     let_the_clock_tick(&repo.git_dir());
     let start = Instant::now();
     loop {
         let (code, said) = run_jin(repo, &["recover"]);
-        match stranger(&said).filter(|_| start.elapsed() < Duration::from_secs(60)) {
-            Some(stranger) => wait_until("the stranger has ended", || !stranger.exists()),
-            None => return (code, said),
+        if start.elapsed() > Duration::from_secs(60) || !outlive_stranger(repo, &said) {
+            return (code, said);
         }
     }
 }
 
-/// The process that something was left to, if it lives in another mount namespace than we.
-fn stranger(said: &str) -> Option<PathBuf> {
+/// Waits for the process that something was left to, if it is not of this test. Returns false where there is none.
+pub fn outlive_stranger(repo: &Repo, said: &str) -> bool {
+    let stranger = stranger(repo, said);
+    if let Some(process) = &stranger {
+        wait_until("the stranger has ended", || !process.exists());
+    }
+    stranger.is_some()
+}
+
+fn stranger(repo: &Repo, said: &str) -> Option<PathBuf> {
     let (before, _) = said.split_once(") is running and may hold it")?;
     let process = Path::new("/proc").join(before.rsplit_once("(pid ")?.1);
-    let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
-    (namespace(&process) != namespace(Path::new("/proc/self"))).then_some(process)
+    let link = |process: &Path, name: &str| fs::read_link(process.join(name)).ok();
+    let is_elsewhere = link(&process, "ns/mnt") != link(Path::new("/proc/self"), "ns/mnt");
+    // Every process of a test has its home directory there.
+    let environment = fs::read(process.join("environ")).unwrap_or_default();
+    let is_of_this_test = text(&environment).contains(&*repo.scratch().to_string_lossy());
+    (is_elsewhere || !is_of_this_test).then_some(process)
 }
 
 /// Runs the binary under test and returns the exit code with what was said.

@@ -26,6 +26,7 @@ use crate::git::index::{self, Tree};
 use crate::git::update_refs::RefWrite;
 use crate::git::{Git, Oid, RefName, RefStore, Repository, Value};
 use crate::staging::worktree::{NoWorktree, Worktree};
+use crate::undo::history::LogPlace;
 use crate::undo::kept::Kept;
 use crate::undo::refusal::Refusal;
 use crate::undo::{Direction, Step};
@@ -242,6 +243,12 @@ fn moves(repo: &Repository, step: &Step, head: &Head) -> anyhow::Result<Vec<Move
     if step.heads.is_empty() {
         let branch = if let Value::Symref(branch) = &head.from { branch.to_string() } else { "HEAD".to_owned() };
         return Err(Refusal::NowCheckedOut(step.id, branch).into());
+    }
+    // What the log knows of HEAD then may be older than its move, and the branch be renamed: everything would be removed.
+    if let (Value::Symref(branch), None) = (&head.to, head.to_commit)
+        && step.heads.iter().any(|record| record.log == LogPlace::Unknown)
+    {
+        return Err(Refusal::UnknownMove(step.id, format!("{branch}, which HEAD would mean, is not there")).into());
     }
     let mut moves = Vec::with_capacity(step.heads.len());
     for record in &step.heads {

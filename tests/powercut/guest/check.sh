@@ -215,7 +215,7 @@ next_steps() {
     try git -C "$work" branch next HEAD || bad unusable "work: a new branch fails: $(first_line)"
     try git -C "$work" branch -D next || bad unusable "work: the deletion of a branch fails: $(first_line)"
     # By its path: the remote may be lost with the configuration, which a rescue tells.
-    try git -C "$work" push -q -f "$bare" HEAD:main HEAD:copy || bad unusable "bare: a push fails: $(first_line)"
+    try git -C "$work" push -q -f "$bare" HEAD:refs/heads/main HEAD:refs/heads/copy || bad unusable "bare: a push fails: $(first_line)"
     try git -C "$work" gc -q || bad unusable "work: \`git gc\` fails: $(first_line)"
     try git -C "$bare" gc -q || bad unusable "bare: \`git gc\` fails: $(first_line)"
 }

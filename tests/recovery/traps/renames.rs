@@ -299,3 +299,15 @@ fn a_head_that_means_the_old_name_of_a_renamed_branch_since_is_left_there() {
         assert_eq!(repo.read(["symbolic-ref", "HEAD"]), "refs/heads/a", "{command:?}");
     }
 }
+
+#[test]
+fn a_section_that_git_reads_and_does_not_rename_leaves_nothing_unfinished() {
+    let repo = guarded();
+    repo.git(["branch", "a"]);
+    let config = repo.git_dir().join("config");
+    let text = std::fs::read_to_string(&config).expect("it can be read") + "[Branch \"a\"]\n\tdescription = mine\n";
+    std::fs::write(&config, text).expect("it can be written");
+    repo.git(["branch", "-m", "a", "b"]);
+    assert_recovers(&repo);
+    assert_eq!(repo.read(["config", "branch.a.description"]), "mine");
+}

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::guarded;
-use crate::support::crash::{run_jin, transactions, unseen_git, value};
+use crate::support::crash::{self, run_jin, transactions, unseen_git, value};
 use crate::support::point::let_the_clock_tick;
 use crate::support::repo::{Options, Repo, text};
+use crate::support::tracer::{self, Action, Event, Isolation, Role};
 
 /// A bare undo refuses, with these words, and moves no ref.
 fn assert_refuses(repo: &Repo, words: &str) {
@@ -264,4 +266,24 @@ fn worktrees_and_their_settings_that_changed_behind_it_make_a_bare_undo_refuse()
         "config.worktree",
     );
     after(&[&["sparse-checkout", "set", "one"]], &["sparse-checkout", "set", "two"], "info/sparse-checkout");
+}
+
+#[test]
+fn what_a_git_did_that_is_still_at_work_is_not_taken_back() {
+    let repo = guarded();
+    let mut said = None;
+    let mut decide = |event: &Event| {
+        let moves_head = event.path.as_deref().is_some_and(|path| path.ends_with(".git/HEAD.lock"));
+        if said.is_none() && event.role == Role::Git && moves_head {
+            assert_ne!(value(&repo, "refs/heads/n"), "", "the branch is made");
+            said = Some(thread::scope(|it| it.spawn(|| run_jin(&repo, &["undo"])).join().expect("it ends")));
+        }
+        Action::Continue
+    };
+    let switch = crash::git(&repo, &["switch", "-q", "-c", "n"]);
+    let outcome = tracer::trace(switch, b"", Isolation::None, &mut decide).expect("git starts");
+    let (code, said) = said.expect("git moves HEAD");
+    assert!(outcome.status.success() && code == 1 && said.contains("is still running"), "{code}: {said}");
+    assert_eq!(repo.read(["rev-parse", "HEAD"]), value(&repo, "refs/heads/n"));
+    assert_eq!(run_jin(&repo, &["undo"]).0, 0);
 }

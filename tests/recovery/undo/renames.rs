@@ -170,3 +170,27 @@ fn renames_and_what_is_done_between_them_go_back_and_forth_in_steps() {
     let log = fs::read_to_string(repo.git_dir().join("logs/HEAD")).expect("it is there");
     assert!(log.contains("\tBranch: renamed refs/heads/one to refs/heads/topic\n"), "{log}");
 }
+
+/// Up to 2.45 the log does not say where HEAD was before a switch: it was on the branch under its new name. A switch to where HEAD is
+/// already is nothing, and the rename is undone.
+#[test]
+fn a_switch_behind_a_rename_goes_back_to_the_branch_by_its_new_name() {
+    for (command, head) in [("switch -q b", "a"), ("switch -q other", "b"), ("switch -q --detach", "b")] {
+        let repo = guarded();
+        shell(&repo, "git switch -q -c a; git branch other HEAD; git branch -m b");
+        repo.git(command.split(' '));
+        let (code, said) = run_jin(&repo, &["undo"]);
+        assert_eq!(repo.read(["symbolic-ref", "-q", "HEAD"]), format!("refs/heads/{head}"), "{command}: {said}");
+        assert_eq!(repo.read(["status", "--porcelain"]), "", "{command}: {said}");
+        assert_eq!(code, 0, "{command}: {said}");
+    }
+}
+
+/// The name that is overwritten is deleted in a transaction of its own, and made outside of any.
+#[test]
+fn a_commit_behind_a_rename_over_another_branch_is_undone() {
+    let repo = guarded();
+    shell(&repo, "git branch a; git branch b; git branch -M a b; git commit -q --allow-empty -m more");
+    let (code, said) = run_jin(&repo, &["undo"]);
+    assert!(code == 0 && said.contains("git commit"), "{code}: {said}");
+}
