@@ -152,12 +152,13 @@ pub(crate) fn others(records: &[Record], id: TxId) -> Others {
             // Recovery may have the last word on what the hook had seen committed: half of a rename goes back.
             Body::Committed { refs } | Body::Recovered { refs, .. } => {
                 let Some((tx, begin)) = record.tx.and_then(|tx| Some((tx, begun.get(&tx)?))) else { continue };
-                open.remove(&tx);
+                let is_first = open.remove(&tx);
                 // The name that a rename overwrites is deleted, and then made again.
                 let made_again = begin.overwritten().filter(|_| matches!(record.body, Body::Committed { .. }));
                 let settled = refs.iter().filter(|s| made_again != Some(&s.name));
                 settled.for_each(|s| say(&s.name, &s.value));
-                if let Some((old, new)) = begin.renamed().filter(|_| !taken_back.contains(&tx))
+                // Later words say nothing of the new name, which may be another's by then.
+                if let Some((old, new)) = begin.renamed().filter(|_| is_first && !taken_back.contains(&tx))
                     && let Some(before) = &old.before
                 {
                     say(new, before);
@@ -171,8 +172,14 @@ pub(crate) fn others(records: &[Record], id: TxId) -> Others {
             _ => {}
         }
     }
-    for change in open.iter().flat_map(|tx| &begun[tx].refs) {
-        others.open.entry(change.name.clone()).or_default().push(change.after.clone());
+    for begin in open.iter().map(|tx| begun[tx]) {
+        for change in &begin.refs {
+            others.open.entry(change.name.clone()).or_default().push(change.after.clone());
+        }
+        // Its hook may have been killed before it said that the deletion is done, and its git have gone on.
+        if let Some((old, new)) = begin.renamed() {
+            others.open.entry(new.clone()).or_default().extend(old.before.clone());
+        }
     }
     others
 }

@@ -172,9 +172,9 @@ impl<'r> Run<'r> {
         let place = ExecContext::here()?;
         let log = Log::new(self.state, &place.boot, Wait::UpTo(PATIENCE));
         let is_begin = |r: &Record| r.tx == Some(self.id()) && matches!(r.body, Body::Begin(_));
-        let scan = log.scan_until(|records| records.iter().any(is_begin))?;
+        let mut records = log.scan_until(|records| records.iter().any(is_begin))?.records;
         let refs = RefStore::new(&repo);
-        let found = unlogged::find(&repo, &self.refs, &scan.records, self.id())?;
+        let found = unlogged::find(&repo, &self.refs, &log, &mut records, self.id())?;
         let now = |change: unlogged::Unlogged| {
             let now = refs.read(&change.name)?;
             Ok(RefSnapshot { name: change.name, value: now.value, file: now.loose })

@@ -14,9 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fs::absent_is_none;
 use crate::fs::named as fs;
 use crate::git::{RefName, RefStore, Repository, Value};
+use crate::locks::InTheWay;
 use crate::run::child_transactions::{self, Move, Others};
 use crate::state::TxId;
-use crate::wal::Record;
+use crate::wal::{Body, Log, Record};
 
 /// A ref that changed, and the log does not say who changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +34,45 @@ pub(crate) struct Unlogged {
     pub is_untold: bool,
 }
 
-/// Compares the refs of a snapshot with those that are there.
+/// Compares the refs of a snapshot with those that are there. Others go on meanwhile: `records` are read again until they say nothing
+/// new of what was found. A change that is seen was logged before it was made.
 pub(crate) fn find(
     repo: &Repository,
     kept: &BTreeMap<RefName, Value>,
-    records: &[Record],
+    log: &Log<'_>,
+    records: &mut Vec<Record>,
     id: TxId,
 ) -> anyhow::Result<Vec<Unlogged>> {
-    let now = RefStore::new(repo).all()?;
-    let moves = child_transactions::moves(records, id);
-    let is_copy = |name: &RefName| is_copy(repo, name);
-    Ok(compare(kept, &now, &moves, &child_transactions::others(records, id), is_copy))
+    const TRIES: usize = 20;
+    let is_begin = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
+    for _ in 0..TRIES {
+        let now = RefStore::new(repo).all()?;
+        let moves = child_transactions::moves(records, id);
+        let is_copy = |name: &RefName| is_copy(repo, name);
+        let found = compare(kept, &now, &moves, &child_transactions::others(records, id), is_copy);
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let last = records.last().map_or(0, |record| record.lsn);
+        *records = log.scan_until(|records| records.iter().any(is_begin))?.records;
+        let mut newer = records.iter().filter(|record| record.lsn > last);
+        if !newer.any(|record| found.iter().any(|change| names(record, &change.name))) {
+            return Ok(found);
+        }
+    }
+    Err(InTheWay("other processes keep changing refs".to_owned()).into())
+}
+
+/// Is this transaction about the ref?
+fn names(record: &Record, name: &RefName) -> bool {
+    match &record.body {
+        Body::Begin(begin) | Body::Decided(begin) => {
+            let new_name = begin.rename.as_ref().and_then(|rename| rename.to.as_ref());
+            begin.refs.iter().any(|change| change.name == *name) || new_name == Some(name)
+        }
+        Body::Committed { refs } | Body::Recovered { refs, .. } => refs.iter().any(|now| now.name == *name),
+        _ => false,
+    }
 }
 
 fn compare(

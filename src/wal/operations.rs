@@ -6,7 +6,7 @@
 //! A `checkout` record is part of an operation, or one of its own: `checkout -- FILE`, `reset --hard` to where HEAD is, and up to
 //! git 2.45 every switch of branches move no ref in a transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::git::{RefName, Value};
 use crate::process::operation::{Root, command_of};
@@ -60,6 +60,8 @@ struct Grouping<'l> {
     heads: HashMap<RefName, Value>,
     /// Renames of branches, from and to. git takes the HEADs along outside of any transaction.
     renames: HashMap<TxId, (Value, Value)>,
+    /// Those that were committed.
+    renamed: HashSet<TxId>,
     found: Operations<'l>,
 }
 
@@ -108,8 +110,12 @@ impl<'l> Grouping<'l> {
 
     /// A rename that was committed takes HEADs along; one that recovery took back brings them back.
     fn rename(&mut self, record: &Record) {
-        let Some((old, new)) = record.tx.and_then(|tx| self.renames.get(&tx)) else { return };
+        let Some((tx, (old, new))) = record.tx.and_then(|tx| Some((tx, self.renames.get(&tx)?))) else { return };
         let goes_back = matches!(&record.body, Body::Recovered { outcome, .. } if *outcome != Outcome::Committed);
+        // A second word that it was committed says nothing new.
+        if !self.renamed.insert(tx) && !goes_back {
+            return;
+        }
         let (from, to) = if goes_back { (new, old) } else { (old, new) };
         self.heads.values_mut().filter(|head| *head == from).for_each(|head| *head = to.clone());
     }

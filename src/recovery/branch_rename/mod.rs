@@ -124,7 +124,9 @@ fn finish(site: &Site<'_>, group: &Group<'_>, report: &mut Report) -> anyhow::Re
     let progress = perform(site, actions)?;
     report.refs_moved.extend(progress.refs_moved);
     let quiet = progress.lines.is_empty() && !undecided;
-    perform(site, conclude(group, begin, &ending, &progress.lines, quiet))?;
+    // A recovery that was killed may have brought the old name back, and not have said so: the log has it gone.
+    let is_news = !quiet || situation.stage == RenameStage::Unclear;
+    perform(site, conclude(group, begin, &ending, &progress.lines, is_news))?;
     report.transactions.push(ending::finding_of(group.source, ending.finding, progress.lines, quiet));
     Ok(())
 }
@@ -142,11 +144,11 @@ impl Ending {
 }
 
 /// Records and markers of both deletions; the first one's last, since by it the rename is found again.
-fn conclude(group: &Group<'_>, begin: &Begin, ending: &Ending, lines: &[String], quiet: bool) -> Vec<Action> {
+fn conclude(group: &Group<'_>, begin: &Begin, ending: &Ending, lines: &[String], is_news: bool) -> Vec<Action> {
     let Ending { outcome, state, .. } = *ending;
     let all = |begin: &Begin| Snapshot::All(Box::new(begin.clone()));
     let mut actions = Vec::new();
-    if !quiet {
+    if is_news {
         actions.extend(lines.iter().cloned().map(Action::Tell));
         actions.push(Action::Record { id: group.source.id(), outcome, refs: all(begin) });
     }

@@ -88,8 +88,14 @@ impl RefPlan {
 
 /// Decides, from what the run did and what is there now. `unlogged` is what the log does not explain; it is the run's when
 /// that `is_blind`, or when git tells no hook about such changes.
-pub(crate) fn plan(site: &Site<'_>, run: &DeadRun, unlogged: &[Unlogged], is_blind: bool) -> anyhow::Result<RefPlan> {
-    let DeadRun { repo, manifest, records, id, begin } = run;
+pub(crate) fn plan(
+    site: &Site<'_>,
+    run: &DeadRun,
+    records: &[Record],
+    unlogged: &[Unlogged],
+    is_blind: bool,
+) -> anyhow::Result<RefPlan> {
+    let DeadRun { repo, manifest, id, begin, .. } = run;
     let refs = RefStore::new(repo);
     let moves = child_transactions::moves(records, *id);
     let mut plan = RefPlan::default();
@@ -131,7 +137,7 @@ pub(crate) fn plan(site: &Site<'_>, run: &DeadRun, unlogged: &[Unlogged], is_bli
         };
         plan.logs.extend(size.map(|size| KeptLog { name: name.clone(), size }));
     }
-    plan_stash(site, run, &moves, &mut plan)?;
+    plan_stash(site, run, records, &moves, &mut plan)?;
     if let Some(before) = &begin.head {
         let now = refs.read(&before.name)?.value;
         if now != before.value {
@@ -159,8 +165,14 @@ fn has_changed(site: &Site<'_>, id: TxId, log: &KeptLog) -> anyhow::Result<bool>
 }
 
 /// The list of stashes is a reflog, which commands change outside of any transaction.
-fn plan_stash(site: &Site<'_>, run: &DeadRun, moves: &[Move], plan: &mut RefPlan) -> anyhow::Result<()> {
-    let stash = Stash::look(&run.repo, site.state, &run.records, run.id, &run.manifest)?;
+fn plan_stash(
+    site: &Site<'_>,
+    run: &DeadRun,
+    records: &[Record],
+    moves: &[Move],
+    plan: &mut RefPlan,
+) -> anyhow::Result<()> {
+    let stash = Stash::look(&run.repo, site.state, records, run.id, &run.manifest)?;
     let Some(before) = stash.before else { return Ok(()) };
     let name = RefName::parse(STASH)?;
     let now = RefStore::new(&run.repo).read(&name)?.value;

@@ -46,9 +46,10 @@ fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
     // Who looks moves nothing aside.
     let context = context(site, run, PathBuf::new());
     let found = context.difference()?;
-    let unlogged = unlogged::find(&run.repo, &run.manifest.refs, &run.records, run.id)?;
+    let mut records = run.records.clone();
+    let unlogged = unlogged::find(&run.repo, &run.manifest.refs, &site.log, &mut records, run.id)?;
     let is_blind = is_blind(site, run, &unlogged)?;
-    let plan = refs::plan(site, run, &unlogged, is_blind)?;
+    let plan = refs::plan(site, run, &records, &unlogged, is_blind)?;
     let limit = limit(site, run)?;
     let changed = match limit {
         Some(limit) => found.newest > limit || context.staged_at()? > limit,

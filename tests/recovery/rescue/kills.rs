@@ -66,12 +66,14 @@ fn cut_rename_of_what_is_lost(repo: &Repo) {
     remove(repo, "refs/heads/main");
 }
 
-/// Of two branches nothing whole is known, one of them HEAD's, and the newest commits of both are named by nothing any more.
+/// Of two branches nothing whole is known, and nothing names the newest commits of both any more. HEAD's name comes second.
 fn lose_branches(repo: &Repo) {
     remove(repo, "logs");
     for name in ["refs/heads/main", "refs/heads/side"] {
         empty(repo, name);
     }
+    let branches = repo.git_dir().join("refs/heads");
+    std::fs::rename(branches.join("side"), branches.join("a-side")).unwrap();
 }
 
 #[test]
