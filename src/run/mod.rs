@@ -174,7 +174,8 @@ impl<'r> Run<'r> {
         let is_begin = |r: &Record| r.tx == Some(self.id()) && matches!(r.body, Body::Begin(_));
         let mut records = log.scan_until(|records| records.iter().any(is_begin))?.records;
         let refs = RefStore::new(&repo);
-        let found = unlogged::find(&repo, &self.refs, &log, &mut records, self.id())?;
+        let found = unlogged::find(&repo, &self.refs, &log, &mut records, self.id())?
+            .context("other processes keep changing refs")?;
         let now = |change: unlogged::Unlogged| {
             let now = refs.read(&change.name)?;
             Ok(RefSnapshot { name: change.name, value: now.value, file: now.loose })

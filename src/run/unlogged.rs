@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fs::absent_is_none;
 use crate::fs::named as fs;
 use crate::git::{RefName, RefStore, Repository, Value};
-use crate::locks::InTheWay;
 use crate::run::child_transactions::{self, Move, Others};
 use crate::state::TxId;
 use crate::wal::{Body, Log, Record};
@@ -35,14 +34,14 @@ pub(crate) struct Unlogged {
 }
 
 /// Compares the refs of a snapshot with those that are there. Others go on meanwhile: `records` are read again until they say nothing
-/// new of what was found. A change that is seen was logged before it was made.
+/// new of what was found. A change that is seen was logged before it was made. `None`: they never ceased to.
 pub(crate) fn find(
     repo: &Repository,
     kept: &BTreeMap<RefName, Value>,
     log: &Log<'_>,
     records: &mut Vec<Record>,
     id: TxId,
-) -> anyhow::Result<Vec<Unlogged>> {
+) -> anyhow::Result<Option<Vec<Unlogged>>> {
     const TRIES: usize = 20;
     let is_begin = |record: &Record| record.tx == Some(id) && matches!(record.body, Body::Begin(_));
     for _ in 0..TRIES {
@@ -51,16 +50,16 @@ pub(crate) fn find(
         let is_copy = |name: &RefName| is_copy(repo, name);
         let found = compare(kept, &now, &moves, &child_transactions::others(records, id), is_copy);
         if found.is_empty() {
-            return Ok(found);
+            return Ok(Some(found));
         }
         let last = records.last().map_or(0, |record| record.lsn);
         *records = log.scan_until(|records| records.iter().any(is_begin))?.records;
         let mut newer = records.iter().filter(|record| record.lsn > last);
         if !newer.any(|record| found.iter().any(|change| names(record, &change.name))) {
-            return Ok(found);
+            return Ok(Some(found));
         }
     }
-    Err(InTheWay("other processes keep changing refs".to_owned()).into())
+    Ok(None)
 }
 
 /// Is this transaction about the ref?

@@ -47,7 +47,8 @@ fn look_at(site: &Site<'_>, run: &DeadRun) -> anyhow::Result<Look> {
     let context = context(site, run, PathBuf::new());
     let found = context.difference()?;
     let mut records = run.records.clone();
-    let unlogged = unlogged::find(&run.repo, &run.manifest.refs, &site.log, &mut records, run.id)?;
+    let unlogged = unlogged::find(&run.repo, &run.manifest.refs, &site.log, &mut records, run.id)?
+        .ok_or_else(|| InTheWay("other processes keep changing refs".to_owned()))?;
     let is_blind = is_blind(site, run, &unlogged)?;
     let plan = refs::plan(site, run, &records, &unlogged, is_blind)?;
     let limit = limit(site, run)?;
