@@ -68,6 +68,7 @@ fn cut_rename_of_what_is_lost(repo: &Repo) {
 
 /// Of two branches nothing whole is known, and nothing names the newest commits of both any more. HEAD's name comes second.
 fn lose_branches(repo: &Repo) {
+    repo.read(["commit-tree", "-p", "side", "-m", "another tip", "side^{tree}"]);
     remove(repo, "logs");
     for name in ["refs/heads/main", "refs/heads/side"] {
         empty(repo, name);
