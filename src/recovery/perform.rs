@@ -6,8 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::fs::FileId;
-use crate::fs::{door, durable};
+use crate::fs::{FileId, door, durable};
 use crate::git::refs::RefSnapshot;
 use crate::git::update_refs::RefWrite;
 use crate::git::{Plumbing, RefName, Repository, Value};

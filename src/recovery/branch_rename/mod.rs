@@ -124,7 +124,7 @@ fn finish(site: &Site<'_>, group: &Group<'_>, report: &mut Report) -> anyhow::Re
     let progress = perform(site, actions)?;
     report.refs_moved.extend(progress.refs_moved);
     let quiet = progress.lines.is_empty() && !undecided;
-    // A recovery that was killed may have brought the old name back, and not have said so: the log has it gone.
+    // A recovery that was killed may have brought the old name back before it could log that: the log still has it deleted.
     let is_news = !quiet || situation.stage == RenameStage::Unclear;
     perform(site, conclude(group, begin, &ending, &progress.lines, is_news))?;
     report.transactions.push(ending::finding_of(group.source, ending.finding, progress.lines, quiet));
@@ -221,7 +221,7 @@ fn go_forward(site: &Site<'_>, situation: &Situation<'_>) -> anyhow::Result<Vec<
     let mut actions = Vec::new();
     for git_dir in site.repo.all_git_dirs() {
         let Some((text, file)) = read_ref(&git_dir.join("HEAD"))? else { continue };
-        // One that was written since means a branch of that name that is only coming: `git checkout --orphan` calls no hook before.
+        // A HEAD that was written since then means a branch that is to be made: `git checkout --orphan` calls no hook before that.
         let is_of_before = situation.old.lock.is_none_or(|lock| file.mtime <= lock.mtime);
         if is_of_before && Value::of_file(&text) == Value::Symref(old.clone()) {
             actions.push(Action::FollowRename { git_dir, old: old.clone(), new: new.clone() });
@@ -314,7 +314,8 @@ struct Lost {
     likely: Option<RefName>,
 }
 
-/// A branch as a word of `git branch`. One that begins with a hyphen, which git itself never makes, is no option of it.
+/// The name of a branch as an argument of `git branch`, quoted for the shell. git would take a name that begins with a hyphen for an
+/// option: `--` goes before it.
 fn short_name(branch: &RefName) -> String {
     let name = branch.to_string();
     let name = shell_quoted(name.trim_start_matches("refs/heads/"));

@@ -44,7 +44,7 @@ fn work_that_was_done_after_the_crash_is_never_touched_and_a_human_decides() {
     }
 }
 
-/// The list of refs that a gc writes for dumb transports is no work of anybody's.
+/// A gc writes the list of refs for dumb transports: nobody's work is lost with it.
 #[test]
 fn a_gc_after_the_crash_is_no_work_that_a_human_has_to_decide_about() {
     let repo = guarded();

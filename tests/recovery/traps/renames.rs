@@ -243,7 +243,7 @@ fn renaming_a_branch_away_and_back_is_no_news() {
     }
 }
 
-/// Its branch had neither name when the run began, and is no work of the run.
+/// The branch had neither name when the run began: the run did not make it.
 #[test]
 fn a_cut_rename_that_is_taken_back_while_a_run_is_at_work_stays_when_the_run_fails() {
     let repo = guarded();
